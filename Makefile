@@ -1,0 +1,49 @@
+# Everything here sets itself up: a fresh clone needs Python >= 3.11 and make.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help quickstart test test-slow test-all check format clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+quickstart: .venv/installed  ## run studies/quickstart.yaml; print its table and three figures
+	$(BIN)/smoe-ray run studies/quickstart.yaml --out out
+	$(BIN)/smoe-ray figure out quickstart --to out/figures \
+	  --kind training_curves --kind loss_against_experts --kind usage_over_epochs
+
+test: .venv/installed-dev  ## all tests that take seconds
+	$(BIN)/pytest
+
+test-slow: .venv/installed-dev  ## the others
+	$(BIN)/pytest -m slow
+
+test-all: test test-slow  ## both
+
+check: .venv/installed-dev  ## lint, types, import contracts, documentation
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/check.py
+
+format: .venv/installed-dev  ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove the environment and the quickstart's results
+	rm -rf .venv out
+
+.venv/bin/pip:
+	$(PYTHON) -m venv .venv
+
+# torch by name first: the version in the constraints file has a CPU build where one is offered.
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/pip
+	$(PIP) torch
+	$(PIP) --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(PIP) --editable '.[dev]'
+	touch $@

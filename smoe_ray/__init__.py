@@ -1,0 +1,45 @@
+"""Scaling and hyperparameter studies of sparse mixture-of-experts VAEs (arXiv:2509.10025).
+
+>>> import smoe_ray
+>>> study = smoe_ray.load_study("studies/quickstart.yaml")  # doctest: +SKIP
+>>> smoe_ray.run_study(study, "results", smoe_ray.LocalExecutor(jobs=2))  # doctest: +SKIP
+>>> table = smoe_ray.read_results("results", study.name)  # doctest: +SKIP
+
+Names are resolved when first used (PEP 562): importing this package loads neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_PUBLIC = {
+    "GridStudy": "smoe_ray.spec",
+    "SearchStudy": "smoe_ray.spec",
+    "TrialSpec": "smoe_ray.spec",
+    "load_study": "smoe_ray.spec",
+    "trial_with": "smoe_ray.spec",
+    "SmoeRayError": "smoe_ray.errors",
+    "load_splits": "smoe_ray.data",
+    "build_model": "smoe_ray.model",
+    "model_cost": "smoe_ray.model",
+    "Runtime": "smoe_ray.training",
+    "fit": "smoe_ray.training",
+    "read_embeddings": "smoe_ray.results",
+    "read_results": "smoe_ray.results",
+    "read_trials": "smoe_ray.results",
+    "LocalExecutor": "smoe_ray.study",
+    "run_study": "smoe_ray.study",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'smoe_ray' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,42 @@
+"""One tree of errors. Each prints as one line that says what, where and what to do next.
+
+::
+
+    SmoeRayError
+    ├── StudyError       a study file, a key, a value or an override is wrong
+    ├── DataError        a dataset is absent, unreadable or not what the study asks for
+    ├── ResultsError     results are absent, unreadable or made by something else
+    └── TrialError       a trial could not be finished
+        ├── DivergedError    its loss became NaN or infinite
+        └── WorkerDiedError  the process that trained it ended without a word
+"""
+
+from __future__ import annotations
+
+
+class SmoeRayError(Exception):
+    """Base of every error that a user can cause or mend; the CLI prints it as one line, exit code 1."""
+
+
+class StudyError(SmoeRayError):
+    """A study file, a key, a value or an override is wrong."""
+
+
+class DataError(SmoeRayError):
+    """A dataset is absent, unreadable or not what the study asks for."""
+
+
+class ResultsError(SmoeRayError):
+    """Results are absent, unreadable or made by something else."""
+
+
+class TrialError(SmoeRayError):
+    """A trial could not be finished."""
+
+
+class DivergedError(TrialError):
+    """The loss of a trial became NaN or infinite; the message holds the epoch and the terms."""
+
+
+class WorkerDiedError(TrialError):
+    """The process that trained a trial ended without a word (killed, or out of memory)."""

@@ -1,0 +1,32 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def _shared_data() -> Path:
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    return Path(os.environ.get("SMOE_RAY_TEST_DATA", default))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tests share few cores, and small tensors gain nothing from more threads."""
+    if "torch" in sys.modules:  # modules are collected first, so a test that needs torch has loaded it
+        sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder with real drawings and published numbers; tests that need it are skipped where it is absent."""
+    folder = _shared_data()
+    if not folder.is_dir():
+        if os.environ.get("CI"):
+            pytest.fail(f"real data absent at {folder}; CI must not skip these tests")
+        pytest.skip(f"real data absent at {folder} (set SMOE_RAY_TEST_DATA)")
+    return folder
