@@ -1,0 +1,80 @@
+"""Several sources as one, with distinct labels.
+
+Shapes: B images.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from smoe_ray.data.dataset import Dataset, Splits
+from smoe_ray.data.source import Content
+from smoe_ray.errors import DataError
+from smoe_ray.spec import CombinedData
+
+
+def concatenate(spec: CombinedData, parts: Mapping[str, Splits]) -> Content:
+    """The classes of all parts, named ``<part>/<class>``, or those that `spec` chooses.
+
+    Styles are kept where every part has them, parameters where every part has the same ones.
+
+    Raises:
+        DataError: a class is absent, or has fewer images than asked for.
+    """
+    places = {
+        f"{part}/{name}": (part, label) for part, data in parts.items() for label, name in enumerate(data.class_names)
+    }
+    names = spec.classes or tuple(places)
+    for name in names:
+        if name not in places:
+            nearest = difflib.get_close_matches(name, places, n=1)
+            hint = f"did you mean '{nearest[0]}'?" if nearest else f"there are: {', '.join(list(places)[:20])}"
+            raise DataError(f"data.classes: no class '{name}'; {hint}")
+    chosen = {name: places[name] for name in names}
+    sets = list(parts.values())
+    styled = all(data.style_names for data in sets)
+    measured = len({data.parameter_names for data in sets}) == 1 and bool(sets[0].parameter_names)
+    return Content(
+        train=_join(parts, chosen, "train", spec.train_per_class, styled, measured),
+        test=_join(parts, chosen, "test", spec.test_per_class, styled, measured),
+        class_names=names,
+        style_names=tuple(f"{p}/{style}" for p, data in parts.items() for style in data.style_names) if styled else (),
+        parameter_names=sets[0].parameter_names if measured else (),
+    )
+
+
+def _join(
+    parts: Mapping[str, Splits],
+    chosen: Mapping[str, tuple[str, int]],
+    which: Literal["train", "test"],
+    wanted: int | None,
+    styled: bool,
+    measured: bool,
+) -> Dataset:
+    first_style = dict(zip(parts, np.cumsum([0, *(len(data.style_names) for data in parts.values())]), strict=False))
+    image, count, style, parameter = [], [], [], []
+    for name, (part, label) in chosen.items():
+        data: Dataset = getattr(parts[part], which)
+        index = np.flatnonzero(data.label_B == label)
+        if wanted is not None and len(index) < wanted:
+            raise DataError(
+                f"data: class '{name}' has {len(index):,} {which} images, {wanted:,} are asked for; "
+                f"lower data.{which}_per_class"
+            )
+        index = index[:wanted]
+        count.append(len(index))
+        image.append(data.image_BHW[index])
+        if styled and data.style_B is not None:
+            style.append(data.style_B[index] + first_style[part])
+        if measured and data.parameter_BP is not None:
+            parameter.append(data.parameter_BP[index])
+    return Dataset(
+        image_BHW=np.concatenate(image),
+        label_B=np.repeat(np.arange(len(count), dtype=np.int64), count),
+        style_B=np.concatenate(style) if style else None,
+        parameter_BP=np.concatenate(parameter) if parameter else None,
+    )

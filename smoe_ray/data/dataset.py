@@ -1,0 +1,40 @@
+"""What every dataset is: uint8 images, labels, and for drawn sketches what is known of each of them.
+
+Shapes: B images, H W pixels (28 x 28), P continuous parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One split. Arrays may be memory-mapped and read-only."""
+
+    image_BHW: npt.NDArray[np.uint8]
+    label_B: npt.NDArray[np.int64]
+    style_B: npt.NDArray[np.int64] | None = None
+    """Index into `Splits.style_names`; None where the source knows no styles."""
+    parameter_BP: npt.NDArray[np.float32] | None = None
+    """Continuous parameters of each drawing, columns as `Splits.parameter_names`; NaN where one does not apply."""
+
+    def __len__(self) -> int:
+        return len(self.label_B)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A training set and the fixed test set, with the names behind their numbers."""
+
+    train: Dataset
+    test: Dataset
+    class_names: tuple[str, ...]
+    fingerprint: str
+    """SHA-256 (hex) of the whole source at fraction 1, before any subset is taken."""
+    style_names: tuple[str, ...] = ()
+    """``<class>/<style>``, e.g. ``eye/lashes``."""
+    parameter_names: tuple[str, ...] = ()

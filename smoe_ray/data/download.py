@@ -1,0 +1,157 @@
+"""Quick, Draw! files from Google's public bucket: resumable, size-checked, checksummed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote, urlsplit
+
+import requests
+from filelock import FileLock
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+from smoe_ray.data.files import Progress, one_line, sha256_of, write_whole
+from smoe_ray.errors import DataError
+from smoe_ray.spec import CLASS_PATTERN
+
+BUCKET = "https://storage.googleapis.com/quickdraw_dataset"
+_PLACES = {"sketchrnn": "sketchrnn/{}.npz", "bitmap": "full/numpy_bitmap/{}.npy"}
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+_ATTEMPTS = 6
+_FIRST_WAIT_S = 0.5  # doubled after each attempt
+_LONGEST_WAIT_S = 30.0
+_TIMEOUT_S = (10.0, 60.0)  # to connect, between two pieces
+_PIECE_BYTES = 2**16
+
+
+class TransferError(Exception):
+    """The server or the connection failed in a way that may pass."""
+
+
+_PASSING = (TransferError, requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+
+
+def fetch(
+    categories: Sequence[str],
+    layout: Literal["sketchrnn", "bitmap"],
+    folder: Path,
+    base_url: str = BUCKET,
+    progress: Progress | None = None,
+) -> tuple[Path, ...]:
+    """Download the files of `categories` that `folder` does not hold yet.
+
+    A broken download goes on where it stopped (``<file>.part``), unless the file changed on the server meanwhile. A
+    finished one appears whole, with its SHA-256 beside it in ``<file>.sha256``.
+
+    Args:
+        categories: as Google names them, for instance ``The Eiffel Tower``.
+        layout: vector drawings or 28x28 bitmaps.
+        folder: where to put them, made if absent.
+        base_url: https, or http on this machine.
+        progress: called with (what, bytes done, bytes in all).
+
+    Returns:
+        one path a category.
+
+    Raises:
+        DataError: no such category, no connection after several attempts, or nowhere to write.
+    """
+    address = urlsplit(base_url)
+    if address.scheme != "https" and address.hostname not in _LOOPBACK:
+        raise DataError(f"{base_url}: drawings are downloaded over https only")
+    for category in categories:
+        if not re.fullmatch(CLASS_PATTERN, category):
+            raise DataError(f"'{category}' cannot be the name of a category; see https://quickdraw.withgoogle.com/data")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return tuple(_fetch_one(category, layout, folder, base_url, progress) for category in categories)
+    except requests.RequestException as error:
+        raise DataError(f"{base_url}: cannot be downloaded from ({one_line(error)}); run again to go on") from None
+    except OSError as error:
+        raise DataError(f"{error.filename or folder}: {one_line(error)}; check disk space and permissions") from None
+
+
+def _fetch_one(category: str, layout: str, folder: Path, base_url: str, progress: Progress | None) -> Path:
+    place = _PLACES[layout]
+    url = f"{base_url.rstrip('/')}/{place.format(quote(category))}"
+    target = folder / Path(place.format(category)).name
+    if target.is_file():
+        return target
+    with FileLock(folder / f".{target.name}.lock"):
+        if target.is_file():
+            return target
+        part = target.with_name(f"{target.name}.part")
+        retrying = Retrying(
+            retry=retry_if_exception_type(_PASSING),
+            stop=stop_after_attempt(_ATTEMPTS),
+            wait=wait_exponential(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
+            reraise=True,
+        )
+        try:
+            retrying(_download, url, part, progress)
+        except _PASSING as error:
+            raise DataError(
+                f"{url}: failed {_ATTEMPTS} times ({one_line(error)}); run again to go on where it stopped"
+            ) from None
+        # The checksum first: a file that is there always has one.
+        write_whole(target.with_name(f"{target.name}.sha256"), f"{sha256_of(part)}  {target.name}\n".encode())
+        part.replace(target)
+        _etag_file(part).unlink(missing_ok=True)
+    return target
+
+
+def _etag_file(part: Path) -> Path:
+    return part.with_name(f"{part.name}.etag")
+
+
+def _download(url: str, part: Path, progress: Progress | None) -> None:
+    """Bring `part` to its full length, from where it stands."""
+    etag_file = _etag_file(part)
+    have = part.stat().st_size if part.is_file() and etag_file.is_file() else 0
+    headers = {"Accept-Encoding": "identity"}  # so that lengths are those of the file
+    if have:
+        headers |= {"Range": f"bytes={have}-", "If-Range": etag_file.read_text(encoding="ascii")}
+
+    with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S, allow_redirects=False) as answer:
+        _refuse_failure(answer, url)
+        resumed = answer.status_code == requests.codes.partial_content
+        if answer.status_code == requests.codes.requested_range_not_satisfiable or (
+            resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        ):
+            part.unlink(missing_ok=True)
+            raise TransferError("the server and the partial file disagree; starting anew")
+        have = have if resumed else 0
+        length = answer.headers.get("Content-Length", "")
+        if not length.isdigit():
+            raise DataError(f"{url}: the server does not say how large the file is; download it by hand")
+        total = have + int(length)
+        with part.open("ab" if resumed else "wb") as file:
+            _remember_etag(answer, etag_file)
+            for piece in answer.iter_content(_PIECE_BYTES):
+                file.write(piece)
+                have += len(piece)
+                if progress:
+                    progress(f"downloading {part.stem}", have, total)
+    if have != total:  # urllib3 2 notices by itself, urllib3 1 does not
+        raise TransferError(f"{have:,} bytes arrived of {total:,}")
+
+
+def _refuse_failure(answer: requests.Response, url: str) -> None:
+    status = answer.status_code
+    if status in (requests.codes.forbidden, requests.codes.not_found):
+        raise DataError(f"{url}: no such file (HTTP {status}); categories: https://quickdraw.withgoogle.com/data")
+    if status >= 500 or status in (requests.codes.too_many_requests, requests.codes.request_timeout):
+        raise TransferError(f"HTTP {status}")
+    if status not in (200, 206, 416):
+        raise DataError(f"{url}: HTTP {status}; download the file by hand into data.root")
+
+
+def _remember_etag(answer: requests.Response, etag_file: Path) -> None:
+    etag = answer.headers.get("ETag", "")
+    if etag.startswith('"'):  # a weak one (W/"…") does not promise the same bytes
+        etag_file.write_text(etag, encoding="ascii")
+    else:
+        etag_file.unlink(missing_ok=True)

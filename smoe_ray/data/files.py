@@ -1,0 +1,170 @@
+"""Where files lie: cache folders, content hashes, folders that appear whole or not at all, and URIs fetched to disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from smoe_ray.errors import DataError
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is in all (0: not known)."""
+
+
+def cache_folder() -> Path:
+    """``$SMOE_RAY_CACHE``, or ``~/.cache/smoe-ray``."""
+    configured = os.environ.get("SMOE_RAY_CACHE")
+    return Path(configured).expanduser() if configured else Path.home() / ".cache" / "smoe-ray"
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception of another library says, fit for the end of a one-line message."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+
+
+def is_uri(root: str) -> bool:
+    """Whether fsspec, not the operating system, has to open `root`."""
+    return "://" in root
+
+
+def build_once(target: Path, build: Callable[[Path], None]) -> None:
+    """Make the folder `target` by `build(folder)`, whole or not at all, once however many processes ask for it."""
+    from filelock import FileLock
+
+    if target.is_dir():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.parent / f".{target.name}.lock"):
+        if target.is_dir():
+            return
+        for left_by_a_killed_process in target.parent.glob(f".{target.name}-*"):
+            shutil.rmtree(left_by_a_killed_process, ignore_errors=True)
+        aside = target.parent / f".{target.name}-{uuid.uuid4().hex}"
+        aside.mkdir()
+        try:
+            build(aside)
+            aside.rename(target)
+        except OSError:
+            # Some network file systems have no locks: then the first process to rename wins, and theirs is as good.
+            if not target.is_dir():
+                raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees all of it or the one before."""
+    aside = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    try:
+        aside.write_bytes(content)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 (hex) of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_hash(path: Path, records: Path) -> str:
+    """SHA-256 (hex) of a file's content, read again only when its size or time of change differ from the record.
+
+    Args:
+        path: the file.
+        records: folder in which to remember what was read.
+
+    Raises:
+        DataError: the file is a download and no longer what it was (``<file>.sha256`` beside it says otherwise).
+    """
+    path = path.resolve()
+    stat = path.stat()
+    state = {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    record = records / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
+    known = _read_json(record)
+    if known is not None and all(known.get(key) == value for key, value in state.items()) and "sha256" in known:
+        digest = str(known["sha256"])
+    else:
+        digest = sha256_of(path)
+        records.mkdir(parents=True, exist_ok=True)
+        write_whole(record, json.dumps(state | {"sha256": digest}).encode())
+    expected = path.with_name(f"{path.name}.sha256")
+    if expected.is_file() and expected.read_text(encoding="utf-8", errors="replace").split()[:1] != [digest]:
+        raise DataError(f"{path}: its content changed since it was downloaded; delete it and {expected.name}")
+    return digest
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def fetch_uri(uri: str, progress: Progress | None = None) -> Path | None:
+    """A local copy of the file or folder at a URI (``s3://``, ``gs://``, ``file://`` …), fetched when it has changed.
+
+    Returns:
+        The copy in the download cache (for ``file://`` the original), or None when nothing is there.
+
+    Raises:
+        DataError: the place cannot be reached, or no library for its protocol is installed.
+    """
+    try:
+        return _fetch_uri(uri, progress)
+    except FileNotFoundError:
+        return None
+    except DataError:
+        raise
+    except Exception as error:  # every file system behind fsspec has exceptions of its own
+        raise DataError(f"{uri}: cannot be read ({one_line(error)}); check data.root and your credentials") from None
+
+
+def _fetch_uri(uri: str, progress: Progress | None) -> Path | None:
+    from fsspec.core import url_to_fs
+    from fsspec.implementations.local import LocalFileSystem
+
+    file_system, place = url_to_fs(uri)
+    if isinstance(file_system, LocalFileSystem):
+        return Path(place) if Path(place).exists() else None
+    if file_system.isfile(place):
+        parent = str(PurePosixPath(place).parent)
+        found = {place: file_system.info(place)}
+    else:
+        parent = place
+        found = file_system.find(place, detail=True)
+    if not found:
+        return None
+    name_of = {remote: str(PurePosixPath(remote).relative_to(PurePosixPath(parent))) for remote in found}
+    if any(".." in PurePosixPath(name).parts for name in name_of.values()):
+        raise DataError(f"{uri}: holds a file name with '..'; rename it")
+
+    # The copy's name holds what the file system tells of each file (size, time, ETag): a changed one is fetched anew.
+    state = sorted(
+        (name, sorted((str(key), str(value)) for key, value in found[r].items())) for r, name in name_of.items()
+    )
+    key = hashlib.sha256(json.dumps([uri, state]).encode()).hexdigest()[:32]
+    copy = cache_folder() / "remote" / key
+
+    def build(folder: Path) -> None:
+        for done, (remote, name) in enumerate(name_of.items()):
+            if progress:
+                progress(f"fetching {uri}", done, len(name_of))
+            local = folder / name
+            local.parent.mkdir(parents=True, exist_ok=True)
+            file_system.get_file(remote, str(local))
+            size = found[remote].get("size")
+            if size is not None and local.stat().st_size != size:
+                raise DataError(f"{remote}: {local.stat().st_size:,} bytes arrived of {size:,}; try again")
+
+    build_once(copy, build)
+    return copy / name_of[place] if place in name_of else copy

@@ -1,0 +1,349 @@
+"""Google's Quick, Draw! files: the sketch-rnn layout (vector drawings, rasterised here) and the bitmap layout.
+
+Shapes: B drawings, P points of one drawing, H W pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import shlex
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from smoe_ray.data.dataset import Dataset
+from smoe_ray.data.files import Progress, cache_folder, fetch_uri, is_uri, one_line
+from smoe_ray.data.source import Content
+from smoe_ray.errors import DataError
+from smoe_ray.spec import IMAGE_SIDE, QuickDrawData
+
+SUFFIXES = {"sketchrnn": ".npz", "bitmap": ".npy"}
+
+CANVAS_SIDE = 56
+FILLED_SHARE = 0.8
+LINE_WIDTH = 3
+WHITE = 255
+
+MAX_MEMBER_BYTES = 2**30
+"""A part of an ``.npz`` that would unpack to more is refused; Google's largest take about a tenth of it."""
+
+_CHUNK = 500
+_POOL_PAYS_FROM = 20_000  # drawings; below, starting processes takes longer than drawing
+
+Image = npt.NDArray[np.uint8]
+Drawing = npt.NDArray[np.int16]
+
+
+def read(spec: QuickDrawData, files: Sequence[Path], jobs: int, progress: Progress | None) -> Content:
+    """All classes of `spec` from their files (one a class, in label order), in the ink that the spec asks for.
+
+    Raises:
+        DataError: a file is damaged, is not what its layout says, or holds fewer drawings than asked for.
+    """
+    read_class = _read_sketchrnn if spec.layout == "sketchrnn" else _read_bitmap
+    train_images, test_images = [], []
+    for name, file in zip(spec.classes, files, strict=True):
+        step = partial(progress, f"reading {name}") if progress else None
+        train, test = read_class(file, spec, jobs, step)
+        train_images.append(train)
+        test_images.append(test)
+    return Content(_dataset(train_images), _dataset(test_images), spec.classes)
+
+
+def _dataset(image_BHW_of_class: Sequence[Image]) -> Dataset:
+    counts = [len(image_BHW) for image_BHW in image_BHW_of_class]
+    return Dataset(np.concatenate(image_BHW_of_class), np.repeat(np.arange(len(counts), dtype=np.int64), counts))
+
+
+# --- finding the files ------------------------------------------------------------------------------------------------
+
+
+def download_folder() -> Path:
+    """Where downloaded files lie, and where they are sought when `data.root` is null."""
+    return cache_folder() / "quickdraw"
+
+
+def find_files(spec: QuickDrawData, progress: Progress | None = None) -> tuple[Path, ...]:
+    """A local file for each class of `spec`, in label order, downloaded where it is absent and the spec allows it.
+
+    Raises:
+        DataError: a file is absent, or cannot be fetched.
+    """
+    return tuple(_find_file(spec, name, progress) for name in spec.classes)
+
+
+def _find_file(spec: QuickDrawData, name: str, progress: Progress | None) -> Path:
+    place = f"{(spec.root or str(download_folder())).rstrip('/')}/{name}{SUFFIXES[spec.layout]}"
+    found = fetch_uri(place, progress) if is_uri(place) else Path(place).expanduser()
+    if found is not None and found.is_file():
+        return found
+    if spec.download:
+        from smoe_ray.data.download import fetch
+
+        # Never into `root`: it belongs to the user, and may be read-only.
+        return fetch([name], spec.layout, download_folder(), progress=progress)[0]
+    raise DataError(
+        f"{place}: no such file; set data.download: true, or run: "
+        f"smoe-ray data fetch {shlex.quote(name)} --layout {spec.layout}"
+    )
+
+
+# --- bitmaps ----------------------------------------------------------------------------------------------------------
+
+
+def _read_bitmap(
+    file: Path, spec: QuickDrawData, _jobs: int, _step: Callable[[int, int], None] | None
+) -> tuple[Image, Image]:
+    """The last drawings of the file are the test set, so that it is the same however many are trained on."""
+    pixels_BX = _map_bitmap(file)
+    n, m = spec.train_per_class, spec.test_per_class
+    if n + m > len(pixels_BX):
+        raise DataError(
+            f"{file}: holds {len(pixels_BX):,} drawings, {n:,} + {m:,} are asked for; "
+            "lower data.train_per_class or data.test_per_class"
+        )
+    invert = spec.ink == "black_on_white"  # Google's bitmaps are white on black
+
+    def images(part_BX: Image) -> Image:
+        return (WHITE - part_BX if invert else part_BX).reshape(-1, IMAGE_SIDE, IMAGE_SIDE)
+
+    return images(pixels_BX[:n]), images(pixels_BX[len(pixels_BX) - m :])
+
+
+def _map_bitmap(file: Path) -> npt.NDArray[np.uint8]:
+    try:
+        array = np.lib.format.open_memmap(file, mode="r")  # never unpickles
+    except Exception as error:  # damaged headers raise nearly anything
+        raise DataError(f"{file}: not a readable .npy file ({one_line(error)}); fetch it again") from None
+    if array.dtype != np.uint8 or array.ndim != 2 or array.shape[1] != IMAGE_SIDE**2:
+        raise DataError(
+            f"{file}: holds {array.dtype} of shape {array.shape}; a bitmap file holds uint8 of shape (drawings, 784)"
+        )
+    return array
+
+
+# --- sketch-rnn drawings ----------------------------------------------------------------------------------------------
+
+
+def _read_sketchrnn(
+    file: Path, spec: QuickDrawData, jobs: int, step: Callable[[int, int], None] | None
+) -> tuple[Image, Image]:
+    parts = []
+    for member, wanted, key in (
+        ("train", spec.train_per_class, "data.train_per_class"),
+        ("test", spec.test_per_class, "data.test_per_class"),
+    ):
+        drawings = read_drawings(file, member)
+        if len(drawings) < wanted:
+            raise DataError(
+                f"{file}: '{member}' holds {len(drawings):,} drawings, {wanted:,} are asked for; "
+                f"set {key}: {len(drawings)} or fewer"
+            )
+        parts.append(drawings[:wanted])
+    image_BHW = rasterise([*parts[0], *parts[1]], jobs, step)
+    if spec.ink == "white_on_black":
+        image_BHW = WHITE - image_BHW
+    return image_BHW[: len(parts[0])], image_BHW[len(parts[0]) :]
+
+
+def read_drawings(file: Path, member: str) -> list[Drawing]:
+    """The drawings of one part (``train``, ``valid`` or ``test``) of a sketch-rnn ``.npz``.
+
+    Each is int16 (P, 3): dx, dy and 1 where the pen is lifted after the point. Such a file holds pickles; this reader
+    lets them build int16 arrays and nothing else.
+
+    Raises:
+        DataError: the file is damaged, too large, or holds anything else.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            info = archive.getinfo(f"{member}.npy")
+            if info.file_size > MAX_MEMBER_BYTES:
+                raise ValueError(f"'{member}' unpacks to {info.file_size:,} bytes")
+            content = archive.read(info)  # never more than info.file_size bytes; checks the CRC
+        return _parse_object_array(content)
+    except Exception as error:  # damaged archives and pickles raise nearly anything
+        raise DataError(f"{file}: not a sketch-rnn .npz file ({one_line(error)}); fetch it again") from None
+
+
+def _parse_object_array(content: bytes) -> list[Drawing]:
+    stream = io.BytesIO(content)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(stream)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Google's headers were written by Python 2
+        shape, _, dtype = readers[version](stream)
+    if not dtype.hasobject or len(shape) != 1:
+        raise ValueError(f"an array of {dtype} and shape {shape}, not a list of drawings")
+    array = _ArrayUnpickler(stream).load()
+    if not isinstance(array, _Array) or array.drawings is None or len(array.drawings) != shape[0]:
+        raise ValueError("the pickle holds no list of drawings of the length that its header says")
+    return array.drawings
+
+
+class _Stand:
+    """Base of what a pickle sees instead of numpy. It takes no attributes, so a pickle leaves nothing behind."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("state for something that has none")
+
+
+class _Array(_Stand):
+    """Stands for an ndarray: one drawing, or the list of them."""
+
+    __slots__ = ("drawing", "drawings")
+    drawing: Drawing | None
+    drawings: list[Drawing] | None
+
+    def __setstate__(self, state: Any) -> None:
+        _version, shape, dtype, fortran_order, content = state
+        self.drawing = self.drawings = None
+        if dtype.name.startswith("O"):
+            self.drawings = [item.drawing for item in content]
+            if any(drawing is None for drawing in self.drawings) or shape != (len(self.drawings),):
+                raise pickle.UnpicklingError("a list of drawings holds something else")
+        elif dtype.name == "i2" and len(shape) == 2 and shape[0] > 0 and shape[1] == 3:
+            self.drawing = np.frombuffer(content, dtype.order + "i2").reshape(
+                shape, order="F" if fortran_order else "C"
+            )
+        else:
+            raise pickle.UnpicklingError(
+                f"an array of type {dtype.name} and shape {shape}; drawings are i2 (points, 3)"
+            )
+
+
+class _DType(_Stand):
+    """Stands for a dtype: its name and byte order."""
+
+    __slots__ = ("name", "order")
+
+    def __init__(self, name: str | bytes, _align: object = False, _copy: object = True) -> None:
+        self.name = _text(name)
+        self.order = "<"
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = ">" if _text(state[1]) == ">" else "<"
+
+
+class _Reconstruct(_Stand):
+    """Stands for numpy's ``_reconstruct(ndarray, (0,), b'b')``: an empty array, filled by its state."""
+
+    __slots__ = ()
+
+    def __call__(self, _cls: object, _shape: object, _typecode: object) -> _Array:
+        return _Array()
+
+
+class _Encode(_Stand):
+    """Stands for ``_codecs.encode(text, 'latin1')``: bytes, as Python 3 writes them in protocol 2."""
+
+    __slots__ = ()
+
+    def __call__(self, text: str, _encoding: str) -> bytes:
+        return text.encode("latin1")
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("ascii") if isinstance(value, bytes) else value
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Runs a pickle over stand-ins: none of its calls reaches numpy or anything else of Python."""
+
+    _admitted = {  # noqa: RUF012
+        ("numpy.core.multiarray", "_reconstruct"): _Reconstruct(),  # numpy 1
+        ("numpy._core.multiarray", "_reconstruct"): _Reconstruct(),  # numpy 2
+        ("numpy", "ndarray"): _Array,
+        ("numpy", "dtype"): _DType,
+        ("_codecs", "encode"): _Encode(),
+    }
+
+    def __init__(self, stream: io.BytesIO) -> None:
+        super().__init__(stream, encoding="bytes")  # strings of Python 2 are bytes
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return self._admitted[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"refused: its pickle names {module}.{name}") from None
+
+
+# --- raster -----------------------------------------------------------------------------------------------------------
+
+
+def rasterise(drawings: Sequence[Drawing], jobs: int = 1, step: Callable[[int, int], None] | None = None) -> Image:
+    """Black on white images (B, 28, 28) of drawings, the same whatever `jobs`.
+
+    As in arXiv:2509.10025: a 56x56 canvas, the drawing's bounding box scaled to 0.8 of it and centred, lines 3 pixels
+    wide, then LANCZOS to 28x28. A stroke of one point is drawn as a dot of the line's width.
+
+    Raises:
+        DataError: a process that draws ended without a word.
+    """
+    image_BHW = np.empty((len(drawings), IMAGE_SIDE, IMAGE_SIDE), dtype=np.uint8)
+    done = 0
+    for chunk_BHW in _rasterised_chunks(drawings, jobs):
+        image_BHW[done : done + len(chunk_BHW)] = chunk_BHW
+        done += len(chunk_BHW)
+        if step:
+            step(done, len(drawings))
+    return image_BHW
+
+
+def _rasterised_chunks(drawings: Sequence[Drawing], jobs: int) -> Iterator[Image]:
+    chunks = [drawings[start : start + _CHUNK] for start in range(0, len(drawings), _CHUNK)]
+    if jobs == 1 or len(drawings) < _POOL_PAYS_FROM:
+        yield from map(_rasterise_chunk, chunks)
+        return
+
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
+    try:
+        # Spawned, because forking a process that has threads (torch, a web server) can lock up.
+        with ProcessPoolExecutor(min(jobs, len(chunks)), mp_context=get_context("spawn")) as pool:
+            yield from pool.map(_rasterise_chunk, chunks)
+    except BrokenProcessPool:
+        raise DataError(
+            "a process that draws images ended early (out of memory, or started by a script without "
+            "`if __name__ == '__main__':`); try again with one job"
+        ) from None
+
+
+def _rasterise_chunk(drawings: Sequence[Drawing]) -> Image:
+    return np.stack([_rasterise_one(drawing_P3) for drawing_P3 in drawings])
+
+
+def _rasterise_one(drawing_P3: Drawing) -> Image:
+    from PIL import Image as PILImage
+    from PIL import ImageDraw
+
+    position_P2 = np.cumsum(drawing_P3[:, :2], axis=0, dtype=np.float64)
+    low_2, high_2 = position_P2.min(axis=0), position_P2.max(axis=0)
+    extent = float((high_2 - low_2).max())
+    scale = FILLED_SHARE * CANVAS_SIDE / extent if extent > 0 else 1.0
+    pixel_P2 = (position_P2 - (low_2 + high_2) / 2) * scale + CANVAS_SIDE / 2
+
+    canvas = PILImage.new("L", (CANVAS_SIDE, CANVAS_SIDE), WHITE)
+    pen = ImageDraw.Draw(canvas)
+    ends = (np.flatnonzero(drawing_P3[:, 2]) + 1).tolist()
+    start = 0
+    for end in [*ends, len(drawing_P3)]:
+        if end - start > 1:
+            pen.line(pixel_P2[start:end].ravel().tolist(), fill=0, width=LINE_WIDTH)
+        elif end - start == 1:
+            x, y = pixel_P2[start].tolist()
+            radius = LINE_WIDTH / 2
+            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=0)
+        start = end
+    return np.asarray(canvas.resize((IMAGE_SIDE, IMAGE_SIDE), PILImage.Resampling.LANCZOS))
