@@ -1,0 +1,115 @@
+"""Measuring a model on the fixed test set.
+
+Shapes: B images, E experts, Z latent, H W pixels, P = H * W.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from smoe_ray.data.dataset import Dataset
+from smoe_ray.model import SMoEVAE
+from smoe_ray.spec import EvaluationSpec
+from smoe_ray.training.images import DeviceImages
+from smoe_ray.training.objectives import blend, kl_divergence, squared_error
+from smoe_ray.training.streams import Stream, random_stream
+
+TERMS = ("reconstruction", "reconstruction_soft", "kl")
+"""Names of the losses."""
+
+USAGE = ("active", "effective", "active_fraction", "max_share", "usage")
+"""Names of the statistics of expert usage."""
+
+_CHUNK = 1024
+"""Images evaluated at once."""
+
+
+class Evaluation(NamedTuple):
+    """Means over the test images, and the share of the images that each expert is the argmax of."""
+
+    reconstruction: float
+    """Squared error summed over the pixels, under the gating that the spec asks for (hard by default)."""
+    reconstruction_soft: float
+    """The same for the gate-weighted blend of all experts."""
+    kl: float
+    usage_E: tuple[float, ...]
+
+    def terms(self) -> dict[str, float]:
+        """Losses by name."""
+        return {name: getattr(self, name) for name in TERMS}
+
+    def usage(self) -> dict[str, Any]:
+        """Statistics of expert usage: active experts, exp(entropy), active share, largest share, all shares."""
+        active = sum(share > 0 for share in self.usage_E)
+        entropy = -sum(share * math.log(share) for share in self.usage_E if share > 0)
+        values = (active, math.exp(entropy), active / len(self.usage_E), max(self.usage_E), list(self.usage_E))
+        return dict(zip(USAGE, values, strict=True))
+
+
+@torch.inference_mode()
+def evaluate(model: SMoEVAE, test: DeviceImages, spec: EvaluationSpec, *, seed: int, epoch: int) -> Evaluation:
+    """Measure the losses and the usage of experts on the test set.
+
+    Hard gating runs the chosen expert of each image alone. A latent sample is the same for the same seed and epoch, so
+    that a resumed trial draws what an uninterrupted one draws.
+    """
+    model.eval()
+    noise = random_stream(test.device, seed, Stream.EVALUATION, epoch)
+    sums = torch.zeros(3, dtype=torch.float64, device=test.device)
+    usage_E = torch.zeros(model.experts.num_experts, dtype=torch.long, device=test.device)
+    for image_BHW, _ in test.chunks(_CHUNK):
+        image_BP = image_BHW.flatten(1)
+        encoded = model.encoder(image_BHW)
+        z_BZ = _latent(encoded.mu_BZ, encoded.logvar_BZ, spec.latent, noise)
+        logit_BE = model.gate(z_BZ)
+        expert_B = logit_BE.argmax(dim=1)
+        soft_B = squared_error(image_BP, blend(torch.softmax(logit_BE, dim=1), model.experts(z_BZ)))
+        hard_B = soft_B if spec.gating == "soft" else squared_error(image_BP, model.experts.chosen(z_BZ, expert_B))
+        sums += torch.stack([term.double().sum() for term in (hard_B, soft_B, kl_divergence(encoded))])
+        usage_E += torch.bincount(expert_B, minlength=len(usage_E))
+    reconstruction, soft, kl = (sums / len(test)).tolist()
+    return Evaluation(reconstruction, soft, kl, tuple((usage_E.double() / len(test)).tolist()))
+
+
+@torch.inference_mode()
+def embed(
+    model: SMoEVAE, test: DeviceImages, dataset: Dataset, spec: EvaluationSpec, *, seed: int
+) -> dict[str, npt.NDArray[Any]]:
+    """What the model makes of each test image.
+
+    Returns:
+        mu (B, Z) and gate (B, E) float32, label and expert (B,) int64, image (B, H, W) uint8, reconstruction by the
+        chosen expert (B, H, W) float16; style (B,) and parameter (B, P) where the data has them.
+    """
+    model.eval()
+    noise = random_stream(test.device, seed, Stream.EVALUATION)
+    columns: dict[str, list[Tensor]] = {name: [] for name in ("mu", "gate", "expert", "reconstruction")}
+    for image_BHW, _ in test.chunks(_CHUNK):
+        encoded = model.encoder(image_BHW)
+        z_BZ = _latent(encoded.mu_BZ, encoded.logvar_BZ, spec.latent, noise)
+        logit_BE = model.gate(z_BZ)
+        expert_B = logit_BE.argmax(dim=1)
+        columns["mu"].append(encoded.mu_BZ)
+        columns["gate"].append(torch.softmax(logit_BE, dim=1))
+        columns["expert"].append(expert_B)
+        columns["reconstruction"].append(model.experts.chosen(z_BZ, expert_B).view_as(image_BHW).half())
+    arrays = {name: torch.cat(chunks).cpu().numpy() for name, chunks in columns.items()}
+    arrays |= {"label": np.asarray(dataset.label_B), "image": np.asarray(dataset.image_BHW)}
+    if dataset.style_B is not None:
+        arrays["style"] = np.asarray(dataset.style_B)
+    if dataset.parameter_BP is not None:
+        arrays["parameter"] = np.asarray(dataset.parameter_BP)
+    return arrays
+
+
+def _latent(mu_BZ: Tensor, logvar_BZ: Tensor, latent: str, noise: torch.Generator) -> Tensor:
+    if latent == "mean":
+        return mu_BZ
+    draws_BZ = torch.randn(mu_BZ.shape, generator=noise, device=mu_BZ.device)
+    return mu_BZ + torch.exp(0.5 * logvar_BZ) * draws_BZ

@@ -1,0 +1,215 @@
+"""The training loop: a generator that yields one value an epoch, reports to nobody and writes nothing.
+
+Shapes: B images, E experts, Z latent, H W pixels, P = H * W.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from smoe_ray.data.dataset import Splits
+from smoe_ray.errors import DivergedError
+from smoe_ray.model import SMoEVAE, build_model, model_cost
+from smoe_ray.spec import TrialSpec, check_experts_per_class
+from smoe_ray.training import checkpoint
+from smoe_ray.training.evaluate import TERMS, USAGE, Evaluation, embed, evaluate
+from smoe_ray.training.images import DeviceImages, resolve_device
+from smoe_ray.training.objectives import Terms, supervised_terms, unsupervised_terms
+from smoe_ray.training.streams import Stream, random_stream
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a trial runs on; the spec does not say and the numbers do not depend on it (but for rounding)."""
+
+    device: str = "auto"
+    """``auto`` (the first CUDA device, else the CPU), ``cpu``, ``cuda`` or ``cuda:<n>``."""
+    checkpoint: Mapping[str, npt.NDArray[Any]] | None = None
+    """State to continue from, as `Epoch.checkpoint` gave it; None starts at the beginning."""
+
+
+class Epoch(NamedTuple):
+    """What is known after an epoch. The callables give the state as it is now: call them before asking for the next."""
+
+    epoch: int
+    """Number of the epoch, from 1."""
+    row: dict[str, Any]
+    """One row of epochs.parquet; see docs/metrics.md. Test columns are None in epochs without evaluation."""
+    last: bool
+    checkpoint: Callable[[], Arrays]
+    """Model, optimizer and generators: enough to continue to bit-identical weights on the same machine."""
+    weights: Callable[[], Arrays]
+    embeddings: Callable[[], Arrays]
+    """Latent vector, gate, expert and reconstruction of each test image."""
+
+
+def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterator[Epoch]:
+    """Train one trial.
+
+    Args:
+        trial: everything that decides the numbers.
+        data: training and test images.
+        runtime: device, and a checkpoint to continue from.
+
+    Yields:
+        One `Epoch` for each pass over the training images (the last may be cut short by a budget in steps), beginning
+        after those that the checkpoint holds.
+
+    Raises:
+        StudyError: the trial cannot run on this data.
+        DivergedError: a term of the loss became NaN or infinite; the message has the epoch and the terms.
+    """
+    check_experts_per_class(trial, len(data.class_names))
+    device = resolve_device(runtime.device)
+    model = build_model(trial.model, trial.seed).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=trial.training.learning_rate, fused=True)
+    shuffling, noise = generators = (
+        random_stream(device, trial.seed, Stream.SHUFFLING),
+        random_stream(device, trial.seed, Stream.LATENT_NOISE),
+    )
+    done = 0
+    if runtime.checkpoint is not None:
+        done = checkpoint.restore(runtime.checkpoint, model, optimizer, generators)
+    step = TrainingStep(trial, model, optimizer, noise)
+    images = DeviceImages(data.train, device)
+    test = DeviceImages(data.test, device)
+    steps_per_epoch = math.ceil(len(data.train) / trial.training.batch_size)
+    steps_total = trial.training.budget.steps(steps_per_epoch)
+    epochs_total = math.ceil(steps_total / steps_per_epoch)
+    counts = _Counts(trial, len(data.train), steps_per_epoch)
+    for epoch in range(done + 1, epochs_total + 1):
+        started = time.perf_counter()
+        first_step = (epoch - 1) * steps_per_epoch
+        steps = min(steps_per_epoch, steps_total - first_step)
+        terms = _train_epoch(step, images.batches(trial.training.batch_size, steps, shuffling), first_step, steps_total)
+        _refuse_divergence(epoch, terms)
+        trained = time.perf_counter()
+        last = epoch == epochs_total
+        measured = None
+        if last or epoch % trial.evaluation.every == 0:
+            measured = evaluate(model, test, trial.evaluation, seed=trial.seed, epoch=epoch)
+            _refuse_divergence(epoch, measured.terms())
+        row = {
+            "epoch": epoch,
+            **{f"train.{name}": value for name, value in terms.items()},
+            **_test_columns(measured, trial.model.num_experts),
+            **counts.columns(first_step + steps),
+            "cost.wall_s": time.perf_counter() - started,
+            "cost.images_per_s": counts.images(first_step, first_step + steps) / (trained - started),
+        }
+        yield Epoch(
+            epoch,
+            row,
+            last,
+            checkpoint=partial(checkpoint.take, epoch, model, optimizer, generators),
+            weights=partial(checkpoint.weights, model),
+            embeddings=partial(embed, model, test, data.test, trial.evaluation, seed=trial.seed),
+        )
+
+
+class TrainingStep:
+    """One optimizer step on a batch."""
+
+    def __init__(
+        self, trial: TrialSpec, model: SMoEVAE, optimizer: torch.optim.Optimizer, noise: torch.Generator
+    ) -> None:
+        self.trial, self.model, self.optimizer, self.noise = trial, model, optimizer, noise
+        self.device = noise.device
+        self.terms = self._terms
+        if trial.training.compile:
+            # The bank runs as it is written: inductor takes minutes over its in-place views, and the sizes of the
+            # groups of `chosen` change with every batch.
+            bank = model.experts
+            bank.forward = torch.compiler.disable(bank.forward)  # type: ignore[method-assign]
+            bank.chosen = torch.compiler.disable(bank.chosen)  # type: ignore[method-assign]
+            self.terms = torch.compile(self._terms, dynamic=False)
+
+    def __call__(self, image_BHW: Tensor, label_B: Tensor, progress: float) -> Terms:
+        """Update the model; `progress` is the share of the budget that is done."""
+        noise_BZ = torch.randn(len(image_BHW), self.trial.model.latent_dim, generator=self.noise, device=self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.trial.training.precision == "bf16"):
+            terms = self.terms(image_BHW, label_B, noise_BZ, torch.tensor(progress))
+        self.optimizer.zero_grad(set_to_none=True)
+        terms.loss.backward()
+        self.optimizer.step()
+        return Terms(*(term.detach() for term in terms))
+
+    def _terms(self, image_BHW: Tensor, label_B: Tensor, noise_BZ: Tensor, progress: Tensor) -> Terms:
+        beta = self.trial.training.beta
+        if self.trial.objective is None:
+            decoded = self.model(image_BHW, noise_BZ, hard=True)
+            return supervised_terms(image_BHW.flatten(1), label_B, decoded, beta)
+        decoded = self.model(image_BHW, noise_BZ)
+        return unsupervised_terms(self.trial.objective, image_BHW.flatten(1), decoded, beta, progress)
+
+
+def _train_epoch(
+    step: TrainingStep, batches: Iterator[tuple[Tensor, Tensor]], first_step: int, steps_total: int
+) -> dict[str, float]:
+    """Train on the batches; means of the terms over images."""
+    step.model.train()
+    sums = torch.zeros(len(Terms._fields), dtype=torch.float64, device=step.device)
+    count = 0
+    for number, (image_BHW, label_B) in enumerate(batches, start=first_step):
+        terms = step(image_BHW, label_B, progress=number / max(1, steps_total - 1))
+        # No .item() here: on a GPU it would wait for the device at every step.
+        sums += torch.stack(terms).double() * len(label_B)
+        count += len(label_B)
+    return dict(zip(Terms._fields, (sums / count).tolist(), strict=True))
+
+
+def _refuse_divergence(epoch: int, terms: Mapping[str, float]) -> None:
+    if all(math.isfinite(value) for value in terms.values()):
+        return
+    listed = ", ".join(f"{name} {value:.6g}" for name, value in terms.items())
+    raise DivergedError(f"the loss diverged in epoch {epoch}: {listed}; try a smaller training.learning_rate")
+
+
+def _test_columns(measured: Evaluation | None, num_experts: int) -> dict[str, Any]:
+    if measured is None:
+        names = (*(f"test.{name}" for name in TERMS), *(f"experts.{name}" for name in USAGE))
+        return {"experts.configured": num_experts, **dict.fromkeys(names)}
+    return {
+        **{f"test.{name}": value for name, value in measured.terms().items()},
+        "experts.configured": num_experts,
+        **{f"experts.{name}": value for name, value in measured.usage().items()},
+    }
+
+
+class _Counts:
+    """Columns of cost that follow from the spec and the number of steps done."""
+
+    def __init__(self, trial: TrialSpec, train_images: int, steps_per_epoch: int) -> None:
+        self.cost = model_cost(trial.model)
+        self.flops_image = self.cost.flops_train if trial.objective else self.cost.flops_train_hard
+        self.train_images, self.steps_per_epoch = train_images, steps_per_epoch
+        self.batch_size = trial.training.batch_size
+
+    def images(self, first_step: int, end_step: int) -> int:
+        """Images trained on in steps [first_step, end_step)."""
+        return self._images_until(end_step) - self._images_until(first_step)
+
+    def columns(self, steps: int) -> dict[str, Any]:
+        images = self._images_until(steps)
+        return {
+            "cost.params_total": self.cost.params_total,
+            "cost.params_active": self.cost.params_active,
+            "cost.flops": float(images * self.flops_image),
+            "cost.images": images,
+            "cost.steps": steps,
+        }
+
+    def _images_until(self, step: int) -> int:
+        epochs, rest = divmod(step, self.steps_per_epoch)
+        return epochs * self.train_images + min(rest * self.batch_size, self.train_images)

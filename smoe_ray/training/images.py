@@ -1,0 +1,70 @@
+"""Training and test images on the device: uint8 there as a whole when they fit, converted batch by batch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from smoe_ray.data.dataset import Dataset
+from smoe_ray.errors import StudyError
+
+_SHARE_OF_FREE_MEMORY = 0.5
+"""A dataset that would take more than this share of the free device memory stays on the host."""
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` is the first CUDA device, else the CPU. Raises StudyError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise StudyError(f"device {name!r} is none of auto, cpu, cuda, cuda:<n>") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise StudyError(f"device {name!r} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+class DeviceImages:
+    """Images (uint8) and labels of a dataset, ready to be cut into batches on `device`."""
+
+    def __init__(self, dataset: Dataset, device: torch.device) -> None:
+        self.device = device
+        self.image_BHW = _tensor(dataset.image_BHW)
+        self.label_B = _tensor(dataset.label_B).to(device)
+        if device.type == "cuda" and self._fits():
+            self.image_BHW = self.image_BHW.to(device)
+
+    def __len__(self) -> int:
+        return len(self.label_B)
+
+    def batches(self, batch_size: int, steps: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """The first `steps` batches of one shuffled pass: (image_BHW in [0, 1], label_B). The last may be short."""
+        order = torch.randperm(len(self), generator=generator, device=self.device)
+        for chosen in order.split(batch_size)[:steps]:
+            yield self._pixels(self.image_BHW[chosen.to(self.image_BHW.device)]), self.label_B[chosen]
+
+    def chunks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """One pass in the order of the dataset: (image_BHW in [0, 1], label_B)."""
+        for start in range(0, len(self), size):
+            chosen = slice(start, start + size)
+            yield self._pixels(self.image_BHW[chosen]), self.label_B[chosen]
+
+    def _pixels(self, image_BHW: Tensor) -> Tensor:
+        return image_BHW.to(self.device, non_blocking=True).float().div_(255)
+
+    def _fits(self) -> bool:
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return self.image_BHW.nbytes <= free * _SHARE_OF_FREE_MEMORY
+
+
+def _tensor(array: npt.NDArray[Any]) -> Tensor:
+    """A tensor that shares the array's memory, memory-mapped or not."""
+    with warnings.catch_warnings():  # torch cannot mark a tensor read-only; nothing here writes to it
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)

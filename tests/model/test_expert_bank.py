@@ -1,0 +1,206 @@
+"""The bank of experts is a plain loop of decoders: values, gradients, and the identity that makes it fast.
+
+Shapes: B images, E experts, Z latent, C channels, H W pixels, P = H * W.
+"""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own idiom
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from textbook import Textbook, bank_parameters, copy_to_bank, make_decoder
+from torch import Tensor, nn
+
+from smoe_ray.model import ExpertBank, SMoEVAE, build_model
+from smoe_ray.model.bank import DecoderName
+from smoe_ray.model.lite_decoders import corner_kernel
+from smoe_ray.spec import ModelSpec
+
+DECODERS = get_args(DecoderName)
+Z = 5
+
+
+def pair(name: DecoderName, num_experts: int, dtype: torch.dtype, seed: int = 0) -> tuple[nn.ModuleList, ExpertBank]:
+    """Textbook decoders and a bank with the same parameters, twice as large as fresh ones."""
+    torch.manual_seed(seed)
+    decoders = nn.ModuleList(make_decoder(name, Z) for _ in range(num_experts)).to(dtype)
+    with torch.no_grad():
+        for parameter in decoders.parameters():
+            parameter *= 2
+    bank = ExpertBank(name, num_experts, Z).to(dtype)
+    copy_to_bank(decoders, bank)
+    return decoders, bank
+
+
+def gradients(image: Tensor, weight: Tensor, *inputs: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad((image * weight).sum(), inputs, retain_graph=True))
+
+
+def relative(actual: Tensor, expected: Tensor) -> float:
+    return float((actual - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("num_experts", [1, 3])
+@pytest.mark.parametrize("batch", [1, 7])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("lite", torch.float32), *((name, torch.float64) for name in DECODERS)], ids=str
+)
+def test_the_bank_is_a_plain_loop_of_decoders(
+    name: DecoderName, dtype: torch.dtype, batch: int, num_experts: int
+) -> None:
+    decoders, bank = pair(name, num_experts, dtype)
+    z_BZ = torch.randn(batch, Z, dtype=dtype, requires_grad=True)
+    weight = torch.randn(num_experts, batch, 784, dtype=dtype)
+    expected = torch.stack([decoder(z_BZ) for decoder in decoders])
+    actual = bank(z_BZ)
+    value, gradient = (1e-5, 1e-4) if dtype == torch.float32 else (1e-12, 1e-10)
+    assert expected.std() > 0.05  # no flat images
+    assert (actual - expected).abs().max() < value
+    per_expert = [gradients(expected, weight, z_BZ, *decoder.parameters()) for decoder in decoders]
+    grad_z, *grads = gradients(actual, weight, z_BZ, *bank_parameters(bank))
+    assert relative(grad_z, per_expert[0][0]) < gradient
+    for grad, parts in zip(grads, zip(*(g[1:] for g in per_expert), strict=True), strict=True):
+        for expert in range(num_experts):
+            assert relative(grad[expert], parts[expert]) < gradient
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_values_agree_in_single_precision(name: DecoderName) -> None:
+    decoders, bank = pair(name, 2, torch.float32)
+    z_BZ = torch.randn(16, Z)
+    with torch.no_grad():
+        assert (bank(z_BZ) - torch.stack([decoder(z_BZ) for decoder in decoders])).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "chosen", [[0], [2, 0, 2, 2, 0, 3, 2], [3, 3, 3], [0, 1, 2, 3, 0, 1, 2, 3]], ids=["one", "odd", "same", "all"]
+)
+@pytest.mark.parametrize("name", DECODERS)
+def test_chosen_is_each_images_own_expert(name: DecoderName, chosen: list[int]) -> None:
+    decoders, bank = pair(name, 4, torch.float64)
+    expert_B = torch.tensor(chosen)
+    z_BZ = torch.randn(len(chosen), Z, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(len(chosen), 784, dtype=torch.float64)
+    actual = bank.chosen(z_BZ, expert_B)
+    one_by_one = torch.cat([decoders[e](z_BZ[i : i + 1]) for i, e in enumerate(chosen)])
+    assert (actual - one_by_one).abs().max() < 1e-12
+    from_all = bank(z_BZ)[expert_B, torch.arange(len(chosen))]
+    assert (actual - from_all).abs().max() < 1e-12
+    grads = gradients(actual, weight, z_BZ, *bank_parameters(bank))
+    assert relative(grads[0], gradients(one_by_one, weight, z_BZ)[0]) < 1e-10
+    for grad, of_all in zip(grads, gradients(from_all, weight, z_BZ, *bank_parameters(bank)), strict=True):
+        assert relative(grad, of_all) < 1e-10
+    for grad in grads[1:]:  # an expert without an image learns nothing
+        idle = [e for e in range(4) if e not in chosen]
+        assert not grad[idle].any()
+
+
+def test_the_batch_size_may_change_between_calls() -> None:
+    decoders, bank = pair("lite", 2, torch.float64)
+    for batch in (3, 1, 8):
+        z_BZ = torch.randn(batch, Z, dtype=torch.float64)
+        assert torch.allclose(bank(z_BZ), torch.stack([decoder(z_BZ) for decoder in decoders]), atol=1e-12)
+
+
+@given(
+    st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(1, 6), st.integers(1, 6), st.integers(0, 99)
+)
+@settings(deadline=None)
+def test_a_corner_kernel_does_upsampling_and_convolution(
+    batch: int, c_in: int, c_out: int, height: int, width: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randn(batch, c_in, height, width, dtype=torch.float64, generator=generator)
+    weight = torch.randn(c_out, c_in, 3, 3, dtype=torch.float64, generator=generator)
+    expected = F.conv2d(F.interpolate(image, scale_factor=2, mode="nearest"), weight, padding=1)
+    kernel = corner_kernel(weight)
+    assert kernel.shape == (c_out, 2, 2, c_in, 2, 2)
+    bordered = F.pad(image, (1, 1, 1, 1))
+    actual = torch.full_like(expected, torch.nan)
+    for i in range(height + 1):  # the corner above and left of small pixel (i, j)
+        for j in range(width + 1):
+            pixels = torch.einsum("oabiuv,niuv->noab", kernel, bordered[:, :, i : i + 2, j : j + 2])
+            for a in range(2):
+                for b in range(2):
+                    row, column = 2 * i - 1 + a, 2 * j - 1 + b
+                    if 0 <= row < 2 * height and 0 <= column < 2 * width:
+                        actual[:, :, row, column] = pixels[:, :, a, b]
+    assert torch.allclose(actual, expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_fresh_weights_have_the_spread_of_torchs_own_modules(name: DecoderName) -> None:
+    torch.manual_seed(0)
+    bank = ExpertBank(name, 8, Z)
+    decoders = [make_decoder(name, Z) for _ in range(8)]
+    for stacked, parts in zip(
+        bank_parameters(bank), zip(*(d.parameters() for d in decoders), strict=True), strict=True
+    ):
+        stacked, torchs = stacked.detach(), torch.stack(parts).detach()
+        assert stacked.shape == torchs.shape
+        if stacked.numel() >= 250:  # enough draws for a maximum and a spread
+            assert float(stacked.abs().max() / torchs.abs().max()) == pytest.approx(1, rel=0.05)
+            assert float(stacked.std() / torchs.std()) == pytest.approx(1, rel=0.1)
+
+
+SPECS = [
+    ModelSpec(num_experts=3, latent_dim=Z, gate_hidden=hidden, encoder=encoder, decoder=decoder)
+    for encoder, decoder, hidden in [("lite", "lite", (32, 16)), ("medium", "large", (6,)), ("lite", "medium", ())]
+]
+
+
+def textbook_twin(spec: ModelSpec) -> tuple[Textbook, SMoEVAE]:
+    torch.manual_seed(1)
+    textbook, model = Textbook(spec).double(), build_model(spec, seed=0).double()
+    with torch.no_grad():
+        ours = [*model.encoder.parameters(), *model.gate.parameters()]
+        theirs = [p for name, p in textbook.named_parameters() if not name.startswith("decoders")]
+        for to, source in zip(ours, theirs, strict=True):
+            to.copy_(source)
+        for gate in (model.gate, textbook.gate):  # not all images to one expert
+            gate[-1].bias.zero_()
+    copy_to_bank(textbook.decoders, model.experts)
+    return textbook, model
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.encoder}-{spec.decoder}")
+def test_the_model_is_the_textbooks(spec: ModelSpec) -> None:
+    textbook, model = textbook_twin(spec)
+    image_BHW = torch.rand(9, 28, 28, dtype=torch.float64)
+    noise_BZ = 5 * torch.randn(9, Z, dtype=torch.float64)
+    decoded = model(image_BHW, noise_BZ)
+    assert torch.allclose(decoded.encoded.mu_BZ, textbook.encode(image_BHW)[0], atol=1e-12)
+    assert torch.allclose(decoded.encoded.logvar_BZ, textbook.encode(image_BHW)[1], atol=1e-12)
+    assert decoded.chosen_BP is None
+    blended = torch.einsum("be,ebp->bp", decoded.logit_BE.softmax(dim=1), decoded.image_EBP)
+    assert torch.allclose(blended, textbook.soft(image_BHW, noise_BZ), atol=1e-12)
+    hard = model(image_BHW, noise_BZ, hard=True)
+    assert hard.image_EBP is None
+    assert len(hard.logit_BE.argmax(dim=1).unique()) > 1
+    assert torch.allclose(hard.chosen_BP, textbook.hard(image_BHW, noise_BZ), atol=1e-12)
+
+
+def test_without_noise_z_is_mu() -> None:
+    model = build_model(SPECS[0], seed=0)
+    image_BHW = torch.rand(2, 28, 28)
+    quiet = model(image_BHW, None)
+    silent = model(image_BHW, torch.zeros(2, Z))
+    assert torch.equal(quiet.image_EBP, silent.image_EBP)
+    assert torch.equal(quiet.image_EBP, model.experts(quiet.encoded.mu_BZ))
+    assert not torch.equal(quiet.image_EBP, model(image_BHW, torch.ones(2, Z)).image_EBP)
+
+
+def test_a_seed_fixes_the_weights_and_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    first = build_model(SPECS[0], seed=1).state_dict()
+    assert torch.equal(torch.rand(3), expected)
+    second, other = build_model(SPECS[0], seed=1).state_dict(), build_model(SPECS[0], seed=2).state_dict()
+    for name, value in first.items():
+        assert torch.equal(second[name], value)
+        assert not torch.equal(other[name], value)

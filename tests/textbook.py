@@ -1,0 +1,96 @@
+"""The SMoE-VAE as a textbook writes it: one torch module a layer, one decoder an expert. What `smoe_ray` must equal."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from smoe_ray.model import ExpertBank
+from smoe_ray.spec import ModelSpec
+
+
+def make_decoder(name: str, latent_dim: int) -> nn.Sequential:
+    def conv(c_in: int, c_out: int) -> nn.Module:
+        return nn.Conv2d(c_in, c_out, 3, padding=1)
+
+    def double() -> nn.Module:
+        return nn.Upsample(scale_factor=2, mode="nearest")
+
+    def seed(channels: int) -> list[nn.Module]:
+        return [nn.Linear(latent_dim, channels * 7 * 7), nn.Unflatten(1, (channels, 7, 7))]
+
+    layers = {
+        "lite": lambda: [*seed(8), double(), conv(8, 16), nn.ELU(), double(), conv(16, 1)],
+        "medium": lambda: [
+            *seed(32),
+            *(double(), conv(32, 64), nn.ELU()),
+            *(double(), conv(64, 32), nn.ELU()),
+            conv(32, 1),
+        ],
+        "large": lambda: [
+            *seed(128),
+            *(nn.ConvTranspose2d(128, 64, 4, stride=2, padding=1), nn.ReLU()),
+            *(nn.ConvTranspose2d(64, 32, 4, stride=2, padding=1), nn.ReLU()),
+            nn.ConvTranspose2d(32, 1, 3, stride=1, padding=1),
+        ],
+    }[name]()
+    return nn.Sequential(*layers, nn.Sigmoid(), nn.Flatten())
+
+
+def make_features(name: str) -> tuple[nn.Sequential, int]:
+    """The encoder below its heads, and how many features it gives."""
+    if name == "lite":
+        convolutions = [nn.Conv2d(1, 16, 3, stride=2, padding=1), nn.ELU(), nn.Conv2d(16, 8, 3, 2, 1), nn.ELU()]
+        return nn.Sequential(*convolutions, nn.Flatten()), 8 * 7 * 7
+    convolutions = [nn.Conv2d(1, 32, 3, 1, 1), nn.ReLU(), nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU()]
+    convolutions += [nn.Conv2d(64, 128, 3, stride=2, padding=1), nn.ReLU()]
+    return nn.Sequential(*convolutions, nn.Flatten()), 128 * 7 * 7
+
+
+class Textbook(nn.Module):
+    """Encoder, gate and a list of decoders; parameters in the order encoder, mu, logvar, gate, decoders."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.features, features = make_features(spec.encoder)
+        self.mu, self.logvar = nn.Linear(features, spec.latent_dim), nn.Linear(features, spec.latent_dim)
+        sizes = (spec.latent_dim, *spec.gate_hidden)
+        hidden = [layer for n_in, n_out in pairwise(sizes) for layer in (nn.Linear(n_in, n_out), nn.ReLU())]
+        self.gate = nn.Sequential(*hidden, nn.Linear(sizes[-1], spec.num_experts))
+        self.decoders = nn.ModuleList(make_decoder(spec.decoder, spec.latent_dim) for _ in range(spec.num_experts))
+
+    def encode(self, image_BHW: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.features(image_BHW.unsqueeze(1))
+        return self.mu(features), self.logvar(features)
+
+    def soft(self, image_BHW: Tensor, noise_BZ: Tensor) -> Tensor:
+        """Gate-weighted blend of all decoders: (B, P)."""
+        mu_BZ, logvar_BZ = self.encode(image_BHW)
+        z_BZ = mu_BZ + (logvar_BZ / 2).exp() * noise_BZ
+        gate_BE = self.gate(z_BZ).softmax(dim=1)
+        blended = torch.zeros(())
+        for e, decoder in enumerate(self.decoders):
+            blended = blended + gate_BE[:, e : e + 1] * decoder(z_BZ)
+        return blended
+
+    def hard(self, image_BHW: Tensor, noise_BZ: Tensor) -> Tensor:
+        """The argmax expert of each image, one image after another: (B, P)."""
+        mu_BZ, logvar_BZ = self.encode(image_BHW)
+        z_BZ = mu_BZ + (logvar_BZ / 2).exp() * noise_BZ
+        expert_B = self.gate(z_BZ).argmax(dim=1)
+        return torch.cat([self.decoders[int(e)](z[None]) for e, z in zip(expert_B, z_BZ, strict=True)])
+
+
+def bank_parameters(bank: ExpertBank) -> list[nn.Parameter]:
+    """Stacked parameters in the order of a textbook decoder's own."""
+    convolutions = zip(bank.conv_weights, bank.conv_biases, strict=True)
+    return [bank.linear_weight, bank.linear_bias, *(parameter for pair in convolutions for parameter in pair)]
+
+
+@torch.no_grad()
+def copy_to_bank(decoders: nn.ModuleList, bank: ExpertBank) -> None:
+    per_expert = [list(decoder.parameters()) for decoder in decoders]
+    for stacked, parts in zip(bank_parameters(bank), zip(*per_expert, strict=True), strict=True):
+        stacked.copy_(torch.stack(parts))

@@ -1,0 +1,182 @@
+"""Measuring a trained model: against each image by itself, and usage by hand.
+
+Shapes: B images, E experts, Z latent, H W pixels, P = H * W.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from smoe_ray.data import Splits
+from smoe_ray.model import SMoEVAE, build_model
+from smoe_ray.spec import EvaluationSpec, TrialSpec, trial_with
+from smoe_ray.training import Epoch, Runtime, fit
+from smoe_ray.training import evaluate as evaluating
+from smoe_ray.training.evaluate import Evaluation, embed, evaluate
+from smoe_ray.training.images import DeviceImages
+
+CPU = torch.device("cpu")
+TRIAL = trial_with(
+    TrialSpec(),
+    {
+        "model.encoder": "lite",
+        "model.num_experts": 4,
+        "model.latent_dim": 6,
+        "training.batch_size": 10,
+        "training.learning_rate": 0.01,
+        "training.budget": "12 epochs",
+        "objective.lambda_balance": 800,
+        "evaluation.every": 5,
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def epochs(splits: Splits) -> list[Epoch]:
+    return list(fit(TRIAL, splits, Runtime(device="cpu")))
+
+
+@pytest.fixture(scope="module")
+def model(epochs: list[Epoch]) -> SMoEVAE:
+    """Trained so far that several experts are in use."""
+    model = build_model(TRIAL.model, seed=99)
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in epochs[-1].weights().items()})
+    return model.eval()
+
+
+@torch.no_grad()
+def one_by_one(model: SMoEVAE, splits: Splits) -> dict[str, Any]:
+    """Hard and soft error, KL and expert of each test image, computed by itself from z = mu."""
+    hard, soft, kl, experts = [], [], [], []
+    for image in splits.test.image_BHW:
+        x_P = torch.from_numpy(image / 255).float().flatten()
+        mu_BZ, logvar_BZ = model.encoder(x_P.view(1, 28, 28))
+        gate_E = model.gate(mu_BZ)[0].softmax(dim=0)
+        image_EP = model.experts(mu_BZ)[:, 0]
+        expert = int(gate_E.argmax())
+        hard.append(float(((image_EP[expert] - x_P) ** 2).sum()))
+        soft.append(float(((sum(p * image for p, image in zip(gate_E, image_EP, strict=True)) - x_P) ** 2).sum()))
+        kl.append(float(0.5 * (mu_BZ**2 + logvar_BZ.exp() - 1 - logvar_BZ).sum()))
+        experts.append(expert)
+    return {"hard": np.mean(hard), "soft": np.mean(soft), "kl": np.mean(kl), "experts": np.array(experts)}
+
+
+def test_the_last_row_is_the_model_measured_image_by_image(epochs: list[Epoch], model: SMoEVAE, splits: Splits) -> None:
+    row, alone = epochs[-1].row, one_by_one(model, splits)
+    assert row["test.reconstruction"] == pytest.approx(alone["hard"], rel=1e-5)
+    assert row["test.reconstruction_soft"] == pytest.approx(alone["soft"], rel=1e-5)
+    assert row["test.kl"] == pytest.approx(alone["kl"], rel=1e-5)
+    counts = np.bincount(alone["experts"], minlength=4)
+    assert np.count_nonzero(counts) > 1  # else argmax would not be tested
+    assert abs(alone["hard"] - alone["soft"]) > 0.01
+    assert row["experts.usage"] == pytest.approx(counts / 21)
+    assert row["experts.active"] == np.count_nonzero(counts)
+    assert row["experts.max_share"] == pytest.approx(counts.max() / 21)
+
+
+def test_every_says_which_epochs_are_measured(epochs: list[Epoch]) -> None:
+    measured = [epoch.row["epoch"] for epoch in epochs if epoch.row["test.reconstruction"] is not None]
+    assert measured == [5, 10, 12]  # the last always
+    for epoch in epochs:
+        optional = {name: value for name, value in epoch.row.items() if name.startswith(("test.", "experts."))}
+        assert optional.pop("experts.configured") == 4
+        assert len(optional) == 8
+        assert {value is None for value in optional.values()} == {epoch.epoch not in measured}
+
+
+def test_usage_by_hand() -> None:
+    usage = Evaluation(0, 0, 0, (0.5, 0.25, 0.25, 0.0)).usage()
+    assert usage == {
+        "active": 3,
+        "effective": pytest.approx(math.exp(0.5 * math.log(2) + 0.5 * math.log(4))),
+        "active_fraction": 0.75,
+        "max_share": 0.5,
+        "usage": [0.5, 0.25, 0.25, 0.0],
+    }
+    assert Evaluation(0, 0, 0, (0.0, 1.0)).usage()["effective"] == 1
+    assert Evaluation(0, 0, 0, (0.1,) * 10).usage()["effective"] == pytest.approx(10)
+
+
+def measure(model: SMoEVAE, splits: Splits, seed: int = 0, epoch: int = 1, **spec: Any) -> Evaluation:
+    return evaluate(model, DeviceImages(splits.test, CPU), EvaluationSpec(**spec), seed=seed, epoch=epoch)
+
+
+def test_soft_gating_reports_the_blend(model: SMoEVAE, splits: Splits) -> None:
+    hard, soft = measure(model, splits), measure(model, splits, gating="soft")
+    assert soft.reconstruction == soft.reconstruction_soft == hard.reconstruction_soft
+    assert soft.usage_E == hard.usage_E
+
+
+def test_a_latent_sample_is_fixed_by_seed_and_epoch(model: SMoEVAE, splits: Splits) -> None:
+    first = measure(model, splits, latent="sample")
+    assert measure(model, splits, latent="sample") == first
+    others = [measure(model, splits, latent="sample", seed=1), measure(model, splits, latent="sample", epoch=2)]
+    losses = {first.reconstruction, measure(model, splits).reconstruction, *(other.reconstruction for other in others)}
+    assert len(losses) == 4
+    assert {other.kl for other in others} == {first.kl}
+
+
+@torch.no_grad()
+def test_a_latent_sample_has_the_posteriors_mean_and_variance(splits: Splits) -> None:
+    model = build_model(TRIAL.model, seed=0)
+    model.encoder.logvar.bias.copy_(torch.linspace(-4, 2, 6))  # a fresh model's variances are all near one
+    drawn = []
+    model.gate.register_forward_pre_hook(lambda module, z: drawn.append(z[0]))
+    many = dataclasses.replace(splits.test, image_BHW=np.repeat(splits.test.image_BHW[:1], 2000, axis=0))
+    many = dataclasses.replace(many, label_B=np.zeros(2000, dtype=np.int64))
+    evaluate(model, DeviceImages(many, CPU), EvaluationSpec(latent="sample"), seed=0, epoch=1)
+    mu_BZ, logvar_BZ = model.encoder(torch.from_numpy(splits.test.image_BHW[:1] / 255).float())
+    z_BZ = torch.cat(drawn)
+    deviation_Z = (logvar_BZ[0] / 2).exp()
+    assert len(z_BZ) == 2000
+    assert ((z_BZ.mean(dim=0) - mu_BZ[0]) / deviation_Z).abs().max() < 0.11  # five standard errors
+    assert (z_BZ.std(dim=0) / deviation_Z - 1).abs().max() < 0.08
+
+
+def test_chunks_do_not_matter(model: SMoEVAE, splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = measure(model, splits)
+    monkeypatch.setattr(evaluating, "_CHUNK", 8)
+    parts = measure(model, splits)
+    assert parts.terms() == pytest.approx(whole.terms(), rel=1e-5)
+    assert parts.usage_E == whole.usage_E
+
+
+def test_embeddings_are_what_the_model_makes_of_each_image(epochs: list[Epoch], model: SMoEVAE, splits: Splits) -> None:
+    arrays = epochs[-1].embeddings()
+    assert {name: (array.shape, array.dtype.name) for name, array in arrays.items()} == {
+        "mu": ((21, 6), "float32"),
+        "gate": ((21, 4), "float32"),
+        "expert": ((21,), "int64"),
+        "label": ((21,), "int64"),
+        "image": ((21, 28, 28), "uint8"),
+        "reconstruction": ((21, 28, 28), "float16"),
+    }
+    assert np.array_equal(arrays["expert"], one_by_one(model, splits)["experts"])
+    assert np.array_equal(arrays["expert"], arrays["gate"].argmax(axis=1))
+    assert np.allclose(arrays["gate"].sum(axis=1), 1)
+    assert np.array_equal(arrays["label"], splits.test.label_B)
+    assert np.array_equal(arrays["image"], splits.test.image_BHW)
+    errors = ((arrays["reconstruction"].astype(float) - arrays["image"] / 255) ** 2).sum(axis=(1, 2))
+    assert errors.mean() == pytest.approx(epochs[-1].row["test.reconstruction"], rel=1e-3)
+
+
+def test_embeddings_carry_style_and_parameters(model: SMoEVAE, splits: Splits) -> None:
+    style_B, parameter_BP = np.arange(21), np.full((21, 2), np.nan, dtype=np.float32)
+    drawn = dataclasses.replace(splits.test, style_B=style_B, parameter_BP=parameter_BP)
+    arrays = embed(model, DeviceImages(drawn, CPU), drawn, EvaluationSpec(), seed=0)
+    assert np.array_equal(arrays["style"], style_B)
+    assert np.array_equal(arrays["parameter"], parameter_BP, equal_nan=True)
+
+
+def test_measuring_leaves_no_gradient_and_no_change(model: SMoEVAE, splits: Splits) -> None:
+    before: dict[str, Tensor] = {name: value.clone() for name, value in model.state_dict().items()}
+    measure(model, splits, latent="sample")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())

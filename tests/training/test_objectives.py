@@ -1,0 +1,247 @@
+"""Terms of the loss on numbers worked out by hand.
+
+Shapes: B images, E experts, Z latent, P pixels (here two, where it does not matter).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from smoe_ray.model import Decoded, Encoded
+from smoe_ray.spec import Blend, Expected, Likelihood
+from smoe_ray.training.objectives import (
+    PAPER_BATCH_SIZE,
+    annealed_variance,
+    balance_term,
+    blend,
+    entropy_term,
+    kl_divergence,
+    squared_error,
+    supervised_terms,
+    unsupervised_terms,
+)
+
+Objective = Blend | Expected | Likelihood
+
+
+def tensor(values: Sequence[object]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+# Two images of two pixels, two experts. Squared errors: image 0: expert 0 1, expert 1 0.25 + 1; image 1: 0 and 1.
+IMAGE_BP = tensor([[0, 1], [1, 1]])
+IMAGE_EBP = tensor([[[0, 0], [1, 1]], [[0.5, 0], [1, 0]]])
+ERROR_BE = tensor([[1, 1.25], [0, 1]])
+GATE_BE = tensor([[0.25, 0.75], [0.5, 0.5]])
+MU_BZ, LOGVAR_BZ = tensor([[1], [0]]), tensor([[0], [math.log(4)]])
+KL = (0.5 + (0.5 * (4 - 1) - math.log(2))) / 2
+
+
+def decoded(
+    gate_BE: Tensor = GATE_BE, image_EBP: Tensor | None = IMAGE_EBP, chosen_BP: Tensor | None = None
+) -> Decoded:
+    return Decoded(Encoded(MU_BZ, LOGVAR_BZ), gate_BE.log(), image_EBP, chosen_BP)
+
+
+def test_the_parts_by_hand() -> None:
+    assert squared_error(IMAGE_BP, IMAGE_EBP[1]).tolist() == [1.25, 1]
+    assert torch.allclose(blend(GATE_BE, IMAGE_EBP), tensor([[0.375, 0], [1, 0.5]]))
+    assert kl_divergence(Encoded(MU_BZ, LOGVAR_BZ)).mean().item() == pytest.approx(KL)
+
+
+@pytest.mark.parametrize(
+    ("mean_gate", "released", "text"),
+    [
+        ([0.5, 0.5], 0, 0),
+        ([1, 0], 2 * (0.25 + 0.25), 2 * 0.25),
+        ([0.25, 0.75], 2 * (0.0625 + 0.0625), 2 * 0.0625),
+        ([0.5, 0.5, 0, 0], 4 * 4 * 0.0625, 4 * 0.0625),
+        ([1], 0, 0),
+    ],
+)
+def test_balance_by_hand(mean_gate: list[float], released: float, text: float) -> None:
+    assert balance_term(tensor(mean_gate), "released_code").item() == pytest.approx(released)
+    assert balance_term(tensor(mean_gate), "paper_text").item() == pytest.approx(text)
+
+
+@pytest.mark.parametrize(
+    ("gate", "entropy"),
+    [
+        ([[1, 0]], 0),
+        ([[0.5, 0.5]], math.log(2)),
+        ([[0.25] * 4, [1, 0, 0, 0]], math.log(4) / 2),
+        ([[0.25, 0.75]], 0.25 * math.log(4) + 0.75 * math.log(4 / 3)),
+    ],
+)
+def test_entropy_by_hand(gate: list[list[float]], entropy: float) -> None:
+    assert entropy_term(tensor(gate)).item() == pytest.approx(entropy, abs=1e-7)
+
+
+def test_an_empty_expert_gives_no_nan_in_entropy_or_its_gradient() -> None:
+    gate_BE = tensor([[1, 0]]).requires_grad_()
+    entropy_term(gate_BE).backward()
+    assert gate_BE.grad is not None
+    assert torch.isfinite(gate_BE.grad).all()
+
+
+BALANCE = 2 * (0.125**2 + 0.125**2)  # mean gate (3/8, 5/8)
+ENTROPY = (0.25 * math.log(4) + 0.75 * math.log(4 / 3) + math.log(2)) / 2
+BLENDED = (0.375**2 + 1 + 0.25) / 2
+
+
+def test_blend_by_hand() -> None:
+    objective = Blend(lambda_balance=128, lambda_entropy=256)
+    terms = unsupervised_terms(objective, IMAGE_BP, decoded(), beta=0.5, progress=0)
+    assert terms.reconstruction.item() == pytest.approx(BLENDED)
+    assert terms.kl.item() == pytest.approx(KL)
+    assert terms.balance.item() == pytest.approx(BALANCE)
+    assert terms.entropy.item() == pytest.approx(ENTROPY, abs=1e-7)
+    assert terms.cross_entropy.item() == 0
+    assert terms.loss.item() == pytest.approx(BLENDED + 0.5 * KL + 1 * BALANCE + 2 * ENTROPY, abs=1e-6)
+
+
+def test_the_papers_text_divides_balance_by_the_number_of_experts() -> None:
+    objective = Blend(lambda_balance=128, lambda_entropy=0, balance_form="paper_text")
+    terms = unsupervised_terms(objective, IMAGE_BP, decoded(), beta=0, progress=0)
+    assert terms.loss.item() == pytest.approx(BLENDED + BALANCE / 2)
+
+
+def test_expected_by_hand() -> None:
+    terms = unsupervised_terms(Expected(lambda_balance=64), IMAGE_BP, decoded(), beta=2, progress=0)
+    reconstruction = (0.25 * 1 + 0.75 * 1.25 + 0.5 * 0 + 0.5 * 1) / 2
+    assert terms.reconstruction.item() == pytest.approx(reconstruction)
+    assert terms.loss.item() == pytest.approx(reconstruction + 2 * KL + BALANCE / 2)  # no entropy term
+    assert terms.entropy.item() == pytest.approx(ENTROPY, abs=1e-7)  # but reported
+
+
+def test_likelihood_by_hand() -> None:
+    objective = Likelihood(lambda_balance=64, variance_start=8, variance_end=2)
+    terms = unsupervised_terms(objective, IMAGE_BP, decoded(), beta=2, progress=0.5)  # s^2 = 4
+    first = 0.25 * math.exp(-1 / 8) + 0.75 * math.exp(-1.25 / 8)
+    second = 0.5 + 0.5 * math.exp(-1 / 8)
+    reconstruction = -8 * (math.log(first) + math.log(second)) / 2
+    assert terms.reconstruction.item() == pytest.approx(reconstruction)
+    assert terms.loss.item() == pytest.approx(reconstruction + 2 * KL + BALANCE / 2)
+
+
+def test_annealing_is_geometric_and_meets_both_ends() -> None:
+    objective = Likelihood(variance_start=8, variance_end=0.5)
+    assert [annealed_variance(objective, share) for share in (0, 0.25, 0.5, 1)] == pytest.approx([8, 4, 2, 0.5])
+    assert annealed_variance(Likelihood(variance_start=2, variance_end=2), 0.3) == pytest.approx(2)
+
+
+def reconstruction(objective: Objective, gate_BE: Tensor, image_EBP: Tensor) -> float:
+    return unsupervised_terms(objective, IMAGE_BP, decoded(gate_BE, image_EBP), 0, 0).reconstruction.item()
+
+
+@given(st.integers(0, 999))
+def test_one_expert_makes_all_objectives_one(seed: int) -> None:
+    image_EBP = torch.rand(1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    plain = squared_error(IMAGE_BP, image_EBP[0]).mean().item()
+    for objective in (Blend(), Blend(gating="hard"), Expected(), Likelihood(), Likelihood(variance_start=0.01)):
+        assert reconstruction(objective, torch.ones(2, 1, dtype=torch.float64), image_EBP) == pytest.approx(plain)
+        terms = unsupervised_terms(
+            objective, IMAGE_BP, decoded(torch.ones(2, 1, dtype=torch.float64), image_EBP), 0.5, 0
+        )
+        assert terms.loss.item() == pytest.approx(plain + 0.5 * KL, abs=1e-6)
+
+
+def test_the_likelihoods_limits_are_the_best_expert_and_the_expected_error() -> None:
+    tiny, huge = 1e-4, 1e6
+    # -2 s^2 ln sum_e p_e exp(-r_e / 2 s^2) -> min_e r_e - 2 s^2 ln p_best as s^2 -> 0
+    best = ((1 - 2 * tiny * math.log(0.25)) + (0 - 2 * tiny * math.log(0.5))) / 2
+    assert reconstruction(Likelihood(variance_start=tiny), GATE_BE, IMAGE_EBP) == pytest.approx(best, abs=1e-12)
+    expected = reconstruction(Expected(), GATE_BE, IMAGE_EBP)
+    assert reconstruction(Likelihood(variance_start=huge), GATE_BE, IMAGE_EBP) == pytest.approx(expected, rel=1e-6)
+
+
+def test_likelihood_does_not_underflow_for_a_bad_gate_and_large_errors() -> None:
+    decoding = Decoded(
+        Encoded(torch.zeros(1, 1), torch.zeros(1, 1)),
+        torch.tensor([[0.0, -300.0]]),
+        torch.tensor([[[40.0]], [[60.0]]]),
+        None,
+    )
+    terms = unsupervised_terms(Likelihood(variance_start=1), torch.zeros(1, 1), decoding, 0, 0)
+    assert terms.reconstruction.item() == pytest.approx(1600)
+
+
+@pytest.mark.parametrize("objective", [Blend(), Blend(gating="hard"), Expected(), Likelihood()], ids=str)
+def test_twice_the_same_images_is_the_same_loss(objective: Objective) -> None:
+    # Every term is per image: the lambdas weigh the same at any batch size.
+    once = unsupervised_terms(objective, IMAGE_BP, decoded(), 0.5, 0.5)
+    double = Decoded(
+        Encoded(MU_BZ.repeat(2, 1), LOGVAR_BZ.repeat(2, 1)), GATE_BE.log().repeat(2, 1), IMAGE_EBP.repeat(1, 2, 1), None
+    )
+    twice = unsupervised_terms(objective, IMAGE_BP.repeat(2, 1), double, 0.5, 0.5)
+    assert [term.item() for term in twice] == pytest.approx([term.item() for term in once])
+
+
+def test_at_batch_128_the_loss_is_the_papers_divided_by_128() -> None:
+    generator = torch.Generator().manual_seed(0)
+    image_BP = torch.rand(128, 784, dtype=torch.float64, generator=generator)
+    image_EBP = torch.rand(3, 128, 784, dtype=torch.float64, generator=generator)
+    logit_BE, mu_BZ, logvar_BZ = torch.randn(3, 128, 3, dtype=torch.float64, generator=generator)
+    terms = unsupervised_terms(
+        Blend(lambda_balance=200, lambda_entropy=400),
+        image_BP,
+        Decoded(Encoded(mu_BZ, logvar_BZ), logit_BE, image_EBP, None),
+        beta=0.01,
+        progress=0,
+    )
+    # Written as the authors do: sums over the batch, means for the gate's terms.
+    p = logit_BE.softmax(dim=1)
+    x = sum(p[:, e, None] * image_EBP[e] for e in range(3))
+    kl = 0.5 * (mu_BZ**2 + logvar_BZ.exp() - 1 - logvar_BZ).sum()
+    balance = 3 * ((p.mean(dim=0) - 1 / 3) ** 2).sum()
+    entropy = -(p * (p + 1e-8).log()).sum(dim=1).mean()
+    papers = ((x - image_BP) ** 2).sum() + 0.01 * kl + 200 * balance + 400 * entropy
+    assert PAPER_BATCH_SIZE == 128
+    assert terms.loss.item() == pytest.approx(papers.item() / 128, rel=1e-12)
+
+
+def test_balance_is_of_the_mean_gate_over_workers() -> None:
+    terms = unsupervised_terms(Expected(), IMAGE_BP, decoded(), 0, 0, mean_over_workers=lambda _: tensor([1, 0]))
+    assert terms.balance.item() == pytest.approx(1)
+
+
+@given(st.integers(0, 999))
+def test_kl_is_torchs(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    mu_BZ, logvar_BZ = 2 * torch.randn(2, 3, 4, dtype=torch.float64, generator=generator)
+    posterior = torch.distributions.Normal(mu_BZ, (logvar_BZ / 2).exp())
+    prior = torch.distributions.Normal(torch.zeros_like(mu_BZ), torch.ones_like(mu_BZ))
+    torchs = torch.distributions.kl_divergence(posterior, prior).sum(dim=1)
+    assert torch.allclose(kl_divergence(Encoded(mu_BZ, logvar_BZ)), torchs)
+
+
+def test_hard_gating_is_the_argmax_forward_and_the_softmax_backward() -> None:
+    logit_BE = tensor([[1, 2], [0.5, 0]]).requires_grad_()
+    decoding = Decoded(Encoded(MU_BZ, LOGVAR_BZ), logit_BE, IMAGE_EBP, None)
+    objective = Blend(gating="hard", lambda_balance=0, lambda_entropy=0)
+    terms = unsupervised_terms(objective, IMAGE_BP, decoding, 0, 0)
+    assert terms.reconstruction.item() == pytest.approx((1.25 + 0) / 2)  # expert 1 for image 0, expert 0 for image 1
+    (grad,) = torch.autograd.grad(terms.reconstruction, logit_BE)
+    # d/dp_e of |x - sum p x_e|^2 at the one-hot p: -2 (x - x_argmax) . x_e, then the softmax's Jacobian.
+    residual_BP = IMAGE_BP - torch.stack([IMAGE_EBP[1, 0], IMAGE_EBP[0, 1]])
+    slope_BE = -2 * torch.einsum("bp,ebp->be", residual_BP, IMAGE_EBP) / 2
+    p = logit_BE.detach().softmax(dim=1)
+    assert torch.allclose(grad, p * (slope_BE - (p * slope_BE).sum(dim=1, keepdim=True)))
+    assert grad[0].abs().min() > 0
+
+
+def test_supervised_by_hand() -> None:
+    chosen_BP = IMAGE_EBP[1]
+    terms = supervised_terms(IMAGE_BP, torch.tensor([1, 0]), decoded(image_EBP=None, chosen_BP=chosen_BP), beta=0.5)
+    cross_entropy = -(math.log(0.75) + math.log(0.5)) / 2
+    assert terms.reconstruction.item() == pytest.approx((1.25 + 1) / 2)
+    assert terms.cross_entropy.item() == pytest.approx(cross_entropy)
+    assert terms.loss.item() == pytest.approx(1.125 + 0.5 * KL + cross_entropy)
+    assert (terms.balance.item(), terms.entropy.item()) == pytest.approx((BALANCE, ENTROPY), abs=1e-7)
