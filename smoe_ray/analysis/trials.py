@@ -1,0 +1,65 @@
+"""What every analysis starts from: the rows of the results table that count, or one line on why there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from smoe_ray.errors import ResultsError
+
+
+def require(results: pd.DataFrame, columns: Iterable[str]) -> None:
+    """Raise ResultsError, naming the first of `columns` that `results` lacks."""
+    for column in columns:
+        if column not in results.columns:
+            raise ResultsError(f"results: column '{column}' is absent; pass the table that read_results returns, whole")
+
+
+def last_evaluated(results: pd.DataFrame) -> pd.DataFrame:
+    """The outcome of each finished trial: its last row that was evaluated on the test set.
+
+    Args:
+        results: the table of `read_results`, one row per (trial, epoch).
+
+    Returns:
+        One row per finished trial, all columns kept.
+
+    Raises:
+        ResultsError: no trial is finished, or none was evaluated.
+    """
+    require(results, ("trial_id", "status", "epoch", "test.reconstruction"))
+    finished = results[results["status"] == "finished"]
+    if finished.empty:
+        raise ResultsError(
+            f"{_study(results)}: no finished trial ({_statuses(results)}); run the study to its end first"
+        )
+    evaluated = finished[finished["test.reconstruction"].notna()]
+    if evaluated.empty:
+        raise ResultsError(f"{_study(results)}: no finished trial has test.reconstruction; run the study again")
+    return evaluated.sort_values("epoch", kind="stable").groupby("trial_id", sort=False).tail(1)
+
+
+def not_failed(results: pd.DataFrame) -> pd.DataFrame:
+    """Rows of trials that are finished, running or pruned. Raises ResultsError when there are none."""
+    require(results, ("trial_id", "status", "epoch"))
+    kept = results[results["status"] != "failed"]
+    if kept.empty:
+        raise ResultsError(f"{_study(results)}: no trial to show ({_statuses(results)}); run the study first")
+    return kept
+
+
+def test_gating(results: pd.DataFrame) -> str:
+    """What `test.reconstruction` was measured with: ``hard``, ``soft``, or ``hard or soft`` where trials differ."""
+    gating = results.get("config.evaluation.gating")
+    return "hard" if gating is None else " or ".join(sorted(gating.dropna().astype(str).unique())) or "hard"
+
+
+def _study(results: pd.DataFrame) -> str:
+    names = results.get("study")
+    return "results" if names is None or names.nunique() != 1 else f"study '{names.iloc[0]}'"
+
+
+def _statuses(results: pd.DataFrame) -> str:
+    counts = results.drop_duplicates("trial_id")["status"].value_counts()
+    return ", ".join(f"{count} {status}" for status, count in counts.items()) or "no trial has reported an epoch"

@@ -1,0 +1,30 @@
+"""The table and its files (the results contract of the architecture); needs neither torch nor ray.
+
+>>> from smoe_ray.results import read_results
+>>> table = read_results("results", "quickstart")  # doctest: +SKIP
+"""
+
+from smoe_ray.results.columns import EPOCH_COLUMNS, TIMING_COLUMNS, Row
+from smoe_ray.results.read import list_studies, read_embeddings, read_results, read_trials, read_weights
+from smoe_ray.results.record import DataFacts, Status, Timings, TrialRecord, Versions
+from smoe_ray.results.store import Store
+from smoe_ray.results.trial import Arrays, TrialFolder
+
+__all__ = [
+    "EPOCH_COLUMNS",
+    "TIMING_COLUMNS",
+    "Arrays",
+    "DataFacts",
+    "Row",
+    "Status",
+    "Store",
+    "Timings",
+    "TrialFolder",
+    "TrialRecord",
+    "Versions",
+    "list_studies",
+    "read_embeddings",
+    "read_results",
+    "read_trials",
+    "read_weights",
+]

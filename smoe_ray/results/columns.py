@@ -1,0 +1,93 @@
+"""Columns of `epochs.parquet` (docs/metrics.md says what each means) and their types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+EPOCH_COLUMNS: tuple[str, ...] = (
+    "epoch",
+    "train.loss",
+    "train.reconstruction",
+    "train.kl",
+    "train.balance",
+    "train.entropy",
+    "train.cross_entropy",
+    "test.reconstruction",
+    "test.reconstruction_soft",
+    "test.kl",
+    "experts.configured",
+    "experts.active",
+    "experts.effective",
+    "experts.active_fraction",
+    "experts.max_share",
+    "experts.usage",
+    "cost.params_total",
+    "cost.params_active",
+    "cost.flops",
+    "cost.images",
+    "cost.steps",
+    "cost.wall_s",
+    "cost.images_per_s",
+)
+"""Every epoch file has these; a value that was not measured in an epoch is null."""
+
+TIMING_COLUMNS: tuple[str, ...] = ("cost.wall_s", "cost.images_per_s")
+"""The only columns in which two runs of the same trial differ."""
+
+_INTEGERS = frozenset(
+    {
+        "epoch",
+        "experts.configured",
+        "experts.active",
+        "cost.params_total",
+        "cost.params_active",
+        "cost.images",
+        "cost.steps",
+    }
+)
+
+Row = dict[str, Any]
+"""One epoch: column -> float, int, list of floats (`experts.usage`) or None."""
+
+
+def to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Rows as a Parquet file; columns beyond `EPOCH_COLUMNS` are kept as floats.
+
+    Raises:
+        TypeError, ValueError: a value does not fit its column (a defect of what made the row).
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    extra = sorted({name for row in rows for name in row} - set(EPOCH_COLUMNS))
+    schema = empty_epochs(extra).schema
+    columns = [pa.array([row.get(field.name) for row in rows], field.type) for field in schema]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_arrays(columns, schema=schema), sink)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def empty_epochs(extra: Sequence[str] = ()) -> Any:
+    """A `pyarrow.Table` without rows: `EPOCH_COLUMNS` and `extra` (floats) with their types."""
+    import pyarrow as pa
+
+    types = {name: pa.int64() if name in _INTEGERS else pa.float64() for name in (*EPOCH_COLUMNS, *extra)}
+    types["experts.usage"] = pa.list_(pa.float64())
+    return pa.schema(list(types.items())).empty_table()
+
+
+def from_parquet(content: bytes) -> Any:
+    """A `pyarrow.Table` from a Parquet file's bytes. Raises ValueError when they are no such file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        # read_table would build a dataset around each small file: ten times slower.
+        table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(str(error).splitlines()[0]) from None
+    if "epoch" not in table.column_names:
+        raise ValueError("no column 'epoch'")
+    return table

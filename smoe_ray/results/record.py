@@ -1,0 +1,87 @@
+"""What `trial.json` holds."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from smoe_ray.spec import NUMERICS_VERSION, TrialSpec
+
+Status = Literal["running", "finished", "failed", "pruned"]
+
+
+class _Record(BaseModel):
+    # Keys that a later version adds do not make its results unreadable.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Versions(_Record):
+    """What the numbers of a trial came from."""
+
+    smoe_ray: str
+    torch: str
+    numpy: str
+    python: str
+    numerics: int
+
+    @classmethod
+    def here(cls) -> Versions:
+        """Versions installed in this process's environment; imports none of the packages."""
+        return cls(
+            smoe_ray=importlib.metadata.version("smoe-ray"),
+            torch=importlib.metadata.version("torch"),
+            numpy=importlib.metadata.version("numpy"),
+            python=platform.python_version(),
+            numerics=NUMERICS_VERSION,
+        )
+
+
+class Timings(_Record):
+    """When a trial ran; a trial that was killed and went on keeps its first `started_at`."""
+
+    started_at: datetime
+    finished_at: datetime | None = None
+    seconds: float = 0.0
+    """Wall seconds spent on the trial, summed over restarts, as of its last epoch."""
+    restarts: int = 0
+    """How often it was taken up again after it had been killed or had failed."""
+
+
+class DataFacts(_Record):
+    """The data that a trial saw, with the names behind the numbers in its embeddings."""
+
+    fingerprint: str
+    train_images: int
+    test_images: int
+    class_names: tuple[str, ...]
+    style_names: tuple[str, ...] = ()
+    parameter_names: tuple[str, ...] = ()
+
+
+class TrialRecord(_Record):
+    """One trial of a study: `trial.json`."""
+
+    study: str
+    trial_id: str
+    status: Status
+    spec: TrialSpec
+    host: str
+    versions: Versions
+    timings: Timings
+    data: DataFacts | None = None
+    """None when the trial failed before its data were read."""
+    error: str | None = None
+    """Why a failed trial failed, in one line."""
+    error_kind: str | None = None
+    """Class name of that error, e.g. ``DivergedError``."""
+    traceback: str | None = None
+
+
+def now() -> datetime:
+    """The present moment, UTC, to the second's thousandth."""
+    moment = datetime.now(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

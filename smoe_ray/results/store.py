@@ -1,0 +1,109 @@
+"""Files below OUT, a local folder or a URI: each appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from smoe_ray.errors import ResultsError
+
+
+class Store:
+    """Whole files and folders below `out`; names are relative, with ``/`` between folders.
+
+    `out` is a local path or any URI that fsspec knows (``file://``, ``s3://``, ``gs://``, ``memory://``). A local file
+    is written aside, synced and renamed; an object is put in one request, which object stores apply whole.
+    Opening a Store touches nothing.
+
+    Raises:
+        ResultsError: from every method, when the place cannot be read or written.
+    """
+
+    def __init__(self, out: str | Path) -> None:
+        from fsspec.core import url_to_fs
+        from fsspec.implementations.local import LocalFileSystem
+
+        self.out = str(out)
+        try:
+            self._fs, root = url_to_fs(self.out)
+        except (ImportError, ValueError) as error:  # no such protocol, or its package is not installed
+            raise ResultsError(f"{self.out}: not a place for results: {error}") from None
+        self._root = str(root).rstrip("/")
+        self.folder: Path | None = Path(root) if isinstance(self._fs, LocalFileSystem) else None
+        """The local folder; None behind a URI of another kind."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Store, (self.out,)
+
+    def path(self, name: str = "") -> str:
+        """`name` as messages show it: with OUT before it."""
+        return f"{self.out.rstrip('/')}/{name}" if name else self.out
+
+    def write(self, name: str, content: bytes) -> None:
+        """Replace file `name` whole."""
+        try:
+            if self.folder is not None:
+                _write_local(self.folder / name, content)
+            else:
+                self._fs.pipe_file(f"{self._root}/{name}", content)
+        except Exception as error:  # fsspec backends raise errors of their own kinds
+            raise ResultsError(f"{self.path(name)}: cannot be written: {_reason(error)}") from error
+
+    def read(self, name: str) -> bytes | None:
+        """Content of file `name`; None where there is no such file."""
+        try:
+            if self.folder is not None:
+                return (self.folder / name).read_bytes()
+            content: bytes = self._fs.cat_file(f"{self._root}/{name}")
+            return content
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except Exception as error:
+            raise ResultsError(f"{self.path(name)}: cannot be read: {_reason(error)}") from error
+
+    def folders(self, name: str = "") -> list[str]:
+        """Names of the folders directly below `name`, sorted; none where there is no such folder."""
+        try:
+            if self.folder is not None:
+                with os.scandir(self.folder / name) as entries:
+                    return sorted(entry.name for entry in entries if entry.is_dir())
+            entries = self._fs.ls(f"{self._root}/{name}".rstrip("/"), detail=True, refresh=True)
+            return sorted(
+                entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "directory"
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except Exception as error:
+            raise ResultsError(f"{self.path(name)}: cannot be listed: {_reason(error)}") from error
+
+    def remove(self, name: str) -> None:
+        """Delete folder `name` with all that is in it, if it is there."""
+        try:
+            if self.folder is not None:
+                shutil.rmtree(self.folder / name)
+            else:
+                self._fs.rm(f"{self._root}/{name}", recursive=True)
+        except FileNotFoundError:
+            return
+        except Exception as error:
+            raise ResultsError(f"{self.path(name)}: cannot be deleted: {_reason(error)}") from error
+
+
+def _write_local(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__

@@ -1,0 +1,147 @@
+"""The files of one trial, and the order in which they are written.
+
+After epoch k: `epochs.parquet` with k rows, then `checkpoint/` of epoch k. At the end: `model.safetensors`,
+`embeddings.npz`, then `trial.json` with its final status (the commit), then `checkpoint/` goes. So whatever a kill
+leaves behind, `epochs.parquet` holds at least the checkpoint's epochs, and a finished trial has all its files.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from smoe_ray.errors import ResultsError
+from smoe_ray.results.columns import Row, from_parquet, to_parquet
+from smoe_ray.results.record import TrialRecord
+from smoe_ray.results.store import Store
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+class TrialFolder:
+    """``OUT/<study>/trials/<trial_id>/``. Every method may raise ResultsError, which names the file."""
+
+    def __init__(self, store: Store, study: str, trial_id: str) -> None:
+        self.store = store
+        self.name = f"{study}/trials/{trial_id}"
+        self.lock_name = f"{study}/.locks/{trial_id}.lock"
+
+    def write_record(self, record: TrialRecord) -> None:
+        """Write `trial.json`."""
+        self.store.write(f"{self.name}/trial.json", record.model_dump_json(indent=2).encode())
+
+    def read_record(self) -> TrialRecord | None:
+        """Read `trial.json`; None where the trial was never started."""
+        content = self.store.read(f"{self.name}/trial.json")
+        if content is None:
+            return None
+        try:
+            return TrialRecord.model_validate_json(content)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in problem["loc"])
+            raise self._broken("trial.json", f"{where}: {problem['msg']}".removeprefix(": ")) from None
+
+    def write_epochs(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write `epochs.parquet`, one row an epoch."""
+        self.store.write(f"{self.name}/epochs.parquet", to_parquet(rows))
+
+    def read_epochs(self) -> Any | None:
+        """Read `epochs.parquet` as a `pyarrow.Table`; None where no epoch has ended yet."""
+        content = self.store.read(f"{self.name}/epochs.parquet")
+        if content is None:
+            return None
+        try:
+            return from_parquet(content)
+        except ValueError as error:
+            raise self._broken("epochs.parquet", str(error)) from None
+
+    def read_rows(self) -> list[Row]:
+        """`read_epochs` as rows; empty where no epoch has ended yet."""
+        table = self.read_epochs()
+        return [] if table is None else table.to_pylist()
+
+    def write_checkpoint(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Replace the state to continue from."""
+        self.store.write(f"{self.name}/checkpoint/state.safetensors", _to_safetensors(state))
+
+    def read_checkpoint(self) -> Arrays | None:
+        """The state to continue from; None where there is none."""
+        return self._read_safetensors("checkpoint/state.safetensors")
+
+    def remove_checkpoint(self) -> None:
+        """Delete `checkpoint/`, if it is there."""
+        self.store.remove(f"{self.name}/checkpoint")
+
+    def write_weights(self, weights: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Write `model.safetensors`."""
+        self.store.write(f"{self.name}/model.safetensors", _to_safetensors(weights))
+
+    def read_weights(self) -> Arrays:
+        """The final weights."""
+        weights = self._read_safetensors("model.safetensors")
+        if weights is None:
+            raise self._absent("model.safetensors", "it is written when a trial finishes")
+        return weights
+
+    def write_embeddings(self, embeddings: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Write `embeddings.npz`."""
+        buffer = io.BytesIO()
+        plain = {name: np.asarray(array) for name, array in embeddings.items()}
+        assert not any(array.dtype.hasobject for array in plain.values()), "objects would be pickled"
+        np.savez_compressed(buffer, **plain)  # type: ignore[arg-type]  # numpy types **kwds like its own flag
+        self.store.write(f"{self.name}/embeddings.npz", buffer.getvalue())
+
+    def read_embeddings(self) -> Arrays:
+        """Arrays over the fixed test set: mu, label, expert, gate, image, reconstruction."""
+        import zipfile
+
+        content = self.store.read(f"{self.name}/embeddings.npz")
+        if content is None:
+            raise self._absent(
+                "embeddings.npz", "a trial writes it at its end, where evaluation.save_embeddings is true"
+            )
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+                return dict(archive)
+        except (ValueError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+            raise self._broken("embeddings.npz", str(error)) from None
+
+    def remove_leftovers(self) -> None:
+        """Delete what a write that was killed in mid-file left aside. For the trial's one writer only."""
+        if self.store.folder is not None:
+            for aside in Path(self.store.folder / self.name).glob("**/.*.tmp"):
+                aside.unlink(missing_ok=True)
+
+    def _read_safetensors(self, file: str) -> Arrays | None:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        content = self.store.read(f"{self.name}/{file}")
+        try:
+            return None if content is None else load(content)
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise self._broken(file, str(error)) from None
+
+    def _broken(self, file: str, problem: str) -> ResultsError:
+        path = self.store.path(f"{self.name}/{file}")
+        problem = " ".join(problem.split())
+        return ResultsError(f"{path}: unreadable ({problem}); delete the trial's folder and run the study again")
+
+    def _absent(self, file: str, hint: str) -> ResultsError:
+        return ResultsError(f"{self.store.path(f'{self.name}/{file}')}: no such file; {hint}")
+
+
+def _to_safetensors(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    from safetensors.numpy import save
+
+    # safetensors stores the memory as it lies: only C order is what a reader expects. (ascontiguousarray would turn a
+    # scalar into a vector.)
+    content: bytes = save({name: np.asarray(array, order="C") for name, array in arrays.items()})
+    return content

@@ -1,0 +1,196 @@
+"""From a study to trials: the cells of a grid, and a search space as Optuna sees it."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from smoe_ray.errors import StudyError
+from smoe_ray.results import Row, TrialRecord
+from smoe_ray.spec import (
+    Choices,
+    FloatRange,
+    GridStudy,
+    IntRange,
+    SearchStudy,
+    TrialSpec,
+    trial_with,
+    value_at,
+)
+
+if TYPE_CHECKING:
+    import optuna
+
+
+def plan_grid(study: GridStudy) -> list[TrialSpec]:
+    """All combinations of the axes' values, the first axis slowest, each with every seed; no trial twice.
+
+    Raises:
+        StudyError: a combination is not a valid trial.
+    """
+    trials: dict[str, TrialSpec] = {}
+    for values in itertools.product(*study.axes.values()):
+        cell = trial_with(study.base, dict(zip(study.axes, values, strict=True)))
+        for seed in study.seeds:
+            trial = cell.model_copy(update={"seed": seed})
+            trials.setdefault(json.dumps(trial.identity(), sort_keys=True), trial)
+    return list(trials.values())
+
+
+# --- search -----------------------------------------------------------------------------------------------------------
+
+
+def suggest(proposal: optuna.Trial, study: SearchStudy) -> TrialSpec:
+    """The trial that Optuna's proposal stands for: each parameter of the space whose `when` holds is asked for.
+
+    Raises:
+        StudyError: the values do not make a valid trial.
+    """
+    values: dict[str, Any] = {}
+    for path, parameter in _conditions_first(study):
+        if _applies(parameter, values):
+            values[path] = _ask(proposal, path, parameter)
+    return trial_with(study.base, values)
+
+
+def parameters_of(study: SearchStudy, trial: TrialSpec) -> dict[str, Any] | None:
+    """The values that `suggest` would have needed to make `trial`; None when `trial` is no point of this search."""
+    values: dict[str, Any] = {}
+    try:
+        for path, parameter in _conditions_first(study):
+            if _applies(parameter, values):
+                values[path] = value_at(trial, path)
+                if not _contains(parameter, values[path]):
+                    return None
+        same = trial_with(study.base, values).identity() == trial.identity()
+    except (KeyError, StudyError):
+        return None
+    return values if same else None
+
+
+def distributions(study: SearchStudy, paths: Sequence[str]) -> dict[str, optuna.distributions.BaseDistribution]:
+    """Optuna's distributions of the named parameters."""
+    return {path: _distribution(study.space[path]) for path in paths}
+
+
+def make_sampler(study: SearchStudy, trials_before: int) -> optuna.samplers.BaseSampler:
+    """The study's sampler. After `trials_before` trials its seed is another, so that it repeats no proposals."""
+    import numpy as np
+    import optuna
+
+    spec = study.sampler
+    seed = int(np.random.SeedSequence((spec.seed, trials_before)).generate_state(1)[0])
+    if spec.name == "tpe":
+        # Trials under way count as bad ones, so that parallel proposals keep a distance from each other.
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+    if spec.name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    if spec.name == "nsga2":
+        return optuna.samplers.NSGAIISampler(seed=seed)
+    if spec.name == "gp":
+        return optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)
+    if importlib.util.find_spec("cmaes") is None:
+        raise StudyError("sampler.name: cmaes needs a package that is not installed; pip install cmaes")
+    return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+
+
+def make_pruner(study: SearchStudy) -> optuna.pruners.BasePruner:
+    """The study's pruner; steps are epochs, counted from 1."""
+    import optuna
+
+    spec = study.pruner
+    if spec.name == "median":
+        return optuna.pruners.MedianPruner(n_warmup_steps=spec.grace_epochs)
+    if spec.name == "asha":
+        return optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=spec.grace_epochs, reduction_factor=spec.reduction_factor
+        )
+    return optuna.pruners.NopPruner()
+
+
+def final_values(study: SearchStudy, rows: Sequence[Row]) -> list[float] | None:
+    """The objectives as they stand at the end of a trial; None when one was not measured."""
+    last = rows[-1] if rows else {}
+    values = [_number(last.get(objective.metric)) for objective in study.objectives]
+    return None if any(math.isnan(value) for value in values) else values
+
+
+def reports(study: SearchStudy, rows: Sequence[Row]) -> dict[int, float]:
+    """Epoch -> first objective, for the epochs in which it was measured: what a pruner judges by."""
+    if study.pruner.name == "none":
+        return {}
+    metric = study.objectives[0].metric
+    measured = {int(row["epoch"]): _number(row.get(metric)) for row in rows}
+    return {epoch: value for epoch, value in measured.items() if not math.isnan(value)}
+
+
+def past_trial(study: SearchStudy, record: TrialRecord, rows: Sequence[Row]) -> optuna.trial.FrozenTrial | None:
+    """A trial of OUT as Optuna remembers it, to be added to a new Optuna study; None when it is no part of this search,
+    or neither finished nor pruned."""
+    import optuna
+
+    values = parameters_of(study, record.spec)
+    states = {"finished": optuna.trial.TrialState.COMPLETE, "pruned": optuna.trial.TrialState.PRUNED}
+    if values is None or record.status not in states:
+        return None
+    results = final_values(study, rows) if record.status == "finished" else None
+    if record.status == "finished" and results is None:
+        return None
+    return optuna.trial.create_trial(
+        state=states[record.status],
+        params=values,
+        distributions=distributions(study, list(values)),
+        values=results,
+        intermediate_values=reports(study, rows),
+        user_attrs={"trial_id": record.trial_id},
+    )
+
+
+_Parameter = FloatRange | IntRange | Choices
+
+
+def _conditions_first(study: SearchStudy) -> Iterator[tuple[str, _Parameter]]:
+    yield from sorted(study.space.items(), key=lambda item: item[1].when is not None)
+
+
+def _applies(parameter: _Parameter, values: Mapping[str, Any]) -> bool:
+    for path, wanted in (parameter.when or {}).items():
+        if values[path] not in (wanted if isinstance(wanted, tuple) else (wanted,)):
+            return False
+    return True
+
+
+def _contains(parameter: _Parameter, value: Any) -> bool:
+    if isinstance(parameter, Choices):
+        return value in parameter.choices
+    return isinstance(value, (int, float)) and parameter.low <= value <= parameter.high
+
+
+def _ask(proposal: optuna.Trial, path: str, parameter: _Parameter) -> Any:
+    if isinstance(parameter, FloatRange):
+        return proposal.suggest_float(path, parameter.low, parameter.high, step=parameter.step, log=parameter.log)
+    if isinstance(parameter, IntRange):
+        return proposal.suggest_int(path, parameter.low, parameter.high, step=parameter.step, log=parameter.log)
+    return proposal.suggest_categorical(path, parameter.choices)
+
+
+def _distribution(parameter: _Parameter) -> optuna.distributions.BaseDistribution:
+    from optuna import distributions as optuna_distributions
+
+    if isinstance(parameter, FloatRange):
+        return optuna_distributions.FloatDistribution(
+            parameter.low, parameter.high, log=parameter.log, step=parameter.step
+        )
+    if isinstance(parameter, IntRange):
+        return optuna_distributions.IntDistribution(
+            parameter.low, parameter.high, log=parameter.log, step=parameter.step
+        )
+    return optuna_distributions.CategoricalDistribution(parameter.choices)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

@@ -1,0 +1,221 @@
+"""A running study on the terminal: trials done, time left, live loss and active experts; plain lines elsewhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from smoe_ray.results import Row, TrialRecord
+from smoe_ray.spec import GridStudy, SearchStudy, TrialSpec, value_at
+from smoe_ray.study.events import (
+    DataProgress,
+    EpochDone,
+    Event,
+    Notice,
+    StudyStarted,
+    TrialEnded,
+    TrialLeft,
+    TrialStarted,
+)
+
+
+class StudyProgress:
+    """Shows the events of `run_study`; hand it over as `on_event`, inside its own ``with`` block.
+
+        with StudyProgress(study) as show:
+            run_study(study, out, executor, on_event=show)
+
+    Args:
+        study: names what tells its trials apart.
+        console: a terminal gets bars that move; anything else gets one line a trial.
+    """
+
+    def __init__(self, study: GridStudy | SearchStudy, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._moving = self._console.is_terminal
+        self._paths = list(study.axes if isinstance(study, GridStudy) else study.space)
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[state]}", markup=False),
+            TimeElapsedColumn(),
+            console=self._console,
+            disable=not self._moving,
+            redirect_stdout=False,
+        )
+        self._study_bar: TaskID | None = None
+        self._data_bar: TaskID | None = None
+        self._data_shown = ""
+        self._tally = Tally()
+        self._trial_bars: dict[str, TaskID] = {}
+        self._labels: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        self._tally.note(event)
+        if isinstance(event, DataProgress):
+            self._show_data(event)
+        elif isinstance(event, StudyStarted):
+            self._hide_data()
+            self._line(f"{event.name}: {event.total} trials, {event.settled} of them done before")
+            self._study_bar = self._bars.add_task(event.name, total=event.total, state="")
+        elif isinstance(event, TrialStarted):
+            self._drop(event.trial_id)  # its process died, and it starts again
+            self._labels[event.trial_id] = self._label(event.trial_id, event.trial)
+            self._trial_bars[event.trial_id] = self._bars.add_task(
+                self._labels[event.trial_id], total=1.0, state="starting"
+            )
+        elif isinstance(event, EpochDone):
+            fraction = self._tally.fraction(event.trial_id)
+            self._bars.update(self._trial_bars[event.trial_id], completed=fraction, state=describe(event.rows[-1]))
+        elif isinstance(event, TrialLeft):
+            self._drop(event.trial_id)
+        elif isinstance(event, TrialEnded):
+            self._drop(event.record.trial_id)
+            self._line(self._ending(event.record), always=event.record.status == "failed")
+        elif isinstance(event, Notice):
+            self._line(event.text, always=True)
+        if self._study_bar is not None:
+            self._bars.update(self._study_bar, completed=self._tally.done, state=self._tally.summary())
+
+    def _show_data(self, event: DataProgress) -> None:
+        if event.what != self._data_shown:
+            self._hide_data()
+            self._line(event.what)
+            self._data_shown = event.what
+            self._data_bar = self._bars.add_task(event.what, state="")
+        if self._data_bar is not None:
+            self._bars.update(self._data_bar, completed=event.done, total=event.total or None)
+
+    def _hide_data(self) -> None:
+        if self._data_bar is not None:
+            self._bars.remove_task(self._data_bar)
+            self._data_bar = None
+
+    def _drop(self, trial_id: str) -> None:
+        if trial_id in self._trial_bars:
+            self._bars.remove_task(self._trial_bars.pop(trial_id))
+
+    def _line(self, text: str, always: bool = False) -> None:
+        """For a log file; the bars say the same, but for why a trial failed."""
+        if always or not self._moving:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _label(self, trial_id: str, trial: TrialSpec) -> str:
+        choices = [f"{path.rpartition('.')[2]}={_shown(trial, path)}" for path in self._paths]
+        return " ".join([trial_id, *choices, f"seed={trial.seed}"])
+
+    def _ending(self, record: TrialRecord) -> str:
+        label = self._labels.get(record.trial_id, record.trial_id)
+        why = f": {record.error}" if record.error else ""
+        return f"[{self._tally.summary()}] {label} {record.status} after {record.timings.seconds:.1f} s{why}"
+
+
+class Tally:
+    """Counts of a study under way, and the time that it still needs."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.ended = {"finished": 0, "failed": 0, "pruned": 0}
+        self._running: dict[str, TrialSpec] = {}
+        self._fractions: dict[str, float] = {}
+        self._start = time.monotonic()
+        self._at_start = 0.0
+
+    def note(self, event: Event) -> None:
+        """Count one event."""
+        if isinstance(event, StudyStarted):
+            self.total = event.total
+            self.ended["finished"] = event.settled
+            self._start, self._at_start = time.monotonic(), float(event.settled)
+        elif isinstance(event, TrialStarted):
+            self._running[event.trial_id] = event.trial
+        elif isinstance(event, EpochDone):
+            trial = self._running[event.trial_id]
+            if event.trial_id not in self._fractions:  # what a checkpoint spared us says nothing about our speed
+                self._at_start += fraction_done(trial, event.rows[:-1])
+            self._fractions[event.trial_id] = fraction_done(trial, event.rows)
+        elif isinstance(event, (TrialLeft, TrialEnded)):
+            trial_id = event.trial_id if isinstance(event, TrialLeft) else event.record.trial_id
+            self._running.pop(trial_id, None)
+            self._fractions.pop(trial_id, None)
+            if isinstance(event, TrialEnded):
+                self.ended[event.record.status] += 1
+
+    def fraction(self, trial_id: str) -> float:
+        """Share of a running trial's budget that is spent."""
+        return self._fractions.get(trial_id, 0.0)
+
+    @property
+    def done(self) -> float:
+        """Trials done, with fractions of those that run."""
+        return sum(self.ended.values()) + sum(self._fractions.values())
+
+    def seconds_left(self) -> float | None:
+        """At the speed so far; None before there is any."""
+        gained = self.done - self._at_start
+        if gained <= 0:
+            return None
+        return (time.monotonic() - self._start) * max(0.0, self.total - self.done) / gained
+
+    def summary(self) -> str:
+        """One line, e.g. ``3/10 done, 2 running, 1 failed, 0:01:40 left``."""
+        parts = [f"{self.ended['finished'] + self.ended['pruned']}/{self.total} done"]
+        counts = {"running": len(self._running), "pruned": self.ended["pruned"], "failed": self.ended["failed"]}
+        parts += [f"{count} {what}" for what, count in counts.items() if count]
+        left = self.seconds_left()
+        if left:
+            parts.append(f"{timedelta(seconds=round(left))} left")
+        return ", ".join(parts)
+
+
+def fraction_done(trial: TrialSpec, rows: Sequence[Row]) -> float:
+    """Share of a trial's budget that its epochs have spent, 0 to 1."""
+    if not rows:
+        return 0.0
+    budget = trial.training.budget
+    if budget.unit == "epochs":
+        return min(1.0, float(rows[-1]["epoch"]) / budget.amount)
+    return min(1.0, _number(rows[-1], "cost.steps") / budget.amount)
+
+
+def describe(row: Row) -> str:
+    """An epoch in a few words; the test loss where it was measured."""
+    parts = [f"epoch {row['epoch']}", f"loss {_number(row, 'train.loss'):.2f}"]
+    if not math.isnan(_number(row, "test.reconstruction")):
+        parts.append(f"test {_number(row, 'test.reconstruction'):.2f}")
+    if not math.isnan(_number(row, "experts.active")):
+        parts.append(f"active {_number(row, 'experts.active'):.0f}/{_number(row, 'experts.configured'):.0f}")
+    return ", ".join(parts)
+
+
+def _number(row: Row, column: str) -> float:
+    value = row.get(column)
+    return math.nan if value is None else float(value)
+
+
+def _shown(trial: TrialSpec, path: str) -> Any:
+    """A value in a label: of a mapping only what it is called; ``-`` where this trial has no such field."""
+    try:
+        value = value_at(trial, path)
+    except KeyError:
+        return "-"
+    if isinstance(value, dict):
+        return value.get("name") or value.get("source") or "..."
+    return f"{value:.4g}" if isinstance(value, float) else value

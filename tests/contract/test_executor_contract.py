@@ -1,0 +1,285 @@
+"""What every executor must do: one class of tests, run with each of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from run_toy import BASE, table, toy_grid
+from toy_training import Toy, epochs_computed
+
+from smoe_ray.data import load_splits
+from smoe_ray.errors import StudyError
+from smoe_ray.results import Store, TrialFolder, read_embeddings, read_results, read_trials, read_weights
+from smoe_ray.spec import IntRange, SearchStudy, load_study, parse_study
+from smoe_ray.study import Executor, LocalExecutor, plan_grid, run_study
+from smoe_ray.study.events import EpochDone, Notice, StudyStarted, TrialEnded, TrialStarted
+from smoe_ray.study.run import fit_on
+
+MakeExecutor = Callable[..., Executor]
+
+EXECUTORS: dict[str, MakeExecutor] = {
+    "local-1-job": lambda fit: LocalExecutor(jobs=1, fit=fit),
+    "local-2-jobs": lambda fit: LocalExecutor(jobs=2, fit=fit),
+}
+
+SEARCH = (
+    BASE
+    + """
+space:
+  model.num_experts: {type: int, low: 1, high: 30}
+  training.learning_rate: {type: float, low: 1.0e-4, high: 1.0e-2, log: true}
+objectives: [{metric: test.reconstruction}]
+num_trials: 5
+"""
+)
+
+
+def toy_search(**changes: Any) -> SearchStudy:
+    study = parse_study(SEARCH, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
+    assert isinstance(study, SearchStudy)
+    return study
+
+
+@pytest.fixture(params=EXECUTORS)
+def executor(request: pytest.FixtureRequest) -> MakeExecutor:
+    return EXECUTORS[request.param]
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "log"
+
+
+class TestExecutor:
+    def test_a_grid_gives_what_a_plain_loop_gives(self, executor: MakeExecutor, out: Path, log: Path) -> None:
+        study = toy_grid(**{"axes.model.num_experts": [2, 3], "seeds": [0, 1]})
+        records = run_study(study, out, executor(Toy(log=log)))
+        assert {record.status for record in records} == {"finished"}
+        assert len(records) == 4
+
+        results = read_results(out, study.name)
+        for trial in plan_grid(study):
+            splits = load_splits(trial.data, out / ".cache" / "data")
+            epochs = list(Toy()(trial, splits, None))
+            mine = results[
+                (results.seed == trial.seed) & (results["config.model.num_experts"] == trial.model.num_experts)
+            ]
+            assert list(mine["epoch"]) == [1, 2, 3, 4]
+            assert list(mine["train.loss"]) == [epoch.row["train.loss"] for epoch in epochs]
+            assert list(mine["experts.active"]) == [epoch.row["experts.active"] for epoch in epochs]
+            weights = read_weights(out, study.name, mine["trial_id"].iloc[0])
+            assert np.array_equal(weights["weight"], epochs[-1].weights()["weight"])
+        assert len(epochs_computed(log)) == 16
+
+    def test_real_training_gives_what_a_plain_loop_gives(self, executor: MakeExecutor, out: Path) -> None:
+        study = toy_grid(**{"axes.objective": [{"name": "blend"}, {"name": "likelihood"}], "seeds": [3]})
+        for record in run_study(study, out, executor(None)):
+            assert record.status == "finished", record.error
+            splits = load_splits(record.spec.data, out / ".cache" / "data")
+            epochs = [(epoch.row, epoch.weights()) for epoch in fit_on("auto")(record.spec, splits, None)]
+            results = read_results(out, study.name)
+            mine = results[results.trial_id == record.trial_id]
+            for column in ("train.loss", "test.reconstruction", "experts.effective"):
+                assert list(mine[column]) == [row[column] for row, _ in epochs]
+            weights = read_weights(out, study.name, record.trial_id)
+            assert weights.keys() == epochs[-1][1].keys()
+            assert all(np.array_equal(weights[name], epochs[-1][1][name]) for name in weights)
+            embeddings = read_embeddings(out, study.name, record.trial_id)
+            assert embeddings["mu"].shape == (20, 32)
+            assert np.array_equal(embeddings["image"], splits.test.image_BHW)
+            assert np.array_equal(embeddings["expert"], embeddings["gate"].argmax(1))
+
+    def test_a_finished_trial_has_the_files_of_the_contract(self, executor: MakeExecutor, out: Path) -> None:
+        study = toy_grid(seeds=[0])
+        [record] = run_study(study, out, executor(Toy()))
+        folder = out / study.name / "trials" / record.trial_id
+        files = {str(path.relative_to(folder)) for path in folder.rglob("*")}
+        assert files == {"trial.json", "epochs.parquet", "model.safetensors", "embeddings.npz"}
+        assert load_study(out / study.name / "study.yaml") == study
+        [stored] = read_trials(out, study.name)
+        assert stored == record
+        assert stored.timings.finished_at is not None
+        assert stored.timings.finished_at >= stored.timings.started_at
+        assert stored.timings.restarts == 0
+        assert stored.data is not None
+        assert (stored.data.train_images, stored.data.test_images) == (40, 20)
+        assert stored.data.class_names == ("eye", "cat")
+        assert {name.partition("/")[0] for name in stored.data.style_names} == {"eye", "cat"}
+
+    def test_embeddings_are_kept_only_when_asked_for(self, executor: MakeExecutor, out: Path) -> None:
+        study = toy_grid(**{"seeds": [0], "evaluation.save_embeddings": False})
+        [record] = run_study(study, out, executor(Toy()))
+        assert not (out / study.name / "trials" / record.trial_id / "embeddings.npz").exists()
+
+    def test_running_again_trains_nothing(self, executor: MakeExecutor, out: Path, log: Path) -> None:
+        study = toy_grid()
+        before = run_study(study, out, executor(Toy(log=log)))
+        files = {path: path.read_bytes() for path in (out / study.name / "trials").rglob("*.*")}
+        computed = epochs_computed(log)
+        events: list[Any] = []
+        again = run_study(study, out, executor(Toy(log=log)), on_event=events.append)
+        assert epochs_computed(log) == computed
+        assert sorted(again, key=lambda record: record.trial_id) == sorted(before, key=lambda record: record.trial_id)
+        assert {path: path.read_bytes() for path in (out / study.name / "trials").rglob("*.*")} == files
+        assert events == [StudyStarted(study.name, 4, 4)]
+
+    def test_a_study_that_grew_trains_what_is_new_and_says_so(
+        self, executor: MakeExecutor, out: Path, log: Path
+    ) -> None:
+        run_study(toy_grid(seeds=[0, 1]), out, executor(Toy(log=log)))
+        events: list[Any] = []
+        records = run_study(toy_grid(seeds=[1, 2]), out, executor(Toy(log=log)), on_event=events.append)
+        assert sorted(seed for seed, epoch in epochs_computed(log) if epoch == 1) == [0, 1, 2]
+        assert sorted(record.spec.seed for record in records) == [1, 2]
+        assert [event for event in events if isinstance(event, Notice)] == [
+            Notice(
+                f"{out}/toy/study.yaml described another version of this study and is replaced; "
+                "trials of both stay in the table."
+            )
+        ]
+        assert set(table(out, toy_grid())["seed"]) == {0, 1, 2}
+
+    def test_events_tell_all_that_happens(self, executor: MakeExecutor, out: Path) -> None:
+        events: list[Any] = []
+        records = run_study(toy_grid(), out, executor(Toy()), on_event=events.append)
+        assert StudyStarted("toy", 4, 0) in events
+        for record in records:
+            mine = [event for event in events if getattr(event, "trial_id", "") == record.trial_id]
+            assert mine[0] == TrialStarted(record.trial_id, record.spec)
+            assert [len(event.rows) for event in mine if isinstance(event, EpochDone)] == [1, 2, 3, 4]
+            assert TrialEnded(record) in events
+
+    def test_a_failed_trial_keeps_its_rows_and_stops_no_other(
+        self, executor: MakeExecutor, out: Path, log: Path
+    ) -> None:
+        study = toy_grid()
+        toy = Toy(log=log, diverge_seed=1, raise_seed=2)
+        records = {record.spec.seed: record for record in run_study(study, out, executor(toy))}
+        assert {seed: record.status for seed, record in records.items()} == {
+            0: "finished",
+            1: "failed",
+            2: "failed",
+            3: "finished",
+        }
+        assert records[1].error == "epoch 2: train.loss is nan (kl inf)"
+        assert records[1].error_kind == "DivergedError"
+        assert records[2].error == "the disk is on fire"
+        assert "in _misbehave" in (records[2].traceback or "")
+        results = read_results(out, study.name)
+        assert list(results[results.seed == 1]["epoch"]) == [1]
+        assert list(results[results.seed == 3]["epoch"]) == [1, 2, 3, 4]
+
+        # Again: what diverged would diverge again; what broke may be mended, and goes on at its checkpoint.
+        log.unlink()
+        records = {record.spec.seed: record for record in run_study(study, out, executor(Toy(log=log)))}
+        assert {seed: record.status for seed, record in records.items()} == {
+            0: "finished",
+            1: "failed",
+            2: "finished",
+            3: "finished",
+        }
+        assert epochs_computed(log) == [(2, 2), (2, 3), (2, 4)]
+        assert records[2].timings.restarts == 1
+        assert records[2].error is None
+
+        log.unlink()
+        records = {
+            record.spec.seed: record for record in run_study(study, out, executor(Toy(log=log)), retry_failed=True)
+        }
+        assert {record.status for record in records.values()} == {"finished"}
+        assert epochs_computed(log) == [(1, 1), (1, 2), (1, 3), (1, 4)]
+        fresh = out.with_name("fresh")
+        run_study(study, fresh, executor(Toy()))
+        pd.testing.assert_frame_equal(table(out, study), table(fresh, study), check_exact=True)
+
+    def test_bad_data_fail_the_trial_in_one_line(self, executor: MakeExecutor, out: Path) -> None:
+        study = toy_grid(**{"axes.data.fraction": [0.01, 1.0], "seeds": [0]})
+        records = {record.spec.data.fraction: record for record in run_study(study, out, executor(Toy()))}
+        assert records[1.0].status == "finished"
+        assert records[0.01].status == "failed"
+        assert records[0.01].error_kind == "DataError"
+        results = read_results(out, study.name)
+        assert results[results["config.data.fraction"] == 0.01]["epoch"].isna().all()
+
+    def test_results_can_lie_behind_a_uri(self, executor: MakeExecutor, out: Path) -> None:
+        study = toy_grid(seeds=[0, 1])
+        run_study(study, f"file://{out}", executor(Toy()))
+        run_study(study, out.with_name("plain"), executor(Toy()))
+        pd.testing.assert_frame_equal(table(out, study), table(out.with_name("plain"), study), check_exact=True)
+
+    def test_a_search_ends_with_as_many_trials_as_asked_for(self, executor: MakeExecutor, out: Path, log: Path) -> None:
+        study = toy_search()
+        records = run_study(study, out, executor(Toy(log=log)))
+        assert [record.status for record in records] == ["finished"] * 5
+        assert len({record.trial_id for record in records}) == 5
+        assert len(read_trials(out, study.name)) == 5
+
+        # A search that grew goes on from what there is.
+        log.unlink()
+        records = run_study(toy_search(num_trials=8), out, executor(Toy(log=log)))
+        assert len(records) == len(read_trials(out, study.name)) == 8
+        assert len(epochs_computed(log)) == 3 * 4
+        log.unlink()
+        assert len(run_study(toy_search(num_trials=8), out, executor(Toy(log=log)))) == 8
+        assert epochs_computed(log) == []
+
+    def test_a_search_prunes_and_counts_what_it_pruned(self, executor: MakeExecutor, out: Path) -> None:
+        pruner = {"name": "median", "grace_epochs": 2}
+        study = toy_search(num_trials=14, pruner=pruner, **{"training.budget": "6 epochs"})
+        records = run_study(study, out, executor(Toy()))
+        assert len(records) == 14
+        pruned = [record for record in records if record.status == "pruned"]
+        assert pruned
+        results = read_results(out, study.name)
+        for record in pruned:
+            epochs = list(results[results.trial_id == record.trial_id]["epoch"])
+            assert epochs == list(range(1, len(epochs) + 1))
+            assert 2 <= len(epochs) < 6
+            assert not (out / study.name / "trials" / record.trial_id / "checkpoint").exists()
+
+    def test_a_search_goes_on_where_it_was_killed(self, executor: MakeExecutor, out: Path, log: Path) -> None:
+        study = toy_search()
+        records = run_study(study, out, executor(Toy()))
+        # As a kill after the second epoch of one trial leaves it:
+        victim = records[-1]
+        folder = TrialFolder(Store(out), study.name, victim.trial_id)
+        rows, weights = folder.read_rows(), folder.read_weights()
+        epochs = list(Toy()(victim.spec, load_splits(victim.spec.data, out / ".cache" / "data"), None))
+        folder.store.remove(folder.name)
+        folder.write_epochs(rows[:2])
+        folder.write_checkpoint(epochs[0].checkpoint())
+        folder.write_record(victim.model_copy(update={"status": "running"}))
+
+        again = {record.trial_id: record for record in run_study(study, out, executor(Toy(log=log)))}
+        assert [epoch for _, epoch in epochs_computed(log)] == [2, 3, 4]
+        assert again[victim.trial_id].timings.restarts == 1
+        assert len(again) == len(read_trials(out, study.name)) == 5
+        assert [row["train.loss"] for row in folder.read_rows()] == [row["train.loss"] for row in rows]
+        assert np.array_equal(folder.read_weights()["weight"], weights["weight"])
+
+    def test_a_search_that_only_fails_ends_with_one_line(self, executor: MakeExecutor, out: Path) -> None:
+        with pytest.raises(StudyError, match=r"0 of 3 trials are done, but [45] proposals failed") as caught:
+            run_study(toy_search(num_trials=3), out, executor(Toy(raise_seed=0)))
+        assert "\n" not in str(caught.value)
+
+    def test_a_search_space_with_too_few_trials_ends_with_one_line(self, executor: MakeExecutor, out: Path) -> None:
+        study = toy_search()
+        small = study.model_copy(update={"space": {"model.num_experts": IntRange(type="int", low=1, high=3)}})
+        with pytest.raises(StudyError, match=r"3 of 5 trials are done"):
+            run_study(small, out, executor(Toy()))
+        assert len(read_trials(out, "toy")) == 3
+
+    def test_several_objectives_are_searched_together(self, executor: MakeExecutor, out: Path) -> None:
+        objectives = [{"metric": "test.reconstruction"}, {"metric": "experts.active", "direction": "maximize"}]
+        assert len(run_study(toy_search(objectives=objectives, num_trials=3), out, executor(Toy()))) == 3

@@ -1,0 +1,122 @@
+"""A stand-in for `training.fit` that takes milliseconds and fails when it is told to.
+
+Its numbers depend on seed, data and spec, and each epoch's on the state after the one before, so that a wrong resume
+shows in every later number.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from smoe_ray.data import Splits
+from smoe_ray.errors import DivergedError
+from smoe_ray.spec import TrialSpec
+from smoe_ray.study.run import fit_on
+
+Arrays = dict[str, np.ndarray]
+
+
+class ToyEpoch(NamedTuple):
+    epoch: int
+    row: dict[str, Any]
+    last: bool
+    checkpoint: Callable[[], Arrays]
+    weights: Callable[[], Arrays]
+    embeddings: Callable[[], Arrays]
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Picklable, so that worker processes can have it."""
+
+    log: Path | None = None
+    """Gets a line 'seed epoch pid' before each epoch that is really computed."""
+    pause: float = 0.0
+    kill_seed: int | None = None
+    """The trial with this seed kills its process at epoch 2 ..."""
+    kill_times: int = 0
+    """... so often (counted by files beside `log`)."""
+    diverge_seed: int | None = None
+    raise_seed: int | None = None
+
+    def __call__(self, trial: TrialSpec, data: Splits, checkpoint: Arrays | None) -> Iterator[ToyEpoch]:
+        epochs = trial.training.budget.amount
+        done = 0 if checkpoint is None else int(checkpoint["epoch"])
+        weight = np.random.default_rng(trial.seed).normal(size=8) if checkpoint is None else checkpoint["weight"]
+        signal_of_data = data.train.image_BHW.mean() / 255
+        for epoch in range(done + 1, epochs + 1):
+            self._misbehave(trial.seed, epoch)
+            time.sleep(self.pause)
+            weight = np.sin(3 * weight + signal_of_data + trial.training.learning_rate + trial.model.num_experts)
+            yield self._epoch(trial, data, epoch, weight, last=epoch == epochs)
+
+    def _misbehave(self, seed: int, epoch: int) -> None:
+        if self.log is not None:
+            with self.log.open("a") as file:
+                file.write(f"{seed} {epoch} {os.getpid()}\n")
+        if epoch != 2:
+            return
+        if seed == self.kill_seed:
+            assert self.log is not None
+            deaths = list(self.log.parent.glob("death-*"))
+            if len(deaths) < self.kill_times:
+                (self.log.parent / f"death-{len(deaths)}").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        if seed == self.diverge_seed:
+            raise DivergedError("epoch 2: train.loss is nan\n(kl inf)")
+        if seed == self.raise_seed:
+            raise RuntimeError("the disk is on fire")
+
+    def _epoch(self, trial: TrialSpec, data: Splits, epoch: int, weight: np.ndarray, last: bool) -> ToyEpoch:
+        experts = trial.model.num_experts
+        row = {
+            "epoch": epoch,
+            "train.loss": float(np.abs(weight).sum()) + 1 / epoch,
+            "test.reconstruction": float(np.abs(weight).mean()) + 10 / epoch,
+            "experts.configured": experts,
+            "experts.active": 1 + epoch % experts,
+            "experts.usage": [1 / experts] * experts,
+            "cost.steps": epoch,
+            "cost.images": epoch * len(data.train),
+            "cost.wall_s": time.monotonic(),
+        }
+        return ToyEpoch(
+            epoch,
+            row,
+            last,
+            checkpoint=lambda: {"epoch": np.array(epoch), "weight": weight},
+            weights=lambda: {"weight": weight},
+            embeddings=lambda: {
+                "mu": np.outer(np.arange(len(data.test)), weight).astype(np.float32),
+                "image": data.test.image_BHW,
+            },
+        )
+
+
+@dataclass(frozen=True)
+class RealFit:
+    """The real training, with a log and pauses between its epochs."""
+
+    log: Path
+    pause: float = 0.0
+
+    def __call__(self, trial: TrialSpec, data: Splits, checkpoint: Arrays | None) -> Iterator[Any]:
+        for epoch in fit_on("cpu")(trial, data, checkpoint):
+            with self.log.open("a") as file:
+                file.write(f"{trial.seed} {epoch.epoch} {os.getpid()}\n")
+            yield epoch
+            time.sleep(self.pause)
+
+
+def epochs_computed(log: Path) -> list[tuple[int, int]]:
+    """(seed, epoch) of each epoch that was really computed, in order."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [(int(seed), int(epoch)) for seed, epoch, _ in map(str.split, lines)]
