@@ -1,0 +1,219 @@
+"""Our training step and hard evaluation against a textbook loop, interleaved in one run: medians and ratios.
+
+    python benchmarks/train_step.py                    # two CPU threads, a few minutes
+    python benchmarks/train_step.py --device cuda      # one GPU
+    python benchmarks/train_step.py --write            # also benchmarks/results/train_step-<device>.{csv,md}
+
+The textbook loop is written out below as research code usually has it: one module a decoder, all called in a Python
+loop and stacked for training; in evaluation, image by image, the decoder of its argmax expert. Both sides have the
+same layers and sizes, the same objective (`blend`), Adam, batch 128 and float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from smoe_ray.model import SMoEVAE, build_model
+from smoe_ray.spec import Blend, ModelSpec, TrainingSpec, TrialSpec
+from smoe_ray.training.fit import TrainingStep
+
+EXPERTS = (1, 5, 10, 25, 50)
+BATCH = 128
+EVALUATED = 256
+RESULTS = Path(__file__).parent / "results"
+
+
+class TextbookModel(nn.Module):
+    """The same model as ordinary modules."""
+
+    def __init__(self, num_experts: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 32, 3, 1, 1), nn.ReLU(), nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU(),
+            nn.Conv2d(64, 128, 3, 2, 1), nn.ReLU(), nn.Flatten(),
+        )  # fmt: skip
+        self.mu, self.logvar = nn.Linear(128 * 49, 32), nn.Linear(128 * 49, 32)
+        self.gate = nn.Sequential(
+            nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, num_experts)
+        )
+        self.decoders = nn.ModuleList(textbook_decoder() for _ in range(num_experts))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        h = self.features(x)
+        mu, logvar = self.mu(h), self.logvar(h)
+        z = mu + torch.randn_like(mu) * torch.exp(0.5 * logvar)
+        p = F.softmax(self.gate(z), dim=1)
+        outputs = torch.stack([decoder(z) for decoder in self.decoders], dim=1)
+        return (p[:, :, None, None, None] * outputs).sum(dim=1), mu, logvar, p
+
+    @torch.no_grad()
+    def evaluate(self, x: Tensor) -> Tensor:
+        mu = self.mu(self.features(x))
+        expert = self.gate(mu).argmax(dim=1)
+        out = torch.zeros_like(x)
+        for i in range(len(x)):
+            out[i] = self.decoders[int(expert[i])](mu[i : i + 1])[0]
+        return ((x - out) ** 2).sum() / len(x)
+
+
+def textbook_decoder() -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(32, 8 * 49), nn.Unflatten(1, (8, 7, 7)),
+        nn.Upsample(scale_factor=2), nn.Conv2d(8, 16, 3, 1, 1), nn.ELU(),
+        nn.Upsample(scale_factor=2), nn.Conv2d(16, 1, 3, 1, 1), nn.Sigmoid(),
+    )  # fmt: skip
+
+
+def textbook_step(model: TextbookModel, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
+    output, mu, logvar, p = model(x)
+    reconstruction = ((x - output) ** 2).sum() / len(x)
+    kl = -0.5 * (1 + logvar - mu**2 - logvar.exp()).sum() / len(x)
+    entropy = -(p * torch.log(p + 1e-8)).sum(dim=1).mean()
+    balance = p.shape[1] * ((p.mean(dim=0) - 1 / p.shape[1]) ** 2).sum()
+    loss = reconstruction + 0.01 * kl + (200 * balance + 400 * entropy) / 128
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+@torch.inference_mode()
+def our_evaluation(model: SMoEVAE, image_BHW: Tensor) -> Tensor:
+    decoded = model(image_BHW, None, hard=True)
+    assert decoded.chosen_BP is not None
+    return (image_BHW.flatten(1) - decoded.chosen_BP).square().sum(dim=1).mean()
+
+
+def measure(tasks: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, float]:
+    """Median seconds of each task; the tasks take turns, so that a busy moment of the machine hits all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for turn in range(rounds + 2):
+        for name, task in tasks.items():
+            _wait(device)
+            started = time.perf_counter()
+            task()
+            _wait(device)
+            if turn >= 2:  # two rounds of warm-up
+                seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def compare(num_experts: int, rounds: int, device: torch.device) -> dict[str, float]:
+    """Milliseconds and ratios at one number of experts."""
+    torch.manual_seed(0)
+    spec = TrialSpec(
+        model=ModelSpec(num_experts=num_experts, encoder="medium"), objective=Blend(), training=TrainingSpec()
+    )
+    ours = build_model(spec.model, seed=0).to(device)
+    noise = torch.Generator(device).manual_seed(0)
+    our_step = TrainingStep(spec, ours, torch.optim.Adam(ours.parameters(), lr=1e-3, fused=True), noise)
+    textbook = TextbookModel(num_experts).to(device)
+    optimizer = torch.optim.Adam(textbook.parameters(), lr=1e-3)
+    image_BHW = torch.rand(BATCH, 28, 28, device=device)
+    label_B = torch.zeros(BATCH, dtype=torch.long, device=device)
+    z_BZ = torch.randn(BATCH, 32, device=device, requires_grad=True)
+    test_BHW = torch.rand(EVALUATED, 28, 28, device=device)
+
+    def our_decoders() -> None:
+        images = ours.experts(z_BZ)
+        images.backward(torch.ones_like(images))
+
+    def textbook_decoders() -> None:
+        images = torch.stack([decoder(z_BZ) for decoder in textbook.decoders], dim=1)
+        images.backward(torch.ones_like(images))
+
+    seconds = measure(
+        {
+            "step, textbook": lambda: textbook_step(textbook, optimizer, image_BHW[:, None]),
+            "step, ours": lambda: our_step(image_BHW, label_B, 0.5),
+            "decoders, textbook": textbook_decoders,
+            "decoders, ours": our_decoders,
+            "evaluation, textbook": lambda: textbook.evaluate(test_BHW[:, None]),
+            "evaluation, ours": lambda: our_evaluation(ours, test_BHW),
+        },
+        rounds,
+        device,
+    )
+    row: dict[str, float] = {"experts": num_experts}
+    for part in ("step", "decoders", "evaluation"):
+        slow, fast = seconds[f"{part}, textbook"], seconds[f"{part}, ours"]
+        row |= {f"{part} textbook ms": 1e3 * slow, f"{part} ours ms": 1e3 * fast, f"{part} ratio": slow / fast}
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--experts", type=int, nargs="+", default=EXPERTS)
+    parser.add_argument("--write", action="store_true", help="write benchmarks/results/train_step-<device>.*")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+    rows = []
+    for num_experts in arguments.experts:
+        rows.append(compare(num_experts, arguments.rounds, device))
+        print({key: round(value, 2) for key, value in rows[-1].items()}, flush=True)
+    text = report(rows, device, arguments)
+    print(text)
+    if arguments.write:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"train_step-{device.type}.md").write_text(text)
+        with (RESULTS / f"train_step-{device.type}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def report(rows: list[dict[str, float]], device: torch.device, arguments: argparse.Namespace) -> str:
+    """The measurements as Markdown, with what they were made on."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_cpu()}, {arguments.threads} threads"
+    lines = [
+        "# Training step and hard evaluation against a textbook loop",
+        "",
+        f"{datetime.date.today()}, {machine}, torch {torch.__version__}, commit {commit or 'none'}.",
+        f"Batch {BATCH}, medium encoder, lite decoders, float32; evaluation of {EVALUATED} images; medians of "
+        f"{arguments.rounds} interleaved rounds, milliseconds.",
+        f"Command: `python benchmarks/train_step.py --device {device.type} --threads {arguments.threads} "
+        f"--rounds {arguments.rounds} --write`",
+        "",
+        "| experts | step: textbook | ours | ratio | decoders: textbook | ours | ratio "
+        "| evaluation: textbook | ours | ratio |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [f"{row['experts']}"]
+        for part in ("step", "decoders", "evaluation"):
+            cells += [f"{row[f'{part} textbook ms']:.1f}", f"{row[f'{part} ours ms']:.1f}"]
+            cells += [f"**{row[f'{part} ratio']:.1f}**"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+if __name__ == "__main__":
+    main()

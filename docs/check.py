@@ -1,0 +1,93 @@
+"""Checks the documentation against the program: links, commands and columns. `make check` runs it; exit code 1 on any.
+
+- every relative link of a Markdown file leads to a file;
+- every `smoe-ray` command in a code block names a verb and options that exist, and study files that exist;
+- every YAML block that is a study validates;
+- docs/metrics.md describes every column of the results.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer.main
+
+from smoe_ray.cli import app
+from smoe_ray.errors import SmoeRayError
+from smoe_ray.results import EPOCH_COLUMNS
+from smoe_ray.spec import parse_study
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")])
+
+
+def broken_links(page: Path, text: str) -> Iterator[str]:
+    """Relative links that lead nowhere."""
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)|src=\"([^\"]+)\"", text):
+        link = next(filter(None, target))
+        if not re.match(r"[a-z]+:", link) and not (page.parent / link).exists():
+            yield f"link to {link} leads nowhere"
+
+
+def wrong_commands(text: str) -> Iterator[str]:
+    """`smoe-ray` commands in code blocks with a verb, an option or a study file that is not there."""
+    program = typer.main.get_command(app)
+    for block in re.findall(r"```[a-z]*\n(.*?)```", text, re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            command = re.match(r"[$#>\s]*(?:\.venv/bin/)?smoe-ray\s+(.*)", line)
+            if command:
+                yield from _wrong_words(program, shlex.split(command[1], comments=True))
+
+
+def _wrong_words(command: Any, words: list[str]) -> Iterator[str]:
+    while hasattr(command, "commands"):  # a group of verbs; typer brings a click of its own, so no isinstance
+        name = words.pop(0) if words else ""
+        if name not in command.commands:
+            yield f"no verb '{name}'"
+            return
+        command = command.commands[name]
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help", "--debug"}
+    for word in words:
+        if word.startswith("-") and word.partition("=")[0] not in known:
+            yield f"smoe-ray {command.name} has no option {word}"
+        if word.startswith("studies/") and not (ROOT / word).exists():
+            yield f"study file {word} is not there"
+
+
+def invalid_studies(text: str) -> Iterator[str]:
+    """YAML blocks that begin as a study and are none."""
+    for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
+        if block.startswith("kind:"):
+            try:
+                parse_study(block, origin="YAML block")
+            except SmoeRayError as error:
+                yield str(error)
+
+
+def undescribed_columns(text: str) -> Iterator[str]:
+    """Columns of the results that docs/metrics.md does not name."""
+    for column in EPOCH_COLUMNS:
+        if f"`{column}`" not in text:
+            yield f"column {column} is not described"
+
+
+def main() -> None:
+    """Print every problem; exit with 1 if there is one."""
+    problems = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        found = [*broken_links(page, text), *wrong_commands(text), *invalid_studies(text)]
+        if page.name == "metrics.md":
+            found += undescribed_columns(text)
+        problems += [f"{page.relative_to(ROOT)}: {problem}" for problem in found]
+    sys.stdout.write("\n".join([*problems, f"docs: {len(PAGES)} pages checked, {len(problems)} problems"]) + "\n")
+    sys.exit(bool(problems))
+
+
+if __name__ == "__main__":
+    main()

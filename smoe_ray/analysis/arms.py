@@ -1,0 +1,129 @@
+"""Arms of a study: groups of trials that differ in nothing but the seed, each with a short, readable label."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from smoe_ray.analysis.trials import require
+
+_TOKENS: dict[str, str] = {
+    "routing": "{}",
+    "objective.name": "{}",
+    "data.source": "{}",
+    "model.num_experts": "E={}",
+    "data.fraction": "{} % data",
+    "training.budget": "{}",
+    "model.encoder": "{} encoder",
+    "model.decoder": "{} decoder",
+    "model.latent_dim": "Z={}",
+    "objective.lambda_balance": "λ_balance={}",
+    "objective.lambda_entropy": "λ_entropy={}",
+    "training.learning_rate": "lr={}",
+    "training.beta": "β={}",
+    "training.batch_size": "batch={}",
+}
+"""How a value reads in a label. Also the order in which arms are told apart; other paths follow alphabetically."""
+
+_IRRELEVANT = ("seed", "resources.", "evaluation.save_embeddings", "data.download")
+"""Config paths (or their beginnings) that never make two arms: seeds are repeats, the rest cannot change a number."""
+
+
+def arms(results: pd.DataFrame, ignore: Collection[str] = ()) -> pd.Series[str]:
+    """Label each trial by the configuration in which the study's arms differ, for instance ``blend, E=10``.
+
+    Trials are told apart path by path, and a path enters a label only where trials still differ in it. So a path whose
+    value follows from the ones before it (`objective.lambda_entropy`, absent under `likelihood`) stays out.
+
+    Args:
+        results: the table of `read_results`, one row per (trial, epoch).
+        ignore: dotted spec paths that make no arms, usually the one on the x axis.
+
+    Returns:
+        Label per trial, indexed by `trial_id`; an ordered categorical, sorted by the values behind the labels.
+
+    Raises:
+        ResultsError: `results` has no column `trial_id`.
+    """
+    require(results, ("trial_id",))
+    trials = results.drop_duplicates("trial_id").set_index("trial_id")
+    paths = [column.removeprefix("config.") for column in trials.columns if column.startswith("config.")]
+    paths = [path for path in paths if path not in ignore and not path.startswith(_IRRELEVANT)]
+    paths.sort(key=lambda path: (list(_TOKENS).index(path) if path in _TOKENS else len(_TOKENS), path))
+    value_of = {path: dict(zip(trials.index, map(_plain, trials[f"config.{path}"]), strict=True)) for path in paths}
+
+    label_of: dict[str, str] = {}
+    labels: list[str] = []
+    for tokens, members in _split(list(trials.index), paths, value_of):
+        label = _join(tokens) if tokens else _common_label(members[:1], paths, value_of)
+        labels.append(label)
+        label_of.update(dict.fromkeys(members, label))
+    categories = pd.Categorical([label_of[trial] for trial in trials.index], categories=labels, ordered=True)
+    return pd.Series(categories, index=trials.index, name="arm")
+
+
+def _split(
+    trials: Sequence[str], paths: Sequence[str], value_of: Mapping[str, Mapping[str, Any]]
+) -> Iterator[tuple[tuple[str, ...], Sequence[str]]]:
+    """Split by the first path in which the trials differ, then each part by the paths after it."""
+    for position, path in enumerate(paths):
+        parts: dict[Any, list[str]] = {}
+        for trial in trials:
+            parts.setdefault(value_of[path][trial], []).append(trial)
+        if len(parts) > 1:
+            values = sorted(parts, key=lambda value: (value is None, isinstance(value, str | tuple), value))
+            for token, value in zip(_distinct_tokens(path, values), values, strict=True):
+                for tokens, members in _split(parts[value], paths[position + 1 :], value_of):
+                    yield (token, *tokens), members
+            return
+    if trials:
+        yield (), trials
+
+
+def _distinct_tokens(path: str, values: Sequence[Any]) -> list[str]:
+    tokens = [_token(path, value) for value in values]
+    return tokens if len(set(tokens)) == len(tokens) else [f"{path}={value!r}" for value in values]
+
+
+def _token(path: str, value: Any) -> str:
+    name = path.rpartition(".")[2]
+    if value is None:
+        return f"{name}=none"
+    if path == "data.fraction":
+        value = 100 * value
+    elif name == "root":
+        value = str(value).rstrip("/").rpartition("/")[2]
+    return _TOKENS.get(path, name + "={}").format(_text(value))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "+".join(map(_text, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _join(tokens: Sequence[str]) -> str:
+    # Unsupervised is the rule: beside an objective's name the word says nothing new.
+    return ", ".join([word for word in tokens if word != "unsupervised"] or tokens)
+
+
+def _common_label(trial: Sequence[str], paths: Sequence[str], value_of: Mapping[str, Mapping[str, Any]]) -> str:
+    """Label of the only arm: nothing differs, so what the trials are is said by their objective and size."""
+    told = {
+        path: value_of[path][trial[0]] for path in paths if path in ("routing", "objective.name", "model.num_experts")
+    }
+    return _join([_token(path, value) for path, value in told.items() if value is not None]) or "all trials"
+
+
+def _plain(value: Any) -> Any:
+    """A hashable Python value, equal for equal configurations whatever a file format made of them; null is None."""
+    if isinstance(value, np.ndarray | list | tuple):
+        return tuple(_plain(item) for item in value)
+    if isinstance(value, Mapping):
+        return str(value)
+    if pd.isna(value):
+        return None
+    return value.item() if isinstance(value, np.generic) else value

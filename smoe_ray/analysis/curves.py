@@ -1,0 +1,125 @@
+"""Means and spreads over seeds, as curves; training curves.
+
+T epochs, P points of a curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from smoe_ray.analysis.arms import arms
+from smoe_ray.analysis.trials import not_failed, require, test_gating
+from smoe_ray.errors import ResultsError
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+class Curve(NamedTuple):
+    """Mean and spread over runs against x. All arrays have shape (P,), x ascends."""
+
+    label: str
+    x: npt.NDArray[Any]
+    mean: FloatArray
+    sd: FloatArray
+    """Sample standard deviation (ddof = 1); NaN where n = 1."""
+    n: IntArray
+    """Runs behind each point."""
+
+    @property
+    def low(self) -> FloatArray:
+        """mean - sd."""
+        return self.mean - self.sd
+
+    @property
+    def high(self) -> FloatArray:
+        """mean + sd."""
+        return self.mean + self.sd
+
+
+def summarise(runs: pd.DataFrame, label: str, x: str, y: str) -> Curve:
+    """Mean, sample standard deviation and count of column `y` at each value of column `x`; rows are runs."""
+    points = runs.groupby(x, sort=True)[y].agg(["mean", "std", "count"])
+    points = points[points["count"] > 0]
+    return Curve(
+        label,
+        points.index.to_numpy(),
+        points["mean"].to_numpy(np.float64),
+        points["std"].to_numpy(np.float64),
+        points["count"].to_numpy(np.int64),
+    )
+
+
+def n_range(counts: Iterable[IntArray]) -> tuple[int, int]:
+    """Least and most runs behind any point."""
+    every = np.concatenate(list(counts))
+    return int(every.min()), int(every.max())
+
+
+def log_limits(values: npt.NDArray[Any], least_ratio: float) -> tuple[float, float]:
+    """Limits of a logarithmic axis that holds the positive ones of `values`, with some room on both sides.
+
+    Their ratio is at least `least_ratio`, so that one value alone does not blow up to a whole axis.
+    """
+    shown = values[values > 0]
+    low, high = float(shown.min()), float(shown.max())
+    factor = max((high / low) ** 0.06, (least_ratio * low / high) ** 0.5)
+    return low / factor, high * factor
+
+
+class Panel(NamedTuple):
+    """Curves that share one pair of axes."""
+
+    title: str
+    curves: tuple[Curve, ...]
+
+
+class TrainingCurves(NamedTuple):
+    """Reconstruction error (squared error per image) against epoch, a panel per measure, a curve per arm."""
+
+    arms: tuple[str, ...]
+    """In the order of colours. A curve's label is one of them."""
+    panels: tuple[Panel, ...]
+    error_limits: tuple[float, float]
+    n_range: tuple[int, int]
+
+
+def training_curves(results: pd.DataFrame) -> TrainingCurves:
+    """Test error (as evaluated, and with soft gating) and training error against epoch; mean and spread over seeds.
+
+    Trials that run still or were pruned count as far as they came; failed ones do not. Measures that no trial has are
+    left out.
+
+    Args:
+        results: the table of `read_results`, one row per (trial, epoch).
+
+    Raises:
+        ResultsError: no trial but failed ones, or no reconstruction error in any.
+    """
+    rows = not_failed(results)
+    label_of = arms(rows)
+    rows = rows.assign(arm=rows["trial_id"].map(label_of))
+    column_of = {f"test, {test_gating(rows)} gating": "test.reconstruction"}
+    column_of.setdefault("test, soft gating", "test.reconstruction_soft")
+    column_of["training"] = "train.reconstruction"
+    require(rows, column_of.values())
+    panels = []
+    for title, column in column_of.items():
+        measured = rows[rows[column].notna()]
+        curves = [summarise(runs, str(arm), "epoch", column) for arm, runs in measured.groupby("arm", observed=True)]
+        if curves:
+            panels.append(Panel(title, tuple(curves)))
+    if not panels:
+        raise ResultsError("training curves: no trial has a reconstruction error yet; wait for its first epoch")
+    drawn = [curve for panel in panels for curve in panel.curves]
+    return TrainingCurves(
+        tuple(label_of.cat.categories),
+        tuple(panels),
+        log_limits(np.concatenate([values for curve in drawn for values in (curve.mean, curve.low, curve.high)]), 1.2),
+        n_range(curve.n for curve in drawn),
+    )

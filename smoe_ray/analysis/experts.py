@@ -1,0 +1,183 @@
+"""Experts: test loss against their number, and how evenly they are used over training.
+
+E experts configured, T evaluated epochs.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from smoe_ray.analysis.arms import arms
+from smoe_ray.analysis.curves import Curve, FloatArray, IntArray, n_range, summarise
+from smoe_ray.analysis.trials import last_evaluated, not_failed, require, test_gating
+from smoe_ray.errors import ResultsError
+
+NUM_EXPERTS = "model.num_experts"
+"""Spec path of E: on the x axis of a figure, so never part of an arm there."""
+
+
+class Baseline(NamedTuple):
+    """Test loss of label-routed trials."""
+
+    label: str
+    mean: float
+    sd: float
+    """Sample standard deviation (ddof = 1) over `n` runs; NaN where n = 1."""
+    n: int
+
+    @property
+    def low(self) -> float:
+        """mean - sd."""
+        return self.mean - self.sd
+
+    @property
+    def high(self) -> float:
+        """mean + sd."""
+        return self.mean + self.sd
+
+
+class LossAgainstExperts(NamedTuple):
+    """Test loss (squared error per image) against the number of experts, a curve per arm."""
+
+    experts: Literal["active", "configured"]
+    """Which experts x counts."""
+    gating: str
+    curves: tuple[Curve, ...]
+    baselines: tuple[Baseline, ...]
+    x_limits: tuple[float, float]
+    n_range: tuple[int, int]
+    """Least and most runs behind a point of the curves."""
+
+
+def is_supervised(results: pd.DataFrame) -> pd.Series[bool]:
+    """Rows of label-routed trials (``routing: supervised``)."""
+    if "config.routing" in results.columns:
+        return results["config.routing"] == "supervised"
+    return pd.Series(data=False, index=results.index, dtype=bool)
+
+
+def unsupervised_outcomes(results: pd.DataFrame, figure: str) -> pd.DataFrame:
+    """`last_evaluated` without the supervised baseline. Raises ResultsError, naming `figure`, when none is left."""
+    outcomes = last_evaluated(results)
+    outcomes = outcomes[~is_supervised(outcomes)]
+    if outcomes.empty:
+        raise ResultsError(f"{figure}: every finished trial is supervised; add trials with routing: unsupervised")
+    return outcomes
+
+
+def loss_against_experts(
+    results: pd.DataFrame, experts: Literal["active", "configured"] = "active"
+) -> LossAgainstExperts:
+    """Test loss of finished trials against active or configured experts (arXiv:2509.10025, Fig. 2).
+
+    As in the paper, runs are grouped by how many experts stayed active, whatever number was configured.
+
+    Args:
+        results: the table of `read_results`, one row per (trial, epoch).
+        experts: which experts the x axis counts.
+
+    Raises:
+        ResultsError: no finished trial, or supervised ones alone.
+    """
+    x = f"experts.{experts}"
+    require(results, (x,))
+    outcomes = unsupervised_outcomes(results, "loss against experts")
+    curves = tuple(
+        summarise(runs, str(arm), x, "test.reconstruction") for arm, runs in _by_arm(outcomes, ignore=(NUM_EXPERTS,))
+    )
+    finished = last_evaluated(results)
+    supervised = finished[is_supervised(finished)]
+    baselines = tuple(_baseline(arm, runs["test.reconstruction"]) for arm, runs in _by_arm(supervised))
+    low, high = float(outcomes[x].min()), float(outcomes[x].max())
+    room = max(0.5, 0.03 * (high - low))
+    return LossAgainstExperts(
+        experts,
+        test_gating(finished),
+        curves,
+        baselines,
+        (low - room, high + room),
+        n_range(curve.n for curve in curves),
+    )
+
+
+def _by_arm(outcomes: pd.DataFrame, ignore: tuple[str, ...] = ()) -> list[tuple[str, pd.DataFrame]]:
+    label = outcomes["trial_id"].map(arms(outcomes, ignore))
+    return [(str(arm), runs) for arm, runs in outcomes.groupby(label, observed=True)]
+
+
+def _baseline(arm: str, loss: pd.Series[float]) -> Baseline:
+    label = arm if arm.startswith("supervised") else f"supervised, {arm}"
+    return Baseline(label, float(loss.mean()), float(loss.std(ddof=1)), len(loss))
+
+
+class TrialUsage(NamedTuple):
+    """Share of the test images that each expert of one trial takes, over its evaluated epochs."""
+
+    label: str
+    trial_id: str
+    seed: int
+    epoch_T: IntArray
+    share_ET: FloatArray
+    """Rows in the order of `expert_E`; columns sum to 1."""
+    expert_E: IntArray
+    """Experts by falling share at the last evaluated epoch, so that unused ones come last."""
+    alive_E: npt.NDArray[np.bool_]
+    """Whether the expert takes at least one test image at the last evaluated epoch; order of `expert_E`."""
+    active_T: IntArray
+    effective_T: FloatArray
+    """exp(entropy of the shares), in experts."""
+
+
+class UsageOverEpochs(NamedTuple):
+    """Expert usage of several trials."""
+
+    trials: tuple[TrialUsage, ...]
+    num_available: int
+    """How many there would be without the limit on panels."""
+
+
+def usage_over_epochs(results: pd.DataFrame, each: Literal["arm", "trial"] = "arm", limit: int = 12) -> UsageOverEpochs:
+    """How evenly experts are used over training.
+
+    Args:
+        results: the table of `read_results`, one row per (trial, epoch).
+        each: show the lowest seed of each arm (a finished trial where there is one), or every trial.
+        limit: most trials returned, in the order of arms and seeds.
+
+    Raises:
+        ResultsError: no trial but failed ones has two epochs with `experts.usage`.
+    """
+    require(results, ("experts.usage", "experts.active", "experts.effective", "seed"))
+    rows = not_failed(results)
+    rows = rows.assign(arm=rows["trial_id"].map(arms(rows)), unfinished=rows["status"] != "finished")
+    rows = rows[rows["experts.usage"].notna()].sort_values("epoch", kind="stable")
+    rows = rows[rows.groupby("trial_id")["epoch"].transform("count") > 1]
+    if rows.empty:
+        raise ResultsError("usage over epochs: no trial has two evaluated epochs; lower evaluation.every or wait")
+    order = ["arm", "unfinished", "seed"] if each == "arm" else ["arm", "seed"]
+    trials = rows.drop_duplicates("trial_id").sort_values(order, kind="stable")
+    if each == "arm":
+        trials = trials.drop_duplicates("arm")
+    shown = [_trial_usage(rows[rows["trial_id"] == trial]) for trial in trials["trial_id"].iloc[:limit]]
+    return UsageOverEpochs(tuple(shown), len(trials))
+
+
+def _trial_usage(rows: pd.DataFrame) -> TrialUsage:
+    share_ET = np.stack([np.asarray(share_E, dtype=np.float64) for share_E in rows["experts.usage"]], axis=1)
+    expert_E = np.argsort(-share_ET[:, -1], kind="stable")
+    first = rows.iloc[0]
+    return TrialUsage(
+        str(first["arm"]),
+        str(first["trial_id"]),
+        int(first["seed"]),
+        rows["epoch"].to_numpy(np.int64),
+        share_ET[expert_E],
+        expert_E,
+        share_ET[expert_E, -1] > 0,
+        rows["experts.active"].to_numpy(np.int64),
+        rows["experts.effective"].to_numpy(np.float64),
+    )

@@ -1,0 +1,226 @@
+"""How the test loss scales with data, updates and active experts.
+
+C cells: distinct pairs of (training images or steps, active experts). G x G points of an interpolation grid.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from smoe_ray.analysis.arms import arms
+from smoe_ray.analysis.curves import FloatArray, IntArray, Panel, log_limits, n_range, summarise
+from smoe_ray.analysis.experts import NUM_EXPERTS, unsupervised_outcomes
+from smoe_ray.analysis.trials import require, test_gating
+
+_EFFORT_COLUMN = {"images": "data.train_images", "steps": "cost.steps"}
+_DATA_PATHS = ("data.fraction", "data.train_per_class")
+_GRID_POINTS = 200
+_LEAST_RATIO = 4.0
+
+
+class Grid(NamedTuple):
+    """Mean test loss, interpolated linearly on the log-log plane; NaN outside the convex hull of the cells."""
+
+    x_G: FloatArray
+    active_G: FloatArray
+    loss_GG: FloatArray
+    """Rows follow `active_G`, columns `x_G`."""
+
+
+class Surface(NamedTuple):
+    """Outcomes of one arm by cell. Arrays have shape (C,)."""
+
+    label: str
+    x_C: FloatArray
+    active_C: IntArray
+    mean_C: FloatArray
+    sd_C: FloatArray
+    """Sample standard deviation (ddof = 1) over the cell's runs; NaN where n = 1."""
+    n_C: IntArray
+    grid: Grid | None
+    """None where the cells span no area: fewer than three, or all on one line."""
+
+
+class Diagonal(NamedTuple):
+    """Where x / active experts is constant, cut to the limits of the plane."""
+
+    per_expert: float
+    x: tuple[float, float]
+    active: tuple[float, float]
+
+
+class LossSurface(NamedTuple):
+    """Test loss (squared error per image) over training images or steps and active experts, a surface per arm."""
+
+    effort: Literal["images", "steps"]
+    gating: str
+    surfaces: tuple[Surface, ...]
+    diagonals: tuple[Diagonal, ...]
+    x_limits: tuple[float, float]
+    active_limits: tuple[float, float]
+    loss_range: tuple[float, float]
+    n_range: tuple[int, int]
+    num_available: int
+    """How many surfaces there would be without the limit."""
+
+
+def loss_surface(results: pd.DataFrame, effort: Literal["images", "steps"] = "images", limit: int = 12) -> LossSurface:
+    """Mean test loss of finished trials over the (data, active experts) plane (arXiv:2509.10025, Fig. 6).
+
+    Args:
+        results: the table of `read_results`, one row per (trial, epoch).
+        effort: what x counts: training images of the trial, or optimizer steps that it took.
+        limit: most surfaces returned, in the order of arms.
+
+    Raises:
+        ResultsError: no finished trial, or supervised ones alone.
+    """
+    column = _EFFORT_COLUMN[effort]
+    require(results, (column, "experts.active"))
+    outcomes = unsupervised_outcomes(results, "loss surface")
+    ignored = (NUM_EXPERTS, *_DATA_PATHS) + (("training.budget",) if effort == "steps" else ())
+    label_of = arms(outcomes, ignored)
+    outcomes = _of_first_arms(outcomes.assign(arm=outcomes["trial_id"].map(label_of)), label_of, limit)
+    surfaces = tuple(_surface(str(arm), runs, column) for arm, runs in outcomes.groupby("arm", observed=True))
+    x = np.concatenate([surface.x_C for surface in surfaces])
+    active = np.concatenate([surface.active_C for surface in surfaces])
+    loss = np.concatenate([surface.mean_C for surface in surfaces])
+    x_limits, active_limits = log_limits(x, _LEAST_RATIO), log_limits(active, _LEAST_RATIO)
+    return LossSurface(
+        effort,
+        test_gating(outcomes),
+        surfaces,
+        _diagonals(x / active, x_limits, active_limits),
+        x_limits,
+        active_limits,
+        _loss_range(loss),
+        n_range(surface.n_C for surface in surfaces),
+        len(label_of.cat.categories),
+    )
+
+
+def _surface(label: str, runs: pd.DataFrame, column: str) -> Surface:
+    cells = runs.groupby([column, "experts.active"], sort=True)["test.reconstruction"].agg(["mean", "std", "count"])
+    x_C = cells.index.get_level_values(0).to_numpy(np.float64)
+    active_C = cells.index.get_level_values(1).to_numpy(np.int64)
+    mean_C = cells["mean"].to_numpy(np.float64)
+    return Surface(
+        label,
+        x_C,
+        active_C,
+        mean_C,
+        cells["std"].to_numpy(np.float64),
+        cells["count"].to_numpy(np.int64),
+        interpolate_log_log(x_C, active_C, mean_C),
+    )
+
+
+def interpolate_log_log(x_C: FloatArray, active_C: IntArray, loss_C: FloatArray) -> Grid | None:
+    """Interpolate linearly between cells on the plane (ln x, ln active), over their Delaunay triangulation.
+
+    Returns:
+        A grid over the cells' extent, or None where they span no area.
+    """
+    from scipy.interpolate import LinearNDInterpolator
+
+    plane_C2 = np.log(np.column_stack([x_C, active_C]))
+    if np.linalg.matrix_rank(plane_C2 - plane_C2[0], tol=1e-9) < 2:
+        return None
+    x_G = np.geomspace(x_C.min(), x_C.max(), _GRID_POINTS)
+    active_G = np.geomspace(active_C.min(), active_C.max(), _GRID_POINTS)
+    # rescale: the two axes have different extents, and a triangulation should not depend on their units.
+    interpolator = LinearNDInterpolator(plane_C2, loss_C, rescale=True)
+    return Grid(x_G, active_G, interpolator(np.log(x_G)[None, :], np.log(active_G)[:, None]))
+
+
+def _of_first_arms(outcomes: pd.DataFrame, label_of: pd.Series[str], limit: int) -> pd.DataFrame:
+    return outcomes[outcomes["arm"].isin(label_of.cat.categories[:limit])]
+
+
+def _loss_range(loss: FloatArray) -> tuple[float, float]:
+    """Least and greatest loss, at least 1 % apart: less is no range that a colour bar could show."""
+    low, high = float(loss.min()), float(loss.max())
+    room = max(0.0, 0.01 * high - (high - low)) / 2
+    return low - room, high + room
+
+
+def _diagonals(
+    per_expert_C: FloatArray, x_limits: tuple[float, float], active_limits: tuple[float, float]
+) -> tuple[Diagonal, ...]:
+    """Lines of equal x per expert at 1 (or 1, 2, 5) times powers of ten, through the region that holds the cells."""
+    decades = 10.0 ** np.arange(np.floor(np.log10(per_expert_C.min())), np.ceil(np.log10(per_expert_C.max())) + 1)
+    levels = _within(decades, per_expert_C)
+    if len(levels) < 3:
+        levels = _within((decades[:, None] * (1.0, 2.0, 5.0)).ravel(), per_expert_C)
+    diagonals = []
+    for level in map(float, levels):
+        low = max(active_limits[0], x_limits[0] / level)
+        high = min(active_limits[1], x_limits[1] / level)
+        diagonals.append(Diagonal(level, (low * level, high * level), (low, high)))
+    return tuple(diagonals)
+
+
+def _within(levels: FloatArray, values: FloatArray) -> FloatArray:
+    within: FloatArray = levels[(levels >= values.min()) & (levels <= values.max())]
+    return within
+
+
+class LossAgainstSamplesPerExpert(NamedTuple):
+    """Test loss (squared error per image) against training images per active expert; a panel per arm."""
+
+    gating: str
+    amounts: tuple[str, ...]
+    """Labels of the amounts of training data, ascending, in the order of colours. A curve's label is one of them."""
+    panels: tuple[Panel, ...]
+    x_limits: tuple[float, float]
+    n_range: tuple[int, int]
+    num_available: int
+    """How many panels there would be without the limit."""
+
+
+def loss_against_samples_per_expert(results: pd.DataFrame, limit: int = 12) -> LossAgainstSamplesPerExpert:
+    """Test loss of finished trials against training images / active experts (arXiv:2509.10025, Fig. 7).
+
+    One curve per number of training images, so per fraction of the data; one is enough.
+
+    Args:
+        results: the table of `read_results`, one row per (trial, epoch).
+        limit: most panels returned, in the order of arms.
+
+    Raises:
+        ResultsError: no finished trial, or supervised ones alone.
+    """
+    require(results, ("data.train_images", "experts.active"))
+    outcomes = unsupervised_outcomes(results, "loss against samples per expert")
+    label_of = arms(outcomes, (NUM_EXPERTS, *_DATA_PATHS))
+    outcomes = outcomes.assign(
+        arm=outcomes["trial_id"].map(label_of),
+        per_expert=outcomes["data.train_images"] / outcomes["experts.active"],
+    )
+    outcomes = _of_first_arms(outcomes, label_of, limit)
+    by_amount = outcomes.groupby("data.train_images", sort=True)
+    amount_of = {images: _amount(runs) for images, runs in by_amount}
+    panels = []
+    for arm, of_arm in outcomes.groupby("arm", observed=True):
+        curves = [
+            summarise(runs, amount_of[images], "per_expert", "test.reconstruction")
+            for images, runs in of_arm.groupby("data.train_images", sort=True)
+        ]
+        panels.append(Panel(str(arm), tuple(curves)))
+    return LossAgainstSamplesPerExpert(
+        test_gating(outcomes),
+        tuple(amount_of.values()),
+        tuple(panels),
+        log_limits(outcomes["per_expert"].to_numpy(), _LEAST_RATIO),
+        n_range(curve.n for panel in panels for curve in panel.curves),
+        len(label_of.cat.categories),
+    )
+
+
+def _amount(runs: pd.DataFrame) -> str:
+    images = f"{runs['data.train_images'].iloc[0]:,.0f} images"
+    fractions = runs.get("config.data.fraction")
+    return images if fractions is None or fractions.nunique() != 1 else f"{images} ({100 * fractions.iloc[0]:g} %)"

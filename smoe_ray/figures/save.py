@@ -1,0 +1,61 @@
+"""The one place of this package that writes: a figure as SVG and PNG."""
+
+from __future__ import annotations
+
+import io
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smoe_ray.errors import ResultsError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PNG_DPI = 150
+
+# No date and fixed element ids: the same figure gives the same bytes, so a repository shows only real changes.
+_OPTIONS: dict[str, dict[str, Any]] = {"svg": {"metadata": {"Date": None}}, "png": {"dpi": PNG_DPI}}
+
+
+def save(figure: Figure, folder: str | Path, name: str) -> list[Path]:
+    """Write ``<folder>/<name>.svg`` and ``.png``; each appears whole or not at all, an older one is replaced.
+
+    Args:
+        figure: drawn once per format; not changed.
+        folder: made when absent.
+        name: file name without ending.
+
+    Returns:
+        The two paths.
+
+    Raises:
+        ResultsError: the name is a path, or the folder cannot be written.
+    """
+    import matplotlib
+
+    folder = Path(folder)
+    if not name or Path(name).name != name:
+        raise ResultsError(f"figure name {name!r}: give a plain file name; the folder is a separate argument")
+    paths = []
+    for ending, options in _OPTIONS.items():
+        drawn = io.BytesIO()
+        with matplotlib.rc_context({"svg.hashsalt": "smoe-ray", "svg.fonttype": "path"}):
+            figure.savefig(drawn, format=ending, **options)
+        path = folder / f"{name}.{ending}"
+        _write_whole(path, drawn.getvalue())
+        paths.append(path)
+    return paths
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            aside.write_bytes(content)
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise ResultsError(f"{path}: cannot be written: {error.strerror}; choose another folder") from None

@@ -1,0 +1,144 @@
+"""The command as a user types it: what it prints, what it leaves, and one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from smoe_ray.cli import main
+
+STUDY = """
+kind: grid
+name: tiny
+question: Does the command work?
+base:
+  data: {source: synthetic, classes: [eye, pencil], train_per_class: 40, test_per_class: 10}
+  model: {num_experts: 2, encoder: lite}
+  training: {budget: 2 epochs, batch_size: 16}
+axes:
+  objective.name: [blend, likelihood]
+seeds: [0]
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(STUDY)
+    return path
+
+
+@pytest.fixture
+def smoe_ray(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Run the command in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["smoe-ray", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        captured = capsys.readouterr()
+        return int(stopped.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+def test_a_study_from_check_to_figure(smoe_ray, study: Path, tmp_path: Path) -> None:
+    out, figures = tmp_path / "out", tmp_path / "figures"
+    code, printed, _ = smoe_ray("check", study)
+    assert code == 0
+    assert "2 = 2 configurations x 1 seeds" in printed
+    assert not out.exists()
+
+    code, printed, progress = smoe_ray("run", study, "--out", out, "--jobs", 1, "--device", "cpu")
+    assert code == 0, progress
+    assert "blend" in printed
+    assert "likelihood" in printed
+
+    code, printed, _ = smoe_ray("table", out, "tiny", "--json")
+    trials = json.loads(printed)
+    assert [trial["epoch"] for trial in trials] == [2, 2]
+    assert {trial["config.objective.name"] for trial in trials} == {"blend", "likelihood"}
+
+    (tmp_path / "tiny.csv").write_text(smoe_ray("table", out, study, "--csv", "--epochs")[1])
+    assert len(pd.read_csv(tmp_path / "tiny.csv")) == 4
+
+    code, printed, _ = smoe_ray("figure", out, "tiny", "--kind", "training_curves", "--to", figures)
+    assert code == 0
+    assert printed.split() == [str(figures / f"tiny-training-curves.{ending}") for ending in ("svg", "png")]
+    assert all(Path(path).stat().st_size > 5000 for path in printed.split())
+
+
+def test_running_again_trains_nothing(smoe_ray, study: Path, tmp_path: Path) -> None:
+    arguments = ("run", study, "--out", tmp_path / "out", "--jobs", 1, "--device", "cpu")
+    first = smoe_ray(*arguments)
+    second = smoe_ray(*arguments)
+    assert first[0] == second[0] == 0
+    assert first[1] == second[1]
+    assert "2 trials, 2 of them done before" in second[2]
+
+
+def test_a_trial_that_diverges_is_reported_and_the_others_stand(smoe_ray, study: Path, tmp_path: Path) -> None:
+    code, printed, error = smoe_ray(
+        "run", study, "--out", tmp_path / "out", "--jobs", 1, "--device", "cpu",
+        "--set", "axes.training.learning_rate=[1e-3, 1e+30]", "--set", "axes.objective.name=[blend]",
+    )  # fmt: skip
+    assert code == 1
+    assert "finished" in printed
+    assert "failed" in printed
+    assert error.splitlines()[-1].startswith("smoe-ray: 1 of 2 trials failed, the first (")
+    assert "the loss diverged in epoch" in error.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("check", "absent.yaml"), "absent.yaml: no such study file"),
+        (("check", "{study}", "--set", "model.num_expert=3"), "base.model.num_expert: unknown key (value 3); did you"),
+        (("check", "{study}", "--set", "model.num_experts=0"), "base.model.num_experts: Input should be greater"),
+        (("check", "{study}", "--set", "sdeeds=[1]"), "unknown key 'sdeeds'; did you mean 'seeds'?"),
+        (("check", "{study}", "--set", "routing=supervised", "--set", "model.num_experts=3"), "set model.num_experts"),
+        (("check", "{study}", "--set", "data={source: quickdraw, root: /absent}"), "/absent/face.npz: absent (5 of 5"),
+        (("run", "{study}", "--out", "/proc/absent", "--jobs", "1"), "/proc/absent: "),
+        (("run", "{study}", "--out", "{out}", "--device", "tpu9"), "'tpu9'"),
+        (("table", "{out}", "tiny"), "no such study"),
+        (("table", "{out}", "tiny", "--csv", "--json"), "--csv and --json exclude one another"),
+        (("figure", "{out}", "tiny", "--kind", "pie", "--to", "{out}"), "--kind pie: none of training_curves"),
+        (("data", "info", "{study}", "--set", "data={source: images, root: /absent}"), "/absent"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    smoe_ray, study: Path, tmp_path: Path, arguments: tuple[str, ...], expected: str
+) -> None:
+    out = tmp_path / "out"
+    filled = [argument.replace("{study}", str(study)).replace("{out}", str(out)) for argument in arguments]
+    code, _, error = smoe_ray(*filled)
+    assert code == 1
+    assert error.count("\n") == 1, error
+    assert error.startswith("smoe-ray: ")
+    assert expected in error
+    assert not out.exists()
+
+
+def test_debug_shows_where_an_error_came_from(smoe_ray, study: Path) -> None:
+    code, _, error = smoe_ray("check", study, "--set", "model.num_expert=3", "--debug")
+    assert code == 1
+    assert "Traceback (most recent call last)" in error
+
+
+@pytest.mark.parametrize("verb", ["check", "run", "table", "figure", "data fetch", "data info"])
+def test_help_shows_an_example(smoe_ray, verb: str) -> None:
+    code, printed, _ = smoe_ray(*verb.split(), "--help")
+    assert code == 0
+    assert f"Example: smoe-ray {verb}" in " ".join(printed.split())
+
+
+def test_a_closed_pipe_is_no_error(study: Path) -> None:
+    command = f"{sys.executable} -m smoe_ray.cli check {study} | head -c 1"
+    ended = subprocess.run(command, shell=True, capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"})
+    assert ended.stderr == ""
