@@ -36,5 +36,5 @@ def plot_training_curves(info: TrainingCurves) -> Figure:
     style.plain_log_axis(axes[0].yaxis, *info.error_limits)
     shown = [arm for arm in info.arms if arm in line_of]
     style.legend(figure, [line_of[arm] for arm in shown], shown)
-    style.caption(figure, style.spread_text(info.n_range))
+    style.caption(figure, style.spread_text(info.n_range), *style.unnamed_text(len(shown)))
     return figure

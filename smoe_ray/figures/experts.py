@@ -49,7 +49,7 @@ def plot_loss_against_experts(info: LossAgainstExperts) -> Figure:
     labels = [curve.label for curve in info.curves]
     style.legend(figure, handles, [*labels, *(f"{base.label} (n = {base.n})" for base in info.baselines)])
     band = ("grey band: the same for the supervised baseline",) if info.baselines else ()
-    style.caption(figure, style.spread_text(info.n_range), *band)
+    style.caption(figure, style.spread_text(info.n_range), *band, *style.unnamed_text(len(handles)))
     return figure
 
 

@@ -135,6 +135,11 @@ def runs_text(n_range: tuple[int, int]) -> str:
     return f"n = {low}" if low == high else f"n = {low} to {high}"
 
 
+def unnamed_text(count: int) -> tuple[str, ...]:
+    """A sentence for the caption where a legend would hold too many arms."""
+    return (f"{count} arms, dark to light in the order of their labels",) if count > _MOST_LEGEND_ENTRIES else ()
+
+
 def cut_text(shown: int, available: int) -> tuple[str, ...]:
     """A sentence for the caption where not everything is shown."""
     return (f"first {shown} of {available} shown",) if shown < available else ()

@@ -26,6 +26,9 @@ from torch import Tensor, nn
 from smoe_ray.model.lite_decoders import SEED_SIDE, corner_kernel, decode_lite, lite_layers
 from smoe_ray.spec import IMAGE_SIDE
 
+_TILE = 256
+"""Images decoded at once by their chosen expert."""
+
 PIXELS = IMAGE_SIDE * IMAGE_SIDE
 DecoderName = Literal["lite", "medium", "large"]
 
@@ -111,7 +114,8 @@ def _decode_all_lite(z_BZ: Tensor, *parameters: Tensor) -> Tensor:
 
 def _decode_chosen_lite(counts: list[int], z_BZ: Tensor, *parameters: Tensor) -> Tensor:
     groups = zip(z_BZ.split(counts), lite_layers(*parameters).split(), strict=True)
-    return torch.cat([decode_lite(z, layers)[0] for z, layers in groups if len(z)])
+    # In tiles: an activation of a tile stays in a CPU's cache, and memory does not grow with the group.
+    return torch.cat([decode_lite(tile, layers)[0] for z, layers in groups if len(z) for tile in z.split(_TILE)])
 
 
 def _in_one_dtype(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:

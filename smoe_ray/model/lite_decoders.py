@@ -97,30 +97,33 @@ class _FirstLayer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, linear: Tensor, kernel: Tensor) -> Tensor:
-        E, _, Z1 = linear.shape
+        E, channels, Z1 = kernel.shape[0], kernel.shape[1], linear.shape[2]
         s = SEED_SIDE
-        bordered = _border(linear.view(E, -1, s, s, Z1))
-        patches = linear.new_zeros(E, kernel.shape[2], s + 1, s + 1, Z1)
-        patches[:, -1, :, :, -1] = 1  # the bias belongs to the constant column alone
-        patches[:, :-1].unflatten(1, (-1, 2, 2)).copy_(_tap_view(bordered, 1))
-        corners = _products(kernel, patches.flatten(2))
-        ctx.save_for_backward(kernel, patches)
-        return _parity_view(corners.unflatten(2, (s + 1, s + 1, Z1))).reshape(E, -1, Z1)
+        matrix = linear.new_empty(E, channels // 4, s, 2, s, 2, Z1)
+        for e in _groups(E, linear.device):
+            corners = _products(kernel[e], _patches(linear[e]))
+            matrix[e] = _parity_view(corners.unflatten(2, (s + 1, s + 1, Z1)))
+        ctx.save_for_backward(linear, kernel)
+        return matrix.view(E, -1, Z1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        kernel, patches = ctx.saved_tensors
-        E, _, rows, columns, Z1 = patches.shape
+        linear, kernel = ctx.saved_tensors
+        E, channels, Z1 = kernel.shape[0], kernel.shape[1], linear.shape[2]
         s = SEED_SIDE
-        corners = patches.new_zeros(E, kernel.shape[1], rows, columns, Z1)
-        _parity_view(corners).copy_(grads[0].view(E, -1, s, 2, s, 2, Z1))
-        corners = corners.flatten(2)
-        grad_kernel = _products(corners, patches.flatten(2).transpose(1, 2))
-        patch = _products(kernel[:, :, :-1].transpose(1, 2), corners)
-        patch = patch.view(E, -1, 2, 2, rows, columns, Z1)
-        bordered = patches.new_zeros(E, patch.shape[1], s + 2, s + 2, Z1)
-        _add_taps(_tap_view(bordered, 1), patch)
-        return bordered[:, :, 1:-1, 1:-1].reshape(E, -1, Z1), grad_kernel
+        grad_matrix = grads[0].view(E, channels // 4, s, 2, s, 2, Z1)
+        grad_linear, grad_kernel = torch.empty_like(linear), torch.empty_like(kernel)
+        for e in _groups(E, linear.device):
+            n = len(linear[e])
+            corners = linear.new_zeros(n, channels, s + 1, s + 1, Z1)
+            _parity_view(corners).copy_(grad_matrix[e])
+            corners = corners.flatten(2)
+            _products(corners, _patches(linear[e]).transpose(1, 2), out=grad_kernel[e])
+            patch = _products(kernel[e, :, :-1].transpose(1, 2), corners).view(n, -1, 2, 2, s + 1, s + 1, Z1)
+            bordered = linear.new_zeros(n, patch.shape[1], s + 2, s + 2, Z1)
+            _add_taps(_tap_view(bordered, 1), patch)
+            grad_linear[e] = bordered[:, :, 1:-1, 1:-1].reshape(n, -1, Z1)
+        return grad_linear, grad_kernel
 
 
 class _SecondLayer(torch.autograd.Function):
@@ -163,6 +166,17 @@ class _SecondLayer(torch.autograd.Function):
             _products(grad_hidden, z1.t()[None], out=grad_matrix[e])
             grad_z1 += _products(matrix[e].transpose(1, 2), grad_hidden).sum(0)
         return grad_z1, grad_matrix, grad_taps, grad_bias
+
+
+def _patches(linear: Tensor) -> Tensor:
+    """What the first convolution multiplies: (n, I u v + 1, corners Z1). The last row stands for its bias."""
+    n, _, Z1 = linear.shape
+    bordered = _border(linear.view(n, -1, SEED_SIDE, SEED_SIDE, Z1))
+    corners = SEED_SIDE + 1
+    patches = linear.new_zeros(n, 4 * bordered.shape[1] + 1, corners, corners, Z1)
+    patches[:, :-1].unflatten(1, (-1, 2, 2)).copy_(_tap_view(bordered, 1))
+    patches[:, -1, :, :, -1] = 1  # the bias belongs to the column of the constant 1 alone
+    return patches.flatten(2)
 
 
 def _tap_view(image: Tensor, phases: int) -> Tensor:

@@ -36,7 +36,9 @@ class Encoder(nn.Module):
         layers: list[nn.Module] = []
         for (c_in, c_out), stride in zip(pairwise(channels), strides, strict=True):
             layers += [nn.Conv2d(c_in, c_out, 3, stride, padding=1), nn.ReLU(True) if medium else nn.ELU(inplace=True)]
+        # Channels last: the layout in which convolutions are fastest, on CPUs and on GPUs.
         self.features = nn.Sequential(*layers, nn.Flatten())
+        self.features.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         features = channels[-1] * (IMAGE_SIDE // 4) ** 2
         self.mu = nn.Linear(features, spec.latent_dim)
         self.logvar = nn.Linear(features, spec.latent_dim)

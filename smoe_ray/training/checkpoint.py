@@ -43,15 +43,21 @@ def restore(
 ) -> int:
     """Put a checkpoint's state into freshly built objects of the same trial; returns the epochs that it holds."""
     model.load_state_dict({name: torch.tensor(arrays[f"model/{name}"]) for name in model.state_dict()})
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, array in arrays.items():
         if key.startswith("optimizer/"):
             _, number, name = key.split("/")
-            state.setdefault(int(number), {})[name] = torch.tensor(array)
+            state.setdefault(int(number), {})[name] = _laid_out_like(parameters[int(number)], torch.tensor(array))
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     for i, generator in enumerate(generators):
         generator.set_state(torch.tensor(arrays[f"generator/{i}"]))
     return epochs_done(arrays)
+
+
+def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """A fused optimizer walks through parameter and state side by side in memory: their strides must be the same."""
+    return torch.empty_like(parameter, device="cpu").copy_(value) if value.shape == parameter.shape else value
 
 
 def _array(tensor: Tensor) -> npt.NDArray[Any]:

@@ -61,20 +61,29 @@ def evaluate(model: SMoEVAE, test: DeviceImages, spec: EvaluationSpec, *, seed: 
     """
     model.eval()
     noise = random_stream(test.device, seed, Stream.EVALUATION, epoch)
-    sums = torch.zeros(3, dtype=torch.float64, device=test.device)
-    usage_E = torch.zeros(model.experts.num_experts, dtype=torch.long, device=test.device)
+    z_chunks, expert_chunks = [], []
+    soft = kl = torch.zeros((), dtype=torch.float64, device=test.device)
     for image_BHW, _ in test.chunks(_CHUNK):
-        image_BP = image_BHW.flatten(1)
         encoded = model.encoder(image_BHW)
         z_BZ = _latent(encoded.mu_BZ, encoded.logvar_BZ, spec.latent, noise)
         logit_BE = model.gate(z_BZ)
-        expert_B = logit_BE.argmax(dim=1)
-        soft_B = squared_error(image_BP, blend(torch.softmax(logit_BE, dim=1), model.experts(z_BZ)))
-        hard_B = soft_B if spec.gating == "soft" else squared_error(image_BP, model.experts.chosen(z_BZ, expert_B))
-        sums += torch.stack([term.double().sum() for term in (hard_B, soft_B, kl_divergence(encoded))])
-        usage_E += torch.bincount(expert_B, minlength=len(usage_E))
-    reconstruction, soft, kl = (sums / len(test)).tolist()
-    return Evaluation(reconstruction, soft, kl, tuple((usage_E.double() / len(test)).tolist()))
+        blended_BP = blend(torch.softmax(logit_BE, dim=1), model.experts(z_BZ))
+        soft = soft + squared_error(image_BHW.flatten(1), blended_BP).double().sum()
+        kl = kl + kl_divergence(encoded).double().sum()
+        z_chunks.append(z_BZ)
+        expert_chunks.append(logit_BE.argmax(dim=1))
+    expert_B = torch.cat(expert_chunks)
+    hard = soft if spec.gating == "soft" else _hard_error(model, test, torch.cat(z_chunks), expert_B)
+    usage_E = torch.bincount(expert_B, minlength=model.experts.num_experts).double()
+    reconstruction, soft_mean, kl_mean = (torch.stack([hard, soft, kl]) / len(test)).tolist()
+    return Evaluation(reconstruction, soft_mean, kl_mean, tuple((usage_E / len(test)).tolist()))
+
+
+def _hard_error(model: SMoEVAE, test: DeviceImages, z_BZ: Tensor, expert_B: Tensor) -> Tensor:
+    """Squared error of the chosen experts, summed over all images; they are decoded together, grouped by expert."""
+    decoded = model.experts.chosen(z_BZ, expert_B).split(_CHUNK)
+    pairs = zip(test.chunks(_CHUNK), decoded, strict=True)
+    return torch.stack([squared_error(x.flatten(1), chosen).double().sum() for (x, _), chosen in pairs]).sum()
 
 
 @torch.inference_mode()

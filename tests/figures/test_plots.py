@@ -194,6 +194,14 @@ def test_a_dollar_sign_in_a_label_is_a_dollar_sign() -> None:
     assert not any(text.get_parse_math() for text in legend.get_texts())
 
 
+def test_more_arms_than_a_legend_holds_are_counted_in_the_caption() -> None:
+    results = table(*(trial(str(rate), [5.0, 4.0], training__beta=float(rate)) for rate in range(40)))
+    for kind in ("training_curves", "loss_against_experts"):
+        figure = draw(kind, results)
+        assert figure.legends == []
+        assert "40 arms, dark to light" in figure.get_supxlabel()
+
+
 def test_a_long_legend_takes_nothing_from_the_axes() -> None:
     heights = []
     for arms in (1, 12):
