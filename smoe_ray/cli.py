@@ -6,12 +6,14 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from smoe_ray.errors import DataError, ResultsError, SmoeRayError
@@ -107,13 +109,13 @@ def run(
 
     spec = load_study(study, overrides or ())
     preview(spec)  # refuses what cannot run before anything is written, and so does resolve_device
-    default_jobs = _default_jobs(spec.base.resources.cpus, resolve_device(device).type)
+    default_jobs = 1 if resolve_device(device).type == "cuda" else max(1, _cpus() // spec.base.resources.cpus)
     with StudyProgress(spec) as progress:
         records = run_study(
             spec,
             out,
             LocalExecutor(jobs or default_jobs, device),
-            data_jobs=os.cpu_count() or 1,
+            data_jobs=_cpus(),
             retry_failed=retry_failed,
             on_event=progress,
         )
@@ -156,15 +158,25 @@ def figure(
     kind: Annotated[
         list[str] | None, typer.Option(help="Kind of figure; repeatable. Default: every kind that the results allow.")
     ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="STUDY", help="Draw another study of OUT beside it, e.g. its baseline."),
+    ] = None,
 ) -> None:
-    """Draw figures of a study as SVG and PNG."""
+    """Draw figures of a study as SVG and PNG.
+
+    Kinds: training_curves, loss_against_experts, loss_surface, loss_against_samples_per_expert, usage_over_epochs.
+    """
+    import pandas as pd
+
     from smoe_ray.figures import FIGURES, save
 
     for name in kind or ():
         if name not in FIGURES:
             raise SmoeRayError(f"--kind {name}: none of {', '.join(FIGURES)}")
     name = _study_name(study)
-    results = _read(out, name)
+    others = [_study_name(other) for other in beside or ()]
+    results = pd.concat([_read(out, each) for each in (name, *others)], ignore_index=True)
     drawn, reasons = 0, []
     for wanted in kind or FIGURES:
         try:
@@ -197,7 +209,7 @@ def fetch(
     from smoe_ray.data.download import fetch as download
     from smoe_ray.data.quickdraw import download_folder
 
-    with _byte_bars() as progress:
+    with _bars(DownloadColumn(), TransferSpeedColumn()) as progress:
         paths = download(categories, layout, to or download_folder(), progress=progress)
     for path in paths:
         typer.echo(path)
@@ -206,27 +218,25 @@ def fetch(
 @data_app.command(epilog="Example: smoe-ray data info studies/drawings.yaml --set data.root=drawings")
 def info(study: StudyFile, overrides: Overrides = None) -> None:
     """Read (or draw) the data of a study's base and show what is in it."""
-    import tempfile
-
     import numpy as np
 
-    from smoe_ray.data import load_splits
+    from smoe_ray.data import cache_folder, load_splits
     from smoe_ray.spec import load_study
 
     spec = load_study(study, overrides or ())
-    with tempfile.TemporaryDirectory() as cache:
-        splits = load_splits(spec.base.data, Path(cache), os.cpu_count() or 1)
-        train = np.bincount(splits.train.label_B, minlength=len(splits.class_names))
-        test = np.bincount(splits.test.label_B, minlength=len(splits.class_names))
-        ink = [float(part.image_BHW.mean()) / 255 for part in (splits.train, splits.test)]
-        shown = Table("class", "train", "test", title=f"{spec.base.data.source}, fingerprint {splits.fingerprint[:12]}")
-        for name, n_train, n_test in zip(splits.class_names, train.tolist(), test.tolist(), strict=True):
-            shown.add_row(name, f"{n_train:,}", f"{n_test:,}")
-        shown.add_row("in all", f"{len(splits.train):,}", f"{len(splits.test):,}", style="bold")
-        shown.add_row("mean pixel", f"{ink[0]:.3f}", f"{ink[1]:.3f}", style="dim")
-        Console().print(shown)
-        if splits.style_names:
-            typer.echo(f"styles: {', '.join(splits.style_names)}")
+    with _bars() as progress:
+        splits = load_splits(spec.base.data, cache_folder() / "data", _cpus(), progress)
+    train = np.bincount(splits.train.label_B, minlength=len(splits.class_names))
+    test = np.bincount(splits.test.label_B, minlength=len(splits.class_names))
+    ink = [float(part.image_BHW.mean()) / 255 for part in (splits.train, splits.test)]
+    shown = Table("class", "train", "test", title=f"{spec.base.data.source}, fingerprint {splits.fingerprint[:12]}")
+    for name, n_train, n_test in zip(splits.class_names, train.tolist(), test.tolist(), strict=True):
+        shown.add_row(name, f"{n_train:,}", f"{n_test:,}")
+    shown.add_row("in all", f"{len(splits.train):,}", f"{len(splits.test):,}", style="bold")
+    shown.add_row("mean pixel", f"{ink[0]:.3f}", f"{ink[1]:.3f}", style="dim")
+    Console().print(shown)
+    if splits.style_names:
+        typer.echo(f"styles: {', '.join(splits.style_names)}")
 
 
 def main() -> None:
@@ -235,13 +245,8 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app(arguments, prog_name="smoe-ray")
-    except SmoeRayError as error:
+    except SmoeRayError as error:  # typer itself ends on Ctrl-C (130) and on a closed pipe
         _fail(error, debug)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # `smoe-ray table … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
 
 
 def _fail(error: SmoeRayError, debug: bool) -> NoReturn:
@@ -252,16 +257,24 @@ def _fail(error: SmoeRayError, debug: bool) -> NoReturn:
     sys.exit(1)
 
 
-def _default_jobs(cpus_per_trial: int, device_type: str) -> int:
-    return 1 if device_type == "cuda" else max(1, (os.cpu_count() or 1) // cpus_per_trial)
+def _cpus() -> int:
+    """CPUs that this process may use: fewer than the machine has, in a container or under taskset."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")  # "<microseconds> <period>", or "max <period>"
+    if quota.is_file():
+        share, _, period = quota.read_text().partition(" ")
+        if share != "max":
+            available = min(available, max(1, int(share) // int(period)))
+    return available
 
 
 def _study_name(study: str) -> str:
-    if study.endswith((".yaml", ".yml")):
-        from smoe_ray.spec import load_study
+    """The name of a study in OUT, or that in its YAML file (which may lack what `--set` gave it when it was run)."""
+    if not study.endswith((".yaml", ".yml")):
+        return study
+    from smoe_ray.spec import read_name
 
-        return load_study(study).name
-    return study
+    return read_name(study)
 
 
 def _read(out: str, study: str) -> pd.DataFrame:
@@ -324,26 +337,20 @@ def _distribution(parameter: Any) -> str:
     return ", ".join(str(value) if key == "type" else f"{key} {value}" for key, value in said.items())
 
 
-def _byte_bars() -> Any:
-    """A context that shows downloads; inside it, a callback (what, bytes done, bytes in all)."""
-    from contextlib import contextmanager
+@contextmanager
+def _bars(*columns: ProgressColumn) -> Iterator[Callable[[str, int, int], None]]:
+    """Bars on the terminal, none in a file; inside, a callback (what, done, in all)."""
+    console = Console(stderr=True)
+    text = TextColumn("{task.description}", markup=False)
+    with Progress(text, BarColumn(), *columns, console=console, disable=not console.is_terminal) as bars:
+        tasks: dict[str, TaskID] = {}
 
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
 
-    @contextmanager
-    def bars() -> Any:
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        with Progress(*columns, console=Console(stderr=True)) as progress:
-            tasks: dict[str, Any] = {}
-
-            def show(what: str, done: int, total: int) -> None:
-                if what not in tasks:
-                    tasks[what] = progress.add_task(what, total=total)
-                progress.update(tasks[what], completed=done, total=total)
-
-            yield show
-
-    return bars()
+        yield show
 
 
 if __name__ == "__main__":

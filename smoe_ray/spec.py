@@ -51,6 +51,9 @@ ClassName = Annotated[str, Field(pattern=CLASS_PATTERN)]
 DrawingColours = Literal["black_on_white", "white_on_black"]
 
 
+_EXPONENT_FORM = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
+"""Numbers such as 1e-4: floats to YAML 1.2 and to everyone who writes them, but strings to PyYAML (YAML 1.1)."""
+
 _NUMBERS = (int, float, int | None, float | None)
 
 
@@ -448,6 +451,7 @@ SCALAR_METRICS: tuple[str, ...] = (
     "train.kl",
     "train.balance",
     "train.entropy",
+    "train.cross_entropy",
     "test.reconstruction",
     "test.reconstruction_soft",
     "test.kl",
@@ -733,16 +737,16 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> GridStudy | S
         StudyError: the file is absent, too large or no YAML mapping, or a key or value is wrong; the message names
             file, dotted key, value and the nearest valid key.
     """
-    path = Path(path)
-    try:
-        if path.stat().st_size > MAX_STUDY_BYTES:
-            raise StudyError(f"{path}: larger than {MAX_STUDY_BYTES:,} bytes; a study file is a short YAML text")
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise StudyError(f"{path}: no such study file{_other_studies(path)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path}: cannot be read as text: {error}") from None
-    return parse_study(text, overrides, origin=str(path))
+    return parse_study(_read_text(Path(path)), overrides, origin=str(path))
+
+
+def read_name(path: str | Path) -> str:
+    """The name of a study file that may lack what overrides would add. Raises StudyError as `load_study`."""
+    tree = _read_yaml(_read_text(Path(path)), str(path))
+    name = tree.get("name") if isinstance(tree, dict) else None
+    if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name):
+        raise StudyError(f"{path}: name: required, as lower-case letters, digits and dashes (value {name!r})")
+    return name
 
 
 def parse_study(text: str, overrides: Sequence[str] = (), origin: str = "study") -> GridStudy | SearchStudy:
@@ -760,11 +764,31 @@ def parse_study(text: str, overrides: Sequence[str] = (), origin: str = "study")
         raise StudyError(f"{origin}: {_one_line(error, tree, model)}") from None
 
 
+def _read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_STUDY_BYTES:
+            raise StudyError(f"{path}: larger than {MAX_STUDY_BYTES:,} bytes; a study file is a short YAML text")
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise StudyError(f"{path}: no such study file{_other_studies(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: cannot be read as text: {error}") from None
+
+
 def dump_study(study: GridStudy | SearchStudy) -> str:
     """The study as YAML text that `parse_study` reads back to an equal study."""
     import yaml
 
-    return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+    class Dumper(yaml.SafeDumper):
+        """Quotes every string that `_read_yaml` would take for a number."""
+
+    _know_exponent_form(Dumper)
+    tree = study.model_dump(mode="json")
+    return yaml.dump(tree, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _know_exponent_form(resolver: Any) -> None:
+    resolver.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT_FORM, list("-+.0123456789"))
 
 
 def _read_yaml(text: str, origin: str) -> Any:
@@ -784,6 +808,7 @@ def _read_yaml(text: str, origin: str) -> Any:
                     seen.add(key.value)
             return node
 
+    _know_exponent_form(UniqueKeyLoader)
     try:
         return yaml.load(text, Loader=UniqueKeyLoader)  # noqa: S506 - a SafeLoader: makes no Python objects
     except yaml.MarkedYAMLError as error:
@@ -799,7 +824,9 @@ def _override(tree: dict[str, Any], override: str) -> dict[str, Any]:
         raise StudyError(f"--set {override}: write key=value, for instance data.root=/path/to/drawings")
     value = _read_yaml(text, f"--set {override}")
     head, _, rest = key.partition(".")
-    if head in ("axes", "space") and rest:  # keys there are dotted paths themselves
+    if head in ("axes", "space"):  # keys there are dotted paths themselves
+        if not rest:
+            return {**tree, head: value}
         paths = tree.get(head) or {}
         if not isinstance(paths, dict):
             raise StudyError(f"--set {override}: the study's '{head}' is no mapping of dotted paths")

@@ -142,3 +142,24 @@ def test_a_closed_pipe_is_no_error(study: Path) -> None:
     command = f"{sys.executable} -m smoe_ray.cli check {study} | head -c 1"
     ended = subprocess.run(command, shell=True, capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"})
     assert ended.stderr == ""
+
+
+def test_a_baseline_of_another_study_is_drawn_beside(smoe_ray, study: Path, tmp_path: Path) -> None:
+    out, figures = tmp_path / "out", tmp_path / "figures"
+    run = ("run", study, "--out", out, "--jobs", 1, "--device", "cpu", "--set", "axes={}")
+    assert smoe_ray(*run)[0] == 0
+    assert smoe_ray(*run, "--set", "name=baseline", "--set", "routing=supervised")[0] == 0
+    drawn = {}
+    for label, extra in (("alone", ()), ("beside", ("--with", "baseline"))):
+        to = figures / label
+        assert smoe_ray("figure", out, "tiny", "--kind", "loss_against_experts", "--to", to, *extra)[0] == 0
+        drawn[label] = (to / "tiny-loss-against-experts.svg").read_text()
+    assert len(drawn["beside"]) > len(drawn["alone"])
+    assert smoe_ray("figure", out, "tiny", "--to", figures, "--with", "absent")[0] == 1
+
+
+def test_a_study_file_names_its_results_even_when_it_needs_overrides(smoe_ray, study: Path, tmp_path: Path) -> None:
+    study.write_text(study.read_text().replace("source: synthetic, ", "source: images, "))  # no root: given by --set
+    code, _, error = smoe_ray("table", tmp_path, study)
+    assert code == 1
+    assert "/tiny: no such study" in error

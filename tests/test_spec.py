@@ -757,3 +757,31 @@ def test_a_dumped_study_parses_to_the_same_study(study: GridStudy | SearchStudy)
     assert again == study
     assert type(again) is type(study)
     assert trial_id(again.base, FINGERPRINT) == trial_id(study.base, FINGERPRINT)
+
+
+def test_overriding_one_axis_keeps_the_others_and_overriding_axes_replaces_them() -> None:
+    text = "name: a\nquestion: q\naxes: {model.num_experts: [1, 2], data.fraction: [0.5]}\n"
+    one = parse_study(text, ["axes.model.num_experts=[3]"])
+    assert isinstance(one, GridStudy)
+    assert one.axes == {"model.num_experts": (3,), "data.fraction": (0.5,)}
+    none = parse_study(text, ["axes={}"])
+    assert isinstance(none, GridStudy)
+    assert none.axes == {}
+
+
+@pytest.mark.parametrize("number", ["1e-4", "1E+4", "-2e3", "1.5e3", "2.e1", ".5e1", "1.0e-4"])
+def test_numbers_in_exponent_form_are_numbers_in_a_file_and_in_an_override(number: str) -> None:
+    text = f"name: a\nquestion: q\naxes: {{objective.lambda_balance: [{number}, '{number}']}}\n"
+    study = parse_study(text)
+    assert isinstance(study, GridStudy)
+    assert study.axes == {"objective.lambda_balance": (float(number), number)}
+    assert parse_study(dump_study(study)) == study
+    other = parse_study(text, [f"axes.objective.lambda_balance=[{number}]"])
+    assert isinstance(other, GridStudy)
+    assert other.axes == {"objective.lambda_balance": (float(number),)}
+
+
+def test_a_name_that_looks_like_a_number_stays_a_name() -> None:
+    study = parse_study("name: '1e4'\nquestion: 2e2 or not?\n")
+    assert (study.name, study.question) == ("1e4", "2e2 or not?")
+    assert parse_study(dump_study(study)) == study

@@ -28,7 +28,7 @@ _TOKENS: dict[str, str] = {
 }
 """How a value reads in a label. Also the order in which arms are told apart; other paths follow alphabetically."""
 
-_IRRELEVANT = ("seed", "resources.", "evaluation.save_embeddings", "data.download")
+_IRRELEVANT = ("seed", "resources.", "evaluation.save_embeddings")
 """Config paths (or their beginnings) that never make two arms: seeds are repeats, the rest cannot change a number."""
 
 
@@ -52,9 +52,15 @@ def arms(results: pd.DataFrame, ignore: Collection[str] = ()) -> pd.Series[str]:
     trials = results.drop_duplicates("trial_id").set_index("trial_id")
     paths = [column.removeprefix("config.") for column in trials.columns if column.startswith("config.")]
     paths = [path for path in paths if path not in ignore and not path.startswith(_IRRELEVANT)]
+    paths = [path for path in paths if not path.endswith(".download")]
     paths.sort(key=lambda path: (list(_TOKENS).index(path) if path in _TOKENS else len(_TOKENS), path))
     value_of = {path: dict(zip(trials.index, map(_plain, trials[f"config.{path}"]), strict=True)) for path in paths}
 
+    for path in paths:
+        if path.endswith(".root") and "data.fingerprint" in trials:
+            # The same data in another folder are the same data: the first folder stands for all.
+            first = dict(zip(trials["data.fingerprint"][::-1], trials.index[::-1], strict=True))
+            value_of[path] = {trial: value_of[path][first[data]] for trial, data in trials["data.fingerprint"].items()}
     label_of: dict[str, str] = {}
     labels: list[str] = []
     for tokens, members in _split(list(trials.index), paths, value_of):

@@ -24,13 +24,12 @@ def trial_summary(results: pd.DataFrame) -> pd.DataFrame:
         ResultsError: `results` is not such a table.
     """
     require(results, ("trial_id", "epoch", "seed", "test.reconstruction", "test.reconstruction_soft"))
+    label_of = arms(results)
     last = results.sort_values("epoch", kind="stable", na_position="first").groupby("trial_id", sort=False).tail(1)
     summary = last.assign(
-        arm=last["trial_id"].map(arms(results)),
+        arm=pd.Categorical(last["trial_id"].map(label_of), categories=label_of.cat.categories, ordered=True),
         gap=last["test.reconstruction"] - last["test.reconstruction_soft"],
     )
-    labels = arms(results).cat.categories
-    summary["arm"] = pd.Categorical(summary["arm"], categories=labels, ordered=True)
     front = ["arm", "seed"]
     columns = front + [column for column in summary.columns if column not in front]
     return summary[columns].sort_values(["arm", "seed", "trial_id"], kind="stable").reset_index(drop=True)

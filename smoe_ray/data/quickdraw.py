@@ -89,10 +89,11 @@ def _find_file(spec: QuickDrawData, name: str, progress: Progress | None) -> Pat
 
         # Never into `root`: it belongs to the user, and may be read-only.
         return fetch([name], spec.layout, download_folder(), progress=progress)[0]
-    raise DataError(
-        f"{place}: no such file; set data.download: true, or run: "
-        f"smoe-ray data fetch {shlex.quote(name)} --layout {spec.layout}"
-    )
+    remedy = "set data.download: true"
+    if spec.root is None or not is_uri(spec.root):
+        to = f" --to {shlex.quote(spec.root)}" if spec.root else ""
+        remedy += f", or run: smoe-ray data fetch {shlex.quote(name)} --layout {spec.layout}{to}"
+    raise DataError(f"{place}: no such file; {remedy}")
 
 
 # --- bitmaps ----------------------------------------------------------------------------------------------------------

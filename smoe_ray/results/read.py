@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _READERS = 16
+_DATA_COLUMNS = ["data.train_images", "data.fingerprint"]
 
 
 def list_studies(out: str | Path) -> list[str]:
@@ -41,9 +42,9 @@ def read_results(out: str | Path, study: str, *, skip_broken: bool = False) -> p
     """The table of a study: one row a (trial, epoch), by `trial_id`, then `epoch`.
 
     Columns: study, trial_id, status, seed, epoch, ``config.<dotted spec path>`` (lists as tuples), data.train_images,
-    then train.*, test.*, experts.* and cost.* as `EPOCH_COLUMNS` names them. A trial without epochs keeps one row,
-    whose epoch is NaN. All trials of the study's folder are in the table, also those that an earlier version of the
-    study asked for.
+    data.fingerprint, then train.*, test.*, experts.* and cost.* as `EPOCH_COLUMNS` names them. A trial without epochs
+    keeps one row, whose epoch is NaN. All trials of the study's folder are in the table, also those that an earlier
+    version of the study asked for.
 
     Args:
         skip_broken: leave out trials with an unreadable file, and list the messages in ``frame.attrs["problems"]``.
@@ -63,17 +64,31 @@ def read_embeddings(out: str | Path, study: str, trial_id: str) -> Arrays:
 
     Returns:
         mu (B, Z) float32, label (B,) int64, expert (B,) int64, gate (B, E) float32, image (B, 28, 28) uint8,
-        reconstruction (B, 28, 28) float16 in [0, 1].
+        reconstruction (B, 28, 28) float16 in [0, 1]. For data that were drawn also style (B,) int64 and
+        parameter (B, P) float32, whose names are in the trial's record (`DataFacts`).
 
     Raises:
-        ResultsError: the trial kept none, or the file is unreadable.
+        ResultsError: no such trial, it kept none, or the file is unreadable.
     """
-    return TrialFolder(Store(out), study, trial_id).read_embeddings()
+    return _trial(out, study, trial_id).read_embeddings()
 
 
 def read_weights(out: str | Path, study: str, trial_id: str) -> Arrays:
     """Final weights of a finished trial, name -> array. Raises ResultsError when absent or unreadable."""
-    return TrialFolder(Store(out), study, trial_id).read_weights()
+    return _trial(out, study, trial_id).read_weights()
+
+
+def _trial(out: str | Path, study: str, trial_id: str) -> TrialFolder:
+    store = Store(out)
+    for name in (study, trial_id):
+        _check_name(store, name)
+    return TrialFolder(store, study, trial_id)
+
+
+def _check_name(store: Store, name: str) -> None:
+    """A name becomes part of a path, which must not lead out of OUT."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ResultsError(f"{store.out}: {name!r} names nothing there; names are of a-z, 0-9 and '-'")
 
 
 class _Found(NamedTuple):
@@ -83,6 +98,7 @@ class _Found(NamedTuple):
 
 def _read_all(store: Store, study: str, *, with_epochs: bool) -> Iterator[_Found | ResultsError | None]:
     """Every trial's files, read in threads after one listing; None for a folder without `trial.json`."""
+    _check_name(store, study)
     trials = store.folders(f"{study}/trials")
     if not trials and store.read(f"{study}/study.yaml") is None:
         known = ", ".join(list_studies(store.out)) or "none"
@@ -122,12 +138,12 @@ def _table(found: list[_Found]) -> pd.DataFrame:
     measured: pd.DataFrame = pa.concat_tables([empty_epochs(), *epochs], promote_options="permissive").to_pandas()
     described = pd.DataFrame(
         [_describe(item.record) for item in found],
-        columns=None if found else ["study", "trial_id", "status", "seed", "data.train_images"],
+        columns=None if found else ["study", "trial_id", "status", "seed", *_DATA_COLUMNS],
     )
     config = [name for name in described.columns if name.startswith("config.") and not _is_parent(name, described)]
     repeated = described.loc[described.index.repeat([len(part) for part in epochs])].reset_index(drop=True)
     head = [*(repeated[name] for name in ("study", "trial_id", "status", "seed")), measured.pop("epoch")]
-    return pd.concat([*head, repeated[config], repeated["data.train_images"], measured], axis=1)
+    return pd.concat([*head, repeated[config], repeated[_DATA_COLUMNS], measured], axis=1)
 
 
 def _describe(record: TrialRecord) -> dict[str, Any]:
@@ -141,6 +157,7 @@ def _describe(record: TrialRecord) -> dict[str, Any]:
         "seed": seed,
         **_flatten(spec, "config"),
         "data.train_images": record.data.train_images if record.data else None,
+        "data.fingerprint": record.data.fingerprint if record.data else None,
     }
 
 

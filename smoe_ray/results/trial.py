@@ -8,6 +8,7 @@ leaves behind, `epochs.parquet` holds at least the checkpoint's epochs, and a fi
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,13 @@ class TrialFolder:
             return TrialRecord.model_validate_json(content)
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
+            if problem["type"] == "json_invalid":
+                raise self._broken("trial.json", problem["msg"]) from None
             where = ".".join(str(part) for part in problem["loc"])
-            raise self._broken("trial.json", f"{where}: {problem['msg']}".removeprefix(": ")) from None
+            raise ResultsError(
+                f"{self.store.path(self.name)}/trial.json: not a record of this version of smoe-ray "
+                f"({where}: {' '.join(problem['msg'].split())}); {_version(content)} wrote it: read it with that"
+            ) from None
 
     def write_epochs(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write `epochs.parquet`, one row an epoch."""
@@ -99,7 +105,7 @@ class TrialFolder:
         self.store.write(f"{self.name}/embeddings.npz", buffer.getvalue())
 
     def read_embeddings(self) -> Arrays:
-        """Arrays over the fixed test set: mu, label, expert, gate, image, reconstruction."""
+        """Arrays over the fixed test set: see `results.read_embeddings`."""
         import zipfile
 
         content = self.store.read(f"{self.name}/embeddings.npz")
@@ -136,6 +142,13 @@ class TrialFolder:
 
     def _absent(self, file: str, hint: str) -> ResultsError:
         return ResultsError(f"{self.store.path(f'{self.name}/{file}')}: no such file; {hint}")
+
+
+def _version(trial_json: bytes) -> str:
+    try:
+        return " ".join(f"smoe-ray {json.loads(trial_json)['versions']['smoe_ray']}".split())
+    except (KeyError, TypeError):
+        return "another version"
 
 
 def _to_safetensors(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:

@@ -6,7 +6,9 @@ import importlib.util
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from smoe_ray.errors import StudyError
@@ -50,11 +52,32 @@ def suggest(proposal: optuna.Trial, study: SearchStudy) -> TrialSpec:
     Raises:
         StudyError: the values do not make a valid trial.
     """
-    values: dict[str, Any] = {}
-    for path, parameter in _conditions_first(study):
-        if _applies(parameter, values):
-            values[path] = _ask(proposal, path, parameter)
-    return trial_with(study.base, values)
+    return trial_with(study.base, _choose(study, partial(_ask, proposal)))
+
+
+def corners(study: SearchStudy) -> list[TrialSpec]:
+    """Trials at the edges of the search space.
+
+    Each parameter stands at its lowest and its highest value, or at each of its choices, wherever its `when` holds,
+    while the others are all at their first or all at their last value; those of the model stand in all combinations.
+
+    Raises:
+        StudyError: one of them is not a valid trial.
+    """
+    ends = {path: _ends(parameter) for path, parameter in study.space.items()}
+    of_model = {path: values for path, values in ends.items() if path.startswith("model.")}
+    pinned = [{path: value} for path, values in ends.items() for value in values]
+    pinned += [dict(zip(of_model, values, strict=True)) for values in itertools.product(*of_model.values())]
+    trials = []
+    for pins, end in itertools.product(pinned, (0, -1)):
+        others = {path: values[end] for path, values in ends.items()}
+        for conditions in _conditions_of(study, pins):
+            values = others | conditions | pins
+            try:
+                trials.append(trial_with(study.base, _choose(study, lambda path, _: values[path])))  # noqa: B023
+            except StudyError as error:
+                raise StudyError(f"space: {error}") from None
+    return trials
 
 
 def parameters_of(study: SearchStudy, trial: TrialSpec) -> dict[str, Any] | None:
@@ -63,9 +86,7 @@ def parameters_of(study: SearchStudy, trial: TrialSpec) -> dict[str, Any] | None
     try:
         for path, parameter in _conditions_first(study):
             if _applies(parameter, values):
-                values[path] = value_at(trial, path)
-                if not _contains(parameter, values[path]):
-                    return None
+                values[path] = _asked(parameter, trial, path)
         same = trial_with(study.base, values).identity() == trial.identity()
     except (KeyError, StudyError):
         return None
@@ -162,6 +183,46 @@ def _applies(parameter: _Parameter, values: Mapping[str, Any]) -> bool:
         if values[path] not in (wanted if isinstance(wanted, tuple) else (wanted,)):
             return False
     return True
+
+
+def _choose(study: SearchStudy, ask: Callable[[str, _Parameter], Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for path, parameter in _conditions_first(study):
+        if _applies(parameter, values):
+            values[path] = ask(path, parameter)
+    return values
+
+
+def _conditions_of(study: SearchStudy, paths: Collection[str]) -> Iterator[dict[str, Any]]:
+    """Every way in which the `when` of the parameters at `paths` can hold."""
+    holding: dict[str, list[Any]] = {}
+    for path in paths:
+        for other, wanted in (study.space[path].when or {}).items():
+            allowed = wanted if isinstance(wanted, tuple) else (wanted,)
+            holding.setdefault(other, []).extend(value for value in allowed if _contains(study.space[other], value))
+    for values in itertools.product(*holding.values()):
+        yield dict(zip(holding, values, strict=True))
+
+
+def _ends(parameter: _Parameter) -> tuple[Any, ...]:
+    if isinstance(parameter, Choices):
+        return parameter.choices
+    if isinstance(parameter, IntRange):
+        return parameter.low, range(parameter.low, parameter.high + 1, parameter.step)[-1]
+    return parameter.low, parameter.high
+
+
+def _asked(parameter: _Parameter, trial: TrialSpec, path: str) -> Any:
+    """What `suggest` was given at `path` when it made `trial`. Raises KeyError when the space has no such value."""
+    value = value_at(trial, path)
+    if _contains(parameter, value):
+        return value
+    # A choice may be written otherwise than a trial holds it: '1 epoch' and '1 epochs', '3' and 3.
+    for choice in parameter.choices if isinstance(parameter, Choices) else ():
+        with suppress(StudyError):
+            if value_at(trial_with(trial, {path: choice}), path) == value:
+                return choice
+    raise KeyError(path)
 
 
 def _contains(parameter: _Parameter, value: Any) -> bool:

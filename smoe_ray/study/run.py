@@ -38,6 +38,7 @@ OnEpoch = Callable[[Sequence[Row]], bool]
 
 
 _THREADS = 16  # they wait for a file system or an object store, not for the CPU
+_PATIENCE_S = 5.0  # a dead process's lock is free at once, unless a process that it started outlives it
 
 
 # --- what executors implement -----------------------------------------------------------------------------------------
@@ -128,8 +129,8 @@ class StudyRun:
         for record in started_trials(self.out, self.study.name, only=tasks):
             if is_settled(record, self.retry_failed):
                 self.settled[record.trial_id] = record
-        with ThreadPoolExecutor(_THREADS) as threads:  # a kill just after the commit leaves a checkpoint behind
-            list(threads.map(lambda name: tasks[name].folder.remove_checkpoint(), self.settled))
+        with ThreadPoolExecutor(_THREADS) as threads:
+            list(threads.map(lambda name: _tidy(tasks[name]), self.settled))
         self.emit(StudyStarted(self.study.name, len(tasks), len(self.settled)))
         return [task for task in tasks.values() if task.trial_id not in self.settled]
 
@@ -260,7 +261,7 @@ def train_trial(task: TrialTask, on_epoch: OnEpoch, fit: Fit) -> TrialRecord | N
         ResultsError: its files cannot be read or written; the trial stays as it was.
     """
     folder = task.folder
-    with _claim(folder, task.wait) as claimed:
+    with _claim(folder, -1 if task.wait else 0) as claimed:
         if not claimed:
             return None
         record = folder.read_record()
@@ -273,14 +274,32 @@ def train_trial(task: TrialTask, on_epoch: OnEpoch, fit: Fit) -> TrialRecord | N
 
 
 def record_failure(task: TrialTask, error: TrialError) -> TrialRecord:
-    """Record that a trial failed in a process that can no longer say so itself. Raises ResultsError."""
+    """Record that a trial failed in a process that can no longer say so itself.
+
+    While another process holds the trial, its file stays as it is: another run may be at it, and will write it.
+
+    Raises:
+        ResultsError: its files cannot be read or written.
+    """
     folder = task.folder
-    with _claim(folder, wait=True):
+    with _claim(folder, _PATIENCE_S) as claimed:
         record = folder.read_record() or _begin(task, None)
         if not task.is_settled(record):
             record = _Clock(record).ended("failed", error)
-            folder.write_record(record)
+            if claimed:
+                folder.write_record(record)
         return record
+
+
+def _tidy(task: TrialTask) -> None:
+    """Delete the checkpoint of a settled trial, which a kill just after the commit leaves behind."""
+    folder = task.folder
+    if "checkpoint" not in folder.store.folders(folder.name):
+        return
+    with _claim(folder, 0) as claimed:  # another run may have taken it up meanwhile, to retry it
+        record = folder.read_record() if claimed else None
+        if record is not None and task.is_settled(record):
+            folder.remove_checkpoint()
 
 
 class _Clock:
@@ -369,7 +388,7 @@ def _train(task: TrialTask, folder: TrialFolder, clock: _Clock, on_epoch: OnEpoc
     except _Failure as failure:
         record = clock.ended("failed", failure.error)
     folder.write_record(record)
-    if task.is_settled(record):
+    if is_settled(record, retry_failed=False):  # what diverged, if only once more, is not taken up at its checkpoint
         folder.remove_checkpoint()
     return record
 
@@ -419,8 +438,11 @@ def _blamed_on_the_trial() -> Iterator[None]:
 
 
 @contextmanager
-def _claim(folder: TrialFolder, wait: bool) -> Iterator[bool]:
-    """Hold the trial's lock; yields false when another process has it. Behind a URI there is no lock."""
+def _claim(folder: TrialFolder, patience_s: float) -> Iterator[bool]:
+    """Hold the trial's lock; yields false when another process has it and keeps it for `patience_s` (-1: forever).
+
+    Behind a URI there is no lock.
+    """
     import filelock
 
     root = folder.store.folder
@@ -431,7 +453,7 @@ def _claim(folder: TrialFolder, wait: bool) -> Iterator[bool]:
     lock = filelock.FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=-1 if wait else 0)
+        lock.acquire(timeout=patience_s)
     except filelock.Timeout:
         yield False
         return

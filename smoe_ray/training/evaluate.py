@@ -88,16 +88,16 @@ def _hard_error(model: SMoEVAE, test: DeviceImages, z_BZ: Tensor, expert_B: Tens
 
 @torch.inference_mode()
 def embed(
-    model: SMoEVAE, test: DeviceImages, dataset: Dataset, spec: EvaluationSpec, *, seed: int
+    model: SMoEVAE, test: DeviceImages, dataset: Dataset, spec: EvaluationSpec, *, seed: int, epoch: int
 ) -> dict[str, npt.NDArray[Any]]:
-    """What the model makes of each test image.
+    """What the model makes of each test image; a latent sample is the one that `evaluate` measured in this epoch.
 
     Returns:
         mu (B, Z) and gate (B, E) float32, label and expert (B,) int64, image (B, H, W) uint8, reconstruction by the
         chosen expert (B, H, W) float16; style (B,) and parameter (B, P) where the data has them.
     """
     model.eval()
-    noise = random_stream(test.device, seed, Stream.EVALUATION)
+    noise = random_stream(test.device, seed, Stream.EVALUATION, epoch)
     columns: dict[str, list[Tensor]] = {name: [] for name in ("mu", "gate", "expert", "reconstruction")}
     for image_BHW, _ in test.chunks(_CHUNK):
         encoded = model.encoder(image_BHW)

@@ -23,7 +23,7 @@ from smoe_ray.spec import TrialSpec, check_experts_per_class
 from smoe_ray.training import checkpoint
 from smoe_ray.training.evaluate import TERMS, USAGE, Evaluation, embed, evaluate
 from smoe_ray.training.images import DeviceImages, resolve_device
-from smoe_ray.training.objectives import Terms, supervised_terms, unsupervised_terms
+from smoe_ray.training.objectives import MeanOverWorkers, Terms, identity, supervised_terms, unsupervised_terms
 from smoe_ray.training.streams import Stream, random_stream
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -37,6 +37,8 @@ class Runtime:
     """``auto`` (the first CUDA device, else the CPU), ``cpu``, ``cuda`` or ``cuda:<n>``."""
     checkpoint: Mapping[str, npt.NDArray[Any]] | None = None
     """State to continue from, as `Epoch.checkpoint` gave it; None starts at the beginning."""
+    mean_over_workers: MeanOverWorkers = identity
+    """Mean of a tensor over data-parallel workers, with gradient: the balance term looks at the global batch."""
 
 
 class Epoch(NamedTuple):
@@ -81,7 +83,7 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
     done = 0
     if runtime.checkpoint is not None:
         done = checkpoint.restore(runtime.checkpoint, model, optimizer, generators)
-    step = TrainingStep(trial, model, optimizer, noise)
+    step = TrainingStep(trial, model, optimizer, noise, runtime.mean_over_workers)
     images = DeviceImages(data.train, device)
     test = DeviceImages(data.test, device)
     steps_per_epoch = math.ceil(len(data.train) / trial.training.batch_size)
@@ -114,7 +116,7 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
             last,
             checkpoint=partial(checkpoint.take, epoch, model, optimizer, generators),
             weights=partial(checkpoint.weights, model),
-            embeddings=partial(embed, model, test, data.test, trial.evaluation, seed=trial.seed),
+            embeddings=partial(embed, model, test, data.test, trial.evaluation, seed=trial.seed, epoch=epoch),
         )
 
 
@@ -122,10 +124,15 @@ class TrainingStep:
     """One optimizer step on a batch."""
 
     def __init__(
-        self, trial: TrialSpec, model: SMoEVAE, optimizer: torch.optim.Optimizer, noise: torch.Generator
+        self,
+        trial: TrialSpec,
+        model: SMoEVAE,
+        optimizer: torch.optim.Optimizer,
+        noise: torch.Generator,
+        mean_over_workers: MeanOverWorkers = identity,
     ) -> None:
         self.trial, self.model, self.optimizer, self.noise = trial, model, optimizer, noise
-        self.device = noise.device
+        self.device, self.mean_over_workers = noise.device, mean_over_workers
         self.terms = self._terms
         if trial.training.compile:
             # The bank runs as it is written: inductor takes minutes over its in-place views, and the sizes of the
@@ -151,7 +158,9 @@ class TrainingStep:
             decoded = self.model(image_BHW, noise_BZ, hard=True)
             return supervised_terms(image_BHW.flatten(1), label_B, decoded, beta)
         decoded = self.model(image_BHW, noise_BZ)
-        return unsupervised_terms(self.trial.objective, image_BHW.flatten(1), decoded, beta, progress)
+        return unsupervised_terms(
+            self.trial.objective, image_BHW.flatten(1), decoded, beta, progress, self.mean_over_workers
+        )
 
 
 def _train_epoch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -21,10 +22,9 @@ def resolve_device(name: str) -> torch.device:
     """``auto`` is the first CUDA device, else the CPU. Raises StudyError for a device that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise StudyError(f"device {name!r} is none of auto, cpu, cuda, cuda:<n>") from None
+    if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", name):
+        raise StudyError(f"device {name!r} is none of auto, cpu, cuda, cuda:<n>")
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise StudyError(f"device {name!r} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
     return device

@@ -24,6 +24,11 @@ ENTROPY_EPSILON = 1e-8
 MeanOverWorkers = Callable[[Tensor], Tensor]
 
 
+def identity(value: Tensor) -> Tensor:
+    """`MeanOverWorkers` of a single worker."""
+    return value
+
+
 class Terms(NamedTuple):
     """Terms of the loss of a batch, each a mean over images (scalar tensors)."""
 
@@ -47,7 +52,7 @@ def unsupervised_terms(
     decoded: Decoded,
     beta: float,
     progress: float | Tensor,
-    mean_over_workers: MeanOverWorkers = lambda value: value,
+    mean_over_workers: MeanOverWorkers = identity,
 ) -> Terms:
     """Loss of unsupervised routing: reconstruction + beta KL + (lambda_b L_balance + lambda_e L_entropy) / 128.
 
@@ -84,7 +89,8 @@ def unsupervised_terms(
 def supervised_terms(image_BP: Tensor, label_B: Tensor, decoded: Decoded, beta: float) -> Terms:
     """Loss of the label-routed baseline: error of the predicted class's expert, KL, cross-entropy of the gate.
 
-    The choice of the expert is hard, so the reconstruction sends no gradient into the gate.
+    The choice of the expert is hard, so the reconstruction sends no gradient into the gate. The cross-entropy has
+    weight 1 an image; the paper names none.
 
     Args:
         image_BP: the images, pixels in [0, 1].

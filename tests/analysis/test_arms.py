@@ -122,3 +122,13 @@ def test_equal_label_means_equal_configuration(configurations: list[tuple]) -> N
     for first in range(len(key_of)):
         for second in range(first):
             assert (label_of[first] == label_of[second]) == (key_of[first] == key_of[second])
+
+
+def test_the_same_data_in_another_folder_make_no_arm() -> None:
+    results = table(
+        trial("a", [1.0], data__root="drawings"), trial("b", [1.0], seed=1, data__root="/elsewhere/drawings")
+    )
+    assert list(arms(results.assign(**{"data.fingerprint": "f"})).unique()) == ["E=10"]
+    other = results.assign(**{"data.fingerprint": results["trial_id"]})
+    other.loc[other.trial_id == "b", "config.data.root"] = "/elsewhere/sketches"
+    assert set(arms(other)) == {"root=drawings", "root=sketches"}

@@ -203,6 +203,16 @@ class TestExecutor:
         run_study(study, fresh, executor(Toy()))
         pd.testing.assert_frame_equal(table(out, study), table(fresh, study), check_exact=True)
 
+    def test_a_trial_that_diverges_whenever_it_is_tried_keeps_no_checkpoint(
+        self, executor: MakeExecutor, out: Path
+    ) -> None:
+        study = toy_grid(seeds=[1])
+        for retry_failed in (False, True):
+            [record] = run_study(study, out, executor(Toy(diverge_seed=1)), retry_failed=retry_failed)
+            assert record.error_kind == "DivergedError"
+            assert record.timings.restarts == retry_failed
+            assert not (out / "toy/trials" / record.trial_id / "checkpoint").exists()
+
     def test_bad_data_fail_the_trial_in_one_line(self, executor: MakeExecutor, out: Path) -> None:
         study = toy_grid(**{"axes.data.fraction": [0.01, 1.0], "seeds": [0]})
         records = {record.spec.data.fraction: record for record in run_study(study, out, executor(Toy()))}
@@ -233,6 +243,26 @@ class TestExecutor:
         log.unlink()
         assert len(run_study(toy_search(num_trials=8), out, executor(Toy(log=log)))) == 8
         assert epochs_computed(log) == []
+
+    def test_a_search_knows_its_trials_however_a_choice_is_written(
+        self, executor: MakeExecutor, out: Path, log: Path
+    ) -> None:
+        space = """
+space:
+  training.learning_rate: {type: categorical, choices: [1e-4, 1e-3]}
+  training.budget: {type: categorical, choices: [1 epochs, 2 epoch]}
+  training.batch_size: {type: categorical, choices: ["8", "16"], when: {training.budget: 1 epochs}}
+objectives: [{metric: test.reconstruction}]
+num_trials: 3
+"""
+        study = parse_study(BASE + space)
+        before = run_study(study, out, executor(Toy(log=log)))
+        computed = epochs_computed(log)
+        events: list[Any] = []
+        again = run_study(study, out, executor(Toy(log=log)), on_event=events.append)
+        assert {record.trial_id for record in again} == {record.trial_id for record in before}
+        assert epochs_computed(log) == computed
+        assert events == [StudyStarted(study.name, 3, 3)]
 
     def test_a_search_prunes_and_counts_what_it_pruned(self, executor: MakeExecutor, out: Path) -> None:
         pruner = {"name": "median", "grace_epochs": 2}

@@ -37,7 +37,7 @@ from smoe_ray.spec import TrialSpec, trial_with
 
 
 def record(trial_id: str, spec: TrialSpec | None = None, **changes: Any) -> TrialRecord:
-    facts = DataFacts(fingerprint="f", train_images=70, test_images=30, class_names=("cat", "eye"))
+    facts = DataFacts(fingerprint="f" * 64, train_images=70, test_images=30, class_names=("cat", "eye"))
     fields: dict[str, Any] = {
         "study": "demo",
         "trial_id": trial_id,
@@ -82,7 +82,7 @@ def test_the_table_has_the_columns_of_the_contract_in_its_order(tmp_path: Path) 
     assert list(table.columns) == [
         *("study", "trial_id", "status", "seed", "epoch"),
         *config,
-        "data.train_images",
+        *("data.train_images", "data.fingerprint"),
         *EPOCH_COLUMNS[1:],
     ]
     assert {"config.model.num_experts", "config.objective.name", "config.training.budget"} <= set(config)
@@ -90,6 +90,7 @@ def test_the_table_has_the_columns_of_the_contract_in_its_order(tmp_path: Path) 
     assert list(table["epoch"]) == [1, 2]
     assert set(table["seed"]) == {7}
     assert set(table["data.train_images"]) == {70}
+    assert set(table["data.fingerprint"]) == {"f" * 64}
     assert list(table["train.loss"]) == [10.0, 5.0]
     assert math.isnan(table["experts.active"][0])
     assert table["experts.active"][1] == 2
@@ -106,6 +107,7 @@ def test_a_trial_without_epochs_keeps_one_row(tmp_path: Path) -> None:
     assert list(table["trial_id"]) == ["aaa", "bbb"]
     assert math.isnan(table["epoch"][0])
     assert math.isnan(table["data.train_images"][0])
+    assert pd.isna(table["data.fingerprint"][0])
     assert table["epoch"][1] == 1
     assert set(EPOCH_COLUMNS) <= set(table.columns)
 
@@ -126,6 +128,7 @@ def test_a_study_without_trials_is_an_empty_table(tmp_path: Path) -> None:
     Store(tmp_path).write("demo/study.yaml", b"name: demo\n")
     table = read_results(tmp_path, "demo")
     assert len(table) == 0
+    assert "data.fingerprint" in table.columns
     assert set(EPOCH_COLUMNS) <= set(table.columns)
 
 
@@ -156,6 +159,45 @@ def test_an_unknown_study_is_one_line_that_lists_the_known(tmp_path: Path) -> No
         read_results(tmp_path, "nope")
     with pytest.raises(ResultsError, match="no such study"):
         read_trials(tmp_path, "nope")
+
+
+@pytest.mark.parametrize("name", ["../other", "..", "", "demo/trials", "/demo", "Demo", "de\nmo"])
+def test_no_name_leads_out_of_the_results(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    for place in (out, tmp_path / "other"):
+        folder(place, "aaa").write_record(record("aaa"))
+        folder(place, "aaa").write_weights({"w": np.arange(3.0)})
+    (tmp_path / "other/trials").symlink_to(tmp_path / "other/demo/trials")
+    for read in (
+        lambda: read_results(out, name),
+        lambda: read_trials(out, name, skip_broken=True),
+        lambda: read_weights(out, name, "aaa"),
+        lambda: read_embeddings(out, name, "aaa"),
+        lambda: read_weights(out, "demo", name),
+    ):
+        with pytest.raises(ResultsError, match="names nothing there") as caught:
+            read()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written_by", "named"),
+    [('{"smoe_ray": "9.1"}', "smoe-ray 9.1 wrote it"), ("3", "another version wrote it")],
+)
+def test_a_record_of_another_version_is_to_be_read_not_deleted(tmp_path: Path, written_by: str, named: str) -> None:
+    text = f'{{"study": "demo", "trial_id": "aaa", "status": "asleep", "versions": {written_by}}}'
+    Store(tmp_path).write("demo/trials/aaa/trial.json", text.encode())
+    with pytest.raises(ResultsError, match=named) as caught:
+        read_trials(tmp_path, "demo")
+    assert "aaa/trial.json: not a record of this version of smoe-ray (status: " in str(caught.value)
+    assert "delete" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cut_record_is_to_be_deleted(tmp_path: Path) -> None:
+    Store(tmp_path).write("demo/trials/aaa/trial.json", record("aaa").model_dump_json().encode()[:-1])
+    with pytest.raises(ResultsError, match=r"aaa/trial\.json: unreadable .* delete the trial's folder"):
+        read_trials(tmp_path, "demo")
 
 
 @settings(max_examples=60, deadline=None)

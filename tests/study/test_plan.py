@@ -9,8 +9,26 @@ import pytest
 
 from smoe_ray.errors import StudyError
 from smoe_ray.results import TrialRecord
-from smoe_ray.spec import GridStudy, SearchStudy, TrialSpec, parse_study, trial_with
-from smoe_ray.study.plan import final_values, make_pruner, make_sampler, parameters_of, past_trial, plan_grid, suggest
+from smoe_ray.spec import (
+    Blend,
+    Choices,
+    GridStudy,
+    IntRange,
+    SearchStudy,
+    TrialSpec,
+    parse_study,
+    trial_with,
+)
+from smoe_ray.study.plan import (
+    corners,
+    final_values,
+    make_pruner,
+    make_sampler,
+    parameters_of,
+    past_trial,
+    plan_grid,
+    suggest,
+)
 
 
 def grid(**fields: object) -> GridStudy:
@@ -97,6 +115,46 @@ def test_a_trial_outside_the_search_has_no_parameters(values: dict[str, object])
     assert parameters_of(study, inside) is not None
     assert parameters_of(study, trial_with(inside, values)) is None
     assert parameters_of(study, inside.model_copy(update={"seed": 6})) is None
+
+
+def test_parameters_are_the_choices_as_the_study_writes_them() -> None:
+    space = """
+  training.learning_rate: {type: categorical, choices: [1e-4, "1e-2"]}
+  training.budget: {type: categorical, choices: [1 epoch, 2 epochs, many]}
+"""
+    study = parse_study(
+        SEARCH.partition("space:")[0] + f"space:{space}" + "objectives: [{metric: train.loss}]\nnum_trials: 4"
+    )
+    assert isinstance(study, SearchStudy)
+    inside = trial_with(study.base, {"training.learning_rate": 0.01, "training.budget": "1 epochs"})
+    assert parameters_of(study, inside) == {"training.learning_rate": "1e-2", "training.budget": "1 epoch"}
+    inside = trial_with(inside, {"training.learning_rate": 0.0001})
+    assert parameters_of(study, inside) == {"training.learning_rate": 0.0001, "training.budget": "1 epoch"}
+    assert parameters_of(study, trial_with(inside, {"training.budget": "3 epochs"})) is None
+
+
+def test_corners_are_the_ends_of_each_parameter_where_its_conditions_hold() -> None:
+    names = Choices(type="categorical", choices=("expected", "blend", "likelihood"))
+    weights = Choices(type="categorical", choices=(1, 30, 1000), when={"objective.name": "blend"})
+    study = search(space=search().space | {"objective.name": names, "objective.lambda_entropy": weights})
+    trials = corners(study)
+    assert {trial.model.num_experts for trial in trials} == {2, 12}
+    assert {trial.training.learning_rate for trial in trials} == {1e-4, 1e-2}
+    blends = [trial.objective for trial in trials if isinstance(trial.objective, Blend)]
+    assert {objective.lambda_entropy for objective in blends} == {1, 30, 1000}
+    assert {trial.objective.name for trial in trials if trial.objective} == set(names.choices)
+    assert all(parameters_of(study, trial) is not None for trial in trials)
+
+
+def test_a_range_that_its_steps_do_not_fill_ends_at_its_last_step() -> None:
+    study = search(space={"model.num_experts": IntRange(type="int", low=2, high=9, step=3)})
+    assert {trial.model.num_experts for trial in corners(study)} == {2, 8}
+
+
+def test_a_parameter_whose_condition_never_holds_has_no_corner() -> None:
+    never = Choices(type="categorical", choices=("paper_text",), when={"objective.name": "expected"})
+    study = search(space=search().space | {"objective.balance_form": never})
+    assert {trial.objective.balance_form for trial in corners(study) if trial.objective} == {"released_code"}
 
 
 def test_proposals_repeat_with_the_seed_and_differ_after_a_history() -> None:

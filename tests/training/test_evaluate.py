@@ -170,7 +170,7 @@ def test_embeddings_are_what_the_model_makes_of_each_image(epochs: list[Epoch], 
 def test_embeddings_carry_style_and_parameters(model: SMoEVAE, splits: Splits) -> None:
     style_B, parameter_BP = np.arange(21), np.full((21, 2), np.nan, dtype=np.float32)
     drawn = dataclasses.replace(splits.test, style_B=style_B, parameter_BP=parameter_BP)
-    arrays = embed(model, DeviceImages(drawn, CPU), drawn, EvaluationSpec(), seed=0)
+    arrays = embed(model, DeviceImages(drawn, CPU), drawn, EvaluationSpec(), seed=0, epoch=1)
     assert np.array_equal(arrays["style"], style_B)
     assert np.array_equal(arrays["parameter"], parameter_BP, equal_nan=True)
 
