@@ -134,7 +134,7 @@ print(epoch.epoch, epoch.row["test.reconstruction"] > 0)
 
 def test_model_and_training_run_where_only_torch_numpy_pydantic_and_pyarrow_are_installed() -> None:
     refused = refused_packages({"torch", "numpy", "pydantic", "pyarrow"})
-    assert {"pandas", "ray", "matplotlib", "yaml", "PIL", "requests", "scipy", "sklearn", "safetensors"} <= refused
+    assert {"pandas", "matplotlib", "yaml", "PIL", "requests", "scipy", "sklearn", "safetensors"} <= refused
     assert not {"torch", "numpy", "pydantic", "pyarrow", "sympy", "pydantic_core", "smoe_ray"} & refused
     assert python(BARE.format(refused=refused) + FIT).split() == ["2", "True"]
 
