@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import math
@@ -114,8 +113,6 @@ def make_sampler(study: SearchStudy, trials_before: int) -> optuna.samplers.Base
         return optuna.samplers.NSGAIISampler(seed=seed)
     if spec.name == "gp":
         return optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)
-    if importlib.util.find_spec("cmaes") is None:
-        raise StudyError("sampler.name: cmaes needs a package that is not installed; pip install cmaes")
     return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
 
 
