@@ -693,12 +693,13 @@ def _walk_keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
             yield from _walk_keys(nested, f"{prefix}{name}.")
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+def _models_in(annotation: Any, below_names: bool = False) -> Iterator[type[BaseModel]]:
+    """Spec models of a field; `below_names`: also those in a mapping, whose keys are free names and no fields."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
-    elif getattr(annotation, "__origin__", None) is not dict:  # keys of a mapping are free, not fields
+    elif below_names or getattr(annotation, "__origin__", None) is not dict:
         for argument in get_args(annotation):
-            yield from _models_in(argument)
+            yield from _models_in(argument, below_names)
 
 
 def _check_trial_path(path: str, where: str) -> None:
@@ -897,18 +898,11 @@ def _siblings(location: Sequence[int | str], model: type[BaseModel]) -> set[str]
             nested
             for candidate in models
             if part in candidate.model_fields
-            for nested in _models_inside(candidate.model_fields[str(part)].annotation)
+            for nested in _models_in(candidate.model_fields[str(part)].annotation, below_names=True)
         ]
         tagged = [candidate for candidate in models if part in _tag_values(candidate)]
         models = deeper or tagged or models
     return {name for candidate in models for name in candidate.model_fields}
-
-
-def _models_inside(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _models_inside(argument)
 
 
 def _tag_values(model: type[BaseModel]) -> tuple[Any, ...]:

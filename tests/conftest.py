@@ -35,3 +35,15 @@ def shared_data() -> Path:
             pytest.fail(f"real data absent at {folder}; SMOE_RAY_REQUIRE_DATA says that these tests must run")
         pytest.skip(f"real data absent at {folder} (set SMOE_RAY_TEST_DATA)")
     return folder
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where a study of the test puts its results."""
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """Where toy trainings note what they computed."""
+    return tmp_path / "log"

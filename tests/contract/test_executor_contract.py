@@ -51,16 +51,6 @@ def executor(request: pytest.FixtureRequest) -> MakeExecutor:
     return EXECUTORS[request.param]
 
 
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    return tmp_path / "log"
-
-
 class TestExecutor:
     def test_a_grid_gives_what_a_plain_loop_gives(self, executor: MakeExecutor, out: Path, log: Path) -> None:
         study = toy_grid(**{"axes.model.num_experts": [2, 3], "seeds": [0, 1]})

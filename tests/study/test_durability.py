@@ -31,16 +31,6 @@ PROGRAM = Path(__file__).resolve().parents[1] / "run_toy.py"
 STUDY = toy_grid()
 
 
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    return tmp_path / "log"
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The study, run at once."""

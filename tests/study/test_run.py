@@ -21,16 +21,6 @@ from smoe_ray.study.events import EpochDone, Notice
 from smoe_ray.study.run import StudyRun, fit_on, train_trial
 
 
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    return tmp_path / "log"
-
-
 def toy_search(**fields: str) -> SearchStudy:
     space = "space: {model.num_experts: {type: int, low: 1, high: 900}}\nobjectives: [{metric: test.reconstruction}]\n"
     study = parse_study(BASE + space + "num_trials: 6\n", [f"{key}={value}" for key, value in fields.items()])
