@@ -1,0 +1,158 @@
+"""Galleries as pictures: everything drawn, in the data's own ink, nothing over anything."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+from planted_gallery import PlantedModel, embeddings
+from test_plots import assert_well_set
+
+from smoe_ray.analysis.gallery import Choice, expert_gallery, interpolation, swap_matrix
+from smoe_ray.figures.gallery import plot_gallery, plot_interpolation, plot_swap_matrix
+from smoe_ray.figures.style import COLOURS
+
+NAMES = ("cat", "eye", "flower")
+LONG_NAMES = ("a$b$ " * 12, "ß" * 60, "snow/" + "flakes " * 8)
+
+
+def many(num_experts: int, dead: int = 0) -> list[int]:
+    return [*range(1, num_experts - dead + 1), *[0] * dead]
+
+
+def text_of(figure: Figure) -> str:
+    return figure.get_supxlabel().replace("\n", " ")
+
+
+def pixels(figure: Figure, image: AxesImage) -> np.ndarray:
+    """Grey values of what is drawn in the place of an image, without its outermost pixels."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    page = np.asarray(canvas.buffer_rgba())
+    box = image.get_window_extent(canvas.get_renderer())
+    height = page.shape[0]
+    return page[int(height - box.y1) + 3 : int(height - box.y0) - 3, int(box.x0) + 3 : int(box.x1) - 3, 0]
+
+
+@pytest.mark.parametrize("images_of", [many(5), many(10, dead=6), many(12), many(50, dead=20)])
+def test_a_gallery_is_well_set_at_every_size(images_of: list[int]) -> None:
+    for n in (1, 8):
+        assert_well_set(plot_gallery(expert_gallery(embeddings(images_of), NAMES, n=n, label="likelihood, seed 0")))
+
+
+@pytest.mark.parametrize("images_of", [[7], [1, 0], [3, 5], [0] * 400 + [2]])
+def test_a_gallery_of_few_experts_is_drawn_without_a_warning(images_of: list[int]) -> None:
+    for n in (1, 8):
+        FigureCanvasAgg(plot_gallery(expert_gallery(embeddings(images_of), NAMES, n=n))).draw()
+
+
+def test_long_names_are_well_set() -> None:
+    info = expert_gallery(embeddings(many(10, dead=3)), LONG_NAMES, label="many words " * 12)
+    assert_well_set(plot_gallery(info))
+
+
+@pytest.mark.parametrize("images_of", [[7], [3, 0], many(10, dead=9), many(10, dead=6), many(12), many(50, dead=20)])
+def test_a_swap_matrix_is_well_set_at_every_size(images_of: list[int]) -> None:
+    assert_well_set(plot_swap_matrix(swap_matrix(embeddings(images_of), PlantedModel(len(images_of)), label="blend")))
+
+
+@pytest.mark.parametrize(("images_of", "steps"), [([3, 4], 2), (many(10, dead=4), 9), (many(50), 15)])
+def test_paths_are_well_set_at_every_size(images_of: list[int], steps: int) -> None:
+    info = interpolation(embeddings(images_of), PlantedModel(len(images_of)), steps=steps, label="blend")
+    assert_well_set(plot_interpolation(info))
+
+
+def test_a_block_says_share_and_classes() -> None:
+    kept = embeddings([3, 1])
+    kept["label"] = np.where(kept["expert"] == 1, 2, [0, 0, 1, 0])
+    titles = [ax.get_title(loc="left").replace("\xa0", " ") for ax in plot_gallery(expert_gallery(kept, NAMES)).axes]
+    first = np.sort(kept["label"][kept["expert"] == 0])
+    mix = "cat 67 %, eye 33 %" if first.tolist() == [0, 0, 1] else "cat 100 %"
+    assert titles == [f"expert 0: 75.0 % of images (n = 3)\n{mix}", "expert 1: 25.0 % of images (n = 1)\nflower 100 %"]
+
+
+def test_dead_experts_are_listed_in_a_block_of_their_own() -> None:
+    figure = plot_gallery(expert_gallery(embeddings([3, 0, 2, 0]), NAMES))
+    assert len(figure.axes) == 3
+    assert figure.axes[-1].get_title(loc="left") == "dead: 2 of 4 experts\n1, 3"
+    assert [text.get_text() for text in figure.axes[-1].texts] == ["no test image"]
+    assert len(plot_gallery(expert_gallery(embeddings([3, 2]), NAMES)).axes) == 2
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        ("random", "chosen at random (seed 5)"),
+        ("most_confident", "the most confident ones (highest gate probability)"),
+        ("least_confident", "the least confident ones (lowest gate probability)"),
+    ],
+)
+def test_the_caption_says_which_images_are_shown(choice: Choice, words: str) -> None:
+    kept = embeddings([9, 9])
+    gallery = plot_gallery(expert_gallery(kept, NAMES, n=3, choice=choice, seed=5, label="blend, seed 1"))
+    assert words in text_of(gallery)
+    assert "at most 3 of each expert's test images" in text_of(gallery)
+    assert text_of(gallery).startswith("blend, seed 1; ")
+    assert words in text_of(plot_swap_matrix(swap_matrix(kept, PlantedModel(2), choice=choice, seed=5)))
+
+
+def test_the_caption_says_what_is_left_out() -> None:
+    kept = embeddings(many(20, dead=3))
+    assert "the largest 12 of 17 active experts" in text_of(plot_gallery(expert_gallery(kept, NAMES)))
+    assert "largest" not in text_of(plot_gallery(expert_gallery(kept, NAMES, limit=17)))
+    assert "first 12 of 20 shown" in text_of(plot_swap_matrix(swap_matrix(kept, PlantedModel(20))))
+
+
+@pytest.mark.parametrize("paper", [0, 255])
+def test_inputs_stand_above_their_reconstructions_in_the_ink_of_the_data(paper: int) -> None:
+    info = expert_gallery(embeddings([6], paper=paper), NAMES, n=4)
+    figure = plot_gallery(info)
+    inputs, reconstructions = figure.axes[0].images
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    extents = [image.get_window_extent(canvas.get_renderer()) for image in (inputs, reconstructions)]
+    assert extents[0].y0 >= extents[1].y1 - 1  # display coordinates grow upwards
+    assert np.array_equal(inputs.get_array(), np.hstack(list(info.blocks[0].image_NHW)))
+    drawn = pixels(figure, inputs)
+    assert np.median(drawn) == paper
+    ink = 200 if paper == 0 else 50
+    assert np.isin(ink, drawn)
+    top, bottom = (np.median(pixels(figure, image)) for image in (inputs, reconstructions))
+    assert bottom == pytest.approx(0.9 * top, abs=2)
+
+
+def test_the_frame_is_around_the_chosen_expert_and_the_least_error_is_bold() -> None:
+    info = swap_matrix(embeddings([2, 0, 6]), PlantedModel(3))
+    (ax,) = plot_swap_matrix(info).axes
+    frames = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
+    assert [frame.get_x() for frame in frames] == [0, 1]
+    assert {to_hex(frame.get_edgecolor()) for frame in frames} == {COLOURS[1].lower()}
+    bold = [text for text in ax.texts if text.get_weight() == "bold"]
+    assert [text.get_position()[0] - 0.5 for text in bold] == info.best_R.tolist()
+    numbers = [float(text.get_text()) for text in ax.texts]
+    np.testing.assert_allclose(numbers, info.error_RE.ravel(), atol=0.051)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["input", "2", "0", "1\ndead"]
+
+
+def test_a_path_names_the_chosen_expert_of_each_step() -> None:
+    info = interpolation(embeddings([5, 1, 4]), PlantedModel(3), [(0, 2)], steps=6)
+    figure = plot_interpolation(info)
+    (ax,) = figure.axes
+    assert [label.get_text() for label in ax.get_xticklabels()] == [str(expert) for expert in info.paths[0].expert_S]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["expert 0", "expert 1", "expert 2"]
+    (gate,) = ax.child_axes
+    for expert, line in enumerate(gate.lines):
+        np.testing.assert_allclose(line.get_ydata(), info.paths[0].gate_SE[:, expert])
+        assert to_hex(line.get_color()) == COLOURS[expert].lower()
+
+
+def test_an_expert_that_a_path_does_not_meet_is_grey() -> None:
+    info = interpolation(embeddings([5, 4, 3]), PlantedModel(3), [(0, 1), (1, 2)], steps=3)
+    for ax, absent in zip(plot_interpolation(info).axes, (2, 0), strict=True):
+        (gate,) = ax.child_axes
+        assert [to_hex(line.get_color()) == "#9a9a9a" for line in gate.lines] == [e == absent for e in range(3)]
