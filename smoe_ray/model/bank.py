@@ -4,7 +4,7 @@ Every decoder reads the same latent vector, and each begins with a linear layer 
 nonlinearity between, into its first convolution. Two exact identities make the bank fast:
 
 - *Linear, upsampling and convolution are one linear map.* Its matrix is what the convolution makes of the columns of
-  [W; b]: 33 images a step instead of one for each image of the batch, then one matrix product.
+  W: 32 images a step (and one of b) instead of one for each image of the batch, then one matrix product.
 - *Nearest-neighbour upsampling x2 followed by a 3x3 convolution is a 2x2 convolution of the small image* with four
   outputs, one for each pixel around a corner. Interleaved, they are the large image.
 
@@ -67,7 +67,7 @@ class ExpertBank(nn.Module):
     def forward(self, z_BZ: Tensor) -> Tensor:
         """Every expert's decoding of every latent vector: image_EBP in [0, 1]."""
         if self.decoder == "lite":
-            return _in_one_dtype(_decode_all_lite, z_BZ, *self._stacked())
+            return _in_one_dtype(_decode_all_lite, z_BZ, *self._parameters_of_layers())
         return torch.stack([self._decode(z_BZ, *layers) for layers in self._layers_of_each()])
 
     def chosen(self, z_BZ: Tensor, expert_B: Tensor) -> Tensor:
@@ -76,26 +76,25 @@ class ExpertBank(nn.Module):
         counts = torch.bincount(expert_B, minlength=self.num_experts).tolist()
         z_BZ = z_BZ[order_B]
         if self.decoder == "lite":
-            image_BP = _in_one_dtype(partial(_decode_chosen_lite, counts), z_BZ, *self._stacked())
+            image_BP = _in_one_dtype(partial(_decode_chosen_lite, counts), z_BZ, *self._parameters_of_layers())
         else:
             groups = zip(z_BZ.split(counts), self._layers_of_each(), strict=True)
             image_BP = torch.cat([self._decode(z, *layers) for z, layers in groups if len(z)])
         return torch.empty_like(image_BP).index_copy(0, order_B, image_BP)
 
-    def _stacked(self) -> list[Tensor]:
-        """Linear layer with its bias as last column, then weight and bias of each convolution."""
-        linear = torch.cat([self.linear_weight, self.linear_bias[:, :, None]], dim=2)
+    def _parameters_of_layers(self) -> list[Tensor]:
+        """Weight and bias of the linear layer, then of each convolution."""
         pairs = zip(self.conv_weights, self.conv_biases, strict=True)
-        return [linear, *(tensor for pair in pairs for tensor in pair)]
+        return [self.linear_weight, self.linear_bias, *(tensor for pair in pairs for tensor in pair)]
 
     def _layers_of_each(self) -> list[tuple[Tensor, ...]]:
         # unbind, not indexing: the gradient of indexing fills a whole tensor with zeros for every expert.
-        return list(zip(*(tensor.unbind(0) for tensor in self._stacked()), strict=True))
+        return list(zip(*(tensor.unbind(0) for tensor in self._parameters_of_layers()), strict=True))
 
-    def _decode(self, z_BZ: Tensor, linear: Tensor, *convolutions: Tensor) -> Tensor:
+    def _decode(self, z_BZ: Tensor, linear: Tensor, linear_bias: Tensor, *convolutions: Tensor) -> Tensor:
         """One medium or large expert from the latent vector to the image: image_BP."""
         first, first_bias, second, second_bias, last, last_bias = convolutions
-        columns = linear.t().unflatten(1, (self.channels[0], SEED_SIDE, SEED_SIDE))
+        columns = torch.cat([linear.t(), linear_bias[None]]).unflatten(1, (self.channels[0], SEED_SIDE, SEED_SIDE))
         if self.decoder == "medium":
             x = F.elu(_first_layer(z_BZ, _conv_upsampled(columns, first), first_bias))
             x = F.elu(_conv_upsampled(x, second, second_bias))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from textbook import Textbook, bank_parameters, copy_to_bank, make_decoder
 from torch import Tensor, nn
 
-from smoe_ray.model import ExpertBank, SMoEVAE, build_model
+from smoe_ray.model import ExpertBank, SMoEVAE, build_model, lite_decoders
 from smoe_ray.model.bank import DecoderName
 from smoe_ray.model.lite_decoders import corner_kernel
 from smoe_ray.spec import ModelSpec
@@ -104,6 +104,51 @@ def test_the_batch_size_may_change_between_calls() -> None:
     for batch in (3, 1, 8):
         z_BZ = torch.randn(batch, Z, dtype=torch.float64)
         assert torch.allclose(bank(z_BZ), torch.stack([decoder(z_BZ) for decoder in decoders]), atol=1e-12)
+
+
+def test_graphs_that_live_at_once_do_not_share_a_buffer() -> None:
+    decoders, bank = pair("lite", 2, torch.float64)
+    z_nBZ = torch.randn(3, 4, Z, dtype=torch.float64)
+    weight = torch.randn(2, 4, 784, dtype=torch.float64)
+    lite_decoders._spare.clear()
+    with torch.inference_mode():  # leaves a buffer behind, which training must be able to use
+        bank(z_nBZ.flatten(0, 1))
+    actual = [bank(z_BZ) for z_BZ in z_nBZ]
+    for z_BZ, image_EBP in zip(z_nBZ, actual, strict=True):
+        expected = torch.stack([decoder(z_BZ) for decoder in decoders])
+        for _ in range(2):  # a second backward pass finds what the first one found
+            grads = gradients(image_EBP, weight, *bank_parameters(bank))
+            for e, decoder in enumerate(decoders):
+                for grad, part in zip(grads, gradients(expected, weight, *decoder.parameters()), strict=True):
+                    assert relative(grad[e], part) < 1e-10
+
+
+def test_a_buffer_goes_from_one_step_to_the_next() -> None:
+    _, bank = pair("lite", 2, torch.float32)
+    buffers = set()
+    for batch in (4, 4, 3):
+        bank(torch.randn(batch, Z)).sum().backward()
+        (buffer,) = lite_decoders._spare
+        buffers.add(buffer.data_ptr())
+    assert len(buffers) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_elu_in_passes_is_elu(dtype: torch.dtype) -> None:
+    x = torch.cat([-torch.logspace(-8, 2, 200), torch.zeros(1), torch.logspace(-8, 2, 200)]).to(dtype)
+    actual = x.clone()
+    lite_decoders._elu_(actual)
+    assert torch.allclose(actual, F.elu(x), rtol=0, atol=2 * torch.finfo(torch.promote_types(dtype, torch.float32)).eps)
+
+
+def test_experts_computed_together_as_on_a_gpu_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, bank = pair("lite", 3, torch.float64)
+    z_BZ = torch.randn(4, Z, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 4, 784, dtype=torch.float64)
+    expected = gradients(bank(z_BZ), weight, z_BZ, *bank_parameters(bank))
+    monkeypatch.setattr(lite_decoders, "_groups", lambda num_experts, _: [slice(0, num_experts)])
+    for grad, one_by_one in zip(gradients(bank(z_BZ), weight, z_BZ, *bank_parameters(bank)), expected, strict=True):
+        assert relative(grad, one_by_one) < 1e-12
 
 
 @given(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from smoe_ray.model import Decoded, Encoded
 from smoe_ray.spec import Blend, Expected, Likelihood
+from smoe_ray.training import objectives
 from smoe_ray.training.objectives import (
     PAPER_BATCH_SIZE,
     annealed_variance,
@@ -54,6 +55,33 @@ def test_the_parts_by_hand() -> None:
     assert squared_error(IMAGE_BP, IMAGE_EBP[1]).tolist() == [1.25, 1]
     assert torch.allclose(blend(GATE_BE, IMAGE_EBP), tensor([[0.375, 0], [1, 0.5]]))
     assert kl_divergence(Encoded(MU_BZ, LOGVAR_BZ)).mean().item() == pytest.approx(KL)
+
+
+@pytest.mark.parametrize("image_dtype", [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("layout", ["batch innermost", "pixels innermost"])
+@pytest.mark.parametrize("objective", [Blend(), Blend(gating="hard"), Expected(), Likelihood()], ids=lambda o: o.name)
+def test_one_expert_after_another_is_all_at_once(
+    objective: Objective, layout: str, image_dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logit_BE = torch.randn(5, 3, dtype=torch.float64, generator=generator, requires_grad=True)
+    image_EPB = torch.rand(3, 4, 5, dtype=torch.float64, generator=generator).to(image_dtype)
+    image_EBP = image_EPB.transpose(1, 2)
+    if layout == "pixels innermost":
+        image_EBP = image_EBP.contiguous()
+    image_EBP.requires_grad_()
+    image_BP = torch.rand(5, 4, dtype=torch.float64, generator=generator)
+    posterior = Encoded(torch.zeros(5, 1, dtype=torch.float64), torch.zeros(5, 1, dtype=torch.float64))
+
+    def value_and_gradients() -> list[Tensor]:
+        terms = unsupervised_terms(objective, image_BP, Decoded(posterior, logit_BE, image_EBP, None), 0.5, 0.25)
+        return [terms.loss, *torch.autograd.grad(terms.loss, (logit_BE, image_EBP))]
+
+    actual = value_and_gradients()
+    monkeypatch.setattr(objectives, "_one_by_one", lambda _: False)
+    for one_by_one, at_once in zip(actual, value_and_gradients(), strict=True):
+        assert one_by_one.dtype == at_once.dtype
+        assert torch.allclose(one_by_one, at_once, rtol=1e-12 if at_once.dtype == torch.float64 else 1e-2)
 
 
 @pytest.mark.parametrize(
