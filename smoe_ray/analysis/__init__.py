@@ -1,7 +1,23 @@
 """From the results table to the numbers behind a figure: DataFrames in, NamedTuples out; no torch, no files."""
 
 from smoe_ray.analysis.arms import arms
+from smoe_ray.analysis.collapse import (
+    BasinTest,
+    CollapseRate,
+    ExpertSurvival,
+    PhaseDiagram,
+    PhasePanel,
+    Survival,
+    basin_tests,
+    collapse_rates,
+    expert_deaths,
+    expert_survival,
+    phase_diagram,
+)
+from smoe_ray.analysis.comparison import ArmComparison, Cell, Difference, compare_arms, compare_cells
 from smoe_ray.analysis.curves import Curve, Panel, TrainingCurves, training_curves
+from smoe_ray.analysis.expert_forecast import BestCurve, FittedSurface, Forecast
+from smoe_ray.analysis.expert_verdict import Addition, Verdict
 from smoe_ray.analysis.experts import (
     Baseline,
     LossAgainstExperts,
@@ -10,6 +26,20 @@ from smoe_ray.analysis.experts import (
     loss_against_experts,
     usage_over_epochs,
 )
+from smoe_ray.analysis.gallery import (
+    ExpertBlock,
+    ExpertGallery,
+    Interpolation,
+    LatentPath,
+    SwapMatrix,
+    expert_gallery,
+    interpolation,
+    swap_matrix,
+)
+from smoe_ray.analysis.homogeneity import Condition, Homogeneity, homogeneity
+from smoe_ray.analysis.maps import ColouredMap, Colouring, LatentMap, coloured_map, latent_map
+from smoe_ray.analysis.recommend import Recommendation, Recommendations, recommend, recommend_from_runs, study_runs
+from smoe_ray.analysis.routing import Agreement, Routing, routing, routing_within_classes
 from smoe_ray.analysis.scaling import (
     Diagonal,
     Grid,
@@ -19,26 +49,107 @@ from smoe_ray.analysis.scaling import (
     loss_against_samples_per_expert,
     loss_surface,
 )
+from smoe_ray.analysis.second_opinion import SecondOpinion
+from smoe_ray.analysis.separability import (
+    MeanOverTrials,
+    ProbeBar,
+    ProbeBars,
+    ProbePanel,
+    Separability,
+    SeparabilityOverTrials,
+    probe_bars,
+    separability,
+    separability_over_trials,
+)
+from smoe_ray.analysis.summary import Representative, Representatives, arm_summary, representatives, trial_summary
+from smoe_ray.analysis.surface_fit import Cells, Form, HeldOut, NoiseFloor, SurfaceFit, fit_surface
 from smoe_ray.analysis.trials import last_evaluated
 
 __all__ = [
+    "Addition",
+    "Agreement",
+    "ArmComparison",
     "Baseline",
+    "BasinTest",
+    "BestCurve",
+    "Cell",
+    "Cells",
+    "CollapseRate",
+    "ColouredMap",
+    "Colouring",
+    "Condition",
     "Curve",
     "Diagonal",
+    "Difference",
+    "ExpertBlock",
+    "ExpertGallery",
+    "ExpertSurvival",
+    "FittedSurface",
+    "Forecast",
+    "Form",
     "Grid",
+    "HeldOut",
+    "Homogeneity",
+    "Interpolation",
+    "LatentMap",
+    "LatentPath",
     "LossAgainstExperts",
     "LossAgainstSamplesPerExpert",
     "LossSurface",
+    "MeanOverTrials",
+    "NoiseFloor",
     "Panel",
+    "PhaseDiagram",
+    "PhasePanel",
+    "ProbeBar",
+    "ProbeBars",
+    "ProbePanel",
+    "Recommendation",
+    "Recommendations",
+    "Representative",
+    "Representatives",
+    "Routing",
+    "SecondOpinion",
+    "Separability",
+    "SeparabilityOverTrials",
     "Surface",
+    "SurfaceFit",
+    "Survival",
+    "SwapMatrix",
     "TrainingCurves",
     "TrialUsage",
     "UsageOverEpochs",
+    "Verdict",
+    "arm_summary",
     "arms",
+    "basin_tests",
+    "collapse_rates",
+    "coloured_map",
+    "compare_arms",
+    "compare_cells",
+    "expert_deaths",
+    "expert_gallery",
+    "expert_survival",
+    "fit_surface",
+    "homogeneity",
+    "interpolation",
     "last_evaluated",
+    "latent_map",
     "loss_against_experts",
     "loss_against_samples_per_expert",
     "loss_surface",
+    "phase_diagram",
+    "probe_bars",
+    "recommend",
+    "recommend_from_runs",
+    "representatives",
+    "routing",
+    "routing_within_classes",
+    "separability",
+    "separability_over_trials",
+    "study_runs",
+    "swap_matrix",
     "training_curves",
+    "trial_summary",
     "usage_over_epochs",
 ]

@@ -1,11 +1,13 @@
-"""One row a trial: how it ended and what it reached."""
+"""What became of the trials: one row a trial, one row an arm, and the trials that stand for their arms."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import pandas as pd
 
 from smoe_ray.analysis.arms import arms
-from smoe_ray.analysis.trials import require
+from smoe_ray.analysis.trials import last_evaluated, require
 
 
 def trial_summary(results: pd.DataFrame) -> pd.DataFrame:
@@ -33,3 +35,83 @@ def trial_summary(results: pd.DataFrame) -> pd.DataFrame:
     front = ["arm", "seed"]
     columns = front + [column for column in summary.columns if column not in front]
     return summary[columns].sort_values(["arm", "seed", "trial_id"], kind="stable").reset_index(drop=True)
+
+
+_STATUSES = ("finished", "failed", "pruned", "running")
+_MEASURES = {
+    "loss": "test.reconstruction",
+    "loss_soft": "test.reconstruction_soft",
+    "gap": "gap",
+    "active": "experts.active",
+    "effective": "experts.effective",
+}
+
+
+def arm_summary(results: pd.DataFrame) -> pd.DataFrame:
+    """How the trials of each arm ended, and what the finished ones reached at their last evaluated epoch.
+
+    Args:
+        results: the table of `read_results`, one row per (trial, epoch).
+
+    Returns:
+        One row per arm. Columns: arm; finished, failed, pruned, running (trials); images (training images, the most of
+        any trial); configured (experts); loss, loss_soft and gap (squared error per image: as evaluated, with soft
+        gating, their difference), active and effective (experts), each the mean over finished trials and, with
+        ``_sd`` appended, their sample standard deviation (ddof = 1; NaN of one trial).
+
+    Raises:
+        ResultsError: `results` is not such a table.
+    """
+    trials = trial_summary(results)
+    require(trials, ("status", "data.train_images", "experts.configured", "experts.active", "experts.effective"))
+    by_arm = trials.groupby("arm", observed=True)
+    ends = pd.crosstab(trials["arm"], trials["status"]).reindex(columns=list(_STATUSES), fill_value=0)
+    said = by_arm.agg(images=("data.train_images", "max"), configured=("experts.configured", "max"))
+    finished = trials[trials["status"] == "finished"].groupby("arm", observed=True)
+    measured = {}
+    for name, column in _MEASURES.items():
+        measured[name] = finished[column].mean()
+        measured[f"{name}_sd"] = finished[column].std(ddof=1)
+    summary = ends.join(said).join(pd.DataFrame(measured))
+    return summary.rename_axis("arm", axis=0).rename_axis(None, axis=1).reset_index().astype({"arm": str})
+
+
+class Representative(NamedTuple):
+    """The trial that stands for its arm where one trial is looked at closely."""
+
+    label: str
+    """Of the arm."""
+    trial_id: str
+    seed: int
+    study: str
+
+
+class Representatives(NamedTuple):
+    """One trial an arm."""
+
+    trials: tuple[Representative, ...]
+    num_available: int
+    """Arms with a finished trial; more than `trials` where the limit cut."""
+
+
+def representatives(results: pd.DataFrame, limit: int = 4) -> Representatives:
+    """The finished trial with the lowest seed of each arm; of more arms than `limit`, those of the lowest mean loss.
+
+    Args:
+        results: the table of `read_results`, one row per (trial, epoch).
+        limit: most trials returned, in the order of arms.
+
+    Raises:
+        ResultsError: no finished trial.
+    """
+    require(results, ("seed", "study"))
+    outcomes = last_evaluated(results)
+    outcomes = outcomes.assign(arm=outcomes["trial_id"].map(arms(outcomes)))
+    mean_loss = outcomes.groupby("arm", observed=True)["test.reconstruction"].mean()
+    kept = mean_loss.nsmallest(limit).index
+    first = outcomes[outcomes["arm"].isin(kept)].sort_values(["arm", "seed", "trial_id"], kind="stable")
+    rows = first.drop_duplicates("arm")[["arm", "trial_id", "seed", "study"]].itertuples(index=False)
+    return Representatives(
+        tuple(Representative(str(arm), str(trial), int(seed), str(study)) for arm, trial, seed, study in rows),
+        len(mean_loss),
+    )

@@ -9,15 +9,28 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smoe_ray.analysis import (
+    Recommendations,
+    compare_arms,
+    expert_survival,
+    homogeneity,
     loss_against_experts,
     loss_against_samples_per_expert,
     loss_surface,
+    phase_diagram,
+    recommend,
     training_curves,
     usage_over_epochs,
 )
+from smoe_ray.figures.collapse import plot_expert_survival, plot_phase_diagram
+from smoe_ray.figures.comparison import plot_comparison
 from smoe_ray.figures.curves import plot_training_curves
 from smoe_ray.figures.experts import plot_loss_against_experts, plot_usage_over_epochs
-from smoe_ray.figures.save import save
+from smoe_ray.figures.gallery import plot_gallery, plot_interpolation, plot_swap_matrix
+from smoe_ray.figures.homogeneity import plot_homogeneity
+from smoe_ray.figures.maps import plot_map
+from smoe_ray.figures.recommend import plot_best_experts, plot_loss_at_amount, plot_surface_fit
+from smoe_ray.figures.routing import plot_probes, plot_routing
+from smoe_ray.figures.save import render, save
 from smoe_ray.figures.scaling import plot_loss_against_samples_per_expert, plot_loss_surface
 
 if TYPE_CHECKING:
@@ -32,6 +45,10 @@ class FigureKind(NamedTuple):
     """Raises ResultsError when the results do not hold what the figure shows."""
     plot: Callable[[Any], Figure]
     description: str
+
+
+def _fitted(results: pd.DataFrame) -> Recommendations:
+    return recommend(results).fitted()
 
 
 FIGURES: dict[str, FigureKind] = {
@@ -54,15 +71,38 @@ FIGURES: dict[str, FigureKind] = {
     "usage_over_epochs": FigureKind(
         usage_over_epochs, plot_usage_over_epochs, "share of the test images that each expert takes, over epochs"
     ),
+    "comparison": FigureKind(compare_arms, plot_comparison, "differences between arms, with intervals and verdicts"),
+    "expert_survival": FigureKind(
+        expert_survival, plot_expert_survival, "share of the experts still alive, over epochs"
+    ),
+    "phase_diagram": FigureKind(phase_diagram, plot_phase_diagram, "experts in use against the ratio of the penalties"),
+    "best_experts": FigureKind(_fitted, plot_best_experts, "best number of experts against the amount of data"),
+    "loss_at_amount": FigureKind(_fitted, plot_loss_at_amount, "test loss against experts at the most data, fitted"),
+    "surface_fit": FigureKind(_fitted, plot_surface_fit, "measured test losses against the fitted loss surface"),
+    "homogeneity": FigureKind(homogeneity, plot_homogeneity, "one expert on one class, on several, on more data"),
 }
 
 __all__ = [
     "FIGURES",
     "FigureKind",
+    "plot_best_experts",
+    "plot_comparison",
+    "plot_expert_survival",
+    "plot_gallery",
+    "plot_homogeneity",
+    "plot_interpolation",
     "plot_loss_against_experts",
     "plot_loss_against_samples_per_expert",
+    "plot_loss_at_amount",
     "plot_loss_surface",
+    "plot_map",
+    "plot_phase_diagram",
+    "plot_probes",
+    "plot_routing",
+    "plot_surface_fit",
+    "plot_swap_matrix",
     "plot_training_curves",
     "plot_usage_over_epochs",
+    "render",
     "save",
 ]

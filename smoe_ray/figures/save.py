@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from smoe_ray.errors import ResultsError
 
@@ -13,9 +13,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PNG_DPI = 150
+_SAVED: tuple[Literal["svg", "png"], ...] = ("svg", "png")
 
 # No date and fixed element ids: the same figure gives the same bytes, so a repository shows only real changes.
-_OPTIONS: dict[str, dict[str, Any]] = {"svg": {"metadata": {"Date": None}}, "png": {"dpi": PNG_DPI}}
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "svg": {"metadata": {"Date": None}},
+    "pdf": {"metadata": {"CreationDate": None}},
+    "png": {"dpi": PNG_DPI},
+}
 
 
 def save(figure: Figure, folder: str | Path, name: str) -> list[Path]:
@@ -32,20 +37,25 @@ def save(figure: Figure, folder: str | Path, name: str) -> list[Path]:
     Raises:
         ResultsError: the name is a path, or the folder cannot be written.
     """
-    import matplotlib
-
     folder = Path(folder)
     if not name or Path(name).name != name:
         raise ResultsError(f"figure name {name!r}: give a plain file name; the folder is a separate argument")
     paths = []
-    for ending, options in _OPTIONS.items():
-        drawn = io.BytesIO()
-        with matplotlib.rc_context({"svg.hashsalt": "smoe-ray", "svg.fonttype": "path"}):
-            figure.savefig(drawn, format=ending, **options)
+    for ending in _SAVED:
         path = folder / f"{name}.{ending}"
-        _write_whole(path, drawn.getvalue())
+        _write_whole(path, render(figure, ending))
         paths.append(path)
     return paths
+
+
+def render(figure: Figure, ending: Literal["svg", "pdf", "png"]) -> bytes:
+    """The figure as a file of that format; the same figure gives the same bytes."""
+    import matplotlib
+
+    drawn = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "smoe-ray", "svg.fonttype": "path"}):
+        figure.savefig(drawn, format=ending, **_OPTIONS[ending])
+    return drawn.getvalue()
 
 
 def _write_whole(path: Path, content: bytes) -> None:

@@ -1,0 +1,134 @@
+"""Can a study tell the best number of experts? If not: why, and which runs to add."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from smoe_ray.analysis.curves import FloatArray
+from smoe_ray.analysis.expert_forecast import TIED_WITHIN, FittedSurface
+from smoe_ray.analysis.surface_fit import (
+    LEAST_CELLS,
+    LEAST_COUNTS,
+    LEAST_LEVELS,
+    Cells,
+    levels_of,
+)
+
+_LEAST_REPLICATES = 5
+"""Degrees of freedom of the noise below which it is unknown."""
+_FARTHEST = 4.0
+"""Factor beyond the studied amounts from which on the form is no evidence."""
+_WIDEST = 4.0
+"""Ratio of an interval's ends above which it answers nothing."""
+_MISFIT = 1.5
+"""RMSE of the fit, in noise floors, above which the form itself is wrong."""
+_MOST_ADDED = 6
+
+
+class Addition(NamedTuple):
+    """Runs that the study lacks: each count of experts at each amount."""
+
+    experts: tuple[int, ...]
+    amounts: tuple[int, ...]
+    runs: int
+    """Runs (seeds) in each of these cells."""
+
+
+class Verdict(NamedTuple):
+    """Whether there is an answer."""
+
+    kind: Literal["answer", "edge", "cannot tell"]
+    """edge: the best is at the end of the studied counts, so no optimum was seen."""
+    reason: str = ""
+    """Why there is no answer, or which end it is; empty where there is one."""
+    addition: Addition | None = None
+    """What to add to the study; None where there is an answer."""
+
+
+ANSWER = Verdict("answer")
+
+
+def too_small(cells: Cells, amount: float) -> Verdict | None:
+    """Why no surface can be fitted to the cells, if so; `amount` is what one wants to know about."""
+    counts, level_L = np.unique(cells.experts_C).tolist(), levels_of(cells.amount_C)
+    new_counts: list[int] = []
+    new_amounts: list[float] = []
+    reasons = []
+    if len(counts) < LEAST_COUNTS:
+        doublings = {2**power for power in range(max(counts).bit_length() + LEAST_COUNTS - 1)}
+        new_counts = sorted(doublings - set(counts))
+        reasons.append(f"{LEAST_COUNTS} expert counts (it has {len(counts)})")
+    if len(level_L) < LEAST_LEVELS:
+        halvings = max(level_L[-1], amount) / 2.0 ** np.arange(LEAST_LEVELS + 1)
+        known = np.abs(np.log(halvings / level_L[:, None])).min(axis=0) < np.log(1.5)
+        new_amounts = halvings[~known][: LEAST_LEVELS - len(level_L)].tolist()
+        reasons.append(f"{LEAST_LEVELS} amounts of training (it has {len(level_L)})")
+    if not reasons and len(cells.n_C) < LEAST_CELLS:
+        reasons.append(f"{LEAST_CELLS} cells (it has {len(cells.n_C)})")
+    if not reasons:
+        return None
+    # Only what is new, unless both are: then the new cells must cross with the old ones.
+    experts = new_counts if new_counts and not new_amounts else [*counts, *new_counts]
+    amounts = new_amounts if new_amounts and not new_counts else [*level_L, *new_amounts]
+    return _cannot_tell(f"a fit needs {' and '.join(reasons)}", experts, amounts)
+
+
+def judge(runs: pd.DataFrame, surface: FittedSurface, amount: float) -> Verdict:
+    """Whether the fitted surface answers at `amount`.
+
+    Args:
+        runs: what it was fitted to; with a column seed, runs of a single seed answer nothing.
+        surface: the fit and its forecast at `amount`.
+        amount: training images or steps, as in `runs`.
+    """
+    fit, forecast, level_L = surface.fit, surface.forecast, surface.level_L
+    counts = runs["experts"].tolist()
+    least, most = int(forecast.count_K[0]), int(forecast.count_K[-1])
+    low, high = forecast.interval
+    near = _around(level_L, amount)
+
+    if "seed" in runs.columns and runs["seed"].nunique() == 1:
+        return _cannot_tell("all its runs have one seed, so nothing says what is noise", counts, level_L, runs=2)
+    if fit.noise.degrees < _LEAST_REPLICATES:
+        return _cannot_tell("too few of its cells were run twice to say what is noise", counts, level_L, runs=2)
+    if not level_L[0] / _FARTHEST <= amount <= level_L[-1] * _FARTHEST:
+        reason = f"that is more than {_FARTHEST:g} times beyond its {level_L[0]:,.0f} to {level_L[-1]:,.0f}"
+        return _cannot_tell(reason, counts, near)
+    unexplained = float(np.sqrt(max(0.0, fit.rmse**2 - fit.noise.sd**2)))
+    if fit.rmse > _MISFIT * fit.noise.sd and unexplained > TIED_WITHIN:
+        reason = f"the fitted form misses the runs by {fit.rmse:.2g} where the noise is {fit.noise.sd:.2g}"
+        return _cannot_tell(reason, counts, near)
+    if forecast.tied_K.all():
+        return _cannot_tell(f"{least} to {most} are all tied within {TIED_WITHIN:g}", (2 * most, 4 * most), near)
+    if high > _WIDEST * low or (low, high) == (least, most):
+        inside = np.geomspace(low, high, 4).round().astype(int)
+        return _cannot_tell(f"its interval is too wide, {low} to {high} (95 %)", inside, near)
+    if forecast.best == most:
+        added = _cannot_tell("the most that it has", (round(1.5 * most), 2 * most), near)
+        return added._replace(kind="edge")
+    if forecast.best == least > 1:
+        added = _cannot_tell("the least that it has", (1, max(1, least // 2)), near)
+        return added._replace(kind="edge")
+    return ANSWER
+
+
+def _cannot_tell(reason: str, experts: Iterable[int], amounts: Iterable[float], runs: int = 3) -> Verdict:
+    return Verdict("cannot tell", reason, Addition(_few(experts), _few(amounts), runs))
+
+
+def _around(level_L: FloatArray, amount: float) -> tuple[float, ...]:
+    """The studied amounts next to `amount`, or itself where the study does not reach."""
+    if not level_L[0] <= amount <= level_L[-1]:
+        return (amount,)
+    return float(level_L[level_L <= amount][-1]), float(level_L[level_L >= amount][0])
+
+
+def _few(values: Iterable[float]) -> tuple[int, ...]:
+    """At most six of the values, ascending, evenly chosen."""
+    ascending = sorted({round(value) for value in values})
+    chosen = np.linspace(0, len(ascending) - 1, min(len(ascending), _MOST_ADDED)).round().astype(int)
+    return tuple(ascending[place] for place in chosen.tolist())

@@ -1,0 +1,136 @@
+"""One expert on homogeneous, on varied and on more data (arXiv:2509.10025, section 5.4).
+
+R seeds.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from smoe_ray.analysis.arms import arms
+from smoe_ray.analysis.comparison import Cell, Difference, compare_cells, difference_limits
+from smoe_ray.analysis.curves import FloatArray
+from smoe_ray.analysis.trials import last_evaluated, require, test_gating
+from smoe_ray.errors import ResultsError
+
+_CLASSES, _IMAGES = "config.data.classes", "data.train_images"
+_DATA_PATHS = ("data.classes", "data.fraction", "data.train_per_class")
+
+
+class Member(NamedTuple):
+    """Runs of a condition on one set of classes."""
+
+    classes: tuple[str, ...]
+    loss_R: FloatArray
+
+
+class Condition(NamedTuple):
+    """Trials on one number of classes and of training images."""
+
+    label: str
+    num_classes: int
+    train_images: int
+    steps: float
+    """Optimizer steps, mean over the runs."""
+    members: tuple[Member, ...]
+    loss_R: FloatArray
+    """Test loss (squared error per image) of each seed that ran on every member, mean over the members."""
+    mean: float
+    sd: float
+    """Sample standard deviation (ddof = 1) of `loss_R`; NaN where it has one value."""
+    left_out: int
+    """Runs of seeds that did not run on every member."""
+
+    @property
+    def classes_alone(self) -> frozenset[str]:
+        """Classes that had runs of their own."""
+        return frozenset(member.classes[0] for member in self.members if len(member.classes) == 1)
+
+
+class Homogeneity(NamedTuple):
+    """What variety and amount of data do to one expert."""
+
+    gating: str
+    conditions: tuple[Condition, ...]
+    """By number of classes, then of training images."""
+    alpha: float
+    """Bound on the probability of one false verdict or more."""
+    differences: tuple[Difference, ...]
+    """Every condition against each one before it, by Welch's t."""
+    untested: tuple[str, ...]
+    """Classes of the most varied condition on which no one-class run was made."""
+    x_limits: tuple[float, float]
+    """Of the differences."""
+
+
+def homogeneity(results: pd.DataFrame, experts: int = 1, alpha: float = 0.05) -> Homogeneity:
+    """Compare finished trials of `experts` experts across numbers of classes and of training images.
+
+    Conditions are told by the config alone: how many classes `data.classes` names, and how many images were trained
+    on. One class after the other on its own makes one condition: losses are averaged over the classes seed by seed,
+    which is also the test loss over all of them, since the test set holds as many images of each.
+
+    Args:
+        results: the table of `read_results`, one row per (trial, epoch).
+        experts: configured experts of the trials that count.
+        alpha: family-wise error rate of the verdicts.
+
+    Raises:
+        ResultsError: no finished trial with that many experts and named classes, one number of classes only, or trials
+            that differ in more than seed and data.
+    """
+    require(results, ("seed", "experts.configured", "cost.steps", _CLASSES, _IMAGES))
+    outcomes = last_evaluated(results)
+    outcomes = outcomes[(outcomes["experts.configured"] == experts) & outcomes[_CLASSES].notna()]
+    outcomes = outcomes.assign(num_classes=outcomes[_CLASSES].map(len))
+    if outcomes["num_classes"].nunique() < 2:
+        raise ResultsError(
+            f"homogeneity: needs finished trials of {experts} expert{'s'[: experts > 1]} on one and on several classes "
+            "(data.classes); run studies/paper/homogeneity.yaml, or name another number of experts"
+        )
+    others = arms(outcomes, ignore=_DATA_PATHS).cat.categories
+    if len(others) > 1:
+        raise ResultsError(
+            f"homogeneity: trials differ in more than their data ({', '.join(map(repr, others))}); keep one of them"
+        )
+    conditions = tuple(_condition(runs) for _, runs in outcomes.groupby(["num_classes", _IMAGES], sort=True))
+    cells = [_against(late, early) for early, late in combinations(conditions, 2)]
+    differences = compare_cells(cells, alpha)
+    alone = frozenset().union(*(condition.classes_alone for condition in conditions))
+    varied = {name for member in conditions[-1].members for name in member.classes}
+    return Homogeneity(
+        test_gating(outcomes),
+        conditions,
+        alpha,
+        differences,
+        tuple(sorted(varied - alone)),
+        difference_limits(differences),
+    )
+
+
+def _condition(runs: pd.DataFrame) -> Condition:
+    num_classes, images = int(runs["num_classes"].iloc[0]), int(runs[_IMAGES].iloc[0])
+    by_member = runs.groupby(runs[_CLASSES].map(lambda classes: tuple(sorted(classes))), sort=True)
+    losses = {classes: member.groupby("seed")["test.reconstruction"].mean() for classes, member in by_member}
+    of_seeds = pd.concat(list(losses.values()), axis=1)
+    complete = of_seeds.dropna()
+    loss = complete.mean(axis=1)
+    return Condition(
+        f"{num_classes} class{'es' if num_classes > 1 else ''}, {images:,} images",
+        num_classes,
+        images,
+        float(runs["cost.steps"].mean()),
+        tuple(Member(classes, loss.to_numpy(np.float64)) for classes, loss in losses.items()),
+        loss.to_numpy(np.float64),
+        float(loss.mean()),
+        float(loss.std(ddof=1)),
+        int(of_seeds.notna().sum().sum() - complete.size),
+    )
+
+
+def _against(late: Condition, early: Condition) -> Cell:
+    return Cell(f"{late.label} against {early.label}", late.label, early.label, late.loss_R, early.loss_R, paired=False)

@@ -1,0 +1,128 @@
+"""Differences between arms with their intervals and verdicts, as a forest plot."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from smoe_ray.analysis.comparison import ArmComparison, Difference
+from smoe_ray.figures import style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ROW_INCHES = 0.36
+"""Height of one difference: two lines of small print."""
+
+_MOST_ROWS = 40
+_COLUMNS = ((0.0, "runs"), (0.17, "difference (interval)"), (0.56, "p"), (0.68, "verdict"))
+"""Columns of text beside the intervals: place, as a share of their width, and head."""
+_LABEL_CHARACTERS = 26
+_VERDICT_CHARACTERS = 27
+
+
+@style.styled
+def plot_comparison(info: ArmComparison) -> Figure:
+    """Difference of every arm to the reference, a row per cell: interval at the left, numbers and verdict beside it."""
+    shown = info.differences[:_MOST_ROWS]
+    figure = style.new_figure(width=10, height=1.3 + ROW_INCHES * len(shown))
+    forest, words = figure.subplots(1, 2, width_ratios=(4, 5))
+    colour_of = dict(zip(info.arms, style.colours(len(info.arms)), strict=True))
+    marker_of = dict(zip(info.arms, style.markers(len(info.arms)), strict=True))
+    handles = draw_forest(
+        forest,
+        words,
+        shown,
+        [textwrap.fill(difference.label, _LABEL_CHARACTERS) for difference in shown],
+        [(colour_of[difference.arm], marker_of[difference.arm]) for difference in shown],
+    )
+    forest.set_xlim(info.x_limits)
+    of_loss = info.metric == "test.reconstruction"
+    measure = f"test loss, {info.gating} gating" if of_loss else info.metric
+    unit = f"\n{style.LOSS_UNIT}" if of_loss else ""
+    forest.set_xlabel(textwrap.fill(f"{measure}: difference from {info.reference}", 60) + unit)
+    handle_of = {difference.arm: handle for difference, handle in zip(shown, handles, strict=True)}
+    style.legend(figure, list(handle_of.values()), list(handle_of))
+    style.caption(
+        figure,
+        *verdict_text(info.differences, info.alpha),
+        *(("runs left out: no partner of their seed",) if any(row.left_out for row in shown) else ()),
+        *((f"cells of one arm alone left out: {len(info.one_sided)}",) if info.one_sided else ()),
+        *((f"unfinished trials left out: {info.unfinished}",) if info.unfinished else ()),
+        *style.cut_text(len(shown), len(info.differences)),
+        *style.unnamed_text(len(handle_of)),
+    )
+    return figure
+
+
+def verdict_text(differences: Sequence[Difference], alpha: float) -> tuple[str, ...]:
+    """Sentences for the caption: what the intervals are and what they have to do with the verdicts."""
+    methods = {difference.interval for difference in differences}
+    kinds = [
+        name for name, method in (("Student's t", "t"), ("studentised bootstrap", "bootstrap")) if method in methods
+    ]
+    tested = sum(difference.interval != "none" for difference in differences)
+    if not tested:
+        return ("too few runs for any interval",)
+    corrected = f", corrected for {tested} differences (Holm)" if tested > 1 else ""
+    return (
+        f"interval ({' or '.join(kinds)}) excludes zero exactly where the verdict is lower or higher",
+        f"at most {100 * alpha:g} % chance of any false verdict{corrected}",
+    )
+
+
+def draw_forest(
+    forest: Axes,
+    words: Axes,
+    differences: Sequence[Difference],
+    labels: Sequence[str],
+    looks: Sequence[tuple[Any, str]],
+) -> list[Any]:
+    """Intervals on `forest`, a labelled row each, and their numbers in words beside it; hollow: not distinguishable.
+
+    Args:
+        forest: left axes.
+        words: right axes, of the same height.
+        differences: one a row, from the top.
+        labels: of the rows, two lines each at most.
+        looks: colour and marker of each row.
+
+    Returns:
+        The drawn points, one a row.
+    """
+    handles = []
+    forest.axvline(0, color=style.GREY, linewidth=1)
+    for head, place in ((head, place) for place, head in _COLUMNS):
+        words.text(place, -1, head, fontsize=7.5, color=style.GREY, va="center")
+    for row, (difference, (colour, marker)) in enumerate(zip(differences, looks, strict=True)):
+        forest.hlines(row, difference.low, difference.high, color=colour, linewidth=1.5)
+        fill = colour if difference.distinguishable else "white"
+        handles += forest.plot(
+            difference.estimate, row, color=colour, marker=marker, markerfacecolor=fill, linestyle="none"
+        )
+        for (place, _), text in zip(_COLUMNS, _words(difference), strict=True):
+            words.text(place, row, text, fontsize=7.5, va="center", linespacing=0.95)
+    for ax in (forest, words):
+        ax.set_ylim(len(differences) - 0.5, -1.5)
+    forest.set_yticks(range(len(labels)), labels, fontsize=8)
+    forest.grid(visible=False, axis="y")
+    words.set(xlim=(0, 1), xticks=[], yticks=[])
+    words.set_axis_off()
+    return handles
+
+
+def _words(difference: Difference) -> tuple[str, str, str, str]:
+    runs = f"{difference.n_arm} pairs" if difference.paired else f"{difference.n_arm} vs {difference.n_reference}"
+    runs += f"\n({difference.left_out} left out)" if difference.left_out else ""
+    verdict = textwrap.fill(difference.verdict, _VERDICT_CHARACTERS)
+    if difference.interval == "none":
+        return runs, _number(difference.estimate), "", verdict
+    interval = f"{_number(difference.low)} to {_number(difference.high)}"
+    p = "< 0.001" if difference.p_holm < 0.001 else f"{difference.p_holm:.3f}"
+    return runs, f"{_number(difference.estimate)} ({interval})", p, verdict
+
+
+def _number(value: float) -> str:
+    return f"{value:+.3g}".replace("-", "\N{MINUS SIGN}")

@@ -1,0 +1,310 @@
+"""Deaths, survival, phase diagram and basins against answers worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from planted_results import dying, many_arms, table, trial
+
+from smoe_ray.analysis.collapse import (
+    basin_tests,
+    collapse_rates,
+    expert_deaths,
+    expert_survival,
+    find_basins,
+    phase_diagram,
+)
+from smoe_ray.errors import ResultsError
+
+NAN = float("nan")
+
+
+def run(name: str, lives: dict[int, str], status: str = "finished", seed: int = 0, **config: object) -> list[dict]:
+    """A trial from a picture of its experts: epoch -> a character per expert, ``x`` used and ``.`` not."""
+    epochs = max(lives)
+    usage = [
+        [float(mark == "x") / max(lives[epoch].count("x"), 1) for mark in lives[epoch]] if epoch in lives else None
+        for epoch in range(1, epochs + 1)
+    ]
+    configured = len(next(iter(lives.values())))
+    return trial(name, [1.0] * epochs, usage=usage, configured=configured, status=status, seed=seed, **config)
+
+
+# --- deaths -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_expert_dies_when_it_is_unused_for_good() -> None:
+    deaths = expert_deaths(table(run("a", {1: "xxx.x", 2: "xx..x", 4: "x.xx.", 5: "x..x."}, seed=7)))
+    assert deaths["expert"].tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_array_equal(deaths["last_used"], [5, 2, 4, 5, 2])
+    np.testing.assert_array_equal(deaths["died"], [NAN, 4, 5, NAN, 4])
+    assert deaths["revivals"].tolist() == [0, 0, 1, 1, 0]
+    assert deaths["alive_first"].tolist() == [True, True, True, False, True]
+    assert set(deaths["first_epoch"]) == {1}
+    assert set(deaths["last_epoch"]) == {5}
+    assert (set(deaths["seed"]), set(deaths["trial_id"])) == ({7}, {"a"})
+
+
+def test_an_expert_that_was_never_used_died_at_the_first_evaluation() -> None:
+    deaths = expert_deaths(table(run("a", {2: "x.", 3: "x."})).sample(frac=1, random_state=0))
+    np.testing.assert_array_equal(deaths["last_used"], [3, NAN])
+    np.testing.assert_array_equal(deaths["died"], [NAN, 2])
+
+
+def test_deaths_of_all_but_failed_trials_in_the_order_of_arms() -> None:
+    lives = {1: "xx", 2: "x."}
+    results = table(
+        run("c", lives, objective__name="likelihood"),
+        run("b", lives, objective__name="blend", seed=1, status="pruned"),
+        run("a", lives, objective__name="blend", seed=0),
+        run("d", lives, objective__name="blend", seed=2, status="failed"),
+    )
+    deaths = expert_deaths(results)
+    assert deaths["trial_id"].tolist() == ["a", "a", "b", "b", "c", "c"]
+    assert deaths["arm"].tolist() == ["blend"] * 4 + ["likelihood"] * 2
+    with pytest.raises(ResultsError, match=r"no trial has experts\.usage yet"):
+        expert_deaths(table(trial("a", [1.0], status="running")))
+
+
+# --- survival ---------------------------------------------------------------------------------------------------------
+
+
+def test_survival_with_an_expert_censored_by_an_early_end() -> None:
+    """By hand, after Kaplan and Meier: of 8 two die at 2 (6/8), three leave with their run, of 3 one dies at 4."""
+    results = table(
+        run("a", {1: "xxxx", 2: "xxx.", 3: "xxx.", 4: "xx.."}, seed=0),
+        run("b", {1: "xxxx", 2: "xxx."}, seed=1, status="pruned"),
+    )
+    (arm,) = expert_survival(results).arms
+    assert arm.epoch_T.tolist() == [0, 1, 2, 4]
+    np.testing.assert_allclose(arm.share_T, [1, 1, 6 / 8, 6 / 8 * 2 / 3])
+    np.testing.assert_allclose(arm.sd_T, [0, 0, 0, NAN])
+    assert (arm.half_life, arm.experts) == (4, 8)
+    assert arm.half_life_R.tolist() == [4, np.inf]
+
+
+def test_half_lives_and_spread_over_runs() -> None:
+    results = table(
+        run("a", {1: "xxxx", 2: "x...", 3: "x..."}, seed=0),
+        run("b", {1: "xxxx", 2: "xxxx", 3: "xx.."}, seed=1),
+        run("c", {1: "xxxx", 2: "xxxx", 3: "xxxx"}, seed=2),
+    )
+    info = expert_survival(results)
+    (arm,) = info.arms
+    assert info.n_range == (3, 3)
+    assert arm.half_life_R.tolist() == [2, 3, np.inf]
+    np.testing.assert_allclose(arm.share_T, [1, 1, 9 / 12, 7 / 12])
+    np.testing.assert_allclose(arm.sd_T, [0, 0, np.std([0.25, 1, 1], ddof=1), np.std([0.25, 0.5, 1], ddof=1)])
+    np.testing.assert_allclose(arm.high, np.minimum(1, arm.share_T + arm.sd_T))
+    assert arm.half_life == np.inf
+
+
+def test_of_all_configured_or_of_those_that_ever_started() -> None:
+    results = table(run("a", {1: "xx...x", 2: "xx....", 3: "x...x."}))
+    (configured,) = expert_survival(results).arms
+    np.testing.assert_allclose(configured.share_T, [1, 4 / 6, 3 / 6, 2 / 6])
+    assert (configured.half_life, configured.experts) == (2, 6)
+    (alive,) = expert_survival(results, of="alive").arms
+    assert alive.epoch_T.tolist() == [1, 2, 3]
+    np.testing.assert_allclose(alive.share_T, [1, 2 / 3, 1 / 3])
+    assert (alive.half_life, alive.experts) == (3, 3)
+
+
+@given(configured=st.integers(1, 12), survivors=st.integers(1, 12), seeds=st.integers(1, 3))
+@settings(max_examples=25)
+def test_survival_falls_to_the_share_of_active_experts(configured: int, survivors: int, seeds: int) -> None:
+    usages = [dying(configured, min(survivors, configured), epochs=6, seed=seed) for seed in range(seeds)]
+    results = table(
+        *(trial(str(s), [1.0] * 6, usage=usage, configured=configured, seed=s) for s, usage in enumerate(usages))
+    )
+    (arm,) = expert_survival(results).arms
+    assert arm.share_T[0] == 1
+    assert (np.diff(arm.share_T) <= 1e-12).all()
+    assert arm.share_T[-1] == pytest.approx(np.mean([np.mean(np.array(usage[-1]) > 0) for usage in usages]))
+    assert ((arm.share_T <= 0.5 + 1e-9).any()) == np.isfinite(arm.half_life)
+
+
+def test_every_arm_has_its_survival() -> None:
+    info = expert_survival(many_arms(4, 10))
+    assert [arm.label for arm in info.arms][:2] == ["blend, λ_balance=100", "blend, λ_balance=200"]
+    assert all(arm.experts == 30 for arm in info.arms)
+
+
+# --- collapse rate ----------------------------------------------------------------------------------------------------
+
+
+def test_collapse_rate_with_wilsons_interval() -> None:
+    results = table(
+        *(trial(f"b{s}", [1.0], active=4 if s < 3 else 5, seed=s, objective__name="blend") for s in range(10)),
+        *(trial(f"l{s}", [1.0], active=10, seed=s, objective__name="likelihood") for s in range(10)),
+        trial("r", [1.0], active=1, seed=10, objective__name="blend", status="running"),
+    )
+    blend, likelihood = collapse_rates(results)
+    assert (blend.label, blend.collapsed, blend.n, blend.share) == ("blend", 3, 10, 0.3)
+    # Wilson 1927, for 3 and 0 of 10.
+    assert (blend.low, blend.high) == (pytest.approx(0.1078, abs=1e-4), pytest.approx(0.6032, abs=1e-4))
+    assert (likelihood.low, likelihood.high) == (pytest.approx(0, abs=1e-9), pytest.approx(0.2775, abs=1e-4))
+    assert collapse_rates(results, below=0.51)[0].collapsed == 10
+
+
+# --- phase diagram ----------------------------------------------------------------------------------------------------
+
+
+def blend(name: str, balance: float, entropy: float, active: int, **more: object) -> list[dict]:
+    return trial(
+        name,
+        [1.0],
+        active=active,
+        objective__name="blend",
+        objective__lambda_balance=balance,
+        objective__lambda_entropy=entropy,
+        **more,
+    )
+
+
+def test_experts_in_use_over_rho_with_the_theory_beside_them() -> None:
+    info = phase_diagram(
+        table(
+            blend("a", 200.0, 400.0, 5, seed=0),
+            blend("b", 400.0, 800.0, 7, seed=1),
+            blend("c", 400.0, 400.0, 10),
+            blend("d", 100.0, 400.0, 3, configured=20),
+            blend("s", 100.0, 400.0, 3, routing="supervised"),
+            blend("r", 100.0, 400.0, 3, status="running"),
+        )
+    )
+    assert info.labels == ("E=10", "E=20")
+    active, effective = info.panels
+    ten, twenty = active.curves
+    assert (ten.label, ten.x.tolist(), ten.n.tolist()) == ("E=10", [1.0, 2.0], [2, 1])
+    np.testing.assert_allclose(ten.mean, [0.6, 1.0])
+    np.testing.assert_allclose(ten.sd, [np.std([0.5, 0.7], ddof=1), NAN])
+    assert (twenty.x.tolist(), twenty.mean.tolist()) == ([0.5], [0.15])
+    np.testing.assert_allclose(effective.curves[0].mean, [0.54, 0.9])  # planted at 0.9 of the active ones
+    assert active.margin == ()
+    assert np.interp([0.0, 0.5, 1.0, 1 / 0.6, 2.0], info.theory_rho, info.theory_share) == pytest.approx(
+        [0, 0.3, 0.6, 1, 1]
+    )
+
+
+def test_the_papers_text_weighs_the_balance_term_by_one_over_e() -> None:
+    info = phase_diagram(
+        table(
+            blend("a", 200.0, 400.0, 5, objective__balance_form="released_code"),
+            blend("b", 200.0, 400.0, 5, objective__balance_form="paper_text", configured=20),
+        )
+    )
+    assert [curve.x.tolist() for curve in info.panels[0].curves] == [[1.0], [0.05]]
+
+
+def test_without_an_entropy_term_there_is_no_rho() -> None:
+    results = table(
+        blend("a", 200.0, 400.0, 5),
+        blend("b", 200.0, 0.0, 8),
+        blend("z", 0.0, 400.0, 1),
+        trial("c", [1.0], active=10, objective__name="likelihood", objective__lambda_balance=400.0),
+        trial("d", [1.0], active=9, objective__name="likelihood", objective__lambda_balance=400.0, seed=1),
+    )
+    panel = phase_diagram(results).panels[0]
+    assert [(curve.label, curve.x.tolist()) for curve in panel.curves] == [("blend", [0.0, 1.0])]
+    assert [(curve.label, curve.x.tolist(), curve.mean.tolist()) for curve in panel.margin] == [
+        ("blend", [0], [0.8]),
+        ("likelihood", [1], [0.95]),
+    ]
+    apart = phase_diagram(results[results["config.objective.name"] == "likelihood"].dropna(axis=1, how="all"))
+    assert apart.panels[0].curves == ()
+    assert apart.theory_rho.size == 0
+
+
+def test_whatever_else_differs_is_pooled() -> None:
+    info = phase_diagram(
+        table(*(blend(str(rate), 200.0, 400.0, 5, training__learning_rate=rate) for rate in (1e-3, 1e-4)))
+    )
+    assert [curve.n.tolist() for curve in info.panels[0].curves] == [[2]]
+
+
+def test_a_phase_diagram_needs_its_weights() -> None:
+    with pytest.raises(ResultsError, match=r"column 'config\.objective\.lambda_balance' is absent"):
+        phase_diagram(table(trial("a", [1.0], objective__name="blend")))
+    with pytest.raises(ResultsError, match="every finished trial is supervised"):
+        phase_diagram(table(blend("a", 1.0, 1.0, 1, routing="supervised")))
+
+
+# --- basins -----------------------------------------------------------------------------------------------------------
+
+
+def test_two_basins_are_found_and_described() -> None:
+    rng = np.random.default_rng(0)
+    losses = np.r_[rng.normal(15.7, 0.1, 24), rng.normal(18.2, 0.1, 8)]
+    (test,) = find_basins({"E=50": rng.permutation(losses)})
+    assert (test.label, test.n, test.verdict) == ("E=50", 32, "two basins")
+    assert test.means == (pytest.approx(15.7, abs=0.1), pytest.approx(18.2, abs=0.1))
+    assert (test.upper_share, test.sd) == (pytest.approx(0.25), pytest.approx(0.1, abs=0.03))
+    assert test.delta_bic > 10
+    assert test.p == test.p_holm == 0.001
+
+
+def test_the_fit_is_that_of_scikit_learn() -> None:
+    from sklearn.mixture import GaussianMixture
+
+    rng = np.random.default_rng(1)
+    for shift in (3.0, 5.0):
+        losses = np.r_[rng.normal(0, 1, 12), rng.normal(shift, 1, 8)][:, None]
+        two = GaussianMixture(2, covariance_type="tied", n_init=5, random_state=0, tol=1e-9, max_iter=5000).fit(losses)
+        one = GaussianMixture(1, covariance_type="tied").fit(losses)
+        (test,) = find_basins({"a": losses[:, 0]})
+        assert test.delta_bic == pytest.approx(one.bic(losses) - two.bic(losses), abs=0.01)
+        assert test.means == pytest.approx(sorted(two.means_[:, 0]), abs=0.02)
+        assert test.sd == pytest.approx(two.covariances_[0, 0] ** 0.5, abs=0.02)
+
+
+def test_one_basin_is_rarely_taken_for_two() -> None:
+    rng = np.random.default_rng(0)
+    for n in (10, 20):
+        found = [find_basins({"a": rng.normal(16, 0.3, n)})[0].verdict == "two basins" for _ in range(200)]
+        assert np.mean(found) <= 0.08  # 0.05, and two standard errors of 200 repeats
+
+
+def test_units_of_the_loss_do_not_matter() -> None:
+    losses = np.random.default_rng(3).gamma(2.0, size=15)
+    (first,), (second,) = find_basins({"a": losses}), find_basins({"a": 1e-3 * losses + 7})
+    assert (first.p, first.verdict) == (second.p, second.verdict)
+    assert second.delta_bic == pytest.approx(first.delta_bic, abs=1e-6)
+    assert second.means == pytest.approx(1e-3 * np.array(first.means) + 7)
+
+
+def test_many_arms_are_corrected_for() -> None:
+    rng = np.random.default_rng(0)
+    apart = np.concatenate([np.linspace(-1.2, 1.2, 6) + shift for shift in (0, 4.5)])
+    alone = find_basins({"apart": apart})[0]
+    assert (alone.verdict, alone.p_holm) == ("two basins", alone.p)
+    family = {"apart": apart, **{str(arm): rng.normal(size=12) for arm in range(4)}, "few": np.zeros(3)}
+    beside = find_basins(family)[0]
+    assert beside.p == alone.p > 0.01
+    assert (beside.verdict, beside.p_holm) == ("one basin suffices", pytest.approx(5 * beside.p))
+
+
+def test_basins_of_a_study_or_why_it_cannot_tell() -> None:
+    rng = np.random.default_rng(0)
+    results = table(
+        *(trial(f"a{s}", [90.0, 15.0 + 3 * (s % 2) + 0.1 * rng.normal()], seed=s, configured=50) for s in range(20)),
+        *(trial(f"b{s}", [90.0, 15.0 + 3 * (s % 2)], seed=s, configured=20) for s in range(5)),
+        *(trial(f"c{s}", [90.0, 15.0], seed=s, configured=10) for s in range(12)),
+    )
+    tests = basin_tests(results)
+    assert [(test.label, test.verdict) for test in tests] == [
+        ("E=10", "cannot tell (no spread between runs)"),
+        ("E=20", "cannot tell (5 runs, 10 needed)"),
+        ("E=50", "two basins"),
+    ]
+    assert np.isnan([tests[1].p, tests[1].delta_bic, *tests[1].means]).all()
+
+
+def test_an_absent_column_is_named() -> None:
+    results = pd.DataFrame({"trial_id": ["a"]})
+    for analysis in (expert_deaths, expert_survival, collapse_rates, phase_diagram, basin_tests):
+        with pytest.raises(ResultsError, match=r"column '.*' is absent"):
+            analysis(results)

@@ -1,0 +1,78 @@
+"""The Gaussian process: it finds planted optima without knowing the form, and says how far it may be wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from planted_surface import AMOUNTS, COUNTS, best_of, loss_of, planted_runs
+
+from smoe_ray.analysis.second_opinion import second_opinions
+from smoe_ray.analysis.surface_fit import cells_of, check_runs
+
+COUNT_K = np.arange(1, 21)
+
+
+def test_without_noise_the_optimum_is_found_at_every_amount() -> None:
+    counts = tuple(range(1, 21))
+    opinions = second_opinions(
+        cells_of(check_runs(planted_runs(noise=0.0, counts=counts, repeats=1))), AMOUNTS, COUNT_K
+    )
+    for amount, opinion in zip(AMOUNTS, opinions, strict=True):
+        assert opinion.best == pytest.approx(best_of(amount), abs=1)
+        assert opinion.interval[0] <= opinion.best <= opinion.interval[1]
+        np.testing.assert_allclose(opinion.loss_K, loss_of(amount, COUNT_K), rtol=0.005)
+
+
+def test_any_shape_will_do() -> None:
+    """A loss with a kink, which no parabola follows."""
+    runs = planted_runs(noise=0.0, counts=tuple(range(1, 21)), repeats=1)
+    runs["loss"] = 10 + np.abs(np.log(runs["experts"] / 4))
+    (opinion,) = second_opinions(cells_of(check_runs(runs)), [AMOUNTS[2]], COUNT_K)
+    assert opinion.best == 4
+    assert opinion.interval[0] >= 3
+    assert opinion.interval[1] <= 5
+
+
+def test_more_noise_widens_the_interval_and_it_holds_the_optimum() -> None:
+    widths = []
+    for noise in (0.05, 0.5):
+        held, width = 0, 0.0
+        for seed in range(10):
+            cells = cells_of(check_runs(planted_runs(seed, noise=noise)))
+            (opinion,) = second_opinions(cells, [AMOUNTS[-1]], COUNT_K)
+            low, high = opinion.interval
+            held += low <= best_of(AMOUNTS[-1]) <= high
+            width += high - low
+        assert held >= 9
+        widths.append(width)
+    assert widths[0] < widths[1]
+
+
+def test_the_interval_is_of_the_mean_loss_not_of_single_runs() -> None:
+    """The minimum of twenty noisy runs lies anywhere; that of their mean, learned from a hundred, does not."""
+    cells = cells_of(check_runs(planted_runs(counts=tuple(range(1, 21)), repeats=1)))
+    for opinion in second_opinions(cells, AMOUNTS[:4], COUNT_K):
+        low, high = opinion.interval
+        assert high <= 3 * low
+
+
+def test_a_flat_surface_leaves_every_count_possible() -> None:
+    widths = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        runs = planted_runs()
+        runs["loss"] = 10 + 0.1 * rng.standard_normal(len(runs))
+        (opinion,) = second_opinions(cells_of(check_runs(runs)), [AMOUNTS[-1]], COUNT_K)
+        widths.append(opinion.interval[1] - opinion.interval[0])
+    assert sum(width >= 15 for width in widths) >= 9
+
+
+def test_equal_losses_are_no_error() -> None:
+    (opinion,) = second_opinions(cells_of(check_runs(planted_runs().assign(loss=8.0))), [AMOUNTS[0]], COUNT_K)
+    np.testing.assert_allclose(opinion.loss_K, 8.0)
+
+
+def test_the_seed_decides_the_draws() -> None:
+    cells = cells_of(check_runs(planted_runs(counts=COUNTS[:5], noise=1.0)))
+    first, again = (second_opinions(cells, AMOUNTS, COUNT_K, seed=4) for _ in range(2))
+    assert [opinion[:2] for opinion in first] == [opinion[:2] for opinion in again]
