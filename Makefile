@@ -45,5 +45,5 @@ clean:  ## remove the environment and the quickstart's results
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(PIP) --editable '.[dev]'
+	$(PIP) --editable '.[dashboard,s3,gcs,dev]'
 	touch $@

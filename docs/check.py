@@ -3,7 +3,7 @@
 - every relative link of a Markdown file leads to a file;
 - every `smoe-ray` command in a code block names a verb and options that exist, and study files that exist;
 - every YAML block that is a study validates;
-- docs/metrics.md describes every column of the results.
+- docs/metrics.md describes every column of the results and of the report's tables, and every kind of figure.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import typer.main
 
 from smoe_ray.cli import app
 from smoe_ray.errors import SmoeRayError
+from smoe_ray.figures import FIGURES
+from smoe_ray.report.columns import COLUMNS
 from smoe_ray.results import EPOCH_COLUMNS
 from smoe_ray.spec import parse_study
 
@@ -70,10 +72,11 @@ def invalid_studies(text: str) -> Iterator[str]:
 
 
 def undescribed_columns(text: str) -> Iterator[str]:
-    """Columns of the results that docs/metrics.md does not name."""
-    for column in EPOCH_COLUMNS:
-        if f"`{column}`" not in text:
-            yield f"column {column} is not described"
+    """Columns of the results, columns of the report and kinds of figures that docs/metrics.md does not name."""
+    for what, names in (("column", EPOCH_COLUMNS), ("report column", COLUMNS), ("figure", FIGURES)):
+        for name in names:
+            if f"`{name}`" not in text:
+                yield f"{what} {name} is not described"
 
 
 def main() -> None:

@@ -30,6 +30,9 @@ _PUBLIC = {
     "read_trials": "smoe_ray.results",
     "LocalExecutor": "smoe_ray.study",
     "run_study": "smoe_ray.study",
+    "Job": "smoe_ray.cluster.jobs",
+    "list_jobs": "smoe_ray.cluster.jobs",
+    "submit": "smoe_ray.cluster.jobs",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
@@ -16,10 +15,17 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from smoe_ray.errors import DataError, ResultsError, SmoeRayError
+from smoe_ray.errors import ClusterError, DataError, ResultsError, SmoeRayError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import pandas as pd
+
+    from smoe_ray.data.files import Map
+    from smoe_ray.spec import GridStudy, SearchStudy
+    from smoe_ray.study import Executor
+    from smoe_ray.study.status import StudyStatus
 
 app = typer.Typer(
     name="smoe-ray",
@@ -87,44 +93,85 @@ def check(study: StudyFile, overrides: Overrides = None) -> None:
         )
 
 
+Address = Annotated[
+    str,
+    typer.Option(
+        "--address",
+        envvar=["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"],
+        help="Head of the cluster. RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH gives its token.",
+    ),
+]
+OptionalAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        envvar=["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"],
+        help="Head of the cluster: shows the job's state, too.",
+    ),
+]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Job, as 'jobs' lists it.", show_default=False)]
+
+_LOOPBACK = "http://127.0.0.1:8265"
+
+
 @app.command(epilog="Example: smoe-ray run studies/drawings.yaml --out results --jobs 2 --set data.root=drawings")
 def run(
     study: StudyFile,
     out: Annotated[str, typer.Option("--out", help="Folder or URI for the results.", show_default=False)],
-    executor: Annotated[Literal["local"], typer.Option(help="Where trials run.")] = "local",
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Trials at once. Default: as many as the CPUs allow, one on a GPU.")
+    executor: Annotated[Literal["ray", "local"], typer.Option(help="What runs the trials.")] = "ray",
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="A Ray cluster: auto or <host>:6379. Default: RAY_ADDRESS, or this machine."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<n>.")] = "auto",
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Most trials at once. Default: as many as there is room for.")
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="With --executor local: auto, cpu, cuda or cuda:<n>. On ray resources.gpus decides.")
+    ] = "auto",
     overrides: Overrides = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train diverged trials again, too.")] = False,
 ) -> None:
     """Run a study. Trials that are finished are not run again: to resume, give the same command."""
-    assert executor == "local"
     from smoe_ray.spec import load_study
-    from smoe_ray.study import LocalExecutor, run_study
+    from smoe_ray.study import run_study
     from smoe_ray.study.preview import preview
     from smoe_ray.study.progress import StudyProgress
-    from smoe_ray.training.images import resolve_device
 
     spec = load_study(study, overrides or ())
-    preview(spec)  # refuses what cannot run before anything is written, and so does resolve_device
-    default_jobs = 1 if resolve_device(device).type == "cuda" else max(1, _cpus() // spec.base.resources.cpus)
-    with StudyProgress(spec) as progress:
-        records = run_study(
-            spec,
-            out,
-            LocalExecutor(jobs or default_jobs, device),
-            data_jobs=_cpus(),
-            retry_failed=retry_failed,
-            on_event=progress,
-        )
+    preview(spec)  # refuses what cannot run before anything is written, and so does what makes the executor
+    with _executor(executor, spec, address, jobs, device) as (trains, data_jobs), StudyProgress(spec) as progress:
+        records = run_study(spec, out, trains, data_jobs=data_jobs, retry_failed=retry_failed, on_event=progress)
     _print_summary(_read(out, spec.name))
     failed = [record for record in records if record.status == "failed"]
     if failed:
         raise SmoeRayError(
             f"{len(failed)} of {len(records)} trials failed, the first ({failed[0].trial_id}) with: {failed[0].error}"
         )
+
+
+@contextmanager
+def _executor(
+    name: Literal["ray", "local"], study: GridStudy | SearchStudy, address: str | None, jobs: int | None, device: str
+) -> Iterator[tuple[Executor, int | Map]]:
+    """What trains, and what prepares the data."""
+    if name == "ray":
+        from smoe_ray.cluster.ray_executor import RayExecutor
+
+        if device != "auto":
+            raise SmoeRayError(f"--device {device}: is for --executor local; on ray set resources.gpus of the study")
+        with RayExecutor(address, jobs) as executor:
+            yield executor, executor.map
+        return
+
+    from smoe_ray.study import LocalExecutor
+    from smoe_ray.study.local import usable_cpus
+    from smoe_ray.training.images import resolve_device
+
+    if address is not None:
+        raise SmoeRayError(f"--address {address}: is for --executor ray")
+    default_jobs = 1 if resolve_device(device).type == "cuda" else max(1, usable_cpus() // study.base.resources.cpus)
+    yield LocalExecutor(jobs or default_jobs, device), usable_cpus()
 
 
 @app.command(epilog="Example: smoe-ray table results quickstart --csv > quickstart.csv")
@@ -150,7 +197,20 @@ def table(
         _print_frame(frame)
 
 
-@app.command(epilog="Example: smoe-ray figure results quickstart --kind training_curves --to figures")
+class _FigureCommand(typer.core.TyperCommand):
+    """Its help lists the kinds of figures, which are loaded only when somebody asks."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from smoe_ray.figures import FIGURES
+
+        kinds = "\n".join(f"- {name}: {kind.description}" for name, kind in FIGURES.items())
+        self.help = f"{self.help}\n\nKinds:\n\n{kinds}"
+        super().format_help(ctx, formatter)
+
+
+@app.command(
+    cls=_FigureCommand, epilog="Example: smoe-ray figure results quickstart --kind training_curves --to figures"
+)
 def figure(
     out: Out,
     study: StudyName,
@@ -163,10 +223,7 @@ def figure(
         typer.Option("--with", metavar="STUDY", help="Draw another study of OUT beside it, e.g. its baseline."),
     ] = None,
 ) -> None:
-    """Draw figures of a study as SVG and PNG.
-
-    Kinds: training_curves, loss_against_experts, loss_surface, loss_against_samples_per_expert, usage_over_epochs.
-    """
+    """Draw figures of a study as SVG and PNG."""
     import pandas as pd
 
     from smoe_ray.figures import FIGURES, save
@@ -193,6 +250,136 @@ def figure(
         typer.echo(f"not drawn: {reason}", err=True)
     if not drawn:
         raise ResultsError(f"no figure could be drawn of study '{name}'; see above")
+
+
+@app.command(epilog="Example: smoe-ray report results drawings --to report --compare published")
+def report(
+    out: Out,
+    to: Annotated[str, typer.Option("--to", help="Folder or URI for the report.", show_default=False)],
+    studies: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[STUDY]...", help="Studies in OUT, or their YAML files. Default: all, as one table."),
+    ] = None,
+    compare: Annotated[
+        Literal["published"] | None, typer.Option(help="Lay the results of arXiv:2509.10025 beside, apart from yours.")
+    ] = None,
+) -> None:
+    """Write one self-contained HTML page about studies, its figures (SVG, PDF) and tables (CSV) beside it."""
+    from smoe_ray.report import write_report
+
+    names = [_study_name(study) for study in studies or ()]
+    typer.echo(write_report(out, names, to, compare, lambda title: typer.echo(f"{title} ...", err=True)))
+
+
+@app.command(epilog="Example: smoe-ray recommend results loss-surface --samples 50000")
+def recommend(
+    out: Out,
+    study: StudyName,
+    samples: Annotated[
+        float | None, typer.Option(help="Training images. Default: the most that the study has.")
+    ] = None,
+    steps: Annotated[float | None, typer.Option(help="Optimizer steps, instead.")] = None,
+    experts: Annotated[Literal["active", "configured"], typer.Option(help="Which experts are counted.")] = "active",
+) -> None:
+    """Say how many experts to use for so many images or steps, or why the study cannot tell and what to add."""
+    from smoe_ray.analysis import recommend as recommend_experts
+
+    found = recommend_experts(_read(out, _study_name(study)), samples, steps, experts)
+    typer.echo(found.sentence)
+    for arm in found.arms:
+        if arm.surface is not None:
+            typer.echo(f"\n{arm.label}" if len(found.arms) > 1 else "")
+            _print_frame(arm.table, _RECOMMENDED)
+            for line in arm.evidence:
+                typer.echo(line)
+
+
+@app.command(epilog="Example: smoe-ray submit studies/drawings.yaml --address http://head:8265 --out s3://bucket/out")
+def submit(
+    study: StudyFile,
+    out: Annotated[str, typer.Option("--out", help="URI or shared folder for the results, the same on every node.")],
+    address: Address = _LOOPBACK,
+    overrides: Overrides = None,
+    note: Annotated[str, typer.Option(help="A free text that 'jobs' shows.")] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the job has ended.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Show its output meanwhile.")] = False,
+) -> None:
+    """Run a study as a job of a Ray cluster. To resume one that was stopped, submit it again."""
+    from smoe_ray.cluster import jobs
+
+    job = jobs.submit(study, address, out, overrides or (), note)
+    typer.echo(job.id)
+    if not job.is_new:
+        typer.echo("This study runs already, as this job; nothing was started.", err=True)
+    elif "://" not in job.out:
+        typer.echo(f"Every node of the cluster must see {job.out} as one shared folder.", err=True)
+    if follow:
+        for piece in job.logs(follow=True):
+            typer.echo(piece, nl=False)
+    if (wait or follow) and (state := job.wait()) != "succeeded":
+        raise ClusterError(f"job {job.id} was {state}; to go on, submit the study again")
+
+
+@app.command("jobs", epilog="Example: smoe-ray jobs --address http://head:8265")
+def list_jobs(address: Address = _LOOPBACK) -> None:
+    """List the studies that were submitted to a cluster, newest first."""
+    from smoe_ray.cluster import jobs
+
+    shown = Table("job", "state", "submitted", "out", "note", header_style="bold", box=None, pad_edge=False)
+    shown.columns[0].no_wrap = shown.columns[2].no_wrap = True
+    for job, state, submitted_at, _ in jobs.list_jobs(address):
+        shown.add_row(job.id, state, _local_time(submitted_at), _printable(job.out), _printable(job.note))
+    _print_wide(shown)
+
+
+@app.command(epilog="Example: smoe-ray status quickstart --out s3://bucket/out")
+def status(
+    name: Annotated[
+        str, typer.Argument(metavar="JOB|STUDY", help="A job; with --out a study or its file.", show_default=False)
+    ],
+    out: Annotated[str | None, typer.Option("--out", help="Read the results alone; needs no cluster.")] = None,
+    address: OptionalAddress = None,
+) -> None:
+    """Show how far a study is: trials by what became of them, the best so far, the last sign of life."""
+    if out is None:
+        from smoe_ray.cluster import jobs
+
+        job = jobs.get_job(name, address or _LOOPBACK)
+        name, out = job.study, job.out
+        state: str | None = job.state()
+    else:
+        name = _study_name(name)
+        state = _job_state(address, name, out) if address else None
+    from smoe_ray.study.status import study_status
+
+    trials = study_status(out, name)
+    if trials is not None:
+        _print_status(trials, out, state)
+    elif state is not None:
+        typer.echo(f"{name} in {_printable(out)}\n  job        {state}\n  trials     none has started yet")
+    else:
+        _read(out, name)  # it says what is there instead
+
+
+@app.command(epilog="Example: smoe-ray logs quickstart-0123abcd --follow")
+def logs(
+    job: JobId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    address: Address = _LOOPBACK,
+) -> None:
+    """Print what a job has printed."""
+    from smoe_ray.cluster import jobs
+
+    for piece in jobs.get_job(job, address).logs(follow):
+        typer.echo(piece, nl=False)
+
+
+@app.command(epilog="Example: smoe-ray stop quickstart-0123abcd")
+def stop(job: JobId, address: Address = _LOOPBACK) -> None:
+    """Stop a job, as Ctrl-C would: what was trained stays, and submitting the study again goes on."""
+    from smoe_ray.cluster import jobs
+
+    typer.echo(f"{job}: {jobs.get_job(job, address).stop()}")
 
 
 @data_app.command(epilog="Example: smoe-ray data fetch cat face --to drawings")
@@ -222,10 +409,11 @@ def info(study: StudyFile, overrides: Overrides = None) -> None:
 
     from smoe_ray.data import cache_folder, load_splits
     from smoe_ray.spec import load_study
+    from smoe_ray.study.local import usable_cpus
 
     spec = load_study(study, overrides or ())
     with _bars() as progress:
-        splits = load_splits(spec.base.data, cache_folder() / "data", _cpus(), progress)
+        splits = load_splits(spec.base.data, cache_folder() / "data", usable_cpus(), progress)
     train = np.bincount(splits.train.label_B, minlength=len(splits.class_names))
     test = np.bincount(splits.test.label_B, minlength=len(splits.class_names))
     ink = [float(part.image_BHW.mean()) / 255 for part in (splits.train, splits.test)]
@@ -255,17 +443,6 @@ def _fail(error: SmoeRayError, debug: bool) -> NoReturn:
     else:
         typer.echo(f"smoe-ray: {' '.join(str(error).split())}", err=True)
     sys.exit(1)
-
-
-def _cpus() -> int:
-    """CPUs that this process may use: fewer than the machine has, in a container or under taskset."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = Path("/sys/fs/cgroup/cpu.max")  # "<microseconds> <period>", or "max <period>"
-    if quota.is_file():
-        share, _, period = quota.read_text().partition(" ")
-        if share != "max":
-            available = min(available, max(1, int(share) // int(period)))
-    return available
 
 
 def _study_name(study: str) -> str:
@@ -298,6 +475,18 @@ _SHOWN: dict[str, tuple[str, str]] = {
 }
 """Columns of the printed table, with title and format; the files and --csv have them all."""
 
+_RECOMMENDED: dict[str, tuple[str, str]] = {
+    "experts": ("experts", "{:.0f}"),
+    "loss": ("fitted loss", "{:.2f}"),
+    "low": ("low", "{:.2f}"),
+    "high": ("high (95 %)", "{:.2f}"),
+    "above_best": ("above best", "{:.2f}"),
+    "tied": ("tied", "{}"),
+    "chance": ("best in", "{:.0%}"),
+    "gaussian_process": ("Gaussian process", "{:.2f}"),
+    "runs": ("runs near", "{:.0f}"),
+}
+
 _WIDTH_IN_A_FILE = 120
 """Columns of text when there is no terminal to ask."""
 
@@ -308,16 +497,58 @@ def _print_summary(results: pd.DataFrame) -> None:
     _print_frame(trial_summary(results))
 
 
-def _print_frame(frame: pd.DataFrame) -> None:
+def _job_state(address: str, study: str, out: str) -> str:
+    """State of the newest job that ran `study` into `out`, in words; one that cannot be known is no error here."""
+    from smoe_ray.cluster import jobs
+
+    place = jobs.absolute(out)
+    try:
+        for listed in jobs.list_jobs(address):
+            if (listed.job.study, listed.job.out) == (study, place):
+                return f"{listed.state} ({listed.job.id})"
+    except ClusterError as error:
+        return f"unknown: {error}"
+    return f"none on {address}"
+
+
+def _print_status(status: StudyStatus, out: str, job: str | None) -> None:
+    unended = "running" if job and job.startswith(("pending", "running")) else "running or interrupted"
+    counts = {unended: status.running, "failed": status.failed, "pruned": status.pruned}
+    trials = [f"{status.finished} of {status.total} finished", *(f"{n} {what}" for what, n in counts.items() if n)]
+    lines = {"job": job, "trials": ", ".join(trials)}
+    if status.best is not None:
+        lines["best"] = f"{status.best.metric} {status.best.value:.4g} (trial {status.best.trial_id})"
+    if status.updated_at is not None:
+        lines["updated"] = _local_time(status.updated_at)
+    typer.echo(f"{status.study} in {_printable(out)}")
+    for what, said in lines.items():
+        if said is not None:
+            typer.echo(f"  {what:<10} {said}")
+
+
+def _local_time(moment: datetime) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def _printable(text: str) -> str:
+    """What others wrote, without what would command the terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _print_frame(frame: pd.DataFrame, said_of: Mapping[str, tuple[str, str]] = _SHOWN) -> None:
     import pandas as pd
 
     shown = Table(header_style="bold", box=None, pad_edge=False)
-    columns = {column: said for column, said in _SHOWN.items() if column in frame.columns}
+    columns = {column: said for column, said in said_of.items() if column in frame.columns}
     for title, form in columns.values():
         shown.add_column(title, justify="left" if form == "{}" else "right", no_wrap=title != "arm")
     for row in frame[list(columns)].itertuples(index=False):
         cells = zip(row, columns.values(), strict=True)
         shown.add_row(*("" if pd.isna(value) else form.format(value) for value, (_, form) in cells))
+    _print_wide(shown)
+
+
+def _print_wide(shown: Table) -> None:
     terminal = Console()
     width = terminal.width if terminal.is_terminal else _WIDTH_IN_A_FILE
     Console(width=width).print(shown, highlight=False, markup=False)

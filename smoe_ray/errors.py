@@ -6,6 +6,8 @@
     ├── StudyError       a study file, a key, a value or an override is wrong
     ├── DataError        a dataset is absent, unreadable or not what the study asks for
     ├── ResultsError     results are absent, unreadable or made by something else
+    │   └── StorageError     the place of the results does not answer or refuses; that may pass
+    ├── ClusterError     a cluster or a job on it does not answer, refuses, or does not exist
     └── TrialError       a trial could not be finished
         ├── DivergedError    its loss became NaN or infinite
         └── WorkerDiedError  the process that trained it ended without a word
@@ -28,6 +30,14 @@ class DataError(SmoeRayError):
 
 class ResultsError(SmoeRayError):
     """Results are absent, unreadable or made by something else."""
+
+
+class StorageError(ResultsError):
+    """The place of the results does not answer or refuses; that may pass."""
+
+
+class ClusterError(SmoeRayError):
+    """A cluster or a job on it does not answer, refuses, or does not exist."""
 
 
 class TrialError(SmoeRayError):

@@ -22,8 +22,10 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     PlainSerializer,
+    Tag,
     TypeAdapter,
     ValidationError,
     field_validator,
@@ -358,10 +360,51 @@ class EvaluationSpec(_Spec):
     )
 
 
+class WorkerRange(_Spec):
+    """An elastic number of data-parallel workers: training goes on with what the cluster has."""
+
+    min: int = Field(ge=1, le=1024, description="fewest workers to train with")
+    max: int = Field(ge=1, le=1024, description="most workers to train with")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
+
+def _kind_of_workers(value: Any) -> str:
+    return "range" if isinstance(value, (Mapping, WorkerRange)) else "number"
+
+
+Workers = Annotated[
+    Annotated[int, Field(ge=1, le=1024), Tag("number")] | Annotated[WorkerRange, Tag("range")],
+    Discriminator(_kind_of_workers),
+]
+
+
 class ResourcesSpec(_Spec):
     """What one trial occupies."""
 
-    cpus: int = Field(default=1, ge=1, le=1024, description="CPU threads of a trial")
+    cpus: int = Field(default=1, ge=1, le=1024, description="CPU threads of a worker")
+    gpus: float = Field(
+        default=0, ge=0, le=64, description="GPUs of a worker: a whole number, or a share of one that trials divide"
+    )
+    workers: Workers = Field(
+        default=1, description="data-parallel workers that share each batch; {min, max}: as many as there is room for"
+    )
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_or_share(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError("more than one GPU must be a whole number")
+        return gpus
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether more than one worker may train the trial."""
+        return self.workers != 1
 
 
 class TrialSpec(_Spec):
@@ -469,6 +512,24 @@ Metric = Annotated[str, Field(json_schema_extra={"enum": list(SCALAR_METRICS)})]
 Scalar = bool | int | float | str | None
 
 
+class CollapseSpec(_Spec):
+    """Stops (prunes) a trial whose experts have died: at least one of the two limits."""
+
+    min_active_fraction: float | None = Field(
+        default=None, gt=0, le=1, description="stop below this share of active experts (experts.active_fraction)"
+    )
+    min_effective: float | None = Field(
+        default=None, ge=1, description="stop below this number of effective experts (experts.effective)"
+    )
+    grace_epochs: int = Field(default=3, ge=0, description="epochs before a trial may be stopped")
+
+    @model_validator(mode="after")
+    def _at_least_one(self) -> Self:
+        if self.min_active_fraction is None and self.min_effective is None:
+            raise ValueError("give 'min_active_fraction', 'min_effective' or both")
+        return self
+
+
 class _Study(_Spec):
     """What grid and search studies have in common."""
 
@@ -476,6 +537,10 @@ class _Study(_Spec):
     question: str = Field(min_length=1, max_length=500, description="the one question that this study answers")
     preset: PresetName = Field(default="recommended", description="fills in what base does not say")
     base: TrialSpec = Field(default=TrialSpec(), description="what all trials share")
+    collapse: CollapseSpec | None = Field(default=None, description="stop trials whose experts die; null: let them run")
+    max_concurrent_trials: int | None = Field(
+        default=None, ge=1, description="most trials at once; null: as many as there is room for"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -781,8 +846,13 @@ def dump_study(study: GridStudy | SearchStudy) -> str:
     import yaml
 
     class Dumper(yaml.SafeDumper):
-        """Quotes every string that `_read_yaml` would take for a number."""
+        """Quotes every string that `_read_yaml` would take for a number, and escapes YAML's rarer line breaks."""
 
+    def text(dumper: Dumper, value: str) -> yaml.ScalarNode:
+        style = '"' if set(value) & set("\x85\u2028\u2029\ufeff") else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, text)
     _know_exponent_form(Dumper)
     tree = study.model_dump(mode="json")
     return yaml.dump(tree, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
@@ -850,7 +920,7 @@ def _other_studies(path: Path) -> str:
 def _one_line(error: ValidationError, tree: Any, model: type[BaseModel]) -> str:
     """The first problem that pydantic found, as: dotted key, what is wrong, the value, the nearest valid key."""
     problem = error.errors(include_url=False)[0]
-    location = _plain_location(problem["loc"], tree)
+    location = _plain_location(problem["loc"], tree, is_missing=problem["type"] == "missing")
     message = problem["msg"].removeprefix("Value error, ")
     key = ".".join(str(part) for part in location)
     if problem["type"] == "extra_forbidden":
@@ -876,15 +946,15 @@ def _one_line(error: ValidationError, tree: Any, model: type[BaseModel]) -> str:
     return f"{key}: {message}{shown}"
 
 
-def _plain_location(location: Sequence[int | str], tree: Any) -> list[int | str]:
-    """pydantic's location without the union tags that it puts between the keys of the file."""
+def _plain_location(location: Sequence[int | str], tree: Any, is_missing: bool) -> list[int | str]:
+    """pydantic's location without the union tags that it puts between the keys of the file, and after the last."""
     plain: list[int | str] = []
     for position, part in enumerate(location):
         try:
             tree = tree[part]
         except (KeyError, IndexError, TypeError):
             is_last = position == len(location) - 1
-            if not is_last or isinstance(part, int):  # a tag, not a key; the last part may be a key that is missing
+            if not (is_last and is_missing):  # a tag, not a key
                 continue
         plain.append(part)
     return plain

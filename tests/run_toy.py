@@ -1,4 +1,4 @@
-"""Run a small grid as a program: ``python run_toy.py OUT JOBS toy|real [fields of Toy or RealFit, as JSON]``."""
+"""Run a small grid as a program: ``python run_toy.py OUT JOBS|ray toy|real [fields of Toy or RealFit, as JSON]``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from toy_training import RealFit, Toy
 
+from smoe_ray.cluster.ray_executor import RayExecutor
 from smoe_ray.errors import SmoeRayError
 from smoe_ray.results import TIMING_COLUMNS, read_results
 from smoe_ray.spec import GridStudy, SearchStudy, parse_study
@@ -43,11 +44,12 @@ def _say(event: Event) -> None:
 
 
 if __name__ == "__main__":
-    out, jobs = Path(sys.argv[1]), int(sys.argv[2])
+    out, executor = Path(sys.argv[1]), sys.argv[2]
     training = {"toy": Toy, "real": RealFit}[sys.argv[3]]
     fit = training(log=out.parent / "log", **json.loads(sys.argv[4]))
     try:
-        run_study(toy_grid(), out, LocalExecutor(jobs, fit=fit), on_event=_say)
+        made = RayExecutor(fit=fit) if executor == "ray" else LocalExecutor(int(executor), fit=fit)
+        run_study(toy_grid(), out, made, on_event=_say)
     except KeyboardInterrupt:
         sys.exit(130)
     except SmoeRayError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from planted_folder import plant
 
 from smoe_ray.cli import main
 
@@ -55,7 +56,9 @@ def test_a_study_from_check_to_figure(smoe_ray, study: Path, tmp_path: Path) -> 
     assert "2 = 2 configurations x 1 seeds" in printed
     assert not out.exists()
 
-    code, printed, progress = smoe_ray("run", study, "--out", out, "--jobs", 1, "--device", "cpu")
+    code, printed, progress = smoe_ray(
+        "run", study, "--out", out, "--executor", "local", "--jobs", 1, "--device", "cpu"
+    )
     assert code == 0, progress
     assert "blend" in printed
     assert "likelihood" in printed
@@ -75,7 +78,7 @@ def test_a_study_from_check_to_figure(smoe_ray, study: Path, tmp_path: Path) -> 
 
 
 def test_running_again_trains_nothing(smoe_ray, study: Path, tmp_path: Path) -> None:
-    arguments = ("run", study, "--out", tmp_path / "out", "--jobs", 1, "--device", "cpu")
+    arguments = ("run", study, "--out", tmp_path / "out", "--executor", "local", "--jobs", 1, "--device", "cpu")
     first = smoe_ray(*arguments)
     second = smoe_ray(*arguments)
     assert first[0] == second[0] == 0
@@ -85,7 +88,7 @@ def test_running_again_trains_nothing(smoe_ray, study: Path, tmp_path: Path) -> 
 
 def test_a_trial_that_diverges_is_reported_and_the_others_stand(smoe_ray, study: Path, tmp_path: Path) -> None:
     code, printed, error = smoe_ray(
-        "run", study, "--out", tmp_path / "out", "--jobs", 1, "--device", "cpu",
+        "run", study, "--out", tmp_path / "out", "--executor", "local", "--jobs", 1, "--device", "cpu",
         "--set", "axes.training.learning_rate=[1e-3, 1e+30]", "--set", "axes.objective.name=[blend]",
     )  # fmt: skip
     assert code == 1
@@ -105,9 +108,17 @@ def test_a_trial_that_diverges_is_reported_and_the_others_stand(smoe_ray, study:
         (("check", "{study}", "--set", "routing=supervised", "--set", "model.num_experts=3"), "set model.num_experts"),
         (("check", "{study}", "--set", "data={source: quickdraw, root: /absent}"), "/absent/face.npz: absent (5 of 5"),
         (("run", "{study}", "--out", "/proc/absent", "--jobs", "1"), "/proc/absent: "),
-        (("run", "{study}", "--out", "{out}", "--device", "tpu9"), "'tpu9'"),
+        (("run", "{study}", "--out", "{out}", "--executor", "local", "--device", "tpu9"), "'tpu9'"),
+        (
+            ("run", "{study}", "--out", "{out}", "--device", "cuda:1"),
+            "--device cuda:1: is for --executor local; on ray",
+        ),
+        (("run", "{study}", "--out", "{out}", "--executor", "local", "--address", "auto"), "is for --executor ray"),
         (("table", "{out}", "tiny"), "no such study"),
         (("table", "{out}", "tiny", "--csv", "--json"), "--csv and --json exclude one another"),
+        (("report", "{out}", "--to", "{out}/report"), "no study there"),
+        (("report", "{out}", "tiny", "--to", "{out}/report"), "no such study"),
+        (("recommend", "{out}", "tiny"), "no such study"),
         (("figure", "{out}", "tiny", "--kind", "pie", "--to", "{out}"), "--kind pie: none of training_curves"),
         (("data", "info", "{study}", "--set", "data={source: images, root: /absent}"), "/absent"),
     ],
@@ -131,7 +142,7 @@ def test_debug_shows_where_an_error_came_from(smoe_ray, study: Path) -> None:
     assert "Traceback (most recent call last)" in error
 
 
-@pytest.mark.parametrize("verb", ["check", "run", "table", "figure", "data fetch", "data info"])
+@pytest.mark.parametrize("verb", ["check", "run", "table", "figure", "report", "recommend", "data fetch", "data info"])
 def test_help_shows_an_example(smoe_ray, verb: str) -> None:
     code, printed, _ = smoe_ray(*verb.split(), "--help")
     assert code == 0
@@ -146,7 +157,7 @@ def test_a_closed_pipe_is_no_error(study: Path) -> None:
 
 def test_a_baseline_of_another_study_is_drawn_beside(smoe_ray, study: Path, tmp_path: Path) -> None:
     out, figures = tmp_path / "out", tmp_path / "figures"
-    run = ("run", study, "--out", out, "--jobs", 1, "--device", "cpu", "--set", "axes={}")
+    run = ("run", study, "--out", out, "--executor", "local", "--jobs", 1, "--device", "cpu", "--set", "axes={}")
     assert smoe_ray(*run)[0] == 0
     assert smoe_ray(*run, "--set", "name=baseline", "--set", "routing=supervised")[0] == 0
     drawn = {}
@@ -163,3 +174,46 @@ def test_a_study_file_names_its_results_even_when_it_needs_overrides(smoe_ray, s
     code, _, error = smoe_ray("table", tmp_path, study)
     assert code == 1
     assert "/tiny: no such study" in error
+
+
+def test_a_run_has_a_report_and_a_recommendation(smoe_ray, study: Path, tmp_path: Path) -> None:
+    out, to = tmp_path / "out", tmp_path / "report"
+    run = ("run", study, "--out", out, "--executor", "local", "--jobs", 1, "--device", "cpu", "--set", "axes={}")
+    assert smoe_ray(*run, "--set", "data.test_per_class=30")[0] == 0
+    code, printed, progress = smoe_ray("report", out, study, "--to", to)
+    assert code == 0, progress
+    assert printed.strip() == str(to / "index.html")
+    page = (to / "index.html").read_text()
+    assert "Does the command work?" in page
+    assert page.rstrip().endswith("</html>")
+    for name in ("routing-styles", "map", "gallery", "swap-matrix"):
+        assert len(list((to / "figures").glob(f"{name}-*.svg"))) == 1, name
+    assert len(pd.read_csv(to / "tables" / "agreements.csv")) > 1  # against classes and against styles
+
+    code, printed, _ = smoe_ray("recommend", out, "tiny", "--samples", 100)
+    assert code == 0
+    assert printed.startswith("At 100 training images the study cannot tell the best number of active experts")
+    assert "optimizer steps" in smoe_ray("recommend", out, "tiny", "--steps", 50)[1]
+    assert smoe_ray("recommend", out, "tiny", "--steps", 50, "--samples", 100)[0] == 1
+
+
+def test_a_recommendation_is_a_sentence_and_a_table(smoe_ray, tmp_path: Path) -> None:
+    plant(
+        tmp_path, "surface", objectives=("likelihood",), experts=(2, 4, 8, 16), per_class=(50, 200, 800), seeds=2,
+        embeddings=False,
+    )  # fmt: skip
+    code, printed, _ = smoe_ray("recommend", tmp_path, "surface", "--samples", 1000, "--experts", "configured")
+    assert code == 0
+    sentence, _, head, *rows = printed.splitlines()
+    assert sentence.startswith("At 1,000 training images: ")
+    assert "configured experts (95 %" in sentence
+    assert head.split()[:3] == ["experts", "fitted", "loss"]
+    assert any(row.split()[0].isdigit() for row in rows)
+    assert any(row.startswith("fit: R²") for row in rows)
+
+
+def test_help_lists_the_kinds_of_figures(smoe_ray) -> None:
+    from smoe_ray.figures import FIGURES
+
+    printed = smoe_ray("figure", "--help")[1]
+    assert all(kind in printed for kind in FIGURES)

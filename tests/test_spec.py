@@ -80,6 +80,7 @@ COMBINED = {"source": "combined", "parts": {"ours": {"source": "synthetic", "jit
         ({"base": {"training": {"learning_rat": 7}}}, "base.training.learning_rat", "7", "learning_rate"),
         ({"base": {"evaluation": {"evry": 7}}}, "base.evaluation.evry", "7", "every"),
         ({"base": {"resources": {"cpu": 7}}}, "base.resources.cpu", "7", "cpus"),
+        ({"collapse": {"min_efective": 2}}, "collapse.min_efective", "2", "min_effective"),
         ({"base": {"objective": {"variance_begin": 7}}}, "base.objective.variance_begin", "7", "variance_end"),
         (
             {"base": {"objective": {"name": "blend", "lamda_entropy": 7}}},
@@ -124,8 +125,22 @@ def test_an_unknown_key_is_named_with_file_value_and_nearest_key(
     assert complaint(HEAD | tree) == expected
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"base": {"resources": {"gpus": 1.5}}}, "base.resources.gpus: more than one GPU must be a whole number"),
+        ({"base": {"resources": {"workers": 0}}}, "base.resources.workers: Input should be greater than or equal to 1"),
+        ({"base": {"resources": {"workers": {"min": 3, "max": 2}}}}, "base.resources.workers: min 3 is above max 2"),
+        ({"collapse": {"grace_epochs": 2}}, "collapse: give 'min_active_fraction', 'min_effective' or both"),
+        ({"max_concurrent_trials": 0}, "max_concurrent_trials: Input should be greater than or equal to 1"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_would_do(changes: dict[str, Any], expected: str) -> None:
+    assert complaint(HEAD | changes).startswith(f"demo.yaml: {expected}")
+
+
 def test_an_unknown_key_near_none_lists_the_valid_ones() -> None:
-    assert complaint(HEAD | {"base": {"resources": {"zzz": 1}}}).endswith("; valid here: cpus")
+    assert complaint(HEAD | {"base": {"resources": {"zzz": 1}}}).endswith("; valid here: cpus, gpus, workers")
 
 
 @pytest.mark.parametrize(
@@ -366,6 +381,8 @@ OTHER: dict[str, Any] = {
     "evaluation.every": 2,
     "evaluation.save_embeddings": False,
     "resources.cpus": 2,
+    "resources.gpus": 0.5,
+    "resources.workers": {"min": 1, "max": 4},
 }
 OF_OBJECTIVE: dict[str, Any] = {
     "balance_form": "paper_text",
@@ -388,7 +405,14 @@ OF_DATA: dict[str, Any] = {
     "download": True,
 }
 LAYOUTS = {QuickDrawData: "bitmap", ImageData: "npz"}
-NOT_IDENTITY = {"data.root", "data.download", "resources.cpus", "evaluation.save_embeddings"}
+NOT_IDENTITY = {
+    "data.root",
+    "data.download",
+    "resources.cpus",
+    "resources.gpus",
+    "resources.workers",
+    "evaluation.save_embeddings",
+}
 
 
 def _single_changes() -> list[tuple[TrialSpec, str, Any]]:
@@ -434,7 +458,8 @@ def test_every_leaf_of_a_trial_was_changed() -> None:
     changed = {path for _, path, _ in _single_changes()}
     choices = {"data.source", "objective.name"}  # changed with their whole mapping
     under_names = {"data.parts", "data.imbalance.weights"}  # changed below a name
-    assert leaves - changed == choices | under_names
+    elastic = {"resources.workers.min", "resources.workers.max"}  # with a mapping in place of a number
+    assert leaves - changed == choices | under_names | elastic
 
 
 def test_the_id_depends_on_data_and_numerics_version(monkeypatch: pytest.MonkeyPatch) -> None:

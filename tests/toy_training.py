@@ -83,6 +83,8 @@ class Toy:
             "test.reconstruction": float(np.abs(weight).mean()) + 10 / epoch,
             "experts.configured": experts,
             "experts.active": 1 + epoch % experts,
+            "experts.effective": 1.0 + epoch % experts,
+            "experts.active_fraction": (1 + epoch % experts) / experts,
             "experts.usage": [1 / experts] * experts,
             "cost.steps": epoch,
             "cost.images": epoch * len(data.train),

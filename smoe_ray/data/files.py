@@ -7,14 +7,18 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from smoe_ray.errors import DataError
+from smoe_ray.errors import DataError, StorageError
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is in all (0: not known)."""
+
+
+Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
+"""As `map`: results in order, made wherever there is room."""
 
 
 def cache_folder() -> Path:
@@ -168,3 +172,40 @@ def _fetch_uri(uri: str, progress: Progress | None) -> Path | None:
 
     build_once(copy, build)
     return copy / name_of[place] if place in name_of else copy
+
+
+def copy_from(uri: str, folder: Path, last: str) -> bool:
+    """Copy the files of the folder at `uri` into `folder`, and say whether they were there: see `copy_to`.
+
+    Raises:
+        StorageError: the place cannot be reached.
+    """
+    from fsspec.core import url_to_fs
+
+    try:
+        file_system, place = url_to_fs(uri)
+        if not file_system.exists(f"{place}/{last}"):
+            return False
+        for name in file_system.ls(place, detail=False):
+            file_system.get_file(name, str(folder / PurePosixPath(name).name))
+    except Exception as error:  # every file system behind fsspec has exceptions of its own
+        raise StorageError(f"{uri}: prepared data cannot be read ({one_line(error)})") from None
+    return True
+
+
+def copy_to(uri: str, folder: Path, last: str) -> None:
+    """Copy the files of `folder` to the folder at `uri`; it counts as there when its file `last` is, which goes last.
+
+    Raises:
+        StorageError: the place cannot be reached.
+    """
+    from fsspec.core import url_to_fs
+
+    try:
+        file_system, place = url_to_fs(uri)
+        if file_system.exists(f"{place}/{last}"):
+            return
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == last):
+            file_system.put_file(str(path), f"{place}/{path.name}")
+    except Exception as error:
+        raise StorageError(f"{uri}: prepared data cannot be written ({one_line(error)})") from None

@@ -12,8 +12,8 @@ from types import ModuleType
 from typing import Any
 
 from smoe_ray.data.dataset import Splits
-from smoe_ray.data.files import Progress, build_once, content_hash, one_line
-from smoe_ray.data.source import Content, Source, open_source, write_source
+from smoe_ray.data.files import Map, Progress, build_once, content_hash, copy_from, copy_to, one_line
+from smoe_ray.data.source import META, Content, Source, open_source, write_source
 from smoe_ray.data.splits import split
 from smoe_ray.errors import DataError
 from smoe_ray.spec import CombinedData, DataSpec, QuickDrawData, SyntheticData
@@ -21,12 +21,14 @@ from smoe_ray.spec import CombinedData, DataSpec, QuickDrawData, SyntheticData
 Read = Callable[[], Content]
 
 
-def load_splits(spec: DataSpec, cache: Path, jobs: int = 1, progress: Progress | None = None) -> Splits:
+def load_splits(spec: DataSpec, cache: Path, jobs: int | Map = 1, progress: Progress | None = None) -> Splits:
     """`prepare`, then `split`."""
     return split(prepare(spec, cache, jobs, progress), spec)
 
 
-def prepare(spec: DataSpec, cache: Path, jobs: int = 1, progress: Progress | None = None) -> Source:
+def prepare(
+    spec: DataSpec, cache: Path, jobs: int | Map = 1, progress: Progress | None = None, mirror: str | None = None
+) -> Source:
     """Make sure that the whole source lies in `cache`, and memory-map it.
 
     Its folder is named by a hash of all that determines the arrays: the spec without `fraction` and `imbalance`, the
@@ -36,22 +38,33 @@ def prepare(spec: DataSpec, cache: Path, jobs: int = 1, progress: Progress | Non
     Args:
         spec: which data.
         cache: folder for prepared sources, made if absent. (Downloads lie in `files.cache_folder()`.)
-        jobs: processes that may work on it.
+        jobs: processes that may work on it, or what maps a function over pieces of the work.
         progress: called with (what, done, total).
+        mirror: URI of a folder that other machines see: a source that is there is fetched, not made, and what is made
+            is left there for them.
 
     Raises:
         DataError: files are absent, damaged or not what the spec asks for.
+        StorageError: the mirror cannot be reached.
     """
     try:
         key, read = _reader(spec, cache, jobs, progress)
-        folder = cache / "prepared" / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
-        build_once(folder, lambda aside: write_source(read(), aside))
+        name = f"prepared/{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]}"
+
+        def build(aside: Path) -> None:
+            if mirror is None or not copy_from(f"{mirror}/{name}", aside, last=META):
+                write_source(read(), aside)
+
+        folder = cache / name
+        build_once(folder, build)
+        if mirror is not None:
+            copy_to(f"{mirror}/{name}", folder, last=META)
     except OSError as error:
         raise DataError(f"{error.filename or cache}: {one_line(error)}; check disk space and permissions") from None
     return open_source(folder)
 
 
-def _reader(spec: DataSpec, cache: Path, jobs: int, progress: Progress | None) -> tuple[dict[str, Any], Read]:
+def _reader(spec: DataSpec, cache: Path, jobs: int | Map, progress: Progress | None) -> tuple[dict[str, Any], Read]:
     """All that determines the arrays of a source, and the function that reads them."""
     identity = {name: value for name, value in spec.identity().items() if name not in ("fraction", "imbalance")}
     records = cache / "hashes"

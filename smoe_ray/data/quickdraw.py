@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smoe_ray.data.dataset import Dataset
-from smoe_ray.data.files import Progress, cache_folder, fetch_uri, is_uri, one_line
+from smoe_ray.data.files import Map, Progress, cache_folder, fetch_uri, is_uri, one_line
 from smoe_ray.data.source import Content
 from smoe_ray.errors import DataError
 from smoe_ray.spec import IMAGE_SIDE, QuickDrawData
@@ -41,7 +41,7 @@ Image = npt.NDArray[np.uint8]
 Drawing = npt.NDArray[np.int16]
 
 
-def read(spec: QuickDrawData, files: Sequence[Path], jobs: int, progress: Progress | None) -> Content:
+def read(spec: QuickDrawData, files: Sequence[Path], jobs: int | Map, progress: Progress | None) -> Content:
     """All classes of `spec` from their files (one a class, in label order), in the ink that the spec asks for.
 
     Raises:
@@ -100,7 +100,7 @@ def _find_file(spec: QuickDrawData, name: str, progress: Progress | None) -> Pat
 
 
 def _read_bitmap(
-    file: Path, spec: QuickDrawData, _jobs: int, _step: Callable[[int, int], None] | None
+    file: Path, spec: QuickDrawData, _jobs: int | Map, _step: Callable[[int, int], None] | None
 ) -> tuple[Image, Image]:
     """The last drawings of the file are the test set, so that it is the same however many are trained on."""
     pixels_BX = _map_bitmap(file)
@@ -134,7 +134,7 @@ def _map_bitmap(file: Path) -> npt.NDArray[np.uint8]:
 
 
 def _read_sketchrnn(
-    file: Path, spec: QuickDrawData, jobs: int, step: Callable[[int, int], None] | None
+    file: Path, spec: QuickDrawData, jobs: int | Map, step: Callable[[int, int], None] | None
 ) -> tuple[Image, Image]:
     parts = []
     for member, wanted, key in (
@@ -281,7 +281,9 @@ class _ArrayUnpickler(pickle.Unpickler):
 # --- raster -----------------------------------------------------------------------------------------------------------
 
 
-def rasterise(drawings: Sequence[Drawing], jobs: int = 1, step: Callable[[int, int], None] | None = None) -> Image:
+def rasterise(
+    drawings: Sequence[Drawing], jobs: int | Map = 1, step: Callable[[int, int], None] | None = None
+) -> Image:
     """Black on white images (B, 28, 28) of drawings, the same whatever `jobs`.
 
     As in arXiv:2509.10025: a 56x56 canvas, the drawing's bounding box scaled to 0.8 of it and centred, lines 3 pixels
@@ -300,10 +302,13 @@ def rasterise(drawings: Sequence[Drawing], jobs: int = 1, step: Callable[[int, i
     return image_BHW
 
 
-def _rasterised_chunks(drawings: Sequence[Drawing], jobs: int) -> Iterator[Image]:
+def _rasterised_chunks(drawings: Sequence[Drawing], jobs: int | Map) -> Iterator[Image]:
     chunks = [drawings[start : start + _CHUNK] for start in range(0, len(drawings), _CHUNK)]
     if jobs == 1 or len(drawings) < _POOL_PAYS_FROM:
         yield from map(_rasterise_chunk, chunks)
+        return
+    if not isinstance(jobs, int):
+        yield from jobs(_rasterise_chunk, chunks)
         return
 
     from concurrent.futures import ProcessPoolExecutor

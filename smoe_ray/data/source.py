@@ -19,6 +19,9 @@ from smoe_ray.data.dataset import Dataset
 from smoe_ray.errors import DataError
 from smoe_ray.spec import IMAGE_SIDE
 
+META = "meta.json"
+"""The file that is written last."""
+
 _DTYPES = {"image_BHW": np.uint8, "label_B": np.int64, "style_B": np.int64, "parameter_BP": np.float32}
 
 
@@ -63,7 +66,7 @@ def write_source(content: Content, folder: Path) -> None:
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
         shapes[name] = list(array.shape)
     meta = names | {"arrays": shapes, "fingerprint": digest.hexdigest()}
-    (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+    (folder / META).write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
 
 def _arrays(content: Content) -> Iterator[tuple[str, npt.NDArray[Any]]]:
@@ -83,7 +86,7 @@ def open_source(folder: Path) -> Source:
         DataError: the folder is damaged.
     """
     try:
-        meta = json.loads((folder / "meta.json").read_bytes())
+        meta = json.loads((folder / META).read_bytes())
         return Source(
             train=_open_dataset(folder, "train", meta["arrays"]),
             test=_open_dataset(folder, "test", meta["arrays"]),

@@ -74,6 +74,8 @@ class TrialRecord(_Record):
     timings: Timings
     data: DataFacts | None = None
     """None when the trial failed before its data were read."""
+    reason: str | None = None
+    """Why a pruned trial was stopped, in one line."""
     error: str | None = None
     """Why a failed trial failed, in one line."""
     error_kind: str | None = None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from smoe_ray.errors import ResultsError
+from smoe_ray.errors import ResultsError, StorageError
 
 
 class Store:
@@ -18,7 +20,7 @@ class Store:
     Opening a Store touches nothing.
 
     Raises:
-        ResultsError: from every method, when the place cannot be read or written.
+        StorageError: from every method, when the place cannot be read or written.
     """
 
     def __init__(self, out: str | Path) -> None:
@@ -49,7 +51,7 @@ class Store:
             else:
                 self._fs.pipe_file(f"{self._root}/{name}", content)
         except Exception as error:  # fsspec backends raise errors of their own kinds
-            raise ResultsError(f"{self.path(name)}: cannot be written: {_reason(error)}") from error
+            raise StorageError(f"{self.path(name)}: cannot be written: {_reason(error)}") from error
 
     def read(self, name: str) -> bytes | None:
         """Content of file `name`; None where there is no such file."""
@@ -61,7 +63,7 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except Exception as error:
-            raise ResultsError(f"{self.path(name)}: cannot be read: {_reason(error)}") from error
+            raise StorageError(f"{self.path(name)}: cannot be read: {_reason(error)}") from error
 
     def folders(self, name: str = "") -> list[str]:
         """Names of the folders directly below `name`, sorted; none where there is no such folder."""
@@ -76,7 +78,19 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return []
         except Exception as error:
-            raise ResultsError(f"{self.path(name)}: cannot be listed: {_reason(error)}") from error
+            raise StorageError(f"{self.path(name)}: cannot be listed: {_reason(error)}") from error
+
+    def modified(self, name: str) -> datetime | None:
+        """When file `name` was last written, UTC; None where there is no such file."""
+        try:
+            if self.folder is not None:
+                return datetime.fromtimestamp((self.folder / name).stat().st_mtime, UTC)
+            moment: datetime = self._fs.modified(f"{self._root}/{name}")
+            return moment.astimezone(UTC)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except Exception as error:
+            raise StorageError(f"{self.path(name)}: cannot be read: {_reason(error)}") from error
 
     def remove(self, name: str) -> None:
         """Delete folder `name` with all that is in it, if it is there."""
@@ -88,12 +102,12 @@ class Store:
         except FileNotFoundError:
             return
         except Exception as error:
-            raise ResultsError(f"{self.path(name)}: cannot be deleted: {_reason(error)}") from error
+            raise StorageError(f"{self.path(name)}: cannot be deleted: {_reason(error)}") from error
 
 
 def _write_local(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with aside.open("wb") as file:
             file.write(content)

@@ -6,21 +6,23 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
-from smoe_ray.errors import SmoeRayError, WorkerDiedError
+from smoe_ray.errors import SmoeRayError, StudyError, WorkerDiedError
 from smoe_ray.results import Row, TrialRecord
-from smoe_ray.study.events import EpochDone, Notice, TrialEnded, TrialLeft, TrialStarted
+from smoe_ray.spec import GridStudy
+from smoe_ray.study.plan import plan_grid
 from smoe_ray.study.run import Fit, OnEpoch, StudyRun, TrialTask, fit_on, record_failure, train_trial
 from smoe_ray.study.search import Search
+from smoe_ray.study.work import Listed, Queue, Work
 
 Train = Callable[[TrialTask, OnEpoch], TrialRecord | None]
 
@@ -44,80 +46,35 @@ class LocalExecutor:
 
     def grid(self, run: StudyRun) -> Generator[TrialRecord, None, None]:
         """Train the trials of `run.pending()`, yielding each as it ends."""
-        return self._run(run, _Listed(run.pending()))
+        return self._run(run, Listed(run.pending()))
 
     def search(self, run: StudyRun) -> Generator[TrialRecord, None, None]:
         """Train what the sampler proposes, yielding each trial as it ends."""
         return self._run(run, Search(run))
 
-    def _run(self, run: StudyRun, work: _Work) -> Generator[TrialRecord, None, None]:
-        queue = _Queue(run, work)
-        return _here(queue, self._train) if self.jobs == 1 else _Pool(queue, self._train, self.jobs).run()
+    def _run(self, run: StudyRun, work: Work) -> Generator[TrialRecord, None, None]:
+        trials = plan_grid(run.study) if isinstance(run.study, GridStudy) else [run.study.base]
+        if any(trial.resources.is_distributed for trial in trials):
+            raise StudyError("resources.workers: data-parallel workers need the ray executor; or set it to 1")
+        queue = Queue(run, work)
+        jobs = min(self.jobs, run.study.max_concurrent_trials or self.jobs)
+        return _here(queue, self._train) if jobs == 1 else _Pool(queue, self._train, jobs).run()
 
 
-class _Work(Protocol):
-    """Where tasks come from, and who hears of their epochs."""
-
-    def next(self) -> TrialTask | None: ...
-    def judge(self, trial_id: str, rows: Sequence[Row], /) -> bool: ...
-    def ended(self, record: TrialRecord) -> None: ...
-
-
-class _Listed:
-    """The tasks of a grid: known beforehand, and none is stopped early."""
-
-    def __init__(self, tasks: Sequence[TrialTask]) -> None:
-        self._tasks = deque(tasks)
-
-    def next(self) -> TrialTask | None:
-        return self._tasks.popleft() if self._tasks else None
-
-    def judge(self, _trial_id: str, _rows: Sequence[Row], /) -> bool:
-        return False
-
-    def ended(self, record: TrialRecord) -> None:
-        pass
+def usable_cpus() -> int:
+    """CPUs that this process may use: fewer than the machine has, in a container or under taskset."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")  # "<microseconds> <period>", or "max <period>"
+    if quota.is_file():
+        share, _, period = quota.read_text().partition(" ")
+        if share != "max":
+            available = min(available, max(1, int(share) // int(period)))
+    return available
 
 
-class _Queue:
-    """Tasks in the order in which to hand them out, and what the user hears of them."""
-
-    def __init__(self, run: StudyRun, work: _Work) -> None:
-        self._run = run
-        self._work = work
-        self._again: deque[TrialTask] = deque()
-        self._left: deque[TrialTask] = deque()
-
-    def next(self) -> TrialTask | None:
-        """First what a dead process left, then new ones, last what another process held when it was tried."""
-        task = self._again.popleft() if self._again else self._work.next()
-        if task is None and self._left:
-            task = self._left.popleft()
-        if task is not None:
-            self._run.emit(TrialStarted(task.trial_id, task.trial))
-        return task
-
-    def judge(self, task: TrialTask, rows: Sequence[Row]) -> bool:
-        self._run.emit(EpochDone(task.trial_id, rows))
-        return self._work.judge(task.trial_id, rows)
-
-    def ended(self, record: TrialRecord) -> TrialRecord:
-        self._work.ended(record)
-        self._run.emit(TrialEnded(record))
-        return record
-
-    def left(self, task: TrialTask) -> None:
-        """Another process trains it: at the end, wait for what becomes of it."""
-        self._left.append(replace(task, wait=True))
-        self._run.emit(TrialLeft(task.trial_id))
-
-    def again(self, task: TrialTask, why: str) -> None:
-        self._again.append(task)
-        self._run.emit(Notice(f"trial {task.trial_id}: {why}; it is taken up once more"))
-
-
-def _here(queue: _Queue, train: Train) -> Generator[TrialRecord, None, None]:
+def _here(queue: Queue, train: Train) -> Generator[TrialRecord, None, None]:
     while task := queue.next():
+        queue.started(task)
         record = train(task, partial(queue.judge, task))
         if record is None:
             queue.left(task)
@@ -128,8 +85,8 @@ def _here(queue: _Queue, train: Train) -> Generator[TrialRecord, None, None]:
 # --- worker processes -------------------------------------------------------------------------------------------------
 #
 # Each worker has a pipe of its own. The parent sends a TrialTask; the worker answers with ("epoch", rows), to which the
-# parent replies whether to stop, and at last with ("ended", record or None) or ("error", exception). Before all that it
-# says ("ready", None) once.
+# parent replies why to stop, or None, and at last with ("ended", record or None) or ("error", exception). Before all
+# that it says ("ready", None) once.
 
 
 @dataclass
@@ -152,7 +109,7 @@ class _Worker:
 class _Pool:
     """Up to `jobs` workers, started when there is something to do for them."""
 
-    def __init__(self, queue: _Queue, train: Train, jobs: int) -> None:
+    def __init__(self, queue: Queue, train: Train, jobs: int) -> None:
         self._queue = queue
         self._train = train
         self._jobs = jobs
@@ -179,6 +136,7 @@ class _Pool:
             worker = idle[0] if idle else self._start()
             worker.task = task
             worker.send(task)
+            self._queue.started(task)
             busy.append(worker)
         return busy
 
@@ -250,10 +208,11 @@ def _serve(pipe: Connection[Any, Any], train: Train) -> None:
     """What a worker process does."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
-    def on_epoch(rows: Sequence[Row]) -> bool:
+    def on_epoch(rows: Sequence[Row]) -> str | None:
         try:
             pipe.send(("epoch", rows))
-            return bool(pipe.recv())
+            reason: str | None = pipe.recv()
+            return reason
         except (EOFError, OSError):
             os._exit(1)  # the parent is gone; the trial is no failure and goes on another day
 

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -147,25 +148,38 @@ def reports(study: SearchStudy, rows: Sequence[Row]) -> dict[int, float]:
 
 
 def past_trial(study: SearchStudy, record: TrialRecord, rows: Sequence[Row]) -> optuna.trial.FrozenTrial | None:
-    """A trial of OUT as Optuna remembers it, to be added to a new Optuna study; None when it is no part of this search,
-    or neither finished nor pruned."""
+    """A trial of OUT as Optuna stores it, to be added to an Optuna study; None when it is no part of this search, or
+    has not ended.
+
+    A trial that finished without a measured objective counts as failed: there is no value to learn from.
+    """
     import optuna
 
     values = parameters_of(study, record.spec)
-    states = {"finished": optuna.trial.TrialState.COMPLETE, "pruned": optuna.trial.TrialState.PRUNED}
-    if values is None or record.status not in states:
+    if values is None or record.status == "running":
         return None
     results = final_values(study, rows) if record.status == "finished" else None
-    if record.status == "finished" and results is None:
-        return None
-    return optuna.trial.create_trial(
-        state=states[record.status],
+    state = optuna.trial.TrialState.FAIL
+    if results is not None:
+        state = optuna.trial.TrialState.COMPLETE
+    elif record.status == "pruned":
+        state = optuna.trial.TrialState.PRUNED
+    trial = optuna.trial.create_trial(
+        state=state,
         params=values,
         distributions=distributions(study, list(values)),
         values=results,
         intermediate_values=reports(study, rows),
-        user_attrs={"trial_id": record.trial_id},
+        user_attrs={"trial_id": record.trial_id, "why": record.reason or record.error or ""},
     )
+    trial.datetime_start = _local(record.timings.started_at)
+    trial.datetime_complete = _local(record.timings.finished_at or record.timings.started_at)
+    return trial
+
+
+def _local(moment: datetime) -> datetime:
+    """As Optuna writes times: local, without a zone."""
+    return moment.astimezone().replace(tzinfo=None)
 
 
 _Parameter = FloatRange | IntRange | Choices

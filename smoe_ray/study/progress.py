@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from smoe_ray.results import Row, TrialRecord
-from smoe_ray.spec import GridStudy, SearchStudy, TrialSpec, value_at
+from smoe_ray.spec import GridStudy, SearchObjective, SearchStudy, TrialSpec, value_at
 from smoe_ray.study.events import (
     DataProgress,
     EpochDone,
@@ -53,7 +53,7 @@ class StudyProgress:
         self._study_bar: TaskID | None = None
         self._data_bar: TaskID | None = None
         self._data_shown = ""
-        self._tally = Tally()
+        self._tally = Tally(first_objective(study))
         self._trial_bars: dict[str, TaskID] = {}
         self._labels: dict[str, str] = {}
 
@@ -123,14 +123,28 @@ class StudyProgress:
 
     def _ending(self, record: TrialRecord) -> str:
         label = self._labels.get(record.trial_id, record.trial_id)
-        why = f": {record.error}" if record.error else ""
+        problem = record.error or record.reason
+        why = f": {problem}" if problem else ""
         return f"[{self._tally.summary()}] {label} {record.status} after {record.timings.seconds:.1f} s{why}"
 
 
-class Tally:
-    """Counts of a study under way, and the time that it still needs."""
+COLLAPSED_BELOW = 0.5
+"""Share of active experts of a collapsed trial."""
 
-    def __init__(self) -> None:
+
+def first_objective(study: GridStudy | SearchStudy) -> SearchObjective:
+    """What the best trial of a study is best in."""
+    return study.objectives[0] if isinstance(study, SearchStudy) else SearchObjective(metric="test.reconstruction")
+
+
+class Tally:
+    """Counts of a study under way, the best trial that ended, the share that collapsed, and the time still needed."""
+
+    def __init__(self, objective: SearchObjective) -> None:
+        self._objective = objective
+        self._results: list[float] = []
+        self._active_fractions: list[float] = []
+        self._last: dict[str, Row] = {}
         self.total = 0
         self.ended = {"finished": 0, "failed": 0, "pruned": 0}
         self._running: dict[str, TrialSpec] = {}
@@ -151,16 +165,26 @@ class Tally:
             if event.trial_id not in self._fractions:  # what a checkpoint spared us says nothing about our speed
                 self._at_start += fraction_done(trial, event.rows[:-1])
             self._fractions[event.trial_id] = fraction_done(trial, event.rows)
+            self._last[event.trial_id] = event.rows[-1]
         elif isinstance(event, (TrialLeft, TrialEnded)):
             trial_id = event.trial_id if isinstance(event, TrialLeft) else event.record.trial_id
             self._running.pop(trial_id, None)
             self._fractions.pop(trial_id, None)
+            last = self._last.pop(trial_id, {})
             if isinstance(event, TrialEnded):
                 self.ended[event.record.status] += 1
+                _append_measured(self._active_fractions, _number(last, "experts.active_fraction"))
+                if event.record.status == "finished":
+                    _append_measured(self._results, _number(last, self._objective.metric))
 
     def fraction(self, trial_id: str) -> float:
         """Share of a running trial's budget that is spent."""
         return self._fractions.get(trial_id, 0.0)
+
+    @property
+    def running(self) -> int:
+        """Trials that run."""
+        return len(self._running)
 
     @property
     def done(self) -> float:
@@ -174,11 +198,28 @@ class Tally:
             return None
         return (time.monotonic() - self._start) * max(0.0, self.total - self.done) / gained
 
+    @property
+    def best(self) -> float | None:
+        """The first objective of the best trial that finished in this run; None before there is one."""
+        choose = min if self._objective.direction == "minimize" else max
+        return choose(self._results, default=None)
+
+    @property
+    def collapse_rate(self) -> float | None:
+        """Share of the trials ended in this run that had lost half of their experts or more; None before one ended."""
+        if not self._active_fractions:
+            return None
+        return sum(share < COLLAPSED_BELOW for share in self._active_fractions) / len(self._active_fractions)
+
     def summary(self) -> str:
-        """One line, e.g. ``3/10 done, 2 running, 1 failed, 0:01:40 left``."""
+        """One line, e.g. ``3/10 done, 2 running, best test.reconstruction 8.31, 25% collapsed, 0:01:40 left``."""
         parts = [f"{self.ended['finished'] + self.ended['pruned']}/{self.total} done"]
-        counts = {"running": len(self._running), "pruned": self.ended["pruned"], "failed": self.ended["failed"]}
+        counts = {"running": self.running, "pruned": self.ended["pruned"], "failed": self.ended["failed"]}
         parts += [f"{count} {what}" for what, count in counts.items() if count]
+        if self.best is not None:
+            parts.append(f"best {self._objective.metric} {self.best:.2f}")
+        if self.collapse_rate is not None:
+            parts.append(f"{self.collapse_rate:.0%} collapsed")
         left = self.seconds_left()
         if left:
             parts.append(f"{timedelta(seconds=round(left))} left")
@@ -203,6 +244,11 @@ def describe(row: Row) -> str:
     if not math.isnan(_number(row, "experts.active")):
         parts.append(f"active {_number(row, 'experts.active'):.0f}/{_number(row, 'experts.configured'):.0f}")
     return ", ".join(parts)
+
+
+def _append_measured(values: list[float], value: float) -> None:
+    if not math.isnan(value):
+        values.append(value)
 
 
 def _number(row: Row, column: str) -> float:

@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from smoe_ray.data import Source, Splits, load_splits, prepare
-from smoe_ray.data.files import cache_folder
-from smoe_ray.errors import DataError, DivergedError, ResultsError, TrialError
+from smoe_ray.data.files import Map, cache_folder
+from smoe_ray.errors import DataError, DivergedError, StorageError, TrialError
 from smoe_ray.results import Arrays, DataFacts, Row, Store, Timings, TrialFolder, TrialRecord, Versions
 from smoe_ray.results.record import Status, now
-from smoe_ray.spec import DataSpec, GridStudy, SearchStudy, TrialSpec, dump_study, trial_id
+from smoe_ray.spec import CollapseSpec, DataSpec, GridStudy, SearchStudy, TrialSpec, dump_study, trial_id
 from smoe_ray.study.events import DataProgress, Event, Notice, OnEvent, StudyStarted, ignore
 from smoe_ray.study.plan import plan_grid
+from smoe_ray.study.stopping import collapse_reason
 
 if TYPE_CHECKING:
     from smoe_ray.training.fit import Epoch
@@ -33,8 +34,11 @@ if TYPE_CHECKING:
 Fit = Callable[[TrialSpec, Splits, Arrays | None], "Iterator[Epoch]"]
 """(trial, data, checkpoint to start from) -> one `Epoch` after another."""
 
-OnEpoch = Callable[[Sequence[Row]], bool]
-"""Called after each epoch with all rows of the trial so far, the newest last; True stops (prunes) the trial."""
+OnEpoch = Callable[[Sequence[Row]], str | None]
+"""Called after each epoch with all rows of the trial so far, the newest last; a reason stops (prunes) the trial."""
+
+Load = Callable[["TrialTask"], Splits]
+"""The data that a trial trains on."""
 
 
 _THREADS = 16  # they wait for a file system or an object store, not for the CPU
@@ -63,6 +67,7 @@ class TrialTask:
     trial_id: str
     out: str
     cache: Path
+    collapse: CollapseSpec | None = None
     retry_failed: bool = False
     wait: bool = False
     """If another process holds the trial: wait for it (true) or leave it (false)."""
@@ -97,9 +102,11 @@ class StudyRun:
     cache: Path
     retry_failed: bool = False
     on_event: OnEvent = ignore
-    data_jobs: int = 1
+    data_jobs: int | Map = 1
     settled: dict[str, TrialRecord] = field(default_factory=dict)
     """Trials of this study that needed no training, by id."""
+    mirror: str | None = None
+    """URI for a copy of prepared data, where `cache` is for this machine alone."""
     _sources: dict[str, Source] = field(default_factory=dict)
 
     def emit(self, event: Event) -> None:
@@ -111,7 +118,7 @@ class StudyRun:
         key = data.model_dump(mode="json") | {"fraction": None, "imbalance": None}
         name = json.dumps(key, sort_keys=True)
         if name not in self._sources:
-            self._sources[name] = prepare(data, self.cache, self.data_jobs, self._tell)
+            self._sources[name] = prepare(data, self.cache, self.data_jobs, self._tell, self.mirror)
         return self._sources[name]
 
     def _tell(self, what: str, done: int, total: int) -> None:
@@ -120,7 +127,9 @@ class StudyRun:
     def task(self, trial: TrialSpec) -> TrialTask:
         """The task that trains `trial`. Raises DataError."""
         identifier = trial_id(trial, self.source(trial.data).fingerprint)
-        return TrialTask(self.study.name, trial, identifier, self.out, self.cache, self.retry_failed)
+        return TrialTask(
+            self.study.name, trial, identifier, self.out, self.cache, self.study.collapse, self.retry_failed
+        )
 
     def pending(self) -> list[TrialTask]:
         """The tasks of a grid that are not settled, in the order of the grid; announces `StudyStarted`."""
@@ -144,7 +153,7 @@ def run_study(
     executor: Executor,
     *,
     cache: str | Path | None = None,
-    data_jobs: int = 1,
+    data_jobs: int | Map = 1,
     retry_failed: bool = False,
     on_event: OnEvent = ignore,
 ) -> list[TrialRecord]:
@@ -163,8 +172,9 @@ def run_study(
         study: from `load_study`.
         out: folder or URI of the results; made if absent.
         executor: `LocalExecutor(jobs=2)`, or one with a cluster behind it.
-        cache: folder for prepared data; by default ``OUT/.cache/data``, or the user's cache where OUT is a URI.
-        data_jobs: processes that may prepare data.
+        cache: folder for prepared data; by default ``OUT/.cache/data``, or, where OUT is a URI, the user's cache with
+            a copy below OUT, for runs on other machines.
+        data_jobs: processes that may prepare data; or ``executor.map`` of a `RayExecutor`, whose cluster then does.
         retry_failed: train diverged trials again, too. (Trials that failed otherwise are always tried again.)
         on_event: called in this process with what happens (`study.events`), for a progress bar.
 
@@ -178,7 +188,8 @@ def run_study(
         KeyboardInterrupt: after Ctrl-C, when all workers have ended; a `Notice` has said how to go on.
     """
     store = Store(out)
-    run = StudyRun(study, store.out, _cache_folder(store, cache), retry_failed, on_event, data_jobs)
+    mirror = store.path(".cache/data") if store.folder is None else None
+    run = StudyRun(study, store.out, _cache_folder(store, cache), retry_failed, on_event, data_jobs, mirror=mirror)
     ended: dict[str, TrialRecord] = {}
     try:
         for trial in plan_grid(study) if isinstance(study, GridStudy) else [study.base]:
@@ -247,7 +258,12 @@ def _fit(device: str, trial: TrialSpec, data: Splits, checkpoint: Arrays | None)
         torch.set_num_threads(before)
 
 
-def train_trial(task: TrialTask, on_epoch: OnEpoch, fit: Fit) -> TrialRecord | None:
+def load_prepared(task: TrialTask) -> Splits:
+    """A trial's data from the cache of prepared sources. Raises DataError."""
+    return load_splits(task.trial.data, task.cache)
+
+
+def train_trial(task: TrialTask, on_epoch: OnEpoch, fit: Fit, load: Load = load_prepared) -> TrialRecord | None:
     """Train one trial to its end, from its checkpoint if it has one.
 
     A trial whose training or data raise is recorded as failed, and keeps its rows and (unless it diverged) its
@@ -270,7 +286,7 @@ def train_trial(task: TrialTask, on_epoch: OnEpoch, fit: Fit) -> TrialRecord | N
         folder.remove_leftovers()
         clock = _Clock(_begin(task, record))
         folder.write_record(clock.record)
-        return _train(task, folder, clock, on_epoch, fit)
+        return _train(task, folder, clock, on_epoch, fit, load)
 
 
 def record_failure(task: TrialTask, error: TrialError) -> TrialRecord:
@@ -289,6 +305,22 @@ def record_failure(task: TrialTask, error: TrialError) -> TrialRecord:
             if claimed:
                 folder.write_record(record)
         return record
+
+
+def record_pruned(task: TrialTask, reason: str) -> TrialRecord:
+    """Record that a trial was stopped early, for the process that trains it and has written its last file.
+
+    That process may hold the trial still, so nobody else does: the lock is not asked for.
+
+    Raises:
+        ResultsError: its files cannot be read or written.
+    """
+    folder = task.folder
+    record = folder.read_record() or _begin(task, None)
+    record = _Clock(record).ended("pruned").model_copy(update={"reason": reason})
+    folder.write_record(record)
+    folder.remove_checkpoint()
+    return record
 
 
 def _tidy(task: TrialTask) -> None:
@@ -363,12 +395,12 @@ class _Step(NamedTuple):
     embeddings: Arrays | None
 
 
-def _train(task: TrialTask, folder: TrialFolder, clock: _Clock, on_epoch: OnEpoch, fit: Fit) -> TrialRecord:
+def _train(task: TrialTask, folder: TrialFolder, clock: _Clock, on_epoch: OnEpoch, fit: Fit, load: Load) -> TrialRecord:
     rows = folder.read_rows()
     # Rows are written before the checkpoint: without them there is none to trust.
     checkpoint = folder.read_checkpoint() if rows else None
     try:
-        splits = _load(task)
+        splits = _load(task, load)
         folder.write_record(clock.running(data=_facts(splits)))
         for step in _steps(task.trial, splits, checkpoint, fit):
             rows = [*rows[: step.epoch - 1], step.row]  # rows beyond the checkpoint are computed again, to the same
@@ -380,8 +412,9 @@ def _train(task: TrialTask, folder: TrialFolder, clock: _Clock, on_epoch: OnEpoc
             if step.embeddings is not None:
                 folder.write_embeddings(step.embeddings)
             folder.write_record(clock.running())
-            if on_epoch(rows) and step.checkpoint is not None:
-                record = clock.ended("pruned")
+            reason = on_epoch(rows) or collapse_reason(task.collapse, rows)
+            if reason and step.checkpoint is not None:
+                record = clock.ended("pruned").model_copy(update={"reason": reason})
                 break
         else:
             record = clock.ended("finished")
@@ -393,9 +426,9 @@ def _train(task: TrialTask, folder: TrialFolder, clock: _Clock, on_epoch: OnEpoc
     return record
 
 
-def _load(task: TrialTask) -> Splits:
+def _load(task: TrialTask, load: Load) -> Splits:
     with _blamed_on_the_trial():
-        splits = load_splits(task.trial.data, task.cache)
+        splits = load(task)
         if trial_id(task.trial, splits.fingerprint) != task.trial_id:
             raise DataError("the data are not those that the study was planned with; run the study again")
         return splits
@@ -458,7 +491,7 @@ def _claim(folder: TrialFolder, patience_s: float) -> Iterator[bool]:
         yield False
         return
     except OSError as error:
-        raise ResultsError(f"{path}: cannot be locked: {error.strerror or error}") from error
+        raise StorageError(f"{path}: cannot be locked: {error.strerror or error}") from error
     try:
         yield True
     finally:

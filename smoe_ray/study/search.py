@@ -9,6 +9,7 @@ from smoe_ray.errors import StudyError
 from smoe_ray.results import Row, Store, TrialFolder, TrialRecord
 from smoe_ray.spec import SearchStudy
 from smoe_ray.study.events import StudyStarted
+from smoe_ray.study.journal import Journal
 from smoe_ray.study.plan import (
     final_values,
     make_pruner,
@@ -47,6 +48,7 @@ class Search:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._journal = Journal(self.study, self._store)
         history = self._past()
         self._optuna = optuna.create_study(
             directions=[objective.direction for objective in self.study.objectives],
@@ -54,6 +56,7 @@ class Search:
             pruner=make_pruner(self.study),
         )
         self._remember(history)
+        self._journal.write()
         for record in history:
             values = parameters_of(self.study, record.spec)
             if values is not None and not is_settled(record, self.run.retry_failed):
@@ -88,25 +91,39 @@ class Search:
             self._running[task.trial_id] = (proposal, 0)
             return task
 
-    def judge(self, trial_id: str, rows: Sequence[Row]) -> bool:
-        """Report a trial's epochs to the pruner; True: stop it."""
+    def judge(self, trial_id: str, rows: Sequence[Row]) -> str | None:
+        """Report a trial's epochs to the pruner; a reason: stop it."""
         proposal, reported = self._running[trial_id]
         values = {epoch: value for epoch, value in reports(self.study, rows).items() if epoch > reported}
         for epoch, value in values.items():
             proposal.report(value, epoch)
         self._running[trial_id] = (proposal, max(values, default=reported))
-        return bool(values) and bool(proposal.should_prune())
+        if values and proposal.should_prune():
+            return f"worse than the others at epoch {max(values)} ({self.study.pruner.name} pruner)"
+        return None
 
     def ended(self, record: TrialRecord) -> None:
-        """Tell the sampler how a trial ended."""
-        import optuna
+        """Tell the sampler how a trial ended. May be called again when OUT did not answer.
+
+        Raises:
+            ResultsError: OUT cannot be read or written.
+        """
+        rows = self._rows(record)
+        if record.trial_id in self._running:
+            self._tell(record, rows)
+        self._journal.add(record, rows)
+        if len(self._spent) >= self.study.num_trials:
+            self._journal.write()
+
+    def _tell(self, record: TrialRecord, rows: Sequence[Row]) -> None:
+        from optuna.trial import TrialState
 
         proposal, _ = self._running.pop(record.trial_id)
-        values = final_values(self.study, self._rows(record)) if record.status == "finished" else None
+        values = final_values(self.study, rows) if record.status == "finished" else None
         if values is not None:
             self._optuna.tell(proposal, values)
         elif record.status == "pruned":
-            self._optuna.tell(proposal, state=optuna.trial.TrialState.PRUNED)
+            self._optuna.tell(proposal, state=TrialState.PRUNED)
         else:
             self._give_up(proposal)
             return
@@ -124,12 +141,18 @@ class Search:
         return started_trials(self.run.out, self.study.name, only=ids) if ids else []
 
     def _remember(self, records: Sequence[TrialRecord]) -> None:
+        from optuna.trial import TrialState
+
         for record in records:
             if record.status == "running":  # by another process, or killed: looked at again
                 continue
             self._seen.add(record.trial_id)
-            past = past_trial(self.study, record, self._rows(record))
-            if past is not None:
+            rows = self._rows(record)
+            past = past_trial(self.study, record, rows)
+            if past is None:
+                continue
+            self._journal.add(record, rows)
+            if past.state != TrialState.FAIL:
                 self._optuna.add_trial(past)
                 self._spent.add(record.trial_id)
                 self.run.settled[record.trial_id] = record

@@ -22,9 +22,10 @@ from smoe_ray.model import SMoEVAE, build_model, model_cost
 from smoe_ray.spec import TrialSpec, check_experts_per_class
 from smoe_ray.training import checkpoint
 from smoe_ray.training.evaluate import TERMS, USAGE, Evaluation, embed, evaluate
-from smoe_ray.training.images import DeviceImages, resolve_device
-from smoe_ray.training.objectives import MeanOverWorkers, Terms, identity, supervised_terms, unsupervised_terms
+from smoe_ray.training.images import Batch, DeviceImages, resolve_device
+from smoe_ray.training.objectives import Terms, supervised_terms, unsupervised_terms
 from smoe_ray.training.streams import Stream, random_stream
+from smoe_ray.training.workers import ALONE, Shard, Workers
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -37,8 +38,9 @@ class Runtime:
     """``auto`` (the first CUDA device, else the CPU), ``cpu``, ``cuda`` or ``cuda:<n>``."""
     checkpoint: Mapping[str, npt.NDArray[Any]] | None = None
     """State to continue from, as `Epoch.checkpoint` gave it; None starts at the beginning."""
-    mean_over_workers: MeanOverWorkers = identity
-    """Mean of a tensor over data-parallel workers, with gradient: the balance term looks at the global batch."""
+    workers: Workers = ALONE
+    """Those that train the trial together, each in a process of its own with the same arguments. The first measures;
+    the rows and embeddings of the others are not to be used."""
 
 
 class Epoch(NamedTuple):
@@ -62,7 +64,7 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
     Args:
         trial: everything that decides the numbers.
         data: training and test images.
-        runtime: device, and a checkpoint to continue from.
+        runtime: device, a checkpoint to continue from, and other workers.
 
     Yields:
         One `Epoch` for each pass over the training images (the last may be cut short by a budget in steps), beginning
@@ -71,21 +73,24 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
     Raises:
         StudyError: the trial cannot run on this data.
         DivergedError: a term of the loss became NaN or infinite; the message has the epoch and the terms.
+        GroupBroken: this worker or another one failed in what they do together.
     """
     check_experts_per_class(trial, len(data.class_names))
-    device = resolve_device(runtime.device)
-    model = build_model(trial.model, trial.seed).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=trial.training.learning_rate, fused=True)
-    shuffling, noise = generators = (
-        random_stream(device, trial.seed, Stream.SHUFFLING),
-        random_stream(device, trial.seed, Stream.LATENT_NOISE),
-    )
-    done = 0
-    if runtime.checkpoint is not None:
-        done = checkpoint.restore(runtime.checkpoint, model, optimizer, generators)
-    step = TrainingStep(trial, model, optimizer, noise, runtime.mean_over_workers)
-    images = DeviceImages(data.train, device)
-    test = DeviceImages(data.test, device)
+    workers = runtime.workers
+    with workers.together():
+        device = resolve_device(runtime.device)
+        model = build_model(trial.model, trial.seed).to(device)
+        optimizer = torch.optim.Adam(model.parameters(), lr=trial.training.learning_rate, fused=True)
+        shuffling, noise = generators = (
+            random_stream(device, trial.seed, Stream.SHUFFLING),
+            random_stream(device, trial.seed, Stream.LATENT_NOISE),
+        )
+        done = 0
+        if runtime.checkpoint is not None:
+            done = checkpoint.restore(runtime.checkpoint, model, optimizer, generators)
+        step = TrainingStep(trial, model, optimizer, noise, workers)
+        images = DeviceImages(data.train, device)
+        test = DeviceImages(data.test, device)
     steps_per_epoch = math.ceil(len(data.train) / trial.training.batch_size)
     steps_total = trial.training.budget.steps(steps_per_epoch)
     epochs_total = math.ceil(steps_total / steps_per_epoch)
@@ -94,12 +99,14 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
         started = time.perf_counter()
         first_step = (epoch - 1) * steps_per_epoch
         steps = min(steps_per_epoch, steps_total - first_step)
-        terms = _train_epoch(step, images.batches(trial.training.batch_size, steps, shuffling), first_step, steps_total)
+        with workers.together():
+            batches = images.batches(trial.training.batch_size, steps, shuffling, workers)
+            terms = _train_epoch(step, batches, first_step, steps_total)
         _refuse_divergence(epoch, terms)
         trained = time.perf_counter()
         last = epoch == epochs_total
         measured = None
-        if last or epoch % trial.evaluation.every == 0:
+        if workers.rank == 0 and (last or epoch % trial.evaluation.every == 0):
             measured = evaluate(model, test, trial.evaluation, seed=trial.seed, epoch=epoch)
             _refuse_divergence(epoch, measured.terms())
         row = {
@@ -129,53 +136,60 @@ class TrainingStep:
         model: SMoEVAE,
         optimizer: torch.optim.Optimizer,
         noise: torch.Generator,
-        mean_over_workers: MeanOverWorkers = identity,
+        workers: Workers = ALONE,
     ) -> None:
         self.trial, self.model, self.optimizer, self.noise = trial, model, optimizer, noise
-        self.device, self.mean_over_workers = noise.device, mean_over_workers
-        self.terms = self._terms
+        self.device, self.workers = noise.device, workers
+        self.terms, self.mean_over_batch = self._terms, workers.mean
         if trial.training.compile:
             # The bank runs as it is written: inductor takes minutes over its in-place views, and the sizes of the
             # groups of `chosen` change with every batch.
             bank = model.experts
             bank.forward = torch.compiler.disable(bank.forward)  # type: ignore[method-assign]
             bank.chosen = torch.compiler.disable(bank.chosen)  # type: ignore[method-assign]
+            self.mean_over_batch = torch.compiler.disable(workers.mean)
             self.terms = torch.compile(self._terms, dynamic=False)
+        self.forward = workers.wrap(model)
 
-    def __call__(self, image_BHW: Tensor, label_B: Tensor, progress: float) -> Terms:
-        """Update the model; `progress` is the share of the budget that is done."""
-        noise_BZ = torch.randn(len(image_BHW), self.trial.model.latent_dim, generator=self.noise, device=self.device)
+    def __call__(self, image_BHW: Tensor, label_B: Tensor, progress: float, shard: Shard | None = None) -> Terms:
+        """Update the model; `progress` is the share of the budget that is done.
+
+        Of several workers, each is given its shard of the batch; the terms are means over that shard.
+        """
+        shard = shard or self.workers.shard(len(image_BHW))
+        noise_BZ = torch.randn(shard.batch, self.trial.model.latent_dim, generator=self.noise, device=self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.trial.training.precision == "bf16"):
-            terms = self.terms(image_BHW, label_B, noise_BZ, torch.tensor(progress))
+            terms = self.terms(
+                image_BHW, label_B, noise_BZ[shard.rows], torch.tensor(progress), torch.tensor(shard.share)
+            )
         self.optimizer.zero_grad(set_to_none=True)
-        terms.loss.backward()
+        (self.workers.count * shard.share * terms.loss).backward()
         self.optimizer.step()
         return Terms(*(term.detach() for term in terms))
 
-    def _terms(self, image_BHW: Tensor, label_B: Tensor, noise_BZ: Tensor, progress: Tensor) -> Terms:
+    def _terms(self, image_BHW: Tensor, label_B: Tensor, noise_BZ: Tensor, progress: Tensor, share: Tensor) -> Terms:
         beta = self.trial.training.beta
+        mean_over_workers = partial(self.mean_over_batch, share=share)
         if self.trial.objective is None:
-            decoded = self.model(image_BHW, noise_BZ, hard=True)
-            return supervised_terms(image_BHW.flatten(1), label_B, decoded, beta)
-        decoded = self.model(image_BHW, noise_BZ)
+            decoded = self.forward(image_BHW, noise_BZ, hard=True)
+            return supervised_terms(image_BHW.flatten(1), label_B, decoded, beta, mean_over_workers)
+        decoded = self.forward(image_BHW, noise_BZ)
         return unsupervised_terms(
-            self.trial.objective, image_BHW.flatten(1), decoded, beta, progress, self.mean_over_workers
+            self.trial.objective, image_BHW.flatten(1), decoded, beta, progress, mean_over_workers
         )
 
 
-def _train_epoch(
-    step: TrainingStep, batches: Iterator[tuple[Tensor, Tensor]], first_step: int, steps_total: int
-) -> dict[str, float]:
-    """Train on the batches; means of the terms over images."""
+def _train_epoch(step: TrainingStep, batches: Iterator[Batch], first_step: int, steps_total: int) -> dict[str, float]:
+    """Train on the batches; means of the terms over images, those of all workers."""
     step.model.train()
     sums = torch.zeros(len(Terms._fields), dtype=torch.float64, device=step.device)
     count = 0
-    for number, (image_BHW, label_B) in enumerate(batches, start=first_step):
-        terms = step(image_BHW, label_B, progress=number / max(1, steps_total - 1))
+    for number, (image_BHW, label_B, shard) in enumerate(batches, start=first_step):
+        terms = step(image_BHW, label_B, number / max(1, steps_total - 1), shard)
         # No .item() here: on a GPU it would wait for the device at every step.
-        sums += torch.stack(terms).double() * len(label_B)
-        count += len(label_B)
-    return dict(zip(Terms._fields, (sums / count).tolist(), strict=True))
+        sums += torch.stack(terms).double() * shard.counted
+        count += shard.batch
+    return dict(zip(Terms._fields, (step.workers.sum(sums) / count).tolist(), strict=True))
 
 
 def _refuse_divergence(epoch: int, terms: Mapping[str, float]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy.typing as npt
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from smoe_ray.data.dataset import Dataset
 from smoe_ray.errors import StudyError
+from smoe_ray.training.workers import ALONE, Shard, Workers
 
 _SHARE_OF_FREE_MEMORY = 0.5
 """A dataset that would take more than this share of the free device memory stays on the host."""
@@ -30,6 +31,15 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+class Batch(NamedTuple):
+    """A worker's shard of a batch."""
+
+    image_BHW: Tensor
+    """Pixels in [0, 1]."""
+    label_B: Tensor
+    shard: Shard
+
+
 class DeviceImages:
     """Images (uint8) and labels of a dataset, ready to be cut into batches on `device`."""
 
@@ -43,11 +53,15 @@ class DeviceImages:
     def __len__(self) -> int:
         return len(self.label_B)
 
-    def batches(self, batch_size: int, steps: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """The first `steps` batches of one shuffled pass: (image_BHW in [0, 1], label_B). The last may be short."""
+    def batches(
+        self, batch_size: int, steps: int, generator: torch.Generator, workers: Workers = ALONE
+    ) -> Iterator[Batch]:
+        """A worker's shards of the first `steps` batches of one shuffled pass. The last batch may be short."""
         order = torch.randperm(len(self), generator=generator, device=self.device)
-        for chosen in order.split(batch_size)[:steps]:
-            yield self._pixels(self.image_BHW[chosen.to(self.image_BHW.device)]), self.label_B[chosen]
+        for batch in order.split(batch_size)[:steps]:
+            shard = workers.shard(len(batch))
+            chosen = batch[shard.rows]
+            yield Batch(self._pixels(self.image_BHW[chosen.to(self.image_BHW.device)]), self.label_B[chosen], shard)
 
     def chunks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """One pass in the order of the dataset: (image_BHW in [0, 1], label_B)."""

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from private_ray import private_ray  # noqa: F401  (a fixture)
 from run_toy import BASE, table, toy_grid
 from toy_training import Toy, epochs_computed
 
+from smoe_ray.cluster.ray_executor import RayExecutor
 from smoe_ray.data import load_splits
 from smoe_ray.errors import StudyError
 from smoe_ray.results import Store, TrialFolder, read_embeddings, read_results, read_trials, read_weights
@@ -26,6 +28,7 @@ MakeExecutor = Callable[..., Executor]
 EXECUTORS: dict[str, MakeExecutor] = {
     "local-1-job": lambda fit: LocalExecutor(jobs=1, fit=fit),
     "local-2-jobs": lambda fit: LocalExecutor(jobs=2, fit=fit),
+    "ray": lambda fit: RayExecutor(fit=fit),
 }
 
 SEARCH = (
@@ -48,6 +51,8 @@ def toy_search(**changes: Any) -> SearchStudy:
 
 @pytest.fixture(params=EXECUTORS)
 def executor(request: pytest.FixtureRequest) -> MakeExecutor:
+    if request.param == "ray":
+        request.getfixturevalue("private_ray")
     return EXECUTORS[request.param]
 
 

@@ -223,5 +223,10 @@ def test_past_trials_come_back_as_optuna_knew_them(make_record: object) -> None:
     pruned = past_trial(study, record.model_copy(update={"status": "pruned"}), rows[:1])
     assert pruned is not None
     assert pruned.state == optuna.trial.TrialState.PRUNED
-    for status in ("failed", "running"):
-        assert past_trial(study, record.model_copy(update={"status": status}), rows) is None
+    failed = past_trial(study, record.model_copy(update={"status": "failed", "error": "nan"}), rows)
+    unmeasured = past_trial(study, record, [{"epoch": 1, "test.reconstruction": math.nan}])
+    assert failed is not None
+    assert unmeasured is not None
+    assert failed.state == unmeasured.state == optuna.trial.TrialState.FAIL
+    assert failed.user_attrs["why"] == "nan"
+    assert past_trial(study, record.model_copy(update={"status": "running"}), rows) is None

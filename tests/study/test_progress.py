@@ -13,11 +13,11 @@ from run_toy import toy_grid
 from toy_training import Toy
 
 from smoe_ray.results import TrialRecord
-from smoe_ray.spec import TrialSpec, trial_with
+from smoe_ray.spec import SearchObjective, TrialSpec, trial_with
 from smoe_ray.study import LocalExecutor, run_study
 from smoe_ray.study import progress as progress_module
 from smoe_ray.study.events import DataProgress, EpochDone, StudyStarted, TrialEnded, TrialLeft, TrialStarted
-from smoe_ray.study.progress import StudyProgress, Tally, describe, fraction_done
+from smoe_ray.study.progress import StudyProgress, Tally, describe, first_objective, fraction_done
 
 STUDY = toy_grid(**{"axes.model.num_experts": [2, 3], "axes.objective": [{"name": "blend"}], "seeds": [0]})
 
@@ -35,7 +35,7 @@ def test_a_log_file_gets_one_plain_line_a_trial(tmp_path: Path) -> None:
     assert "\x1b" not in "".join(lines)
     assert lines[0] == "toy: 2 trials, 0 of them done before"
     assert "num_experts=2 objective=blend seed=0 finished after" in lines[1]
-    assert lines[2].startswith("[2/2 done] ")
+    assert lines[2].startswith("[2/2 done, best test.reconstruction 3.")
     assert len(lines) == 3
     assert shown(tmp_path, terminal=False, fit=Toy()).splitlines() == ["toy: 2 trials, 2 of them done before"]
 
@@ -65,7 +65,7 @@ def test_time_left_comes_from_what_was_trained_here(
     monkeypatch.setattr(progress_module.time, "monotonic", lambda: now)
     trial = trial_with(TrialSpec(), {"training.budget": "10 epochs"})
     rows = [{"epoch": epoch} for epoch in range(1, 11)]
-    tally = Tally()
+    tally = Tally(first_objective(STUDY))
     tally.note(StudyStarted("demo", total=4, settled=1))
     tally.note(TrialStarted("a", trial))
     assert tally.seconds_left() is None
@@ -84,6 +84,27 @@ def test_time_left_comes_from_what_was_trained_here(
     tally.note(TrialEnded(make_record(trial, trial_id="b", status="failed")))
     assert tally.summary().startswith("2/4 done, 1 failed, ")
     assert tally.done == 3
+
+
+def test_the_best_and_the_collapsed_are_those_that_ended(make_record: Callable[..., TrialRecord]) -> None:
+    trial = trial_with(TrialSpec(), {"training.budget": "2 epochs"})
+    tally = Tally(SearchObjective(metric="experts.effective", direction="maximize"))
+    assert (tally.best, tally.collapse_rate) == (None, None)
+    trials = [
+        ("a", 2.0, 0.4, "finished"),
+        ("b", 3.0, 0.5, "finished"),
+        ("c", 9.0, 0.1, "pruned"),
+        ("d", 9.0, 0.9, None),
+    ]
+    for trial_id, effective, fraction, status in trials:
+        tally.note(TrialStarted(trial_id, trial))
+        row = {"epoch": 1, "experts.effective": effective, "experts.active_fraction": fraction}
+        tally.note(EpochDone(trial_id, [row]))
+        if status is not None:
+            tally.note(TrialEnded(make_record(trial, trial_id=trial_id, status=status)))
+    assert tally.best == 3.0
+    assert tally.collapse_rate == pytest.approx(2 / 3)
+    assert "1 running, 1 pruned, best experts.effective 3.00, 67% collapsed" in tally.summary()
 
 
 def test_fractions_of_both_kinds_of_budget() -> None:

@@ -115,15 +115,15 @@ def test_batches_are_one_shuffled_pass(splits: Splits) -> None:
     images = DeviceImages(splits.train, torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     first, second = (list(images.batches(16, 4, generator)) for _ in range(2))
-    assert [len(label_B) for _, label_B in first] == [16, 16, 16, 2]
-    pixels = np.concatenate([image_BHW.numpy() for image_BHW, _ in first])
+    assert [len(batch.label_B) for batch in first] == [16, 16, 16, 2]
+    pixels = np.concatenate([batch.image_BHW.numpy() for batch in first])
     assert pixels.dtype == np.float32
-    assert not np.array_equal(pixels, np.concatenate([image_BHW.numpy() for image_BHW, _ in second]))
+    assert not np.array_equal(pixels, np.concatenate([batch.image_BHW.numpy() for batch in second]))
     place = {image.tobytes(): i for i, image in enumerate(splits.train.image_BHW)}
     order = [place[image.tobytes()] for image in np.rint(pixels * 255).astype(np.uint8)]
     assert sorted(order) == list(range(50))
     assert order != list(range(50))
-    labels = np.concatenate([label_B.numpy() for _, label_B in first])
+    labels = np.concatenate([batch.label_B.numpy() for batch in first])
     assert np.array_equal(labels, splits.train.label_B[order])
     assert np.array_equal(pixels, splits.train.image_BHW[order].astype(np.float32) / 255)
 

@@ -1,0 +1,1 @@
+"""The only Ray: executors, distributed training, jobs on a cluster."""

@@ -1,0 +1,153 @@
+"""Ray's own client of its Jobs API, made to keep to one address, to one token, and to one line an error."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import aiohttp
+import ray
+import requests
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobSubmissionClient
+
+from smoe_ray.errors import ClusterError
+
+TIMEOUTS_S = (10.0, 60.0)
+"""Patience with a head that cannot be reached, and with one that does not answer; Ray itself would wait for ever."""
+
+_ADDRESS = re.compile(r"https?://[^\s/@]+/?")
+_OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+
+for _name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env"):
+    logging.getLogger(_name).setLevel(logging.WARNING)  # what is uploaded is no news to the user
+
+
+class JobClient(JobSubmissionClient):
+    """Talks to the head of a cluster.
+
+    Args:
+        address: ``http://<head>:8265``. It wins over RAY_ADDRESS and RAY_API_SERVER_ADDRESS, which Ray would prefer.
+
+    Raises:
+        ClusterError: from every method: no such address, no Ray there, another version of it, a missing or wrong
+            token, or a request that the head refuses.
+    """
+
+    def __init__(self, address: str) -> None:
+        if not _ADDRESS.fullmatch(address):  # others would make Ray import a module or start a Ray client
+            raise ClusterError(f"{address}: not the address of a cluster; it is written http://<head>:8265")
+        with _without(_OVERRIDES):
+            super().__init__(address, headers=_token_header())
+        # To verify, in the words of aiohttp, which will not take the None that Ray leaves there for long.
+        self._ssl_context = True  # type: ignore[assignment]
+
+    def tail(self, job_id: str) -> Iterator[str]:
+        """Pieces of a job's log, from its beginning, as they come; ends with the job."""
+        pieces = self.tail_job_logs(job_id)
+        with asyncio.Runner() as runner:
+            try:
+                while piece := runner.run(_next(pieces)):
+                    yield piece
+            except (aiohttp.ClientError, RuntimeError) as error:
+                raise self._silent(error) from error
+
+    # The three places through which all of Ray's client passes.
+
+    def _do_request(self, method: str, endpoint: str, **options: Any) -> requests.Response:
+        try:
+            return super()._do_request(method, endpoint, timeout=TIMEOUTS_S, **options)
+        except AuthenticationError as error:
+            raise ClusterError(f"{self._address}: {_token_problem(self._headers)}") from error
+        except (requests.RequestException, UnicodeError) as error:  # UnicodeError: a host name that none can be
+            raise self._silent(error) from error
+
+    def _check_connection_and_version(self, *_requirement: Any, **_message: Any) -> None:
+        response = self._do_request("GET", "/api/version")
+        try:
+            theirs = str(response.json()["ray_version"])
+        except (ValueError, TypeError, KeyError):
+            raise ClusterError(
+                f"{self._address}: something answers there, but it is no Ray head (HTTP {response.status_code}); "
+                "the address is that of Ray's dashboard, port 8265 by default"
+            ) from None
+        self._server_ray_version = theirs
+        if theirs.split(".")[:2] != ray.__version__.split(".")[:2]:
+            raise ClusterError(
+                f"{self._address}: Ray {theirs} runs there, and {ray.__version__} is installed here; "
+                f"install ray=={theirs} here or ray=={ray.__version__} there"
+            )
+
+    def _raise_error(self, response: requests.Response) -> NoReturn:
+        lines = [line for line in response.text.splitlines() if line.strip()] or [response.reason]
+        raise ClusterError(f"{self._address}: refused (HTTP {response.status_code}): {lines[-1].strip()[:500]}")
+
+    def _silent(self, error: Exception) -> UnreachableError:
+        reason = "it takes too long" if isinstance(error, requests.Timeout) else _root(error)
+        return UnreachableError(
+            f"{self._address}: does not answer ({reason}); does the cluster run, and is this the address of its head?"
+        )
+
+
+class UnreachableError(ClusterError):
+    """Nothing answers at the address; it may again later."""
+
+
+async def _next(pieces: AsyncIterator[str]) -> str | None:
+    return await anext(pieces, None)
+
+
+def _root(error: BaseException) -> str:
+    """The innermost cause in a few words: requests and urllib3 wrap it in their own."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+@contextmanager
+def _without(names: tuple[str, ...]) -> Iterator[None]:
+    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def _token_header() -> dict[str, str]:
+    """What Ray looks for, in its order: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, in token mode also ~/.ray/auth_token.
+
+    A token that is given is used, whether or not RAY_AUTH_MODE is set (Ray's own client would leave it out).
+    """
+    mode = os.environ.get("RAY_AUTH_MODE", "")
+    if mode == "disabled":
+        return {}
+    token = os.environ.get("RAY_AUTH_TOKEN")
+    if not token:
+        path = os.environ.get("RAY_AUTH_TOKEN_PATH") or (Path.home() / ".ray/auth_token" if mode == "token" else None)
+        if path is None:
+            return {}
+        try:
+            token = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not a text"
+            raise ClusterError(
+                f"{path}: the token cannot be read ({reason}); set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+            ) from None
+    token = token.strip()
+    if not re.fullmatch(r"[!-~]+", token):
+        raise ClusterError("the token (RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH) is empty or no single printable word")
+    return {"Authorization": f"Bearer {token}"}
+
+
+def _token_problem(headers: dict[str, str]) -> str:
+    if "Authorization" in headers:
+        return "the token is not that of this cluster; see RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+    return "the cluster wants a token; set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file that holds it"

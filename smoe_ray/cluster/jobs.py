@@ -1,0 +1,314 @@
+"""Studies as jobs of a Ray cluster: submit, watch, stop, and submit again to go on.
+
+    job = submit("studies/quickstart.yaml", "http://head:8265", "s3://bucket/results")
+    job.wait()
+    table = job.results()
+
+The study travels with the job as a file, and so does everything else that a user named: what the cluster's shell reads
+is the same fixed text for every job. Ray itself is loaded when a cluster is first spoken to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+
+import tenacity
+
+from smoe_ray.cluster.job_entry import ORDER_FILE, STUDY_FILE
+from smoe_ray.errors import ClusterError, StudyError
+from smoe_ray.results import Store, read_results
+from smoe_ray.spec import MAX_STUDY_BYTES, GridStudy, SearchStudy, dump_study, load_study, parse_study
+from smoe_ray.study.status import StudyStatus, study_status
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from smoe_ray.cluster.job_client import JobClient
+
+JobState = Literal["pending", "running", "stopped", "succeeded", "failed"]
+
+STOP_GRACE_S = 60
+"""Time that a stopped study has to write down what it knows; what is killed after it is resumable, too."""
+
+MAX_NOTE_CHARACTERS = 500
+
+_ENTRYPOINT = "python -m smoe_ray.cluster.job_entry"
+_JOB_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
+_POLL_S = 2.0
+_OUTAGE_S = 120.0  # a head that is busy or restarted may be silent for a while; the job goes on meanwhile
+
+
+class JobStatus(NamedTuple):
+    """A job, and what the results say of its study."""
+
+    state: JobState
+    message: str
+    """Why, in Ray's words; of a failed job the last line of its log."""
+    trials: StudyStatus | None
+    """None before the study has written anything."""
+
+
+class ListedJob(NamedTuple):
+    """A job as the cluster lists it."""
+
+    job: Job
+    state: JobState
+    submitted_at: datetime
+    ended_at: datetime | None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the job waits or runs."""
+        return _is_active(self.state)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A study on a cluster. Every method but `results` may raise ClusterError."""
+
+    id: str
+    address: str
+    study: str
+    out: str
+    note: str = ""
+    is_new: bool = True
+    """False when `submit` found the study running already, and started nothing."""
+
+    def state(self) -> JobState:
+        """What the cluster says of the job."""
+        return _state(_connect(self.address).get_job_info(self.id))
+
+    def status(self) -> JobStatus:
+        """The job's state, with the trial counts from its results."""
+        details = _connect(self.address).get_job_info(self.id)
+        return JobStatus(_state(details), _last_line(details.message), study_status(self.out, self.study))
+
+    def wait(self, timeout_s: float | None = None) -> JobState:
+        """Wait until the job has ended.
+
+        Returns:
+            ``"succeeded"`` or ``"stopped"``.
+
+        Raises:
+            ClusterError: the job failed (the message holds the last line of its log), or `timeout_s` is over.
+        """
+        state = self._end(timeout_s)
+        if state == "failed":
+            raise ClusterError(f"job {self.id} failed: {self.status().message}; smoe-ray logs {self.id} shows all")
+        return state
+
+    def logs(self, follow: bool = False) -> Iterator[str]:
+        """The job's output in pieces, so far or (`follow`) until it ends."""
+        client = _connect(self.address)
+        if follow:
+            yield from client.tail(self.id)
+        else:
+            yield client.get_job_logs(self.id)
+
+    def stop(self, timeout_s: float = STOP_GRACE_S + 30) -> JobState:
+        """End the job as Ctrl-C would, and wait for its end. What was trained stays; submit the study again to go on.
+
+        Returns:
+            ``"stopped"``, or how the job had ended before.
+        """
+        _connect(self.address).stop_job(self.id)
+        return self._end(timeout_s)
+
+    def results(self) -> pd.DataFrame:
+        """The table of `read_results`, also while the job runs and when the cluster is gone. Raises ResultsError."""
+        return read_results(self.out, self.study)
+
+    def _end(self, timeout_s: float | None) -> JobState:
+        """The state in which the job ends. A head that is silent for a while is waited for."""
+        from smoe_ray.cluster.job_client import UnreachableError
+
+        patient = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(UnreachableError),
+            wait=tenacity.wait_fixed(_POLL_S),
+            stop=tenacity.stop_after_delay(_OUTAGE_S),
+            reraise=True,
+        )
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while _is_active(state := patient(self.state)):
+            if deadline is not None and time.monotonic() > deadline:
+                raise ClusterError(f"job {self.id}: still {state} after {timeout_s:g} s; look at its logs")
+            time.sleep(_POLL_S)
+        return state
+
+
+def submit(
+    study: str | Path | GridStudy | SearchStudy,
+    address: str,
+    out: str | Path,
+    overrides: Sequence[str] = (),
+    note: str = "",
+) -> Job:
+    """Run a study as a job of a cluster, where smoe-ray is installed on every node.
+
+    A study that runs on the cluster already, into the same OUT, is not started twice: its job is returned. One that
+    was stopped, failed or has finished is submitted anew, and trains what is missing.
+
+    Args:
+        study: a study file, or a study.
+        address: the head, ``http://<head>:8265``. RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH gives the token.
+        out: folder or URI of the results. A local path is made absolute here and must be the same folder on every node
+            of the cluster. So are the `data.root` of the study.
+        overrides: as for `load_study`.
+        note: a free text that `list_jobs` shows.
+
+    Raises:
+        StudyError, DataError, ResultsError: the study or OUT cannot be; nothing is sent.
+        ClusterError: the cluster cannot be reached, or refuses.
+    """
+    if len(note) > MAX_NOTE_CHARACTERS:
+        raise StudyError(f"the note has {len(note):,} characters; {MAX_NOTE_CHARACTERS} are allowed")
+    out = absolute(str(out))
+    Store(out)  # refuses a URI that nothing here can read
+    spec, text = _study_to_send(study, overrides)
+    client = _connect(address)
+    digest = hashlib.sha256(json.dumps([text, out]).encode()).hexdigest()[:8]
+    name = f"{spec.name}-{digest}"
+    attempts = {
+        number: listed for listed in _list(client, address) if (number := _attempt(name, listed.job.id)) is not None
+    }
+    for listed in attempts.values():
+        if listed.is_active:
+            return listed.job
+    last = max(attempts, default=0)
+    job = Job(name if last == 0 else f"{name}-{last + 1}", address, spec.name, out, note)
+    return _send(client, job, text)
+
+
+def list_jobs(address: str) -> list[ListedJob]:
+    """The studies that were submitted to a cluster, newest first. Raises ClusterError."""
+    return _list(_connect(address), address)
+
+
+def get_job(job_id: str, address: str) -> Job:
+    """A job by its id. Raises ClusterError when the cluster has no such job of smoe-ray."""
+    if _JOB_ID.fullmatch(job_id):  # it becomes part of a URL
+        for listed in list_jobs(address):
+            if listed.job.id == job_id:
+                return listed.job
+    raise ClusterError(f"{address}: no job {job_id!r} there; smoe-ray jobs lists them")
+
+
+def absolute(place: str) -> str:
+    """A local path as an absolute one, a URI as it is."""
+    return place if "://" in place else str(Path(place).expanduser().absolute())
+
+
+# --- what is sent -----------------------------------------------------------------------------------------------------
+
+
+def _study_to_send(
+    study: str | Path | GridStudy | SearchStudy, overrides: Sequence[str]
+) -> tuple[GridStudy | SearchStudy, str]:
+    """The study and its YAML text, validated as `smoe-ray run` would."""
+    from smoe_ray.study.preview import preview
+
+    if not isinstance(study, (str, Path)):
+        spec = parse_study(dump_study(study), overrides)
+    else:
+        spec = load_study(study, overrides)
+    spec = type(spec).model_validate(_with_absolute_roots(spec.model_dump(mode="json")))
+    preview(spec)
+    text = dump_study(spec)
+    if len(text.encode()) > MAX_STUDY_BYTES:
+        raise StudyError(
+            f"study {spec.name}: {len(text.encode()):,} bytes with all its defaults, more than the {MAX_STUDY_BYTES:,} "
+            "that may be sent; split it"
+        )
+    return spec, text
+
+
+def _with_absolute_roots(tree: Any, key: str = "") -> Any:
+    """A job runs in another folder than its user: `root`, wherever it stands in a study, must not depend on it."""
+    if isinstance(tree, Mapping):
+        return {name: _with_absolute_roots(value, name) for name, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [_with_absolute_roots(value, key) for value in tree]
+    return absolute(tree) if isinstance(tree, str) and key.rpartition(".")[2] == "root" else tree
+
+
+def _send(client: JobClient, job: Job, study: str) -> Job:
+    with tempfile.TemporaryDirectory(prefix="smoe-ray-job-") as folder:
+        (Path(folder) / STUDY_FILE).write_text(study, encoding="utf-8")
+        (Path(folder) / ORDER_FILE).write_text(json.dumps({"out": job.out}), encoding="utf-8")
+        try:
+            client.submit_job(
+                entrypoint=_ENTRYPOINT,
+                submission_id=job.id,
+                runtime_env={
+                    "working_dir": folder,
+                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_GRACE_S)},
+                },
+                metadata={"smoe_ray.study": job.study, "smoe_ray.out": job.out, "smoe_ray.note": job.note},
+            )
+        except ClusterError:
+            # Another process may have been faster by a moment: Ray refuses the id that both chose.
+            for listed in _list(client, job.address):
+                if listed.job.id == job.id:
+                    return listed.job
+            raise
+    return job
+
+
+# --- what the cluster says --------------------------------------------------------------------------------------------
+
+
+def _connect(address: str) -> JobClient:
+    from smoe_ray.cluster.job_client import JobClient
+
+    return JobClient(address)
+
+
+def _list(client: JobClient, address: str) -> list[ListedJob]:
+    listed = []
+    for details in client.list_jobs():
+        metadata = details.metadata or {}
+        if details.submission_id is None or "smoe_ray.study" not in metadata:
+            continue
+        job = Job(
+            details.submission_id,
+            address,
+            metadata["smoe_ray.study"],
+            metadata["smoe_ray.out"],
+            metadata["smoe_ray.note"],
+            is_new=False,
+        )
+        submitted_at = _moment(details.start_time) or datetime.now(UTC)
+        listed.append(ListedJob(job, _state(details), submitted_at, _moment(details.end_time)))
+    return sorted(listed, key=lambda one: one.submitted_at, reverse=True)
+
+
+def _attempt(name: str, job_id: str) -> int | None:
+    """Which submission of a study a job is, from 1; None for a job of another study."""
+    match = re.fullmatch(re.escape(name) + r"(?:-([0-9]+))?", job_id)
+    return int(match[1] or 1) if match else None
+
+
+def _state(details: Any) -> JobState:
+    return cast(JobState, details.status.value.lower())
+
+
+def _is_active(state: JobState) -> bool:
+    return state in ("pending", "running")
+
+
+def _moment(milliseconds: int | None) -> datetime | None:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None
+
+
+def _last_line(message: str | None) -> str:
+    lines = [line.strip() for line in (message or "").splitlines() if line.strip()]
+    return lines[-1][:500] if lines else ""

@@ -1,0 +1,70 @@
+"""Live signals of a study as Ray metrics, which the driver's node offers to Prometheus as ``ray_smoe_ray_<name>``.
+
+For alerts while a study runs; the record is the table. Tagged by study, not by trial: a time series for each of
+thousands of trials would overwhelm Prometheus.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from smoe_ray.results import Row
+from smoe_ray.spec import GridStudy, SearchStudy
+from smoe_ray.study.events import EpochDone, Event, StudyStarted
+from smoe_ray.study.plan import plan_grid
+from smoe_ray.study.progress import Tally, first_objective
+
+_OF_AN_EPOCH = {
+    "active_fraction": ("experts.active_fraction", "Share of experts that are argmax for a test image, newest epoch"),
+    "effective_experts": ("experts.effective", "exp(entropy of expert usage), newest epoch"),
+    "max_share": ("experts.max_share", "Largest share of the test images of one expert, newest epoch"),
+    "test_reconstruction": ("test.reconstruction", "Test loss, squared error per image, newest epoch"),
+}
+
+
+class LiveMetrics:
+    """Turns a study's events into metrics; lives in the process that runs the study, while Ray is there."""
+
+    def __init__(self, study: GridStudy | SearchStudy, settled: int) -> None:
+        self._study = study.name
+        self._tally = Tally(first_objective(study))
+        total = study.num_trials if isinstance(study, SearchStudy) else len(plan_grid(study))
+        self._tally.note(StudyStarted(study.name, total, settled))
+
+    def __call__(self, event: Event) -> None:
+        """Hear of one event."""
+        self._tally.note(event)
+        if isinstance(event, EpochDone):
+            self._show_epoch(event.rows[-1])
+        for status, count in {"running": self._tally.running, **self._tally.ended}.items():
+            self._set("trials", "Trials of a study by status", count, status=status)
+        self._set("trials_total", "Trials that a study asks for", self._tally.total)
+        if self._tally.collapse_rate is not None:
+            what = "Share of the ended trials that lost half of their experts or more"
+            self._set("collapse_rate", what, self._tally.collapse_rate)
+
+    def _show_epoch(self, row: Row) -> None:
+        for name, (column, description) in _OF_AN_EPOCH.items():
+            value = row.get(column)
+            if value is not None:
+                self._set(name, description, value)
+        _counter("epochs", "Epochs trained", ("study",)).inc(1, tags={"study": self._study})
+
+    def _set(self, name: str, description: str, value: float, **tags: str) -> None:
+        tags = {"study": self._study, **tags}
+        _gauge(name, description, tuple(tags)).set(float(value), tags=tags)
+
+
+@cache  # a metric is made once a process
+def _gauge(name: str, description: str, tags: tuple[str, ...]) -> Any:
+    from ray.util.metrics import Gauge
+
+    return Gauge(f"smoe_ray_{name}", description, tag_keys=tags)
+
+
+@cache
+def _counter(name: str, description: str, tags: tuple[str, ...]) -> Any:
+    from ray.util.metrics import Counter
+
+    return Counter(f"smoe_ray_{name}", description, tag_keys=tags)

@@ -1,0 +1,68 @@
+"""The results that arXiv:2509.10025 published, as data to compare with: no results of this project.
+
+>>> from smoe_ray.published import read_published
+>>> from smoe_ray.analysis import loss_against_experts
+>>> loss_against_experts(read_published()).baselines[0].n
+5
+"""
+
+from __future__ import annotations
+
+import io
+from importlib import resources
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SOURCE = "arXiv:2509.10025"
+TABLES = ("test_loss_per_epoch.csv", "loss_surface_cells.csv", "supervised_test_loss.csv")
+"""Files of this package; its README.md says what their columns are."""
+
+_IMAGES = 350_000
+"""Training images at fraction 1: 70,000 in each of five categories."""
+_BATCH = 128
+_EPOCHS = 20
+
+
+def read_file(name: str) -> bytes:
+    """One of `TABLES`, as it is."""
+    return (resources.files(__name__) / name).read_bytes()
+
+
+def read_published() -> pd.DataFrame:
+    """The published runs in the shape of `read_results`: one row per (trial, epoch), the baseline's last epochs too.
+
+    What was not published (other measures, most of the config) is absent; steps follow from images and batch size.
+    """
+    import pandas as pd
+
+    runs = pd.read_csv(io.BytesIO(read_file("test_loss_per_epoch.csv")))
+    cell = runs["fraction"].astype(str) + "-" + runs["active_experts"].astype(str)
+    routed = pd.DataFrame(
+        {
+            "trial_id": cell + "-" + runs["run"].astype(str),
+            "seed": runs["run"],
+            "epoch": runs["epoch"],
+            "config.routing": "unsupervised",
+            "config.objective.name": "blend",
+            "config.data.fraction": runs["fraction"],
+            "test.reconstruction": runs["test_recon_loss"],
+            "experts.active": runs["active_experts"],
+        }
+    )
+    baseline = pd.read_csv(io.BytesIO(read_file("supervised_test_loss.csv")))
+    supervised = pd.DataFrame(
+        {
+            "trial_id": "supervised-" + baseline["run"].astype(str),
+            "seed": baseline["run"],
+            "epoch": _EPOCHS,
+            "config.routing": "supervised",
+            "config.data.fraction": 1.0,
+            "test.reconstruction": baseline["test_recon_loss"],
+            "experts.active": 5,
+        }
+    )
+    table = pd.concat([routed, supervised], ignore_index=True).assign(study=SOURCE, status="finished")
+    images = (table["config.data.fraction"] * _IMAGES).round().astype(int)
+    return table.assign(**{"data.train_images": images, "cost.steps": -(-images // _BATCH) * table["epoch"]})

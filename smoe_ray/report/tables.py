@@ -1,0 +1,226 @@
+"""Tables of the report: what the analysis returned, as frames whose columns `columns.COLUMNS` names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from smoe_ray.analysis import (
+    Difference,
+    Homogeneity,
+    Recommendations,
+    arm_summary,
+    basin_tests,
+    collapse_rates,
+    expert_survival,
+    trial_summary,
+)
+from smoe_ray.errors import ResultsError
+from smoe_ray.report.evidence import Evidence, Trial
+
+Answer = TypeVar("Answer")
+
+
+def arms(results: pd.DataFrame) -> pd.DataFrame:
+    """`arm_summary` without the statuses in which no trial is."""
+    frame = arm_summary(results)
+    return frame.drop(columns=[status for status in ("failed", "pruned", "running") if not frame[status].any()])
+
+
+def recommended_counts(found: Recommendations) -> pd.DataFrame:
+    """The counts that are tied or inside the interval, arm by arm. Raises ResultsError where no arm has a surface."""
+    return pd.concat([_of_arm(arm.table, arm.label) for arm in found.fitted().arms], ignore_index=True)
+
+
+def surface_fits(found: Recommendations) -> pd.DataFrame:
+    """Parameters and quality of the fitted surface of each arm. Raises ResultsError where no arm has one."""
+    fits = [(arm.label, arm.surface.fit) for arm in found.fitted().arms if arm.surface is not None]
+    return pd.DataFrame(
+        [
+            {"arm": label, **fit.form._asdict(), "rmse": fit.rmse, "noise": fit.noise.sd, "r_squared": fit.r_squared}
+            for label, fit in fits
+        ]
+    )
+
+
+def held_out_errors(found: Recommendations) -> pd.DataFrame:
+    """Error of the fit at each amount that it has not seen. Raises ResultsError where there is none."""
+    rows = [
+        {"arm": arm.label, "amount": held.amount, "rmse": held.rmse, "noise": held.noise.sd, "n": held.n}
+        for arm in found.fitted().arms
+        if arm.surface is not None
+        for held in arm.surface.fit.held_out
+    ]
+    if not rows:
+        raise ResultsError("held-out error: too few amounts to leave one out; add cells with another amount of data")
+    return pd.DataFrame(rows)
+
+
+def differences(found: Iterable[Difference]) -> pd.DataFrame:
+    """Differences between arms, a row a cell."""
+    frame = pd.DataFrame(found, columns=Difference._fields)
+    counts = frame["n_arm"].astype(str)
+    unpaired = counts + " vs " + frame["n_reference"].astype(str)
+    frame["runs_compared"] = unpaired.where(~frame["paired"], counts + " pairs")
+    front = ["arm", "reference", "label", "verdict", "estimate", "low", "high", "p_holm", "runs_compared"]
+    rest = frame.columns.difference([*front, "paired", "n_arm", "n_reference"], sort=False)
+    return frame[[*front, *rest]]
+
+
+def conditions(found: Homogeneity) -> pd.DataFrame:
+    """What one expert reached, a row a condition."""
+    return pd.DataFrame(
+        [
+            {
+                "condition": condition.label,
+                "num_classes": condition.num_classes,
+                "images": condition.train_images,
+                "steps": condition.steps,
+                "mean": condition.mean,
+                "mean_sd": condition.sd,
+                "n": len(condition.loss_R),
+                "left_out": condition.left_out,
+            }
+            for condition in found.conditions
+        ]
+    )
+
+
+def half_lives(results: pd.DataFrame) -> pd.DataFrame:
+    """Half-life of the experts of each arm, in epochs."""
+    return pd.DataFrame(
+        [
+            {
+                "arm": arm.label,
+                "half_life": arm.half_life,
+                "half_life_least": arm.half_life_R[0],
+                "half_life_most": arm.half_life_R[-1],
+                "n": len(arm.half_life_R),
+            }
+            for arm in expert_survival(results).arms
+        ]
+    )
+
+
+def collapse_shares(results: pd.DataFrame) -> pd.DataFrame:
+    """How often the trials of each arm collapsed."""
+    frame = pd.DataFrame(collapse_rates(results))
+    return frame.rename(columns={"label": "arm", "low": "share_low", "high": "share_high"})
+
+
+def basins(results: pd.DataFrame) -> pd.DataFrame:
+    """Basin test of each arm. Raises ResultsError where no arm has enough runs for one."""
+    tests = basin_tests(results)
+    if all(test.verdict.startswith("cannot tell") for test in tests):
+        raise ResultsError(f"basin test: {tests[0].verdict} in every arm; add seeds")
+    frame = pd.DataFrame(tests).rename(columns={"label": "arm", "sd": "basin_sd"})
+    means = frame.pop("means")
+    frame.insert(2, "mean_low", means.str[0])
+    frame.insert(3, "mean_high", means.str[1])
+    return frame
+
+
+def agreements(trials: Sequence[Trial]) -> pd.DataFrame:
+    """Agreement of experts with classes and styles, a row a trial and partition."""
+    rows = []
+    for trial, agreement_of in that_have(trials, lambda trial: trial.agreements).items():
+        used = {"active": trial.routing.active, "effective": trial.routing.effective}
+        for target, agreement in agreement_of.items():
+            rows.append({"arm": trial.title, "target": target, **used, **agreement._asdict()})
+    return pd.DataFrame(rows)
+
+
+def separabilities(trials: Sequence[Trial]) -> pd.DataFrame:
+    """Probes, neighbours and silhouettes with their controls, a row a trial and partition."""
+    rows = []
+    for trial, targets in that_have(trials, lambda trial: trial.separability).items():
+        for measured in targets:
+            row: dict[str, Any] = {"arm": trial.title, **measured._asdict()}
+            del row["accuracy_F"]
+            row["accuracy"], row["accuracy_sd"] = measured.accuracy, measured.accuracy_sd
+            rows.append(row)
+    front = ["arm", "target", "control", "accuracy", "accuracy_sd", "holdout_accuracy", "majority", "permuted"]
+    frame = pd.DataFrame(rows)
+    return frame[[*front, *frame.columns.difference(front, sort=False)]]
+
+
+def maps(trials: Sequence[Trial]) -> pd.DataFrame:
+    """How far to trust each map."""
+    return pd.DataFrame(
+        [
+            {
+                "arm": trial.title,
+                "trustworthiness": drawn.trustworthiness,
+                "perplexity": drawn.perplexity,
+                "images": len(drawn.xy_B2),
+            }
+            for trial, drawn in that_have(trials, lambda trial: trial.map.latent_map).items()
+        ]
+    )
+
+
+def not_finished(evidence: Evidence) -> pd.DataFrame:
+    """Trials that failed, were pruned or have not ended, and why. Raises ResultsError where all are finished."""
+    summary = trial_summary(evidence.results)
+    epoch_of = dict(zip(summary["trial_id"], summary["epoch"], strict=True))
+    arm_of = evidence.arm_of()
+    rows = [
+        {
+            "study": record.study,
+            "trial_id": record.trial_id,
+            "arm": arm_of[record.trial_id],
+            "seed": record.spec.seed,
+            "status": record.status,
+            "epoch": epoch_of[record.trial_id],
+            "why": record.error or record.reason or "has not ended: runs still, or was interrupted",
+        }
+        for record in evidence.records
+        if record.status != "finished"
+    ]
+    if not rows:
+        raise ResultsError("every trial is finished")
+    return pd.DataFrame(rows)
+
+
+def versions(evidence: Evidence) -> pd.DataFrame:
+    """What the trials were made with, a row a combination."""
+    frame = pd.DataFrame(
+        [
+            {
+                "study": record.study,
+                **record.versions.model_dump(),
+                "started": record.timings.started_at,
+                "ended": record.timings.finished_at,
+            }
+            for record in evidence.records
+        ]
+    )
+    if frame.empty:
+        raise ResultsError("versions: no trial was started; run the study first")
+    by = ["study", "smoe_ray", "torch", "numpy", "python", "numerics"]
+    made = frame.groupby(by, sort=True).agg(
+        trials=("started", "size"), first_started=("started", "min"), last_ended=("ended", "max")
+    )
+    for column in ("first_started", "last_ended"):
+        made[column] = pd.to_datetime(made[column], utc=True).dt.strftime("%Y-%m-%d %H:%M")
+    return made.reset_index()
+
+
+def that_have(trials: Sequence[Trial], ask: Callable[[Trial], Answer]) -> dict[Trial, Answer]:
+    """What `ask` finds in each of the trials that have it. Raises the first one's ResultsError where none does."""
+    found, problems = {}, []
+    for trial in trials:
+        try:
+            found[trial] = ask(trial)
+        except ResultsError as error:
+            problems.append(error)
+    if not found:
+        raise problems[0]
+    return found
+
+
+def _of_arm(frame: pd.DataFrame, label: str) -> pd.DataFrame:
+    frame.insert(0, "arm", label)
+    return frame

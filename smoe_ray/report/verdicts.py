@@ -1,0 +1,93 @@
+"""What a study says, in plain sentences: they stand first in the report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from smoe_ray.analysis import ArmComparison, Difference, arm_summary
+from smoe_ray.errors import ResultsError
+from smoe_ray.report.columns import written
+from smoe_ray.report.evidence import Evidence
+
+_MOST_SENTENCES = 6
+"""Of a kind; more are counted instead."""
+
+
+class Verdict(NamedTuple):
+    """Sentences that answer one question."""
+
+    about: str
+    sentences: tuple[str, ...]
+
+
+def verdicts(evidence: Evidence) -> Iterator[Verdict]:
+    """Recommended number of experts, comparison of arms, experts in use: each as far as the results say."""
+    for about, say in (
+        ("How many experts?", _recommended),
+        ("Which arm is better?", _compared),
+        ("Do the experts live?", _alive),
+    ):
+        try:
+            yield Verdict(about, tuple(say(evidence)))
+        except ResultsError as error:
+            yield Verdict(about, (f"No answer: {str(error).rstrip('.')}.",))
+
+
+def _recommended(evidence: Evidence) -> list[str]:
+    found = evidence.recommendations
+    sentences = found.sentence.splitlines()
+    more = len(sentences) - _MOST_SENTENCES
+    return sentences[:_MOST_SENTENCES] + ([f"{more} more arms: see the table below."] if more > 0 else [])
+
+
+def _compared(evidence: Evidence) -> list[str]:
+    found = evidence.comparison
+    measure = "test loss" if found.metric == "test.reconstruction" else found.metric
+    if len(found.differences) <= _MOST_SENTENCES:
+        return [_sentence(difference, measure, found) for difference in found.differences]
+    count = Counter(difference.verdict.partition(" (")[0] for difference in found.differences)
+    told = ", ".join(f"{verdict} in {count[verdict]}" for verdict in ("lower", "higher", "not distinguishable"))
+    return [
+        f"Of {len(found.differences)} differences in {measure} from {found.reference}: {told} "
+        f"(at most {100 * found.alpha:g} % chance of any false claim among them)."
+    ]
+
+
+def _sentence(difference: Difference, measure: str, of: ArmComparison) -> str:
+    cell = "" if difference.label == "all trials" or len(of.differences) == 1 else f" at {difference.label}"
+    runs = (
+        f"{difference.n_arm} pairs of the same seed"
+        if difference.paired
+        else f"{difference.n_arm} against {difference.n_reference} runs"
+    )
+    mean = f"mean {written('mean_arm', difference.mean_arm)} against {written('mean_arm', difference.mean_reference)}"
+    if difference.interval == "none":
+        return f"{difference.arm} and {difference.reference}{cell}: {difference.verdict}; {mean}, {runs}."
+    ends = f"{written('estimate', difference.low)} to {written('estimate', difference.high)}"
+    p = written("p_holm", difference.p_holm)
+    numbers = (
+        f"{measure} {mean}, difference {written('estimate', difference.estimate)} "
+        f"({100 * difference.level:.3g} % interval {ends}), p {p if p.startswith('<') else f'= {p}'}, {runs}"
+    )
+    if not difference.distinguishable:
+        return f"{difference.arm} and {difference.reference}{cell}: not distinguishable; {numbers}."
+    return f"{difference.arm} is {difference.verdict} than {difference.reference}{cell}: {numbers}."
+
+
+def _alive(evidence: Evidence) -> list[str]:
+    summary = arm_summary(evidence.results)
+    summary = summary[summary["finished"] > 0]
+    if summary.empty:
+        raise ResultsError("no finished trial")
+    if len(summary) <= _MOST_SENTENCES:
+        return [_kept(row) for row in summary.itertuples()]
+    by_share = summary.assign(share=summary["active"] / summary["configured"]).sort_values("share", kind="stable")
+    least, *_, most = by_share.itertuples()
+    return [f"Of {len(summary)} arms, the least: {_kept(least)}", f"The most: {_kept(most)}"]
+
+
+def _kept(arm: Any) -> str:
+    kept = written("active", arm.active, arm.active_sd)
+    return f"{arm.arm}: {kept} of {arm.configured:.0f} experts stay active (n = {arm.finished})."

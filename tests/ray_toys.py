@@ -1,0 +1,56 @@
+"""Trainings that behave in ways that only matter on Ray; here, where its processes can import them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toy_training import Toy, ToyEpoch
+
+
+def square(number: int) -> int:
+    return number**2
+
+
+@dataclass(frozen=True)
+class Blocks(Toy):
+    """Before epoch 3 of seed 0, once, a folder takes the place of the trial's epochs."""
+
+    out: Path = Path()
+
+    def _misbehave(self, seed: int, epoch: int) -> None:
+        if seed == 0 and epoch == 3 and not (self.out / "blocked").exists():
+            (self.out / "blocked").touch()
+            [file] = [
+                file
+                for file in self.out.glob("toy/trials/*/epochs.parquet")
+                if json.loads(file.with_name("trial.json").read_text())["spec"]["seed"] == 0
+            ]
+            file.rename(file.with_name("aside"))
+            file.mkdir()
+
+
+def _unpickled() -> None:
+    raise ImportError("this module cannot be imported there")
+
+
+class FailsOnArrival:
+    def __reduce__(self) -> Any:
+        return _unpickled, ()
+
+    def __call__(self, *args: Any) -> Any:
+        raise AssertionError("never called")
+
+
+@dataclass(frozen=True)
+class Moods(Toy):
+    """Worse with more experts; with some numbers of them the experts die, with others the loss is unmeasurable."""
+
+    def _epoch(self, *args: Any, **kwargs: Any) -> ToyEpoch:
+        epoch = super()._epoch(*args, **kwargs)
+        experts = epoch.row["experts.configured"]
+        epoch.row["test.reconstruction"] = float("nan") if experts % 4 == 0 else experts + 1 / epoch.epoch
+        epoch.row["experts.active_fraction"] = epoch.row["experts.active"] / experts
+        return epoch
