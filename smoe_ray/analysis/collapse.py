@@ -43,12 +43,15 @@ def expert_deaths(results: pd.DataFrame) -> pd.DataFrame:
     """
     require(results, ("experts.usage", "seed"))
     rows = not_failed(results)
-    rows = rows.assign(arm=rows["trial_id"].map(arms(rows)))
+    label_of = arms(rows)
+    rows = rows.assign(arm=rows["trial_id"].map(label_of))
     rows = rows[rows["experts.usage"].notna()].sort_values("epoch", kind="stable")
     if rows.empty:
         raise ResultsError("death of experts: no trial has experts.usage yet; wait for its first evaluation")
     trials = [_deaths_of(trial) for _, trial in rows.groupby("trial_id", sort=False)]
-    return pd.concat(trials).sort_values(["arm", "seed", "trial_id", "expert"], kind="stable", ignore_index=True)
+    deaths = pd.concat(trials)
+    deaths["arm"] = pd.Categorical(deaths["arm"], label_of.cat.categories, ordered=True)  # 2 experts before 16
+    return deaths.sort_values(["arm", "seed", "trial_id", "expert"], kind="stable", ignore_index=True)
 
 
 def _deaths_of(rows: pd.DataFrame) -> pd.DataFrame:

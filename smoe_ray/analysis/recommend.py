@@ -13,7 +13,7 @@ from smoe_ray.analysis.curves import Curve, log_limits, n_range
 from smoe_ray.analysis.expert_forecast import TIED_WITHIN, FittedSurface, fit_and_forecast
 from smoe_ray.analysis.expert_verdict import Addition, Verdict, judge, too_small
 from smoe_ray.analysis.experts import NUM_EXPERTS, unsupervised_outcomes
-from smoe_ray.analysis.scaling import _DATA_PATHS, _EFFORT_COLUMN
+from smoe_ray.analysis.scaling import DATA_PATHS, EFFORT_COLUMN
 from smoe_ray.analysis.surface_fit import Cells, NoiseFloor, cells_of, check_runs
 from smoe_ray.analysis.trials import require, test_gating
 from smoe_ray.errors import ResultsError
@@ -207,10 +207,10 @@ def study_runs(
     Raises:
         ResultsError: no finished trial, or supervised ones alone.
     """
-    column, count = _EFFORT_COLUMN[effort], f"experts.{experts}"
+    column, count = EFFORT_COLUMN[effort], f"experts.{experts}"
     require(results, (column, count, "seed"))
     outcomes = unsupervised_outcomes(results, "recommend")
-    ignored = (NUM_EXPERTS, *_DATA_PATHS) + (("training.budget",) if effort == "steps" else ())
+    ignored = (NUM_EXPERTS, *DATA_PATHS) + (("training.budget",) if effort == "steps" else ())
     label_of = arms(outcomes, ignored)
     rows = outcomes if effort == "images" else _along_the_runs(results, outcomes)
     runs = rows[[column, count, "test.reconstruction", "trial_id", "seed"]]

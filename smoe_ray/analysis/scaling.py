@@ -15,8 +15,8 @@ from smoe_ray.analysis.curves import FloatArray, IntArray, Panel, log_limits, n_
 from smoe_ray.analysis.experts import NUM_EXPERTS, unsupervised_outcomes
 from smoe_ray.analysis.trials import require, test_gating
 
-_EFFORT_COLUMN = {"images": "data.train_images", "steps": "cost.steps"}
-_DATA_PATHS = ("data.fraction", "data.train_per_class")
+EFFORT_COLUMN = {"images": "data.train_images", "steps": "cost.steps"}
+DATA_PATHS = ("data.fraction", "data.train_per_class")
 _GRID_POINTS = 200
 _LEAST_RATIO = 4.0
 
@@ -78,10 +78,10 @@ def loss_surface(results: pd.DataFrame, effort: Literal["images", "steps"] = "im
     Raises:
         ResultsError: no finished trial, or supervised ones alone.
     """
-    column = _EFFORT_COLUMN[effort]
+    column = EFFORT_COLUMN[effort]
     require(results, (column, "experts.active"))
     outcomes = unsupervised_outcomes(results, "loss surface")
-    ignored = (NUM_EXPERTS, *_DATA_PATHS) + (("training.budget",) if effort == "steps" else ())
+    ignored = (NUM_EXPERTS, *DATA_PATHS) + (("training.budget",) if effort == "steps" else ())
     label_of = arms(outcomes, ignored)
     outcomes = _of_first_arms(outcomes.assign(arm=outcomes["trial_id"].map(label_of)), label_of, limit)
     surfaces = tuple(_surface(str(arm), runs, column) for arm, runs in outcomes.groupby("arm", observed=True))
@@ -195,7 +195,7 @@ def loss_against_samples_per_expert(results: pd.DataFrame, limit: int = 12) -> L
     """
     require(results, ("data.train_images", "experts.active"))
     outcomes = unsupervised_outcomes(results, "loss against samples per expert")
-    label_of = arms(outcomes, (NUM_EXPERTS, *_DATA_PATHS))
+    label_of = arms(outcomes, (NUM_EXPERTS, *DATA_PATHS))
     outcomes = outcomes.assign(
         arm=outcomes["trial_id"].map(label_of),
         per_expert=outcomes["data.train_images"] / outcomes["experts.active"],

@@ -104,7 +104,6 @@ def _own(num_cpus: int, dashboard: bool) -> Iterator[Logs]:
                     log_to_driver=False,
                     logging_level=logging.CRITICAL,
                     _temp_dir=str(folder),
-                    _node_ip_address="127.0.0.1",
                 )
             except Exception as error:
                 raise ClusterError(f"Ray cannot be started on this machine ({_first_line(error)})") from error

@@ -142,6 +142,7 @@ def separabilities(trials: Sequence[Trial]) -> pd.DataFrame:
             row["accuracy"], row["accuracy_sd"] = measured.accuracy, measured.accuracy_sd
             rows.append(row)
     front = ["arm", "target", "control", "accuracy", "accuracy_sd", "holdout_accuracy", "majority", "permuted"]
+    front += ["neighbour_accuracy", "silhouette"]
     frame = pd.DataFrame(rows)
     return frame[[*front, *frame.columns.difference(front, sort=False)]]
 

@@ -194,7 +194,8 @@ def test_where_resampling_cannot_tell_t_does() -> None:
     rng = np.random.default_rng(0)
     many = [cell(rng.normal(size=20), rng.normal(size=20), paired=True) for _ in range(3)]
     assert {d.interval for d in compare_cells(many, alpha=2e-4)} == {"t"}, "p values below 1 in 10,000"
-    assert {d.interval for d in compare_cells(many, alpha=4e-4)} == {"bootstrap"}
+    few = [cell([1.0], [2.0])] * 9
+    assert {d.interval for d in compare_cells([*many, *few], alpha=4e-4)} == {"bootstrap", "none"}
 
 
 # --- error rates ------------------------------------------------------------------------------------------------------
