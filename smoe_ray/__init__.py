@@ -2,7 +2,7 @@
 
 >>> import smoe_ray
 >>> study = smoe_ray.load_study("studies/quickstart.yaml")  # doctest: +SKIP
->>> smoe_ray.run_study(study, "results", smoe_ray.LocalExecutor(jobs=2))  # doctest: +SKIP
+>>> smoe_ray.run_study(study, "results", smoe_ray.RayExecutor())  # doctest: +SKIP
 >>> table = smoe_ray.read_results("results", study.name)  # doctest: +SKIP
 
 Names are resolved when first used (PEP 562): importing this package loads neither torch nor pandas.
@@ -30,6 +30,8 @@ _PUBLIC = {
     "read_trials": "smoe_ray.results",
     "LocalExecutor": "smoe_ray.study",
     "run_study": "smoe_ray.study",
+    "RayExecutor": "smoe_ray.cluster.ray_executor",
+    "write_report": "smoe_ray.report",
     "Job": "smoe_ray.cluster.jobs",
     "list_jobs": "smoe_ray.cluster.jobs",
     "submit": "smoe_ray.cluster.jobs",

@@ -96,7 +96,7 @@ class _Found(NamedTuple):
     epochs: Any  # pyarrow.Table | None
 
 
-def _read_all(store: Store, study: str, *, with_epochs: bool) -> Iterator[_Found | ResultsError | None]:
+def _read_all(store: Store, study: str, *, with_epochs: bool) -> list[_Found | ResultsError | None]:
     """Every trial's files, read in threads after one listing; None for a folder without `trial.json`."""
     _check_name(store, study)
     trials = store.folders(f"{study}/trials")
@@ -115,10 +115,10 @@ def _read_all(store: Store, study: str, *, with_epochs: bool) -> Iterator[_Found
             return error
 
     with ThreadPoolExecutor(_READERS) as threads:
-        yield from threads.map(read, trials)
+        return list(threads.map(read, trials))
 
 
-def _usable(found: Iterator[_Found | ResultsError | None], skip_broken: bool, problems: list[str]) -> Iterator[_Found]:
+def _usable(found: list[_Found | ResultsError | None], skip_broken: bool, problems: list[str]) -> Iterator[_Found]:
     for item in found:
         if isinstance(item, ResultsError):
             if not skip_broken:
