@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import machine
 import numpy as np
 
 from smoe_ray.analysis.maps import coloured_map, latent_map
@@ -93,12 +93,11 @@ def main() -> None:
 
 
 def report(rows: list[tuple[str, float, float]], case: str) -> str:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     load = f"{os.getloadavg()[0]:.1f}"
     lines = [
         "# Analysis of one trial",
         "",
-        f"{datetime.date.today()}, {os.cpu_count()} CPUs with a load of {load} at the end, commit {commit or 'none'}.",
+        f"{datetime.date.today()}, {machine.cpu()}, load {load} at the end, commit {machine.commit()}.",
         f"{case}. Command: `python benchmarks/analysis.py --write`",
         "",
         "| part | wall s | CPU s |",

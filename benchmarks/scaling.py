@@ -18,14 +18,13 @@ import csv
 import datetime
 import itertools
 import os
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import machine
 import numpy as np
 import ray
 import torch
@@ -200,14 +199,13 @@ def main() -> None:
 
 def report(rows: list[dict[str, float]], arguments: argparse.Namespace) -> str:
     """The measurements as Markdown, with what they were made on."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    machine = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{_cpu()}, {os.cpu_count()} CPUs"
+    device = torch.cuda.get_device_name() if arguments.device == "cuda" else machine.cpu()
     options = f"--device {arguments.device} --workers {' '.join(map(str, arguments.workers))} --batch {arguments.batch}"
     lines = [
         "# Weak scaling of data-parallel training",
         "",
-        f"{datetime.date.today()}, {machine}, one thread a worker, torch {torch.__version__}, ray {ray.__version__}, "
-        f"commit {commit or 'none'}.",
+        f"{datetime.date.today()}, {device}, one thread a worker, torch {torch.__version__}, ray {ray.__version__}, "
+        f"commit {machine.commit()}.",
         f"{arguments.batch} images a worker and step, {arguments.experts} experts, medium encoder, lite decoders, "
         f"float32; medians of {arguments.rounds} measurements of {arguments.steps} steps.",
         f"Load when measured (processes that want a CPU): {os.getloadavg()[1]:.1f}.",
@@ -220,13 +218,6 @@ def report(rows: list[dict[str, float]], arguments: argparse.Namespace) -> str:
         digits = {"workers": 0, "efficiency": 2, "data_ms": 2, "images_per_s": 0}
         lines.append(f"| {' | '.join(f'{row[name]:.{digits.get(name, 1)}f}' for name in COLUMNS)} |")
     return "\n".join(lines) + "\n"
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

@@ -15,13 +15,12 @@ from __future__ import annotations
 import argparse
 import csv
 import datetime
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import machine
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -198,12 +197,11 @@ def main() -> None:
 
 def report(rows: list[dict[str, float]], device: torch.device, arguments: argparse.Namespace) -> str:
     """The measurements as Markdown, with what they were made on."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_cpu()}, {arguments.threads} threads"
+    made_on = torch.cuda.get_device_name(device) if device.type == "cuda" else machine.cpu()
     lines = [
         "# Training step and hard decoding against a textbook loop",
         "",
-        f"{datetime.date.today()}, {machine}, torch {torch.__version__}, commit {commit or 'none'}.",
+        f"{datetime.date.today()}, {made_on}, torch {torch.__version__}, commit {machine.commit()}.",
         f"Batch {BATCH}, medium encoder, lite decoders, float32; hard decoding and whole evaluation of {EVALUATED} "
         f"images; decoders: forward and backward; medians of {arguments.rounds} interleaved rounds, milliseconds.",
         f"Command: `python benchmarks/train_step.py --device {device.type} --threads {arguments.threads} "
@@ -219,13 +217,6 @@ def report(rows: list[dict[str, float]], device: torch.device, arguments: argpar
             cells += [f"**{row[f'{part} ratio']:.1f}**"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":
