@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help quickstart test test-slow test-all check format clean
+.PHONY: help quickstart dashboard screenshots test test-slow test-all check format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -12,6 +12,13 @@ quickstart: .venv/installed  ## run studies/quickstart.yaml; print its table and
 	$(BIN)/smoe-ray run studies/quickstart.yaml --out out
 	$(BIN)/smoe-ray figure out quickstart --to out/figures \
 	  --kind training_curves --kind loss_against_experts --kind usage_over_epochs
+
+dashboard: .venv/installed-dev  ## browse the quickstart's results in a web browser (runs it first where it has not run)
+	test -d out/quickstart || $(MAKE) quickstart
+	$(BIN)/smoe-ray dashboard out
+
+screenshots: .venv/installed-dev  ## pictures of the dashboard for README and docs: make screenshots OUT=results
+	$(BIN)/python docs/screenshots.py $(or $(OUT),out)
 
 test: .venv/installed-dev  ## all tests that take seconds
 	$(BIN)/pytest
@@ -45,5 +52,5 @@ clean:  ## remove the environment and the quickstart's results
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(PIP) --editable '.[dashboard,s3,gcs,dev]'
+	$(PIP) --editable '.[dashboard,s3,gcs,k8s,dev]'
 	touch $@

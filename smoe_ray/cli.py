@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -15,7 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from smoe_ray.errors import ClusterError, DataError, ResultsError, SmoeRayError
+from smoe_ray import cli_k8s
+from smoe_ray.errors import ClusterError, ResultsError, SmoeRayError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -39,6 +41,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Drawings and image sets: fetch them, look at them.")
 app.add_typer(data_app, name="data")
+app.add_typer(cli_k8s.app, name="k8s")
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="Study file (YAML).", show_default=False)]
 Out = Annotated[str, typer.Argument(metavar="OUT", help="Folder or URI with the results.", show_default=False)]
@@ -56,41 +59,17 @@ Overrides = Annotated[
 @app.command(epilog="Example: smoe-ray check studies/quickstart.yaml --set training.budget='5 epochs'")
 def check(study: StudyFile, overrides: Overrides = None) -> None:
     """Validate a study; show its trials, parameters, FLOPs and the data it needs. Starts nothing."""
-    from smoe_ray.spec import GridStudy, load_study
-    from smoe_ray.study.preview import preview
+    from smoe_ray.spec import load_study
+    from smoe_ray.study.preview import in_words, preview
 
     spec = load_study(study, overrides or ())
     seen = preview(spec)
-    console = Console()
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
-    rows = {"study": f"{spec.name} (preset {spec.preset})", "question": spec.question}
-    if isinstance(spec, GridStudy):
-        rows["trials"] = f"{seen.trials:,} = {seen.cells:,} configurations x {len(spec.seeds)} seeds"
-        rows |= {f"  {path}": _listed(values) for path, values in spec.axes.items()}
-        total = "in all"
-    else:
-        rows["trials"] = f"{seen.trials:,} proposed by {spec.sampler.name}"
-        rows |= {f"  {path}": _distribution(parameter) for path, parameter in spec.space.items()}
-        total = "if every trial were like base"
-    rows["parameters"] = f"{_span(seen.params_total)}, {_span(seen.params_active)} active for an image"
-    if seen.train_images and seen.flops is not None:
-        rows["training images"] = _span(seen.train_images)
-        rows["training"] = f"{seen.flops:.3g} FLOPs {total}"
-    else:
-        rows["training images"] = "known once the files are read"
-    for key, value in rows.items():
-        table.add_row(key, value)
-    for position, need in enumerate(seen.needs):
-        size = f", {need.size_bytes / 1e6:.1f} MB" if need.size_bytes is not None else ""
-        table.add_row("data" if position == 0 else "", f"{need.what}: {need.state} ({need.where}{size})")
-    console.print(table, highlight=False, markup=False)
-    if seen.absent:
-        first = seen.absent[0]
-        raise DataError(
-            f"{first.where}: absent ({len(seen.absent)} of {len(seen.needs)} files are); set data.root to the folder "
-            "that has them, or data.download: true where Google has them"
-        )
+    for line in in_words(spec, seen):
+        table.add_row(*line)
+    Console().print(table, highlight=False, markup=False)
+    seen.require_data()
 
 
 Address = Annotated[
@@ -134,7 +113,7 @@ def run(
 ) -> None:
     """Run a study. Trials that are finished are not run again: to resume, give the same command."""
     from smoe_ray.spec import load_study
-    from smoe_ray.study import run_study
+    from smoe_ray.study import refuse_failures, run_study
     from smoe_ray.study.preview import preview
     from smoe_ray.study.progress import StudyProgress
 
@@ -143,11 +122,7 @@ def run(
     with _executor(executor, spec, address, jobs, device) as (trains, data_jobs), StudyProgress(spec) as progress:
         records = run_study(spec, out, trains, data_jobs=data_jobs, retry_failed=retry_failed, on_event=progress)
     _print_summary(_read(out, spec.name))
-    failed = [record for record in records if record.status == "failed"]
-    if failed:
-        raise SmoeRayError(
-            f"{len(failed)} of {len(records)} trials failed, the first ({failed[0].trial_id}) with: {failed[0].error}"
-        )
+    refuse_failures(records)
 
 
 @contextmanager
@@ -235,9 +210,10 @@ def figure(
     others = [_study_name(other) for other in beside or ()]
     results = pd.concat([_read(out, each) for each in (name, *others)], ignore_index=True)
     drawn, reasons = 0, []
+    info = cache(lambda make: make(results))  # several kinds draw the same fit
     for wanted in kind or FIGURES:
         try:
-            made = FIGURES[wanted].plot(FIGURES[wanted].info(results))
+            made = FIGURES[wanted].plot(info(FIGURES[wanted].info))
         except ResultsError as error:
             if kind:
                 raise
@@ -382,6 +358,24 @@ def stop(job: JobId, address: Address = _LOOPBACK) -> None:
     typer.echo(f"{job}: {jobs.get_job(job, address).stop()}")
 
 
+@app.command(epilog="Example: smoe-ray dashboard results --port 8501")
+def dashboard(
+    out: Out,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8501,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Whoever reaches it sees the results: there is no log-in.")
+    ] = "127.0.0.1",
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="Head of a Ray cluster: adds a page that submits studies to it."),
+    ] = None,
+) -> None:
+    """Browse the results in a web browser, while studies run. Reads OUT and writes nothing there."""
+    from dashboard.serve import serve
+
+    serve(out, port, host, address)
+
+
 @data_app.command(epilog="Example: smoe-ray data fetch cat face --to drawings")
 def fetch(
     categories: Annotated[
@@ -428,13 +422,25 @@ def info(study: StudyFile, overrides: Overrides = None) -> None:
 
 
 def main() -> None:
-    """Entry point: run a verb; print a `SmoeRayError` as one line and exit with 1."""
+    """Run a verb; print a `SmoeRayError` as one line and exit with 1."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app(arguments, prog_name="smoe-ray")
     except SmoeRayError as error:  # typer itself ends on Ctrl-C (130) and on a closed pipe
         _fail(error, debug)
+
+
+def program() -> None:
+    """Entry point: `main`, in a process of its own."""
+    try:
+        main()
+    except SystemExit as end:
+        if "ray" not in sys.modules:
+            raise
+        from smoe_ray.cluster.runtime import leave
+
+        leave(end.code if isinstance(end.code, int) else int(end.code is not None))
 
 
 def _fail(error: SmoeRayError, debug: bool) -> NoReturn:
@@ -552,20 +558,6 @@ def _print_wide(shown: Table) -> None:
     terminal = Console()
     width = terminal.width if terminal.is_terminal else _WIDTH_IN_A_FILE
     Console(width=width).print(shown, highlight=False, markup=False)
-
-
-def _span(low_high: tuple[int, int]) -> str:
-    low, high = low_high
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def _listed(values: Sequence[Any]) -> str:
-    return ", ".join(json.dumps(value) if isinstance(value, dict) else str(value) for value in values)
-
-
-def _distribution(parameter: Any) -> str:
-    said = parameter.model_dump(exclude_defaults=True)
-    return ", ".join(str(value) if key == "type" else f"{key} {value}" for key, value in said.items())
 
 
 @contextmanager

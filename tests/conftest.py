@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,16 @@ from hypothesis import settings
 # A busy machine is no failure: the wall clock decides no test.
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """All is said: leave as our commands do, since tests have used Ray in this process (see `runtime.leave`)."""
+    session = config.pluginmanager.get_plugin("session")
+    if "ray" in sys.modules and isinstance(session, pytest.Session):
+        from smoe_ray.cluster.runtime import leave
+
+        leave(int(session.exitstatus))
 
 
 def _shared_data() -> Path:
@@ -47,3 +58,33 @@ def out(tmp_path: Path) -> Path:
 def log(tmp_path: Path) -> Path:
     """Where toy trainings note what they computed."""
     return tmp_path / "log"
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of the toy study, run at once."""
+    from toy_runs import STUDY
+    from toy_training import Toy
+
+    from smoe_ray.study import LocalExecutor, run_study
+
+    out = tmp_path_factory.mktemp("undisturbed")
+    run_study(STUDY, out, LocalExecutor(fit=Toy()))
+    return out
+
+
+@pytest.fixture
+def smoe_ray(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the command in this process: (exit code, standard output, standard error)."""
+    from smoe_ray.cli import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["smoe-ray", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        captured = capsys.readouterr()
+        return int(stopped.value.code or 0), captured.out, captured.err
+
+    return run

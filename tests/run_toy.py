@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def _say(event: Event) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where a shell started the tests with "&"
     out, executor = Path(sys.argv[1]), sys.argv[2]
     training = {"toy": Toy, "real": RealFit}[sys.argv[3]]
     fit = training(log=out.parent / "log", **json.loads(sys.argv[4]))

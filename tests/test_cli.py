@@ -12,8 +12,6 @@ import pandas as pd
 import pytest
 from planted_folder import plant
 
-from smoe_ray.cli import main
-
 STUDY = """
 kind: grid
 name: tiny
@@ -33,20 +31,6 @@ def study(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(STUDY)
     return path
-
-
-@pytest.fixture
-def smoe_ray(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run the command in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["smoe-ray", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        captured = capsys.readouterr()
-        return int(stopped.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 def test_a_study_from_check_to_figure(smoe_ray, study: Path, tmp_path: Path) -> None:

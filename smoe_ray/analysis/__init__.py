@@ -1,17 +1,20 @@
 """From the results table to the numbers behind a figure: DataFrames in, NamedTuples out; no torch, no files."""
 
-from smoe_ray.analysis.arms import arms
+from smoe_ray.analysis.arms import arms, coarse_arms
 from smoe_ray.analysis.collapse import (
     BasinTest,
     CollapseRate,
     ExpertSurvival,
+    InUse,
     PhaseDiagram,
     PhasePanel,
     Survival,
+    TrialInUse,
     basin_tests,
     collapse_rates,
     expert_deaths,
     expert_survival,
+    experts_in_use,
     phase_diagram,
 )
 from smoe_ray.analysis.comparison import ArmComparison, Cell, Difference, compare_arms, compare_cells
@@ -46,6 +49,7 @@ from smoe_ray.analysis.scaling import (
     LossAgainstSamplesPerExpert,
     LossSurface,
     Surface,
+    fitted_grid,
     loss_against_samples_per_expert,
     loss_surface,
 )
@@ -63,7 +67,7 @@ from smoe_ray.analysis.separability import (
 )
 from smoe_ray.analysis.summary import Representative, Representatives, arm_summary, representatives, trial_summary
 from smoe_ray.analysis.surface_fit import Cells, Form, HeldOut, NoiseFloor, SurfaceFit, fit_surface
-from smoe_ray.analysis.trials import last_evaluated
+from smoe_ray.analysis.trials import last_evaluated, with_soft_loss
 
 __all__ = [
     "Addition",
@@ -90,6 +94,7 @@ __all__ = [
     "Grid",
     "HeldOut",
     "Homogeneity",
+    "InUse",
     "Interpolation",
     "LatentMap",
     "LatentPath",
@@ -117,12 +122,14 @@ __all__ = [
     "Survival",
     "SwapMatrix",
     "TrainingCurves",
+    "TrialInUse",
     "TrialUsage",
     "UsageOverEpochs",
     "Verdict",
     "arm_summary",
     "arms",
     "basin_tests",
+    "coarse_arms",
     "collapse_rates",
     "coloured_map",
     "compare_arms",
@@ -130,7 +137,9 @@ __all__ = [
     "expert_deaths",
     "expert_gallery",
     "expert_survival",
+    "experts_in_use",
     "fit_surface",
+    "fitted_grid",
     "homogeneity",
     "interpolation",
     "last_evaluated",
@@ -152,4 +161,5 @@ __all__ = [
     "training_curves",
     "trial_summary",
     "usage_over_epochs",
+    "with_soft_loss",
 ]

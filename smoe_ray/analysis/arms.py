@@ -71,6 +71,12 @@ def arms(results: pd.DataFrame, ignore: Collection[str] = ()) -> pd.Series[str]:
     return pd.Series(categories, index=trials.index, name="arm")
 
 
+def coarse_arms(results: pd.DataFrame, paths: Collection[str]) -> pd.Series[str]:
+    """As `arms`, but told apart by the given dotted spec paths alone: for searches, where each trial is its own arm."""
+    others = [column.removeprefix("config.") for column in results.columns if column.startswith("config.")]
+    return arms(results, ignore=[path for path in others if path not in paths])
+
+
 def _split(
     trials: Sequence[str], paths: Sequence[str], value_of: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[tuple[tuple[str, ...], Sequence[str]]]:

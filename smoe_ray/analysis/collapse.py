@@ -5,16 +5,17 @@ T evaluated epochs, E experts configured, R runs, N losses, B samples, S starts 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from smoe_ray.analysis.arms import arms
+from smoe_ray.analysis.arms import arms, coarse_arms
 from smoe_ray.analysis.comparison import holm
-from smoe_ray.analysis.curves import Curve, FloatArray, n_range, summarise
+from smoe_ray.analysis.curves import Curve, FloatArray, IntArray, n_range, summarise
 from smoe_ray.analysis.experts import NUM_EXPERTS, unsupervised_outcomes
 from smoe_ray.analysis.trials import last_evaluated, not_failed, require
 from smoe_ray.errors import ResultsError
@@ -22,7 +23,7 @@ from smoe_ray.errors import ResultsError
 # --- death and survival -----------------------------------------------------------------------------------------------
 
 
-def expert_deaths(results: pd.DataFrame) -> pd.DataFrame:
+def expert_deaths(results: pd.DataFrame, label_of: pd.Series[str] | None = None) -> pd.DataFrame:
     """When each expert died, one row an expert.
 
     An expert is *alive* at an evaluated epoch when it is the argmax of at least one test image there. Experts can
@@ -31,6 +32,7 @@ def expert_deaths(results: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
+        label_of: label per trial instead of its arm, as `arms` or `coarse_arms` give them.
 
     Returns:
         Columns arm, trial_id, seed, expert; ``last_used``: last evaluated epoch at which it was alive, NaN where it
@@ -43,37 +45,39 @@ def expert_deaths(results: pd.DataFrame) -> pd.DataFrame:
     """
     require(results, ("experts.usage", "seed"))
     rows = not_failed(results)
-    label_of = arms(rows)
-    rows = rows.assign(arm=rows["trial_id"].map(label_of))
+    label_of = arms(rows) if label_of is None else label_of
     rows = rows[rows["experts.usage"].notna()].sort_values("epoch", kind="stable")
     if rows.empty:
         raise ResultsError("death of experts: no trial has experts.usage yet; wait for its first evaluation")
-    trials = [_deaths_of(trial) for _, trial in rows.groupby("trial_id", sort=False)]
-    deaths = pd.concat(trials)
-    deaths["arm"] = pd.Categorical(deaths["arm"], label_of.cat.categories, ordered=True)  # 2 experts before 16
-    return deaths.sort_values(["arm", "seed", "trial_id", "expert"], kind="stable", ignore_index=True)
+    by_trial = rows.groupby("trial_id")
+    watched = by_trial.agg(
+        seed=("seed", "first"), first_epoch=("epoch", "first"), last_epoch=("epoch", "last"), epochs=("epoch", list)
+    )
+    found = [_deaths_of(*trial) for trial in zip(watched["epochs"], by_trial["experts.usage"].agg(list), strict=True)]
+    # One frame of them all: a frame a trial takes seconds where there are thousands.
+    deaths = pd.DataFrame({name: np.concatenate([trial[name] for trial in found]) for name in found[0]})
+    described = watched.drop(columns="epochs").reset_index()
+    described = described.loc[described.index.repeat([len(trial["expert"]) for trial in found])].reset_index(drop=True)
+    deaths = pd.concat([described, deaths], axis=1).astype({"first_epoch": np.float64, "last_epoch": np.float64})
+    deaths["arm"] = pd.Categorical(deaths["trial_id"].map(label_of), label_of.cat.categories, ordered=True)
+    order = ["arm", "seed", "trial_id", "expert"]  # an arm of 2 experts before one of 16: as in `label_of`
+    deaths = deaths[[*order, "last_used", "died", "revivals", "first_epoch", "last_epoch", "alive_first"]]
+    return deaths.sort_values(order, kind="stable", ignore_index=True)
 
 
-def _deaths_of(rows: pd.DataFrame) -> pd.DataFrame:
-    epoch_T = rows["epoch"].to_numpy(np.float64)
-    alive_TE = np.stack([np.asarray(share_E, dtype=np.float64) > 0 for share_E in rows["experts.usage"]])
+def _deaths_of(epochs: Sequence[float], usage: Sequence[npt.ArrayLike]) -> dict[str, npt.NDArray[Any]]:
+    epoch_T = np.asarray(epochs, np.float64)
+    alive_TE = np.stack(usage) > 0
     # Evaluations up to the last one at which the expert was alive: 0 where it never was, T where it is at the end.
     survived_E = len(epoch_T) - alive_TE[::-1].argmax(axis=0)
     survived_E = np.where(alive_TE.any(axis=0), survived_E, 0)
-    return pd.DataFrame(
-        {
-            "arm": rows["arm"].iloc[0],
-            "trial_id": rows["trial_id"].iloc[0],
-            "seed": rows["seed"].iloc[0],
-            "expert": np.arange(alive_TE.shape[1]),
-            "last_used": np.append(np.nan, epoch_T)[survived_E],
-            "died": np.append(epoch_T, np.nan)[survived_E],
-            "revivals": (~alive_TE[:-1] & alive_TE[1:]).sum(axis=0),
-            "first_epoch": epoch_T[0],
-            "last_epoch": epoch_T[-1],
-            "alive_first": alive_TE[0],
-        }
-    )
+    return {
+        "expert": np.arange(alive_TE.shape[1]),
+        "last_used": np.append(np.nan, epoch_T)[survived_E],
+        "died": np.append(epoch_T, np.nan)[survived_E],
+        "revivals": (~alive_TE[:-1] & alive_TE[1:]).sum(axis=0),
+        "alive_first": alive_TE[0],
+    }
 
 
 class Survival(NamedTuple):
@@ -115,7 +119,11 @@ class ExpertSurvival(NamedTuple):
     """Least and most runs behind a curve."""
 
 
-def expert_survival(results: pd.DataFrame, of: Literal["configured", "alive"] = "configured") -> ExpertSurvival:
+def expert_survival(
+    results: pd.DataFrame,
+    of: Literal["configured", "alive"] = "configured",
+    label_of: pd.Series[str] | None = None,
+) -> ExpertSurvival:
     """Survival of experts: Kaplan and Meier 1958, an expert that is alive at the end of its run being censored there.
 
     Death as in `expert_deaths`. The experts of one run share its images, so they are no independent observations:
@@ -125,11 +133,12 @@ def expert_survival(results: pd.DataFrame, of: Literal["configured", "alive"] = 
         results: the table of `read_results`, one row per (trial, epoch).
         of: *configured*: all E experts, alive at epoch 0 by definition; *alive*: those alive at the first evaluated
             epoch.
+        label_of: label per trial instead of its arm, as `arms` or `coarse_arms` give them.
 
     Raises:
         ResultsError: no trial but failed ones has an epoch with `experts.usage`.
     """
-    experts = expert_deaths(results)
+    experts = expert_deaths(results, label_of)
     if of == "alive":
         experts = experts[experts["alive_first"]]
     curves = tuple(_survival(str(arm), of_arm, of) for arm, of_arm in experts.groupby("arm", observed=True))
@@ -184,12 +193,15 @@ class CollapseRate(NamedTuple):
     high: float
 
 
-def collapse_rates(results: pd.DataFrame, below: float = 0.5) -> tuple[CollapseRate, ...]:
+def collapse_rates(
+    results: pd.DataFrame, below: float = 0.5, label_of: pd.Series[str] | None = None
+) -> tuple[CollapseRate, ...]:
     """Share of finished unsupervised trials whose active fraction (active / configured experts) is under `below`.
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
         below: threshold, exclusive.
+        label_of: label per trial instead of its arm, as `arms` or `coarse_arms` give them.
 
     Returns:
         One per arm, in the order of arms.
@@ -201,13 +213,96 @@ def collapse_rates(results: pd.DataFrame, below: float = 0.5) -> tuple[CollapseR
 
     require(results, ("experts.active", "experts.configured"))
     outcomes = unsupervised_outcomes(results, "collapse rate")
+    label_of = arms(outcomes) if label_of is None else label_of
     collapsed = outcomes["experts.active"] / outcomes["experts.configured"] < below
     rates = []
-    for arm, runs in collapsed.groupby(outcomes["trial_id"].map(arms(outcomes)), observed=True):
+    for arm, runs in collapsed.groupby(outcomes["trial_id"].map(label_of), observed=True):
         count, n = int(runs.sum()), len(runs)
         low, high = proportion_confint(count, n, alpha=0.05, method="wilson")
         rates.append(CollapseRate(str(arm), count, n, count / n, float(low), float(high)))
     return tuple(rates)
+
+
+# --- experts in use over epochs ---------------------------------------------------------------------------------------
+
+_MEASURES = {"active experts / E": "experts.active", "effective experts / E": "experts.effective"}
+
+
+class TrialInUse(NamedTuple):
+    """How many experts one trial uses. Arrays have shape (T,)."""
+
+    label: str
+    trial_id: str
+    seed: int
+    epoch_T: IntArray
+    count_T: FloatArray
+    share_T: FloatArray
+    """Of the configured experts."""
+
+
+class InUse(NamedTuple):
+    """One measure of how many experts are in use, as a share of E, over all trials."""
+
+    title: str
+    epoch_T: IntArray
+    quantile_QT: FloatArray
+    """Over the trials that were evaluated at the epoch; rows follow `QUANTILES`."""
+    n_T: IntArray
+    """How many these are."""
+    trials: tuple[TrialInUse, ...]
+    """Those that were asked for, in the order asked."""
+
+
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+
+
+def experts_in_use(results: pd.DataFrame, trials: Sequence[str] = ()) -> tuple[InUse, ...]:
+    """Active and effective experts / E against epoch: quantiles over trials, and single trials beside them.
+
+    Trials that run still or were pruned count as far as they came; failed ones do not.
+
+    Args:
+        results: the table of `read_results`, one row per (trial, epoch).
+        trials: ids of those returned one by one; such as are not in the table are left out.
+
+    Raises:
+        ResultsError: no trial but failed ones has an evaluated epoch, or a column is absent.
+    """
+    require(results, ("experts.configured", "seed", *_MEASURES.values()))
+    rows = not_failed(results)
+    label_of = arms(rows)
+    rows = rows[rows["experts.active"].notna()].sort_values("epoch", kind="stable")
+    if rows.empty:
+        raise ResultsError("experts in use: no trial has experts.active yet; wait for its first evaluation")
+    chosen = {trial: rows[rows["trial_id"] == trial] for trial in trials}
+    measured = []
+    for title, column in _MEASURES.items():
+        share = rows[column] / rows["experts.configured"]
+        by_epoch = share.groupby(rows["epoch"], sort=True)
+        quantiles = by_epoch.quantile(np.array(QUANTILES)).unstack()
+        lines = (_in_use(of, str(label_of[trial]), column) for trial, of in chosen.items() if len(of))
+        measured.append(
+            InUse(
+                title,
+                quantiles.index.to_numpy(np.int64),
+                quantiles.to_numpy(np.float64).T,
+                np.asarray(by_epoch.count(), np.int64),
+                tuple(lines),
+            )
+        )
+    return tuple(measured)
+
+
+def _in_use(rows: pd.DataFrame, label: str, column: str) -> TrialInUse:
+    first = rows.iloc[0]
+    return TrialInUse(
+        label,
+        str(first["trial_id"]),
+        int(first["seed"]),
+        rows["epoch"].to_numpy(np.int64),
+        rows[column].to_numpy(np.float64),
+        (rows[column] / rows["experts.configured"]).to_numpy(np.float64),
+    )
 
 
 # --- phase diagram ----------------------------------------------------------------------------------------------------
@@ -216,7 +311,6 @@ THEORY_SLOPE = 0.60
 """Active share of the experts per unit of rho, until all are active: a fit to simulations of the gate alone, in which
 a dormant expert of probability eps revives only if eps > exp(-rho E / K)."""
 
-_MEASURES = {"active experts / E": "experts.active", "effective experts / E": "experts.effective"}
 _OBJECTIVE, _BALANCE, _ENTROPY = (f"config.objective.{name}" for name in ("name", "lambda_balance", "lambda_entropy"))
 _BALANCE_FORM = "config.objective.balance_form"
 
@@ -260,10 +354,7 @@ def phase_diagram(results: pd.DataFrame) -> PhaseDiagram:
     require(results, ("experts.active", "experts.effective", "experts.configured", _OBJECTIVE))
     outcomes = unsupervised_outcomes(results, "phase diagram")
     outcomes = outcomes.assign(rho=_rho(outcomes))
-    kept = {_OBJECTIVE, f"config.{NUM_EXPERTS}"}
-    label_of = arms(
-        outcomes, ignore=[column.removeprefix("config.") for column in outcomes.columns.difference([*kept])]
-    )
+    label_of = coarse_arms(outcomes, ("objective.name", NUM_EXPERTS))
     outcomes["label"] = outcomes["trial_id"].map(label_of)
     panels = tuple(_phase_panel(outcomes, title, column) for title, column in _MEASURES.items())
     drawn = [curve for panel in panels for curve in (*panel.curves, *panel.margin)]
@@ -335,7 +426,9 @@ class BasinTest(NamedTuple):
     """``two basins``, ``one basin suffices`` or ``cannot tell (...)``."""
 
 
-def basin_tests(results: pd.DataFrame, alpha: float = 0.05) -> tuple[BasinTest, ...]:
+def basin_tests(
+    results: pd.DataFrame, alpha: float = 0.05, label_of: pd.Series[str] | None = None
+) -> tuple[BasinTest, ...]:
     """Test the final test losses of every arm (so of every E) for two basins.
 
     Two basins are claimed where BIC prefers two components and the parametric-bootstrap likelihood-ratio test
@@ -344,6 +437,7 @@ def basin_tests(results: pd.DataFrame, alpha: float = 0.05) -> tuple[BasinTest, 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
         alpha: family-wise error rate.
+        label_of: label per trial instead of its arm, as `arms` or `coarse_arms` give them.
 
     Returns:
         One per arm, in the order of arms; an arm with fewer than `LEAST_LOSSES` finished runs says so.
@@ -352,7 +446,8 @@ def basin_tests(results: pd.DataFrame, alpha: float = 0.05) -> tuple[BasinTest, 
         ResultsError: no finished trial.
     """
     outcomes = last_evaluated(results)
-    losses = outcomes.groupby(outcomes["trial_id"].map(arms(outcomes)), observed=True)["test.reconstruction"]
+    label_of = arms(outcomes) if label_of is None else label_of
+    losses = outcomes.groupby(outcomes["trial_id"].map(label_of), observed=True)["test.reconstruction"]
     return find_basins({str(arm): loss.to_numpy(np.float64) for arm, loss in losses}, alpha)
 
 

@@ -83,7 +83,9 @@ class FittedSurface(NamedTuple):
     """Cell mean minus fit."""
 
 
-def fit_and_forecast(runs: pd.DataFrame, amount: float, replicates: int = 400, seed: int = 0) -> FittedSurface:
+def fit_and_forecast(
+    runs: pd.DataFrame, amount: float, replicates: int = 400, seed: int = 0, fit: SurfaceFit | None = None
+) -> FittedSurface:
     """Fit the surface and the Gaussian process to `runs` and ask both for the best count at `amount`.
 
     Args:
@@ -91,12 +93,13 @@ def fit_and_forecast(runs: pd.DataFrame, amount: float, replicates: int = 400, s
         amount: training images or steps, as in `runs`.
         replicates: of the bootstrap.
         seed: of starts, bootstrap and draws.
+        fit: what `fit_surface` made of the same three, where the caller has it: it does not depend on the amount.
 
     Raises:
         ResultsError: fewer amounts, expert counts or cells than the form needs.
     """
     cells = cells_of(runs)
-    fit = fit_surface(runs, replicates, seed)
+    fit = fit or fit_surface(runs, replicates, seed)
     level_L = levels_of(cells.amount_C)
     spaced = np.geomspace(cells.experts_C.min(), cells.experts_C.max(), _MOST_COUNTS)
     count_K = np.unique(np.round(spaced).astype(np.int64))

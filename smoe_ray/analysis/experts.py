@@ -70,7 +70,9 @@ def unsupervised_outcomes(results: pd.DataFrame, figure: str) -> pd.DataFrame:
 
 
 def loss_against_experts(
-    results: pd.DataFrame, experts: Literal["active", "configured"] = "active"
+    results: pd.DataFrame,
+    experts: Literal["active", "configured"] = "active",
+    label_of: pd.Series[str] | None = None,
 ) -> LossAgainstExperts:
     """Test loss of finished trials against active or configured experts (arXiv:2509.10025, Fig. 2).
 
@@ -79,6 +81,7 @@ def loss_against_experts(
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
         experts: which experts the x axis counts.
+        label_of: label per trial in place of its arm, so one curve for all trials of a label; the baseline keeps arms.
 
     Raises:
         ResultsError: no finished trial, or supervised ones alone.
@@ -86,12 +89,13 @@ def loss_against_experts(
     x = f"experts.{experts}"
     require(results, (x,))
     outcomes = unsupervised_outcomes(results, "loss against experts")
-    curves = tuple(
-        summarise(runs, str(arm), x, "test.reconstruction") for arm, runs in _by_arm(outcomes, ignore=(NUM_EXPERTS,))
-    )
+    label_of = arms(outcomes, ignore=(NUM_EXPERTS,)) if label_of is None else label_of
+    curves = tuple(summarise(runs, label, x, "test.reconstruction") for label, runs in _by_label(outcomes, label_of))
     finished = last_evaluated(results)
     supervised = finished[is_supervised(finished)]
-    baselines = tuple(_baseline(arm, runs["test.reconstruction"]) for arm, runs in _by_arm(supervised))
+    baselines = tuple(
+        _baseline(arm, runs["test.reconstruction"]) for arm, runs in _by_label(supervised, arms(supervised))
+    )
     low, high = float(outcomes[x].min()), float(outcomes[x].max())
     room = max(0.5, 0.03 * (high - low))
     return LossAgainstExperts(
@@ -104,9 +108,8 @@ def loss_against_experts(
     )
 
 
-def _by_arm(outcomes: pd.DataFrame, ignore: tuple[str, ...] = ()) -> list[tuple[str, pd.DataFrame]]:
-    label = outcomes["trial_id"].map(arms(outcomes, ignore))
-    return [(str(arm), runs) for arm, runs in outcomes.groupby(label, observed=True)]
+def _by_label(outcomes: pd.DataFrame, label_of: pd.Series[str]) -> list[tuple[str, pd.DataFrame]]:
+    return [(str(label), runs) for label, runs in outcomes.groupby(outcomes["trial_id"].map(label_of), observed=True)]
 
 
 def _baseline(arm: str, loss: pd.Series[float]) -> Baseline:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,16 +12,12 @@ from smoe_ray.analysis.arms import arms
 from smoe_ray.analysis.curves import Curve, log_limits, n_range
 from smoe_ray.analysis.expert_forecast import TIED_WITHIN, FittedSurface, fit_and_forecast
 from smoe_ray.analysis.expert_verdict import Addition, Verdict, judge, too_small
-from smoe_ray.analysis.experts import NUM_EXPERTS, unsupervised_outcomes
-from smoe_ray.analysis.scaling import DATA_PATHS, EFFORT_COLUMN
-from smoe_ray.analysis.surface_fit import Cells, NoiseFloor, cells_of, check_runs
+from smoe_ray.analysis.experts import unsupervised_outcomes
+from smoe_ray.analysis.scaling import EFFORT_COLUMN, EFFORT_NAME, Counted, Effort, ignored_paths
+from smoe_ray.analysis.surface_fit import Cells, NoiseFloor, SurfaceFit, cells_of, check_runs
 from smoe_ray.analysis.trials import require, test_gating
 from smoe_ray.errors import ResultsError
 
-Effort = Literal["images", "steps"]
-Counted = Literal["active", "configured"]
-
-EFFORT_NAME: dict[Effort, str] = {"images": "training images", "steps": "optimizer steps"}
 _LEAST_RATIO = 4.0
 _SHARES_OF_A_RUN = (1.0, 0.5, 0.25)
 """A run at a half and a quarter of its steps stands for shorter runs: the learning rate is constant."""
@@ -210,8 +206,7 @@ def study_runs(
     column, count = EFFORT_COLUMN[effort], f"experts.{experts}"
     require(results, (column, count, "seed"))
     outcomes = unsupervised_outcomes(results, "recommend")
-    ignored = (NUM_EXPERTS, *DATA_PATHS) + (("training.budget",) if effort == "steps" else ())
-    label_of = arms(outcomes, ignored)
+    label_of = arms(outcomes, ignored_paths(effort))
     rows = outcomes if effort == "images" else _along_the_runs(results, outcomes)
     runs = rows[[column, count, "test.reconstruction", "trial_id", "seed"]]
     runs = runs.set_axis(["amount", "experts", "loss", "run", "seed"], axis=1)
@@ -241,6 +236,7 @@ def recommend_from_runs(
     label: str = "all runs",
     replicates: int = 400,
     seed: int = 0,
+    fit: SurfaceFit | None = None,
 ) -> Recommendation:
     """The best number of experts at `amount`, from a plain frame of runs.
 
@@ -253,6 +249,7 @@ def recommend_from_runs(
         label: name of the arm.
         replicates: of the bootstrap.
         seed: of starts, bootstrap and draws.
+        fit: what `fit_surface` made of the same runs, replicates and seed, where the caller has it.
 
     Raises:
         ResultsError: `amount` is below 1, a column is absent or a value makes no sense.
@@ -263,7 +260,7 @@ def recommend_from_runs(
     cells = cells_of(runs)
     verdict, surface = too_small(cells, amount), None
     if verdict is None:
-        surface = fit_and_forecast(runs, amount, replicates, seed)
+        surface = fit_and_forecast(runs, amount, replicates, seed, fit)
         verdict = judge(runs, surface, amount)
     return Recommendation(
         label, effort, counted, amount, verdict, cells, cells.beside(amount), runs["run"].nunique(), surface

@@ -1,6 +1,6 @@
-"""How the test loss scales with data, updates and active experts.
+"""How the test loss scales with data, updates and experts.
 
-C cells: distinct pairs of (training images or steps, active experts). G x G points of an interpolation grid.
+C cells: distinct pairs of (training images or steps, experts). G x G points of an interpolation grid.
 """
 
 from __future__ import annotations
@@ -13,21 +13,26 @@ import pandas as pd
 from smoe_ray.analysis.arms import arms
 from smoe_ray.analysis.curves import FloatArray, IntArray, Panel, log_limits, n_range, summarise
 from smoe_ray.analysis.experts import NUM_EXPERTS, unsupervised_outcomes
+from smoe_ray.analysis.surface_fit import Cells, SurfaceFit
 from smoe_ray.analysis.trials import require, test_gating
 
-EFFORT_COLUMN = {"images": "data.train_images", "steps": "cost.steps"}
+Effort = Literal["images", "steps"]
+Counted = Literal["active", "configured"]
+
+EFFORT_NAME: dict[Effort, str] = {"images": "training images", "steps": "optimizer steps"}
+EFFORT_COLUMN: dict[Effort, str] = {"images": "data.train_images", "steps": "cost.steps"}
 DATA_PATHS = ("data.fraction", "data.train_per_class")
 _GRID_POINTS = 200
 _LEAST_RATIO = 4.0
 
 
 class Grid(NamedTuple):
-    """Mean test loss, interpolated linearly on the log-log plane; NaN outside the convex hull of the cells."""
+    """Test loss on the log-log plane."""
 
     x_G: FloatArray
-    active_G: FloatArray
+    experts_G: FloatArray
     loss_GG: FloatArray
-    """Rows follow `active_G`, columns `x_G`."""
+    """Rows follow `experts_G`, columns `x_G`."""
 
 
 class Surface(NamedTuple):
@@ -35,105 +40,122 @@ class Surface(NamedTuple):
 
     label: str
     x_C: FloatArray
-    active_C: IntArray
+    experts_C: IntArray
     mean_C: FloatArray
     sd_C: FloatArray
     """Sample standard deviation (ddof = 1) over the cell's runs; NaN where n = 1."""
     n_C: IntArray
     grid: Grid | None
-    """None where the cells span no area: fewer than three, or all on one line."""
+    """Interpolated linearly, NaN outside the convex hull of the cells. None where the cells span no area: fewer than
+    three, or all on one line."""
 
 
 class Diagonal(NamedTuple):
-    """Where x / active experts is constant, cut to the limits of the plane."""
+    """Where x / experts is constant, cut to the limits of the plane."""
 
     per_expert: float
     x: tuple[float, float]
-    active: tuple[float, float]
+    experts: tuple[float, float]
 
 
 class LossSurface(NamedTuple):
-    """Test loss (squared error per image) over training images or steps and active experts, a surface per arm."""
+    """Test loss (squared error per image) over training images or steps and experts, a surface per arm."""
 
-    effort: Literal["images", "steps"]
+    effort: Effort
+    counted: Counted
     gating: str
     surfaces: tuple[Surface, ...]
     diagonals: tuple[Diagonal, ...]
     x_limits: tuple[float, float]
-    active_limits: tuple[float, float]
+    experts_limits: tuple[float, float]
     loss_range: tuple[float, float]
     n_range: tuple[int, int]
     num_available: int
     """How many surfaces there would be without the limit."""
 
 
-def loss_surface(results: pd.DataFrame, effort: Literal["images", "steps"] = "images", limit: int = 12) -> LossSurface:
-    """Mean test loss of finished trials over the (data, active experts) plane (arXiv:2509.10025, Fig. 6).
+def loss_surface(
+    results: pd.DataFrame, effort: Effort = "images", limit: int = 12, experts: Counted = "active"
+) -> LossSurface:
+    """Mean test loss of finished trials over the (data, experts) plane (arXiv:2509.10025, Fig. 6).
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
         effort: what x counts: training images of the trial, or optimizer steps that it took.
         limit: most surfaces returned, in the order of arms.
+        experts: count the experts that stayed active, as the paper does, or those configured.
 
     Raises:
         ResultsError: no finished trial, or supervised ones alone.
     """
-    column = EFFORT_COLUMN[effort]
-    require(results, (column, "experts.active"))
+    column, count = EFFORT_COLUMN[effort], f"experts.{experts}"
+    require(results, (column, count))
     outcomes = unsupervised_outcomes(results, "loss surface")
-    ignored = (NUM_EXPERTS, *DATA_PATHS) + (("training.budget",) if effort == "steps" else ())
-    label_of = arms(outcomes, ignored)
+    label_of = arms(outcomes, ignored_paths(effort))
     outcomes = _of_first_arms(outcomes.assign(arm=outcomes["trial_id"].map(label_of)), label_of, limit)
-    surfaces = tuple(_surface(str(arm), runs, column) for arm, runs in outcomes.groupby("arm", observed=True))
+    surfaces = tuple(_surface(str(arm), runs, column, count) for arm, runs in outcomes.groupby("arm", observed=True))
     x = np.concatenate([surface.x_C for surface in surfaces])
-    active = np.concatenate([surface.active_C for surface in surfaces])
+    counts = np.concatenate([surface.experts_C for surface in surfaces])
     loss = np.concatenate([surface.mean_C for surface in surfaces])
-    x_limits, active_limits = log_limits(x, _LEAST_RATIO), log_limits(active, _LEAST_RATIO)
+    x_limits, experts_limits = log_limits(x, _LEAST_RATIO), log_limits(counts, _LEAST_RATIO)
     return LossSurface(
         effort,
+        experts,
         test_gating(outcomes),
         surfaces,
-        _diagonals(x / active, x_limits, active_limits),
+        _diagonals(x / counts, x_limits, experts_limits),
         x_limits,
-        active_limits,
+        experts_limits,
         _loss_range(loss),
         n_range(surface.n_C for surface in surfaces),
         len(label_of.cat.categories),
     )
 
 
-def _surface(label: str, runs: pd.DataFrame, column: str) -> Surface:
-    cells = runs.groupby([column, "experts.active"], sort=True)["test.reconstruction"].agg(["mean", "std", "count"])
+def ignored_paths(effort: Effort) -> tuple[str, ...]:
+    """Spec paths that are on the axes of the plane, so never part of an arm there."""
+    return (NUM_EXPERTS, *DATA_PATHS) + (("training.budget",) if effort == "steps" else ())
+
+
+def _surface(label: str, runs: pd.DataFrame, column: str, count: str) -> Surface:
+    cells = runs.groupby([column, count], sort=True)["test.reconstruction"].agg(["mean", "std", "count"])
     x_C = cells.index.get_level_values(0).to_numpy(np.float64)
-    active_C = cells.index.get_level_values(1).to_numpy(np.int64)
+    experts_C = cells.index.get_level_values(1).to_numpy(np.int64)
     mean_C = cells["mean"].to_numpy(np.float64)
     return Surface(
         label,
         x_C,
-        active_C,
+        experts_C,
         mean_C,
         cells["std"].to_numpy(np.float64),
         cells["count"].to_numpy(np.int64),
-        interpolate_log_log(x_C, active_C, mean_C),
+        interpolate_log_log(x_C, experts_C, mean_C),
     )
 
 
-def interpolate_log_log(x_C: FloatArray, active_C: IntArray, loss_C: FloatArray) -> Grid | None:
-    """Interpolate linearly between cells on the plane (ln x, ln active), over their Delaunay triangulation.
+def interpolate_log_log(x_C: FloatArray, experts_C: IntArray, loss_C: FloatArray) -> Grid | None:
+    """Interpolate linearly between cells on the plane (ln x, ln experts), over their Delaunay triangulation.
 
     Returns:
         A grid over the cells' extent, or None where they span no area.
     """
     from scipy.interpolate import LinearNDInterpolator
 
-    plane_C2 = np.log(np.column_stack([x_C, active_C]))
+    plane_C2 = np.log(np.column_stack([x_C, experts_C]))
     if np.linalg.matrix_rank(plane_C2 - plane_C2[0], tol=1e-9) < 2:
         return None
     x_G = np.geomspace(x_C.min(), x_C.max(), _GRID_POINTS)
-    active_G = np.geomspace(active_C.min(), active_C.max(), _GRID_POINTS)
+    experts_G = np.geomspace(experts_C.min(), experts_C.max(), _GRID_POINTS)
     # rescale: the two axes have different extents, and a triangulation should not depend on their units.
     interpolator = LinearNDInterpolator(plane_C2, loss_C, rescale=True)
-    return Grid(x_G, active_G, interpolator(np.log(x_G)[None, :], np.log(active_G)[:, None]))
+    return Grid(x_G, experts_G, interpolator(np.log(x_G)[None, :], np.log(experts_G)[:, None]))
+
+
+def fitted_grid(fit: SurfaceFit, cells: Cells) -> Grid:
+    """The fitted surface over the extent of the cells that it was fitted to."""
+    x_G = np.geomspace(cells.amount_C.min(), cells.amount_C.max(), _GRID_POINTS)
+    experts_G = np.geomspace(cells.experts_C.min(), cells.experts_C.max(), _GRID_POINTS)
+    return Grid(x_G, experts_G, fit.loss(x_G[None, :], experts_G[:, None]))
 
 
 def _of_first_arms(outcomes: pd.DataFrame, label_of: pd.Series[str], limit: int) -> pd.DataFrame:
@@ -148,7 +170,7 @@ def _loss_range(loss: FloatArray) -> tuple[float, float]:
 
 
 def _diagonals(
-    per_expert_C: FloatArray, x_limits: tuple[float, float], active_limits: tuple[float, float]
+    per_expert_C: FloatArray, x_limits: tuple[float, float], experts_limits: tuple[float, float]
 ) -> tuple[Diagonal, ...]:
     """Lines of equal x per expert at 1 (or 1, 2, 5) times powers of ten, through the region that holds the cells."""
     decades = 10.0 ** np.arange(np.floor(np.log10(per_expert_C.min())), np.ceil(np.log10(per_expert_C.max())) + 1)
@@ -157,8 +179,8 @@ def _diagonals(
         levels = _within((decades[:, None] * (1.0, 2.0, 5.0)).ravel(), per_expert_C)
     diagonals = []
     for level in map(float, levels):
-        low = max(active_limits[0], x_limits[0] / level)
-        high = min(active_limits[1], x_limits[1] / level)
+        low = max(experts_limits[0], x_limits[0] / level)
+        high = min(experts_limits[1], x_limits[1] / level)
         diagonals.append(Diagonal(level, (low * level, high * level), (low, high)))
     return tuple(diagonals)
 
@@ -169,11 +191,13 @@ def _within(levels: FloatArray, values: FloatArray) -> FloatArray:
 
 
 class LossAgainstSamplesPerExpert(NamedTuple):
-    """Test loss (squared error per image) against training images per active expert; a panel per arm."""
+    """Test loss (squared error per image) against training images (or steps) per expert; a panel per arm."""
 
+    effort: Effort
+    counted: Counted
     gating: str
     amounts: tuple[str, ...]
-    """Labels of the amounts of training data, ascending, in the order of colours. A curve's label is one of them."""
+    """Labels of the amounts of training, ascending, in the order of colours. A curve's label is one of them."""
     panels: tuple[Panel, ...]
     x_limits: tuple[float, float]
     n_range: tuple[int, int]
@@ -181,7 +205,9 @@ class LossAgainstSamplesPerExpert(NamedTuple):
     """How many panels there would be without the limit."""
 
 
-def loss_against_samples_per_expert(results: pd.DataFrame, limit: int = 12) -> LossAgainstSamplesPerExpert:
+def loss_against_samples_per_expert(
+    results: pd.DataFrame, limit: int = 12, effort: Effort = "images", experts: Counted = "active"
+) -> LossAgainstSamplesPerExpert:
     """Test loss of finished trials against training images / active experts (arXiv:2509.10025, Fig. 7).
 
     One curve per number of training images, so per fraction of the data; one is enough.
@@ -189,28 +215,29 @@ def loss_against_samples_per_expert(results: pd.DataFrame, limit: int = 12) -> L
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
         limit: most panels returned, in the order of arms.
+        effort: what is divided among the experts: training images, or optimizer steps.
+        experts: divide by the experts that stayed active, as the paper does, or by those configured.
 
     Raises:
         ResultsError: no finished trial, or supervised ones alone.
     """
-    require(results, ("data.train_images", "experts.active"))
+    column, count = EFFORT_COLUMN[effort], f"experts.{experts}"
+    require(results, (column, count))
     outcomes = unsupervised_outcomes(results, "loss against samples per expert")
-    label_of = arms(outcomes, (NUM_EXPERTS, *DATA_PATHS))
-    outcomes = outcomes.assign(
-        arm=outcomes["trial_id"].map(label_of),
-        per_expert=outcomes["data.train_images"] / outcomes["experts.active"],
-    )
+    label_of = arms(outcomes, ignored_paths(effort))
+    outcomes = outcomes.assign(arm=outcomes["trial_id"].map(label_of), per_expert=outcomes[column] / outcomes[count])
     outcomes = _of_first_arms(outcomes, label_of, limit)
-    by_amount = outcomes.groupby("data.train_images", sort=True)
-    amount_of = {images: _amount(runs) for images, runs in by_amount}
+    amount_of = {amount: _amount(runs, effort) for amount, runs in outcomes.groupby(column, sort=True)}
     panels = []
     for arm, of_arm in outcomes.groupby("arm", observed=True):
         curves = [
-            summarise(runs, amount_of[images], "per_expert", "test.reconstruction")
-            for images, runs in of_arm.groupby("data.train_images", sort=True)
+            summarise(runs, amount_of[amount], "per_expert", "test.reconstruction")
+            for amount, runs in of_arm.groupby(column, sort=True)
         ]
         panels.append(Panel(str(arm), tuple(curves)))
     return LossAgainstSamplesPerExpert(
+        effort,
+        experts,
         test_gating(outcomes),
         tuple(amount_of.values()),
         tuple(panels),
@@ -220,7 +247,9 @@ def loss_against_samples_per_expert(results: pd.DataFrame, limit: int = 12) -> L
     )
 
 
-def _amount(runs: pd.DataFrame) -> str:
+def _amount(runs: pd.DataFrame, effort: Effort) -> str:
+    if effort == "steps":
+        return f"{runs['cost.steps'].iloc[0]:,.0f} steps"
     images = f"{runs['data.train_images'].iloc[0]:,.0f} images"
     fractions = runs.get("config.data.fraction")
     return images if fractions is None or fractions.nunique() != 1 else f"{images} ({100 * fractions.iloc[0]:g} %)"

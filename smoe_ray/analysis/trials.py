@@ -55,6 +55,23 @@ def test_gating(results: pd.DataFrame) -> str:
     return "hard" if gating is None else " or ".join(sorted(gating.dropna().astype(str).unique())) or "hard"
 
 
+def with_soft_loss(results: pd.DataFrame) -> pd.DataFrame:
+    """The table with `test.reconstruction_soft` in place of `test.reconstruction`, as if evaluated with soft gating.
+
+    So every analysis of the test loss can be asked about the blend of all experts as well.
+
+    Raises:
+        ResultsError: the column is absent, or no trial has a value in it.
+    """
+    soft = "test.reconstruction_soft"
+    require(results, (soft,))
+    if results[soft].isna().all():
+        raise ResultsError(f"{_study(results)}: no trial has {soft}; look at the hard loss")
+    soft_results = results.assign(**{"test.reconstruction": results[soft]})
+    soft_results["config.evaluation.gating"] = "soft"
+    return soft_results
+
+
 def _study(results: pd.DataFrame) -> str:
     names = results.get("study")
     return "results" if names is None or names.nunique() != 1 else f"study '{names.iloc[0]}'"

@@ -11,7 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
-from smoe_ray.errors import SmoeRayError, TrialError
+from smoe_ray.errors import SmoeRayError
 
 STUDY_FILE = "study.yaml"
 ORDER_FILE = "job.json"
@@ -19,31 +19,31 @@ ORDER_FILE = "job.json"
 
 def main() -> None:
     """Run the study; exit code 1 with one line for an error, 130 when stopped."""
+    from smoe_ray.cluster.runtime import leave
+
     answer_sigterm_as_ctrl_c()
     try:
         run()
     except SmoeRayError as error:
-        sys.exit(f"smoe-ray: {' '.join(str(error).split())}")
+        print(f"smoe-ray: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+        leave(1)
     except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+        leave(128 + signal.SIGINT)
+    leave(0)
 
 
 def run() -> None:
     """Run the study of this folder. Raises SmoeRayError, also when a trial failed."""
     from smoe_ray.cluster.ray_executor import RayExecutor
     from smoe_ray.spec import load_study
-    from smoe_ray.study import run_study
+    from smoe_ray.study import refuse_failures, run_study
     from smoe_ray.study.progress import StudyProgress
 
     study = load_study(STUDY_FILE)
     out = json.loads(Path(ORDER_FILE).read_text(encoding="utf-8"))["out"]
     with StudyProgress(study) as progress, RayExecutor(address="auto") as executor:
         records = run_study(study, out, executor, data_jobs=executor.map, on_event=progress)
-    failed = [record for record in records if record.status == "failed"]
-    if failed:
-        raise TrialError(
-            f"{len(failed)} of {len(records)} trials failed, the first ({failed[0].trial_id}) with: {failed[0].error}"
-        )
+    refuse_failures(records)
 
 
 def answer_sigterm_as_ctrl_c() -> None:

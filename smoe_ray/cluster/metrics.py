@@ -31,12 +31,16 @@ class LiveMetrics:
         self._tally = Tally(first_objective(study))
         total = study.num_trials if isinstance(study, SearchStudy) else len(plan_grid(study))
         self._tally.note(StudyStarted(study.name, total, settled))
+        self._show_tally()  # also of a study that waits for room from its start
 
     def __call__(self, event: Event) -> None:
         """Hear of one event."""
         self._tally.note(event)
         if isinstance(event, EpochDone):
             self._show_epoch(event.rows[-1])
+        self._show_tally()
+
+    def _show_tally(self) -> None:
         for status, count in {"running": self._tally.running, **self._tally.ended}.items():
             self._set("trials", "Trials of a study by status", count, status=status)
         self._set("trials_total", "Trials that a study asks for", self._tally.total)

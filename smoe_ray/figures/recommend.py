@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from smoe_ray.analysis.expert_forecast import TIED_WITHIN, FittedSurface, Forecast
-from smoe_ray.analysis.recommend import EFFORT_NAME, Recommendation, Recommendations
+from smoe_ray.analysis.recommend import Recommendation, Recommendations
+from smoe_ray.analysis.scaling import EFFORT_NAME
 from smoe_ray.figures import style
 
 if TYPE_CHECKING:

@@ -1,17 +1,16 @@
-"""Test loss over data, updates and active experts."""
+"""Test loss over data, updates and experts."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from smoe_ray.analysis import Diagonal, LossAgainstSamplesPerExpert, LossSurface
+from smoe_ray.analysis.scaling import EFFORT_NAME
 from smoe_ray.figures import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_EFFORT_LABEL = {"images": "training images", "steps": "optimizer steps"}
 
 
 @style.styled
@@ -31,15 +30,15 @@ def plot_loss_surface(info: LossSurface) -> Figure:
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.set_xlim(info.x_limits)
-        ax.set_ylim(info.active_limits)
+        ax.set_ylim(info.experts_limits)
         ax.grid(visible=False)
         if surface.grid is not None:
-            ax.contourf(surface.grid.x_G, surface.grid.active_G, surface.grid.loss_GG, levels=levels, **colouring)
+            ax.contourf(surface.grid.x_G, surface.grid.experts_G, surface.grid.loss_GG, levels=levels, **colouring)
         for diagonal in info.diagonals:
             _plot_diagonal(ax, diagonal, info)
         points = ax.scatter(
             surface.x_C,
-            surface.active_C,
+            surface.experts_C,
             c=surface.mean_C,
             s=26,
             edgecolors="white",
@@ -50,12 +49,12 @@ def plot_loss_surface(info: LossSurface) -> Figure:
         if len(axes) > 1:
             style.title(ax, surface.label, width=2.5, pad=16)
     style.plain_log_axis(axes[0].xaxis, *info.x_limits)
-    style.plain_log_axis(axes[0].yaxis, *info.active_limits, whole=True)
-    effort = _EFFORT_LABEL[info.effort]
+    style.plain_log_axis(axes[0].yaxis, *info.experts_limits, whole=True)
+    effort = EFFORT_NAME[info.effort]
     interpolated = any(surface.grid is not None for surface in info.surfaces)
     for ax in axes[-columns:]:
         ax.set_xlabel(effort)
-    style.label_y(figure, axes, columns, "active experts")
+    style.label_y(figure, axes, columns, f"{info.counted} experts")
     assert points is not None
     bar = figure.colorbar(points, ax=axes, pad=0.08, aspect=30)
     bar.set_label(f"mean test loss, {info.gating} gating\n{style.LOSS_UNIT}")
@@ -63,18 +62,18 @@ def plot_loss_surface(info: LossSurface) -> Figure:
         figure,
         f"points: mean over runs, {style.runs_text(info.n_range)}",
         *(("colour between them: linear interpolation on the log-log plane",) if interpolated else ()),
-        f"dashed: equal {effort} per active expert",
+        f"dashed: equal {effort} per {info.counted} expert",
         *style.cut_text(len(info.surfaces), info.num_available),
     )
     return figure
 
 
 def _plot_diagonal(ax: Axes, diagonal: Diagonal, info: LossSurface) -> None:
-    ax.plot(diagonal.x, diagonal.active, color=style.GREY, linestyle="--", linewidth=0.8)
-    leaves_at_top = diagonal.active[1] == info.active_limits[1]
+    ax.plot(diagonal.x, diagonal.experts, color=style.GREY, linestyle="--", linewidth=0.8)
+    leaves_at_top = diagonal.experts[1] == info.experts_limits[1]
     ax.annotate(
         style.short_number(diagonal.per_expert),
-        (diagonal.x[1], diagonal.active[1]),
+        (diagonal.x[1], diagonal.experts[1]),
         xytext=(0, 2) if leaves_at_top else (3, 0),
         textcoords="offset points",
         ha="center" if leaves_at_top else "left",
@@ -111,7 +110,7 @@ def plot_loss_against_samples_per_expert(info: LossAgainstSamplesPerExpert) -> F
             )
     style.plain_log_axis(axes[0].xaxis, *info.x_limits)
     for ax in axes[-columns:]:
-        ax.set_xlabel("training images per active expert")
+        ax.set_xlabel(f"{EFFORT_NAME[info.effort]} per {info.counted} expert")
     style.label_y(figure, axes, columns, f"test loss, {info.gating} gating\n{style.LOSS_UNIT}")
     shown = [amount for amount in info.amounts if amount in line_of]
     style.legend(figure, [line_of[amount] for amount in shown], shown)

@@ -46,7 +46,7 @@ def _compared(evidence: Evidence) -> list[str]:
     found = evidence.comparison
     measure = "test loss" if found.metric == "test.reconstruction" else found.metric
     if len(found.differences) <= _MOST_SENTENCES:
-        return [_sentence(difference, measure, found) for difference in found.differences]
+        return [verdict_sentence(difference, measure, found) for difference in found.differences]
     count = Counter(difference.verdict.partition(" (")[0] for difference in found.differences)
     told = ", ".join(f"{verdict} in {count[verdict]}" for verdict in ("lower", "higher", "not distinguishable"))
     return [
@@ -55,7 +55,8 @@ def _compared(evidence: Evidence) -> list[str]:
     ]
 
 
-def _sentence(difference: Difference, measure: str, of: ArmComparison) -> str:
+def verdict_sentence(difference: Difference, measure: str, of: ArmComparison) -> str:
+    """A difference in words: which arm is lower, by how much, how sure that is; no winner where there is none."""
     cell = "" if difference.label == "all trials" or len(of.differences) == 1 else f" at {difference.label}"
     runs = (
         f"{difference.n_arm} pairs of the same seed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,13 @@ EPOCH_COLUMNS: tuple[str, ...] = (
 
 TIMING_COLUMNS: tuple[str, ...] = ("cost.wall_s", "cost.images_per_s")
 """The only columns in which two runs of the same trial differ."""
+
+MOST_VALUES = 20_000_000
+"""Most numbers in a column of a file that is read: 200,000 epochs of 100 experts."""
+MOST_COLUMNS = 1_000
+_NUMBERS = frozenset(
+    {"null", "float", "double", "halffloat", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
+)
 
 _INTEGERS = frozenset(
     {
@@ -79,15 +87,39 @@ def empty_epochs(extra: Sequence[str] = ()) -> Any:
 
 
 def from_parquet(content: bytes) -> Any:
-    """A `pyarrow.Table` from a Parquet file's bytes. Raises ValueError when they are no such file."""
+    """A `pyarrow.Table` from a Parquet file's bytes. Raises ValueError when they are no such file of ours."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         # read_table would build a dataset around each small file: ten times slower.
-        table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+        file = pq.ParquetFile(pa.BufferReader(content))
+        _check(file)
+        return file.read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(str(error).splitlines()[0]) from None
-    if "epoch" not in table.column_names:
+
+
+def _check(file: Any) -> None:
+    """Refuse, before its values are read, a file that no training has written: a few bytes can hold a billion rows."""
+    schema, metadata = file.schema_arrow, file.metadata
+    names = schema.names
+    if "epoch" not in names:
         raise ValueError("no column 'epoch'")
-    return table
+    for name, kind in zip(names, schema.types, strict=True) if schema != _schema() else ():
+        number = kind.value_type if name == "experts.usage" and str(kind).startswith("list<") else kind
+        if str(number) not in _NUMBERS:
+            raise ValueError(f"column {name[:100]!r} is of type {str(kind)[:100]}")
+    values = metadata.num_rows
+    if "experts.usage" in names:
+        at = names.index("experts.usage")  # every column is flat, so the position is that of its values, too
+        values = max(
+            values, *(metadata.row_group(group).column(at).num_values for group in range(metadata.num_row_groups)), 0
+        )
+    if values > MOST_VALUES or len(names) > MOST_COLUMNS:
+        raise ValueError(f"{values:,} values in a column, {len(names):,} columns: more than a training writes")
+
+
+@functools.cache
+def _schema() -> Any:
+    return empty_epochs().schema

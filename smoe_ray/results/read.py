@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-from smoe_ray.errors import ResultsError
-from smoe_ray.results.columns import empty_epochs
+from smoe_ray.errors import ResultsError, StorageError
 from smoe_ray.results.record import TrialRecord
 from smoe_ray.results.store import Store
+from smoe_ray.results.table import Found, build_table
 from smoe_ray.results.trial import Arrays, TrialFolder
 from smoe_ray.spec import NAME_PATTERN
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_READERS = 16
-_DATA_COLUMNS = ["data.train_images", "data.fingerprint"]
+_AT_ONCE = 500
+"""Trials whose files are held in memory together."""
 
 
 def list_studies(out: str | Path) -> list[str]:
     """Names of the studies below `out`, sorted; none where `out` does not exist."""
-    return [name for name in Store(out).folders() if re.fullmatch(NAME_PATTERN, name)]
+    store = Store(out)
+    names = [name for name in store.folders() if re.fullmatch(NAME_PATTERN, name)]
+    if store.folder is None:  # an object store has no empty folders
+        return names
+    of_study = [(name, store.folder / name) for name in names]
+    return [name for name, folder in of_study if (folder / "study.yaml").is_file() or (folder / "trials").is_dir()]
 
 
 def read_trials(out: str | Path, study: str, *, skip_broken: bool = False) -> list[TrialRecord]:
@@ -54,7 +57,7 @@ def read_results(out: str | Path, study: str, *, skip_broken: bool = False) -> p
     """
     problems: list[str] = []
     found = list(_usable(_read_all(Store(out), study, with_epochs=True), skip_broken, problems))
-    frame = _table(found)
+    frame = build_table(found)
     frame.attrs["problems"] = problems
     return frame
 
@@ -91,34 +94,36 @@ def _check_name(store: Store, name: str) -> None:
         raise ResultsError(f"{store.out}: {name!r} names nothing there; names are of a-z, 0-9 and '-'")
 
 
-class _Found(NamedTuple):
-    record: TrialRecord
-    epochs: Any  # pyarrow.Table | None
-
-
-def _read_all(store: Store, study: str, *, with_epochs: bool) -> list[_Found | ResultsError | None]:
-    """Every trial's files, read in threads after one listing; None for a folder without `trial.json`."""
+def _read_all(store: Store, study: str, *, with_epochs: bool) -> list[Found | ResultsError | None]:
+    """Every trial's files after one listing; None for a folder without `trial.json`."""
     _check_name(store, study)
     trials = store.folders(f"{study}/trials")
     if not trials and store.read(f"{study}/study.yaml") is None:
         known = ", ".join(list_studies(store.out)) or "none"
         raise ResultsError(f"{store.path(study)}: no such study (studies there: {known})")
 
-    def read(trial_id: str) -> _Found | ResultsError | None:
-        folder = TrialFolder(store, study, trial_id)
-        try:
-            record = folder.read_record()
-            if record is None:
-                return None
-            return _Found(record, folder.read_epochs() if with_epochs else None)
-        except ResultsError as error:
-            return error
-
-    with ThreadPoolExecutor(_READERS) as threads:
-        return list(threads.map(read, trials))
+    files = ("trial.json", "epochs.parquet") if with_epochs else ("trial.json",)
+    found: list[Found | ResultsError | None] = []
+    for start in range(0, len(trials), _AT_ONCE):
+        folders = [TrialFolder(store, study, trial) for trial in trials[start : start + _AT_ONCE]]
+        contents = store.read_many([f"{folder.name}/{file}" for folder in folders for file in files])
+        found += [_parse(folder, contents) for folder in folders]
+    return found
 
 
-def _usable(found: list[_Found | ResultsError | None], skip_broken: bool, problems: list[str]) -> Iterator[_Found]:
+def _parse(folder: TrialFolder, contents: Mapping[str, bytes | StorageError]) -> Found | ResultsError | None:
+    record, epochs = (contents.get(f"{folder.name}/{file}") for file in ("trial.json", "epochs.parquet"))
+    if record is None or isinstance(record, StorageError):
+        return record
+    if isinstance(epochs, StorageError):
+        return epochs
+    try:
+        return Found(folder.parse_record(record), None if epochs is None else folder.parse_epochs(epochs))
+    except ResultsError as error:
+        return error
+
+
+def _usable(found: list[Found | ResultsError | None], skip_broken: bool, problems: list[str]) -> Iterator[Found]:
     for item in found:
         if isinstance(item, ResultsError):
             if not skip_broken:
@@ -126,52 +131,3 @@ def _usable(found: list[_Found | ResultsError | None], skip_broken: bool, proble
             problems.append(str(item))
         elif item is not None:
             yield item
-
-
-def _table(found: list[_Found]) -> pd.DataFrame:
-    import pandas as pd
-    import pyarrow as pa
-
-    no_epoch = pa.table({"epoch": pa.nulls(1, pa.int64())})
-    epochs = [no_epoch if item.epochs is None or not len(item.epochs) else item.epochs for item in found]
-    # The empty part fixes order and types of the columns, also where no trial has an epoch yet.
-    measured: pd.DataFrame = pa.concat_tables([empty_epochs(), *epochs], promote_options="permissive").to_pandas()
-    described = pd.DataFrame(
-        [_describe(item.record) for item in found],
-        columns=None if found else ["study", "trial_id", "status", "seed", *_DATA_COLUMNS],
-    )
-    config = [name for name in described.columns if name.startswith("config.") and not _is_parent(name, described)]
-    repeated = described.loc[described.index.repeat([len(part) for part in epochs])].reset_index(drop=True)
-    head = [*(repeated[name] for name in ("study", "trial_id", "status", "seed")), measured.pop("epoch")]
-    return pd.concat([*head, repeated[config], repeated[_DATA_COLUMNS], measured], axis=1)
-
-
-def _describe(record: TrialRecord) -> dict[str, Any]:
-    """The columns that are the same in every epoch of a trial."""
-    spec = record.spec.model_dump(mode="json")
-    seed = spec.pop("seed")
-    return {
-        "study": record.study,
-        "trial_id": record.trial_id,
-        "status": record.status,
-        "seed": seed,
-        **_flatten(spec, "config"),
-        "data.train_images": record.data.train_images if record.data else None,
-        "data.fingerprint": record.data.fingerprint if record.data else None,
-    }
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        path = f"{prefix}.{key}"
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, path)
-        else:
-            flat[path] = tuple(value) if isinstance(value, list) else value
-    return flat
-
-
-def _is_parent(name: str, described: pd.DataFrame) -> bool:
-    """`config.objective` is null in a supervised trial; beside `config.objective.name` of others it says nothing."""
-    return any(other.startswith(f"{name}.") for other in described.columns)

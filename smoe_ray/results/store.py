@@ -5,11 +5,26 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from smoe_ray.errors import ResultsError, StorageError
+
+_DEEPEST = 4  # OUT/<study>/trials/<trial_id>/checkpoint; also where a link to a folder above leads round and round
+
+
+class FileVersion(NamedTuple):
+    """One state of a file, as a listing tells it."""
+
+    tag: str
+    """Another one after the file was written again."""
+    size: int
+    """Bytes."""
+    modified: datetime | None
+    """UTC; None where the place does not say."""
 
 
 class Store:
@@ -80,6 +95,40 @@ class Store:
         except Exception as error:
             raise StorageError(f"{self.path(name)}: cannot be listed: {_reason(error)}") from error
 
+    def read_many(self, names: Sequence[str]) -> dict[str, bytes | StorageError]:
+        """Contents of those of the files that are there, fetched together where the place is a remote one.
+
+        A file that cannot be read has the error as its content.
+        """
+        if self.folder is not None:
+            fetched: dict[str, Any] = {name: _outcome(self.read, name) for name in names}
+        else:
+            path_of = {name: f"{self._root}/{name}" for name in names}
+            try:
+                contents = self._fs.cat(list(path_of.values()), on_error="return") if names else {}
+            except Exception as error:
+                raise StorageError(f"{self.out}: cannot be read: {_reason(error)}") from error
+            fetched = {name: contents.get(path) for name, path in path_of.items()}
+        found: dict[str, bytes | StorageError] = {}
+        for name, content in fetched.items():
+            if isinstance(content, bytes | StorageError):
+                found[name] = content
+            elif isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
+                found[name] = StorageError(f"{self.path(name)}: cannot be read: {_reason(content)}")
+        return found
+
+    def files(self, name: str = "") -> dict[str, FileVersion]:
+        """All files below folder `name`, in one listing; none where there is no such folder."""
+        try:
+            if self.folder is not None:
+                return dict(_local_files(self.folder / name, name, _DEEPEST))
+            below = self._fs.find(f"{self._root}/{name}".rstrip("/"), detail=True, refresh=True)
+            return {path[len(self._root) + 1 :]: _remote_version(info) for path, info in below.items()}
+        except FileNotFoundError:
+            return {}
+        except Exception as error:
+            raise StorageError(f"{self.path(name)}: cannot be listed: {_reason(error)}") from error
+
     def modified(self, name: str) -> datetime | None:
         """When file `name` was last written, UTC; None where there is no such file."""
         try:
@@ -103,6 +152,46 @@ class Store:
             return
         except Exception as error:
             raise StorageError(f"{self.path(name)}: cannot be deleted: {_reason(error)}") from error
+
+
+def _outcome(read: Callable[[str], bytes | None], name: str) -> bytes | StorageError | None:
+    try:
+        return read(name)
+    except StorageError as error:
+        return error
+
+
+def _local_files(folder: Path | str, name: str, depth: int) -> Iterator[tuple[str, FileVersion]]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                below = f"{name}/{entry.name}" if name else entry.name
+                if entry.is_dir():
+                    if depth:
+                        yield from _local_files(entry.path, below, depth - 1)
+                    continue
+                with suppress(FileNotFoundError):  # replaced or removed meanwhile
+                    state = entry.stat()
+                    tag = f"{state.st_mtime_ns:x}-{state.st_size:x}-{state.st_ino:x}"
+                    yield below, FileVersion(tag, state.st_size, datetime.fromtimestamp(state.st_mtime, UTC))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+def _remote_version(info: Mapping[str, Any]) -> FileVersion:
+    """What fsspec's backends say of a file differs in all but name and size."""
+    from fsspec.utils import tokenize
+
+    modified = info.get("LastModified") or info.get("mtime") or info.get("updated") or info.get("created")
+    if isinstance(modified, float):
+        modified = datetime.fromtimestamp(modified, UTC)
+    if isinstance(modified, str):
+        modified = datetime.fromisoformat(modified)
+    if isinstance(modified, datetime):
+        modified = modified.astimezone(UTC) if modified.tzinfo else modified.replace(tzinfo=UTC)
+    else:
+        modified = None
+    return FileVersion(tokenize(info), int(info["size"] or 0), modified)
 
 
 def _write_local(path: Path, content: bytes) -> None:

@@ -40,8 +40,10 @@ class TrialFolder:
     def read_record(self) -> TrialRecord | None:
         """Read `trial.json`; None where the trial was never started."""
         content = self.store.read(f"{self.name}/trial.json")
-        if content is None:
-            return None
+        return None if content is None else self.parse_record(content)
+
+    def parse_record(self, content: bytes) -> TrialRecord:
+        """The record in the bytes of `trial.json`."""
         try:
             return TrialRecord.model_validate_json(content)
         except ValidationError as error:
@@ -61,8 +63,10 @@ class TrialFolder:
     def read_epochs(self) -> Any | None:
         """Read `epochs.parquet` as a `pyarrow.Table`; None where no epoch has ended yet."""
         content = self.store.read(f"{self.name}/epochs.parquet")
-        if content is None:
-            return None
+        return None if content is None else self.parse_epochs(content)
+
+    def parse_epochs(self, content: bytes) -> Any:
+        """The `pyarrow.Table` in the bytes of `epochs.parquet`."""
         try:
             return from_parquet(content)
         except ValueError as error:

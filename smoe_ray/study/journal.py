@@ -1,17 +1,22 @@
 """A search's history in Optuna's own journal format, beside the results: for `optuna-dashboard` and Optuna's plots.
 
-A mirror, never the truth: it is made anew from the trials in OUT whenever the search is run.
+A mirror, never the truth: it is made anew from the trials in OUT whenever the search is run. A journal is JSON lines,
+and nothing in it is unpickled: Optuna pickles snapshots only, which the backend here does not keep.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from smoe_ray.errors import ResultsError
 from smoe_ray.results import Row, Store, TrialRecord
 from smoe_ray.spec import SearchStudy
 from smoe_ray.study.plan import past_trial
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
 
 JOURNAL = "optuna.journal"
 """Name of the file in the study's folder."""
@@ -52,13 +57,62 @@ class Journal:
         self._written = self._added
 
 
-def _lines() -> Any:
+class History(NamedTuple):
+    """What a search has tried so far, as Optuna sees it."""
+
+    metrics: tuple[str, ...]
+    """Result column of each objective."""
+    directions: tuple[str, ...]
+    """Of each objective: ``minimize`` or ``maximize``."""
+    trials: tuple[FrozenTrial, ...]
+    """Those that have ended, in that order; their `user_attrs` hold `trial_id` and `why`, a reason or an error."""
+
+
+def parse_journal(content: bytes, study: SearchStudy) -> History:
+    """Read the content of a journal. It may hold any text: show it escaped.
+
+    Raises:
+        ResultsError: it is no journal of this search.
+    """
+    import optuna
+
+    try:
+        lines = _lines(json.loads(line) for line in content.splitlines())
+        mirror = optuna.load_study(study_name=study.name, storage=optuna.storages.JournalStorage(lines))
+        trials = [trial for trial in mirror.get_trials(deepcopy=False) if trial.state.is_finished()]
+    except Exception as error:  # what Optuna makes of a wrong file depends on where it is wrong
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ResultsError(f"{JOURNAL} is no journal of Optuna {optuna.__version__}: {reason}") from None
+    history = _history(study, trials)
+    directions = tuple(direction.name.lower() for direction in mirror.directions)
+    if directions != history.directions or not all(set(trial.params) <= set(study.space) for trial in trials):
+        raise ResultsError(f"{JOURNAL} is of another version of the search; run it again to renew the file")
+    return history
+
+
+def history_from_trials(
+    study: SearchStudy, records: Iterable[TrialRecord], rows: Mapping[str, Sequence[Row]]
+) -> History:
+    """What the journal would hold, from the trials themselves; `rows` has each one's epochs by trial_id."""
+    in_order = sorted(records, key=lambda record: record.timings.finished_at or record.timings.started_at)
+    trials = (past_trial(study, record, rows.get(record.trial_id, ())) for record in in_order)
+    return _history(study, [trial for trial in trials if trial is not None])
+
+
+def _history(study: SearchStudy, trials: Sequence[FrozenTrial]) -> History:
+    for number, trial in enumerate(trials):
+        trial.number = number
+    metrics, directions = zip(*((one.metric, one.direction) for one in study.objectives), strict=True)
+    return History(metrics, directions, tuple(trials))
+
+
+def _lines(entries: Iterable[dict[str, Any]] = ()) -> Any:
     """A journal backend in memory: Optuna's own need a local file, and OUT may be an object store."""
     from optuna.storages.journal import BaseJournalBackend
 
     class Lines(BaseJournalBackend):
         def __init__(self) -> None:
-            self._entries: list[dict[str, Any]] = []
+            self._entries: list[dict[str, Any]] = list(entries)
 
         def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
             return self._entries[log_number_from:]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from smoe_ray.data import Need, describe
 from smoe_ray.data.splits import planned_train_images
+from smoe_ray.errors import DataError
 from smoe_ray.model.cost import model_cost
 from smoe_ray.spec import DataSpec, GridStudy, SearchStudy, TrialSpec, check_experts_per_class
 from smoe_ray.study.plan import corners, plan_grid
@@ -37,6 +39,14 @@ class Preview(NamedTuple):
         """What must be there before the study can run."""
         return tuple(need for need in self.needs if need.state == "absent")
 
+    def require_data(self) -> None:
+        """Raises DataError when something is absent."""
+        if self.absent:
+            raise DataError(
+                f"{self.absent[0].where}: absent ({len(self.absent)} of {len(self.needs)} files are); set data.root to "
+                "the folder that has them, or data.download: true where Google has them"
+            )
+
 
 def preview(study: GridStudy | SearchStudy) -> Preview:
     """Plan a study without starting anything.
@@ -64,6 +74,43 @@ def preview(study: GridStudy | SearchStudy) -> Preview:
         flops=sum(flops) * count / len(flops) if flops else None,
         needs=_needs(trial.data for trial in [*typical, *trials]),
     )
+
+
+def in_words(study: GridStudy | SearchStudy, seen: Preview) -> list[tuple[str, str]]:
+    """A study and its preview as lines of a head, which may be empty, and what is said."""
+    lines = [("study", f"{study.name} (preset {study.preset})"), ("question", study.question)]
+    if isinstance(study, GridStudy):
+        lines.append(("trials", f"{seen.trials:,} = {seen.cells:,} configurations x {len(study.seeds)} seeds"))
+        lines += [(f"  {path}", _listed(values)) for path, values in study.axes.items()]
+        total = "in all"
+    else:
+        lines.append(("trials", f"{seen.trials:,} proposed by {study.sampler.name}"))
+        lines += [(f"  {path}", _distribution(parameter)) for path, parameter in study.space.items()]
+        total = "if every trial were like base"
+    lines.append(("parameters", f"{_span(seen.params_total)}, {_span(seen.params_active)} active for an image"))
+    if seen.train_images and seen.flops is not None:
+        lines.append(("training images", _span(seen.train_images)))
+        lines.append(("training", f"{seen.flops:.3g} FLOPs {total}"))
+    else:
+        lines.append(("training images", "known once the files are read"))
+    for position, need in enumerate(seen.needs):
+        size = f", {need.size_bytes / 1e6:.1f} MB" if need.size_bytes is not None else ""
+        lines.append(("data" if position == 0 else "", f"{need.what}: {need.state} ({need.where}{size})"))
+    return lines
+
+
+def _span(low_high: tuple[int, int]) -> str:
+    low, high = low_high
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(json.dumps(value) if isinstance(value, dict) else str(value) for value in values)
+
+
+def _distribution(parameter: Any) -> str:
+    said = parameter.model_dump(exclude_defaults=True)
+    return ", ".join(str(value) if key == "type" else f"{key} {value}" for key, value in said.items())
 
 
 def _without_seed(trial: TrialSpec) -> str:

@@ -204,6 +204,15 @@ def run_study(
     return list((run.settled | ended).values())
 
 
+def refuse_failures(records: Sequence[TrialRecord]) -> None:
+    """For a command that is to fail when trials did. Raises TrialError, which tells of the first."""
+    failed = [record for record in records if record.status == "failed"]
+    if failed:
+        raise TrialError(
+            f"{len(failed)} of {len(records)} trials failed, the first ({failed[0].trial_id}) with: {failed[0].error}"
+        )
+
+
 def _cache_folder(store: Store, cache: str | Path | None) -> Path:
     if cache is not None:
         return Path(cache)
@@ -317,7 +326,7 @@ def record_pruned(task: TrialTask, reason: str) -> TrialRecord:
     """
     folder = task.folder
     record = folder.read_record() or _begin(task, None)
-    record = _Clock(record).ended("pruned").model_copy(update={"reason": reason})
+    record = _Clock(record).ended("pruned", reason=reason)
     folder.write_record(record)
     folder.remove_checkpoint()
     return record
@@ -349,8 +358,8 @@ class _Clock:
         )
         return self.record
 
-    def ended(self, status: Status, error: Exception | None = None) -> TrialRecord:
-        record = self.running(status=status)
+    def ended(self, status: Status, error: Exception | None = None, reason: str | None = None) -> TrialRecord:
+        record = self.running(status=status, reason=reason)
         timings = record.timings.model_copy(update={"finished_at": now()})
         problem = {} if error is None else _describe(error)
         return record.model_copy(update={"timings": timings, **problem})
@@ -414,7 +423,7 @@ def _train(task: TrialTask, folder: TrialFolder, clock: _Clock, on_epoch: OnEpoc
             folder.write_record(clock.running())
             reason = on_epoch(rows) or collapse_reason(task.collapse, rows)
             if reason and step.checkpoint is not None:
-                record = clock.ended("pruned").model_copy(update={"reason": reason})
+                record = clock.ended("pruned", reason=reason)
                 break
         else:
             record = clock.ended("finished")

@@ -9,11 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted_results import dying, many_arms, table, trial
 
+from smoe_ray.analysis.arms import coarse_arms
 from smoe_ray.analysis.collapse import (
+    QUANTILES,
     basin_tests,
     collapse_rates,
     expert_deaths,
     expert_survival,
+    experts_in_use,
     find_basins,
     phase_diagram,
 )
@@ -163,6 +166,64 @@ def blend(name: str, balance: float, entropy: float, active: int, **more: object
         objective__lambda_entropy=entropy,
         **more,
     )
+
+
+# --- experts in use over epochs ---------------------------------------------------------------------------------------
+
+
+def test_quantiles_of_the_share_in_use_and_single_trials_beside_them() -> None:
+    results = table(
+        *(trial(f"t{active}", [9.0, 5.0], active=[4, active], configured=4, seed=active) for active in range(1, 5)),
+        trial("short", [9.0], active=2, configured=8, status="running"),
+        trial("bad", [9.0, 9.0], active=1, configured=100, status="failed"),
+    )
+    active, effective = experts_in_use(results, trials=("t3", "absent"))
+    assert active.title == "active experts / E"
+    assert active.epoch_T.tolist() == [1, 2]
+    assert active.n_T.tolist() == [5, 4]
+    half = QUANTILES.index(0.5)
+    assert active.quantile_QT[:, 0].tolist()[0] == 0.25  # the trial that runs still, 2 of 8
+    assert active.quantile_QT[half].tolist() == [1.0, 0.625]
+    assert active.quantile_QT[[0, -1], 1].tolist() == [0.25, 1.0]
+    np.testing.assert_allclose(effective.quantile_QT, 0.9 * active.quantile_QT)
+    (shown,) = active.trials
+    assert (shown.trial_id, shown.seed) == ("t3", 3)
+    assert (shown.count_T.tolist(), shown.share_T.tolist()) == ([4.0, 3.0], [1.0, 0.75])
+
+
+def test_before_the_first_evaluation_nothing_is_in_use() -> None:
+    results = table(trial("a", [1.0])).assign(**{"experts.active": np.nan})
+    with pytest.raises(ResultsError, match=r"no trial has experts\.active yet"):
+        experts_in_use(results)
+
+
+def test_collapse_and_survival_by_coarse_arms() -> None:
+    results = table(
+        *(
+            trial(
+                f"{objective}{rate}",
+                [1.0, 1.0],
+                active=[2, survivors],
+                configured=4,
+                usage=[[0.5, 0.5, 0, 0], [1.0, 0, 0, 0]] if survivors == 1 else [[0.25] * 4] * 2,
+                objective__name=objective,
+                training__learning_rate=float(rate),
+            )
+            for objective, survivors in (("blend", 1), ("likelihood", 4))
+            for rate in (1, 2)
+        )
+    )
+    label_of = coarse_arms(results, ("objective.name",))
+    assert [(rate.label, rate.collapsed, rate.n) for rate in collapse_rates(results, label_of=label_of)] == [
+        ("blend", 2, 2),
+        ("likelihood", 0, 2),
+    ]
+    survival = expert_survival(results, label_of=label_of)
+    assert [(arm.label, arm.share_T[-1], arm.experts) for arm in survival.arms] == [
+        ("blend", 0.25, 8),
+        ("likelihood", 1.0, 8),
+    ]
+    assert [test.label for test in basin_tests(results, label_of=label_of)] == ["blend", "likelihood"]
 
 
 def test_experts_in_use_over_rho_with_the_theory_beside_them() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from planted_results import dying, published, table, trial
+from planted_surface import loss_of, planted_runs
 
 from smoe_ray.analysis import (
     last_evaluated,
@@ -19,6 +20,10 @@ from smoe_ray.analysis import (
     training_curves,
     usage_over_epochs,
 )
+from smoe_ray.analysis.arms import coarse_arms
+from smoe_ray.analysis.scaling import fitted_grid
+from smoe_ray.analysis.surface_fit import cells_of, check_runs, fit_surface
+from smoe_ray.analysis.trials import with_soft_loss
 from smoe_ray.errors import ResultsError
 
 NAN = float("nan")
@@ -150,6 +155,23 @@ def test_runs_are_grouped_by_active_experts_whatever_was_configured() -> None:
     assert configured.mean.tolist() == [4.5, 4.0]
 
 
+def test_a_search_may_be_read_by_coarse_arms() -> None:
+    results = table(
+        *(
+            trial(f"{name}{rate}", [loss + rate], objective__name=name, training__learning_rate=float(rate))
+            for name, loss in (("blend", 5.0), ("likelihood", 3.0))
+            for rate in (1, 2)
+        )
+    )
+    label_of = coarse_arms(results, ("objective.name",))
+    assert label_of.cat.categories.tolist() == ["blend", "likelihood"]
+    info = loss_against_experts(results, label_of=label_of)
+    assert [(curve.label, curve.mean.tolist(), curve.n.tolist()) for curve in info.curves] == [
+        ("blend", [6.5], [2]),
+        ("likelihood", [4.5], [2]),
+    ]
+
+
 def test_each_arm_has_its_curve() -> None:
     results = table(
         *(
@@ -202,12 +224,12 @@ def test_interpolation_is_exact_where_the_loss_is_linear_in_the_logarithms() -> 
     (surface,) = loss_surface(results).surfaces
     grid = surface.grid
     assert grid is not None
-    expected = plane(grid.x_G[None, :], grid.active_G[:, None])
+    expected = plane(grid.x_G[None, :], grid.experts_G[:, None])
     inside = np.isfinite(grid.loss_GG)
     assert inside[1:-1, 1:-1].all()
     np.testing.assert_allclose(grid.loss_GG[inside], expected[inside], rtol=1e-12)
     assert (grid.x_G[0], grid.x_G[-1]) == pytest.approx((100, 5000))
-    assert (grid.active_G[0], grid.active_G[-1]) == pytest.approx((1, 20))
+    assert (grid.experts_G[0], grid.experts_G[-1]) == pytest.approx((1, 20))
 
 
 def test_outside_the_cells_nothing_is_interpolated() -> None:
@@ -230,7 +252,7 @@ def test_cells_hold_mean_spread_and_count() -> None:
     info = loss_surface(results)
     (surface,) = info.surfaces
     assert surface.x_C.tolist() == [100, 900]
-    assert surface.active_C.tolist() == [2, 3]
+    assert surface.experts_C.tolist() == [2, 3]
     assert surface.mean_C.tolist() == [3.0, 5.0]
     np.testing.assert_allclose(surface.sd_C, [np.sqrt(2.0), NAN])
     assert surface.n_C.tolist() == [2, 1]
@@ -248,7 +270,7 @@ def test_cells_on_one_line_are_not_interpolated(cells: list[tuple[int, int]]) ->
     assert info.surfaces[0].grid is None
     # Limits still span something to draw on.
     assert info.x_limits[0] < info.x_limits[1]
-    assert info.active_limits[0] < info.active_limits[1]
+    assert info.experts_limits[0] < info.experts_limits[1]
     assert info.loss_range[0] < 1.0 < info.loss_range[1]
 
 
@@ -256,11 +278,11 @@ def test_diagonals_have_equal_samples_per_expert_and_stay_on_the_plane(published
     info = loss_surface(published_runs)
     assert [diagonal.per_expert for diagonal in info.diagonals] == [1e3, 1e4, 1e5]
     for diagonal in info.diagonals:
-        ratio = np.divide(diagonal.x, diagonal.active)
+        ratio = np.divide(diagonal.x, diagonal.experts)
         np.testing.assert_allclose(ratio, diagonal.per_expert)
         assert info.x_limits[0] <= diagonal.x[0] * (1 + 1e-12)
         assert diagonal.x[1] <= info.x_limits[1] * (1 + 1e-12)
-        assert info.active_limits[0] <= diagonal.active[0] < diagonal.active[1] <= info.active_limits[1]
+        assert info.experts_limits[0] <= diagonal.experts[0] < diagonal.experts[1] <= info.experts_limits[1]
 
 
 def test_steps_may_stand_in_for_images() -> None:
@@ -268,12 +290,46 @@ def test_steps_may_stand_in_for_images() -> None:
     assert loss_surface(results, effort="steps").surfaces[0].x_C.tolist() == [8, 12]
 
 
+def test_configured_experts_may_be_counted() -> None:
+    results = table(
+        trial("a", [3.0], images=400, active=2, configured=8), trial("b", [5.0], images=400, active=2, configured=4)
+    )
+    active, configured = loss_surface(results), loss_surface(results, experts="configured")
+    assert (active.counted, configured.counted) == ("active", "configured")
+    assert active.surfaces[0].experts_C.tolist() == [2]
+    assert configured.surfaces[0].experts_C.tolist() == [4, 8]
+    assert configured.surfaces[0].mean_C.tolist() == [5.0, 3.0]
+    assert [diagonal.per_expert for diagonal in configured.diagonals] == [50, 100]
+
+
+def test_the_soft_loss_may_stand_in_for_the_hard_one() -> None:
+    results = table(trial("a", [9.0, 4.0], evaluation__gating="hard"), trial("b", [3.0], active=2))
+    soft = with_soft_loss(results)
+    assert results["test.reconstruction"].tolist() == [9.0, 4.0, 3.0]  # the given table is as it was
+    info = loss_surface(soft)
+    assert info.gating == "soft"
+    assert info.surfaces[0].mean_C.tolist() == [2.0, 3.0]  # the planted soft loss is 1 below
+    assert len(info.surfaces) == 1
+    with pytest.raises(ResultsError, match=r"no trial has test\.reconstruction_soft"):
+        with_soft_loss(results.assign(**{"test.reconstruction_soft": NAN}))
+
+
+def test_the_fitted_grid_is_the_fit_over_the_extent_of_the_cells() -> None:
+    runs = check_runs(planted_runs(noise=0.0))
+    fit, cells = fit_surface(runs, replicates=2), cells_of(runs)
+    grid = fitted_grid(fit, cells)
+    assert (grid.x_G[0], grid.x_G[-1]) == pytest.approx((17_500, 350_000))
+    assert (grid.experts_G[0], grid.experts_G[-1]) == pytest.approx((1, 20))
+    # noise-free runs: the fit is the planted surface
+    np.testing.assert_allclose(grid.loss_GG, loss_of(grid.x_G[None, :], grid.experts_G[:, None]), rtol=1e-3)
+
+
 def test_published_surface_matches_the_published_cells(published_runs: pd.DataFrame, shared_data: Path) -> None:
     cells = pd.read_csv(shared_data / "published" / "loss_surface_cells.csv")
     cells = cells.sort_values(["train_samples_total", "active_experts"])
     (surface,) = loss_surface(published_runs).surfaces
     assert surface.x_C.tolist() == cells["train_samples_total"].tolist()
-    assert surface.active_C.tolist() == cells["active_experts"].tolist()
+    assert surface.experts_C.tolist() == cells["active_experts"].tolist()
     assert surface.n_C.tolist() == cells["n"].tolist()
     np.testing.assert_allclose(surface.mean_C, cells["mean"], atol=1e-5)
     # The authors leave the spread of a single run at zero or empty; ours is NaN there.
@@ -308,6 +364,21 @@ def test_samples_per_expert() -> None:
     np.testing.assert_allclose(few.sd, [np.sqrt(2.0), NAN])
     assert few.n.tolist() == [2, 1]
     assert (all_of_it.label, all_of_it.x.tolist(), all_of_it.mean.tolist()) == ("1,000 images (100 %)", [100.0], [3.0])
+
+
+def test_steps_per_configured_expert() -> None:
+    results = table(
+        trial("a", [6.0, 5.0], images=400, active=2, configured=4, training__budget="2 epochs"),
+        trial("b", [8.0], images=400, active=2, configured=4, training__budget="1 epochs"),
+    )
+    info = loss_against_samples_per_expert(results, effort="steps", experts="configured")
+    assert (info.effort, info.counted) == ("steps", "configured")
+    assert info.amounts == ("4 steps", "8 steps")
+    (panel,) = info.panels
+    assert [(curve.label, curve.x.tolist(), curve.mean.tolist()) for curve in panel.curves] == [
+        ("4 steps", [1.0], [8.0]),
+        ("8 steps", [2.0], [5.0]),
+    ]
 
 
 def test_one_fraction_is_enough_for_samples_per_expert(published_runs: pd.DataFrame) -> None:

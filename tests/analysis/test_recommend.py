@@ -25,6 +25,7 @@ from planted_surface import (
 from smoe_ray.analysis.expert_forecast import TIED_WITHIN
 from smoe_ray.analysis.expert_verdict import Addition
 from smoe_ray.analysis.recommend import Recommendation, recommend, recommend_from_runs, study_runs
+from smoe_ray.analysis.surface_fit import check_runs, fit_surface
 from smoe_ray.errors import ResultsError
 
 FULL, MIDDLE = AMOUNTS[-1], AMOUNTS[2]
@@ -79,6 +80,17 @@ def test_without_noise_the_answer_is_exact() -> None:
         f" a Gaussian process agrees: {forecast.second.best} ({forecast.second.interval[0]} to "
         f"{forecast.second.interval[1]})."
     )
+
+
+def test_a_fit_of_the_same_runs_serves_every_amount() -> None:
+    runs = planted_runs()
+    fit = fit_surface(check_runs(runs), replicates=60)
+    for amount in (FULL, MIDDLE):
+        kept, fresh = recommend_from_runs(runs, amount, replicates=60, fit=fit), ask(runs, amount)
+        assert kept.sentence == fresh.sentence
+        pd.testing.assert_frame_equal(kept.table, fresh.table)
+    assert kept.surface is not None
+    assert kept.surface.fit is fit
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray_cluster import Head, ray_head
 
-from smoe_ray.cli import main
 from smoe_ray.cluster import jobs
 from smoe_ray.errors import ClusterError, StudyError
 from smoe_ray.results import TIMING_COLUMNS, Store, TrialFolder, read_results, read_trials
@@ -69,20 +68,6 @@ def study(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(study_text("tiny"))
     return path
-
-
-@pytest.fixture
-def smoe_ray(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run the command in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["smoe-ray", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        captured = capsys.readouterr()
-        return int(stopped.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

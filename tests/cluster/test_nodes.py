@@ -9,24 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import ray
 from private_ray import seeing_tests
 from ray.cluster_utils import Cluster
-from run_toy import table, toy_grid
+from toy_runs import STUDY, assert_same
 from toy_training import Toy, epochs_computed
 
 from smoe_ray.cluster.ray_executor import RayExecutor
 from smoe_ray.cluster.runtime import environment
 from smoe_ray.errors import StudyError
 from smoe_ray.results import read_trials
-from smoe_ray.study import LocalExecutor, run_study
+from smoe_ray.study import run_study
 from smoe_ray.study.events import EpochDone, Notice
 
 pytestmark = pytest.mark.slow
-
-STUDY = toy_grid()
 
 
 @pytest.fixture
@@ -45,13 +42,8 @@ def cluster() -> Iterator[Cluster]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def assert_same(out: Path, tmp_path: Path) -> None:
-    run_study(STUDY, tmp_path / "undisturbed", LocalExecutor(fit=Toy()))
-    pd.testing.assert_frame_equal(table(out, STUDY), table(tmp_path / "undisturbed", STUDY), check_exact=True)
-
-
 def test_a_node_lost_in_mid_study_costs_nothing_but_time(
-    cluster: Cluster, out: Path, log: Path, tmp_path: Path
+    cluster: Cluster, out: Path, log: Path, undisturbed: Path
 ) -> None:
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     events: list[Any] = []
@@ -66,14 +58,14 @@ def test_a_node_lost_in_mid_study_costs_nothing_but_time(
     records = run_study(STUDY, out, RayExecutor(cluster.address, fit=toy), on_event=lose_a_node)
     assert [record.status for record in records] == ["finished"] * 4
     assert len(nodes) == 1
-    assert_same(out, tmp_path)
+    assert_same(out, undisturbed)
     [notice] = [event.text for event in events if isinstance(event, Notice)]
     assert "its node was lost; it is taken up again" in notice
     assert Counter(record.timings.restarts for record in records) == {0: 3, 1: 1}
     assert all(times == 1 for (_, epoch), times in Counter(epochs_computed(log)).items() if epoch == 1)
 
 
-def test_a_study_without_any_node_left_ends_resumable(cluster: Cluster, out: Path, log: Path, tmp_path: Path) -> None:
+def test_a_study_without_a_node_left_ends_resumable(cluster: Cluster, out: Path, log: Path, undisturbed: Path) -> None:
     nodes = [cluster.add_node(num_cpus=1)]
 
     def lose_the_node(event: Any) -> None:
@@ -86,5 +78,5 @@ def test_a_study_without_any_node_left_ends_resumable(cluster: Cluster, out: Pat
     assert [record.status for record in read_trials(out, "toy")] == ["running"]
     cluster.add_node(num_cpus=1)
     run_study(STUDY, out, RayExecutor(cluster.address, fit=Toy(log=log)))
-    assert_same(out, tmp_path)
+    assert_same(out, undisturbed)
     assert Counter(epochs_computed(log))[(0, 1)] == 1

@@ -9,66 +9,26 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 import ray
 from private_ray import private_ray, seeing_tests  # noqa: F401  (a fixture)
 from ray_toys import Blocks, FailsOnArrival, Moods, square
-from run_toy import BASE, table, toy_grid
+from run_toy import BASE, toy_grid
+from toy_runs import PROGRAM, STUDY, alive, assert_same, wait_until, workers
 from toy_training import Toy, epochs_computed
 
 from smoe_ray.cluster import ray_executor as module
 from smoe_ray.cluster.ray_executor import RayExecutor
 from smoe_ray.errors import ClusterError, StorageError, StudyError, WorkerDiedError
-from smoe_ray.results import read_results, read_trials, read_weights
+from smoe_ray.results import read_results, read_trials
 from smoe_ray.spec import SearchStudy, parse_study
 from smoe_ray.study import LocalExecutor, run_study
 from smoe_ray.study.events import EpochDone, Notice
 from smoe_ray.study.search import Search
-
-PROGRAM = Path(__file__).resolve().parents[1] / "run_toy.py"
-STUDY = toy_grid()
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The study, run at once."""
-    out = tmp_path_factory.mktemp("undisturbed")
-    run_study(STUDY, out, LocalExecutor(fit=Toy()))
-    return out
-
-
-def assert_same(out: Path, undisturbed: Path) -> None:
-    pd.testing.assert_frame_equal(table(out, STUDY), table(undisturbed, STUDY), check_exact=True)
-    for record in read_trials(out, "toy"):
-        mine, theirs = (read_weights(place, "toy", record.trial_id) for place in (out, undisturbed))
-        assert np.array_equal(mine["weight"], theirs["weight"])
-        assert not (out / "toy/trials" / record.trial_id / "checkpoint").exists()
-
-
-def workers(log: Path) -> set[int]:
-    return {int(line.split()[2]) for line in log.read_text().splitlines()}
-
-
-def alive(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 180) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.01)
 
 
 def notices(events: list[Any]) -> list[str]:

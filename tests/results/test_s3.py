@@ -15,7 +15,15 @@ from run_toy import table, toy_grid
 from toy_training import Toy
 
 from smoe_ray.errors import ResultsError
-from smoe_ray.results import TIMING_COLUMNS, list_studies, read_embeddings, read_results, read_trials
+from smoe_ray.results import (
+    TIMING_COLUMNS,
+    Store,
+    StudyReader,
+    list_studies,
+    read_embeddings,
+    read_results,
+    read_trials,
+)
 from smoe_ray.study import LocalExecutor, run_study
 
 
@@ -57,10 +65,30 @@ def test_a_study_runs_into_a_bucket_and_is_resumed_there(bucket: str, out: Path,
     assert set(read_embeddings(uri, "toy", trial.trial_id)) == set(read_embeddings(out, "toy", trial.trial_id))
 
 
+def test_a_reader_follows_a_bucket(bucket: str, tmp_path: Path) -> None:
+    uri = f"{bucket}/results"
+    run_study(toy_grid(seeds=[0, 1]), uri, LocalExecutor(fit=Toy()))
+    reader = StudyReader(uri, "toy")
+    reader.look()
+    before, version = reader.table(), reader.version
+    pd.testing.assert_frame_equal(before, read_results(uri, "toy"))
+    first = read_trials(uri, "toy")[0].trial_id
+    moment = reader.modified(first)
+    assert moment is not None
+    assert moment.tzinfo is not None
+    reader.look()
+    assert reader.version == version
+    Store(uri).write(f"toy/trials/{first}/epochs.parquet", b"broken")
+    reader.look()
+    assert reader.version != version
+    assert set(reader.table()["trial_id"]) == set(before["trial_id"]) - {first}
+    assert "epochs.parquet: unreadable" in reader.problems()[0]
+
+
 def test_the_command_line_reads_a_bucket(bucket: str) -> None:
     uri = f"{bucket}/results"
     run_study(toy_grid(seeds=[0]), uri, LocalExecutor(fit=Toy()))
-    command = [sys.executable, "-c", "from smoe_ray.cli import main; main()"]
+    command = [sys.executable, "-c", "from smoe_ray.cli import program; program()"]
     shown = subprocess.run([*command, "table", uri, "toy"], capture_output=True, text=True, check=True)
     assert "finished" in shown.stdout
 

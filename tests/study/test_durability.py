@@ -7,9 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from run_toy import table, toy_grid
+from toy_runs import PROGRAM, STUDY, alive, assert_same, wait_until, workers
 from toy_training import RealFit, Toy, epochs_computed
 
 from smoe_ray.errors import ResultsError, WorkerDiedError
@@ -27,39 +26,10 @@ from smoe_ray.study import run as run_module
 from smoe_ray.study.events import Notice, TrialLeft
 from smoe_ray.study.run import StudyRun, record_failure, train_trial
 
-PROGRAM = Path(__file__).resolve().parents[1] / "run_toy.py"
-STUDY = toy_grid()
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The study, run at once."""
-    out = tmp_path_factory.mktemp("undisturbed")
-    run_study(STUDY, out, LocalExecutor(fit=Toy()))
-    return out
-
 
 def start(out: Path, jobs: int, training: str = "toy", **fields: Any) -> subprocess.Popen[str]:
     command = [sys.executable, str(PROGRAM), str(out), str(jobs), training, json.dumps(fields)]
     return subprocess.Popen(command, text=True, stderr=subprocess.PIPE, start_new_session=True)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.005)
-
-
-def workers(log: Path) -> set[int]:
-    return {int(line.split()[2]) for line in log.read_text().splitlines()}
-
-
-def alive(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
 
 
 def has_sigint_blocked(pid: int) -> bool:
@@ -74,15 +44,6 @@ def stamps(out: Path) -> dict[str, tuple[int, Any]]:
         for record in read_trials(out, "toy")
         if record.status == "finished"
     }
-
-
-def assert_same(out: Path, undisturbed: Path) -> None:
-    pd.testing.assert_frame_equal(table(out, STUDY), table(undisturbed, STUDY), check_exact=True)
-    for record in read_trials(out, "toy"):
-        mine, theirs = (read_weights(place, "toy", record.trial_id) for place in (out, undisturbed))
-        assert np.array_equal(mine["weight"], theirs["weight"])
-        assert not (out / "toy/trials" / record.trial_id / "checkpoint").exists()
-    assert not list(out.rglob("*.tmp"))
 
 
 @pytest.mark.parametrize(("jobs", "killed_after"), [(1, 2), (1, 7), (2, 4), (2, 9)])

@@ -1,0 +1,1 @@
+"""Plotly figures: figure = f(info). No arithmetic, no files, no Streamlit."""

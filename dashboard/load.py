@@ -1,0 +1,306 @@
+"""Cached reads of OUT. A file is read again only after it has changed; nothing is written, nothing is unpickled."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import streamlit as st
+
+from smoe_ray.errors import ResultsError
+from smoe_ray.results import Store, StudyReader, TrialRecord, list_studies, read_embeddings, read_weights
+from smoe_ray.results.trial import Arrays
+from smoe_ray.spec import GridStudy, SearchStudy, parse_study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from smoe_ray.study.status import Asked, StudyStatus
+
+Value = TypeVar("Value")
+
+_MOST_BYTES = {"study.yaml": 1_000_000, "optuna.journal": 64_000_000}
+_MOST_BYTES_OF_TRIAL = 512_000_000
+_MOST_PLANNED = 200_000
+_LEAST_SECONDS = 1.0
+"""Between two looks at a study."""
+_SHARE_OF_TIME = 10.0
+"""A look that takes long is repeated after so many times what it took."""
+_QUICK_SECONDS = 0.3
+"""A look that takes no longer is worth waiting for."""
+
+
+# --- what the dashboard was started with ------------------------------------------------------------------------------
+
+
+class Arguments(NamedTuple):
+    """The command line, after Streamlit's ``--``."""
+
+    out: str
+    address: str | None
+
+
+def arguments() -> Arguments:
+    """Read from the command line."""
+    parser = argparse.ArgumentParser(prog="smoe-ray dashboard")
+    parser.add_argument("out")
+    parser.add_argument("--address")
+    return Arguments(**vars(parser.parse_args(sys.argv[1:])))
+
+
+def out() -> str:
+    """Folder or URI with the results."""
+    return arguments().out
+
+
+def address() -> str | None:
+    """Head of the Ray cluster that the Submit page talks to; None where there is no such page."""
+    return arguments().address
+
+
+# --- studies ----------------------------------------------------------------------------------------------------------
+
+
+class Trials(NamedTuple):
+    """The trials of a study at one moment. Shared between sessions: never change it."""
+
+    version: str
+    """Another one after a file of the study has changed: a key for what was computed from it."""
+    records: dict[str, TrialRecord]
+    """By trial_id."""
+    problems: tuple[str, ...]
+    """What could not be read, a line each."""
+
+
+class Results(NamedTuple):
+    """The same with the table of `read_results`, broken trials left out. Never change it, nor its table."""
+
+    version: str
+    table: pd.DataFrame
+    records: dict[str, TrialRecord]
+    problems: tuple[str, ...]
+
+
+def studies() -> list[str]:
+    """Names of the studies in OUT, sorted; folders that hold nothing of a study are none. Raises ResultsError."""
+    return _studies(out())
+
+
+def trials(study: str) -> Trials:
+    """The trials without their epochs: all that is known of a study soon after it is first asked for."""
+    return _followed(study).trials()
+
+
+def results(study: str) -> Results:
+    """The study as it is now. Raises ResultsError when it is not there."""
+    return _followed(study).results()
+
+
+def is_read(study: str) -> bool:
+    """Whether `results` has been read before, so that it answers soon."""
+    return _followed(study).is_read()
+
+
+def file(study: str, name: str) -> bytes | None:
+    """Content of ``study.yaml`` or ``optuna.journal``; None where it is absent, ResultsError where it is too large."""
+    return _followed(study).file(name)
+
+
+def spec(study: str) -> GridStudy | SearchStudy:
+    """The study as it was run. Raises ResultsError or StudyError where its file is absent or cannot be read."""
+    return _followed(study).asked().study
+
+
+def question(study: str) -> str:
+    """What the study asks; why that cannot be told where its file is broken."""
+    try:
+        return spec(study).question
+    except Exception as error:  # a file of strangers can break the parser in many ways, and the list must go on
+        return f"({error})"
+
+
+def status(study: str, with_best: bool = True) -> StudyStatus:
+    """How far the study is; `with_best` needs its epochs. Raises ResultsError or StudyError as `spec` does."""
+    return _followed(study).status(with_best)
+
+
+@st.cache_data(ttl=2, max_entries=4, show_spinner=False)
+def _studies(out: str) -> list[str]:
+    return list_studies(out)
+
+
+def _followed(study: str) -> _Followed:
+    return _follow(out(), study)
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _follow(out: str, study: str) -> _Followed:
+    return _Followed(out, study)
+
+
+class _Followed:
+    """One study, shared by all sessions. It is looked at when somebody asks, at most every second.
+
+    Where a look takes long (an object store), who asks gets the state of the last one while the next goes on beside.
+    """
+
+    def __init__(self, out: str, study: str) -> None:
+        self._reader = StudyReader(out, study)
+        self._lock = threading.RLock()
+        self._looked_at, self._took = -math.inf, 0.0
+        self._looking: threading.Thread | None = None
+        self._trials: Trials | None = None
+        self._results: Results | None = None
+        self._files: dict[str, tuple[str, bytes | None]] = {}
+        self._asked: tuple[bytes, Asked] | None = None
+        self._current: tuple[str, list[TrialRecord]] | None = None
+        self._status: dict[bool, tuple[str, StudyStatus]] = {}
+
+    def trials(self) -> Trials:
+        due = time.monotonic() - self._looked_at > max(_LEAST_SECONDS, _SHARE_OF_TIME * self._took)
+        if self._trials is None or (due and self._took < _QUICK_SECONDS):
+            with self._lock:
+                return self._look()
+        if due and (self._looking is None or not self._looking.is_alive()):
+            self._looking = threading.Thread(target=self._look_beside, daemon=True)
+            self._looking.start()
+        return self._trials
+
+    def results(self) -> Results:
+        trials = self.trials()
+        if self._results is not None and (self._results.version == trials.version or self._is_looking()):
+            return self._results
+        with self._lock:
+            return self._read(trials)
+
+    def is_read(self) -> bool:
+        return self._results is not None
+
+    def file(self, name: str) -> bytes | None:
+        version = self.trials().version
+        with self._lock:
+            if name not in self._files or self._files[name][0] != version:
+                self._files[name] = version, self._reader.file(name, _MOST_BYTES[name])
+            return self._files[name][1]
+
+    def asked(self) -> Asked:
+        """The study by its file, parsed again only when that has changed."""
+        from smoe_ray.study.status import Asked
+
+        origin = self._reader.store.path(f"{self._reader.study}/study.yaml")
+        content = self.file("study.yaml")
+        if content is None:
+            raise ResultsError(f"{origin}: absent; run the study again, which writes it")
+        if self._asked is None or self._asked[0] != content:
+            self._asked = content, Asked(parse_study(content.decode(errors="replace"), origin=origin))
+        return self._asked[1]
+
+    def status(self, with_best: bool) -> StudyStatus:
+        from smoe_ray.study.status import current, status_of
+
+        asked = self.asked()
+        if isinstance(asked.study, GridStudy):
+            planned = math.prod(map(len, asked.study.axes.values())) * len(asked.study.seeds)
+            if planned > _MOST_PLANNED:
+                raise ResultsError(f"study '{self._reader.study}': {planned:,} trials are too many to plan here")
+        found = self.results() if with_best else self.trials()
+        if self._current is None or self._current[0] != found.version:
+            self._current = found.version, current(asked, found.records.values())
+        if with_best not in self._status or self._status[with_best][0] != found.version:
+            modified = {trial: self._reader.modified(trial) for trial in found.records}
+            table = found.table if isinstance(found, Results) else None
+            self._status[with_best] = found.version, status_of(asked, self._current[1], table, modified)
+        return self._status[with_best][1]
+
+    def _is_looking(self) -> bool:
+        return self._looking is not None and self._looking.is_alive()
+
+    def _look(self) -> Trials:
+        started = time.monotonic()
+        self._reader.look()
+        self._took = time.monotonic() - started
+        if self._trials is None or self._trials.version != self._reader.version:
+            records = self._reader.records()
+            self._trials = Trials(self._reader.version, records, tuple(self._reader.problems()))
+        self._looked_at = time.monotonic()
+        return self._trials
+
+    def _read(self, trials: Trials) -> Results:
+        if self._results is None or self._results.version != trials.version:
+            table = self._reader.table()
+            self._results = Results(trials.version, table, trials.records, tuple(self._reader.problems()))
+        return self._results
+
+    def _look_beside(self) -> None:
+        with self._lock:
+            try:
+                trials = self._look()
+                if self._results is not None:
+                    self._read(trials)
+            except ResultsError:
+                self._trials = self._results = None  # who asks next looks himself, and gets the error
+
+
+# --- what was computed, and what a trial kept -------------------------------------------------------------------------
+
+
+def cached(compute: Callable[..., Value]) -> Callable[..., Value]:
+    """Keep what ``compute(study, *arguments)`` returned until a file of the study changes.
+
+    The arguments must be hashable and the value picklable. An error is not kept.
+    """
+    name = f"{compute.__code__.co_filename}:{compute.__qualname__}"
+
+    def look_up(study: str, *given: Any) -> Value:
+        kept: Value = _computed(out(), study, results(study).version, name, given, compute)
+        return kept
+
+    return look_up
+
+
+# Streamlit finds what it keeps by the arguments, used or not, but for those that begin with an underscore.
+@st.cache_data(max_entries=64, max_size="200MB", show_spinner="Computing ...")
+def _computed(
+    out: str,  # noqa: ARG001
+    study: str,
+    version: str,  # noqa: ARG001
+    name: str,  # noqa: ARG001
+    given: tuple[Any, ...],
+    _compute: Callable[..., Any],
+) -> Any:
+    return _compute(study, *given)
+
+
+def embeddings(study: str, trial_id: str) -> Arrays:
+    """See `read_embeddings`; raises ResultsError where the trial kept none. Shared: the arrays are read-only."""
+    return _arrays(out(), study, trial_id, "embeddings.npz", _tag(study, trial_id, "embeddings.npz"))
+
+
+def weights(study: str, trial_id: str) -> Arrays:
+    """See `read_weights`; raises ResultsError where the trial kept none. Shared: the arrays are read-only."""
+    return _arrays(out(), study, trial_id, "model.safetensors", _tag(study, trial_id, "model.safetensors"))
+
+
+def _tag(study: str, trial_id: str, file: str) -> str:
+    """Version of the file; "" where there is none. Raises ResultsError where it is too large."""
+    store = Store(out())
+    name = f"{study}/trials/{trial_id}"
+    version = store.files(name).get(f"{name}/{file}")
+    if version is None:
+        return ""
+    if version.size > _MOST_BYTES_OF_TRIAL:
+        raise ResultsError(f"{store.path(f'{name}/{file}')}: {version.size:,} bytes are too many to read here")
+    return version.tag
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading ...")
+def _arrays(out: str, study: str, trial_id: str, file: str, tag: str) -> Arrays:  # noqa: ARG001
+    arrays = (read_embeddings if file == "embeddings.npz" else read_weights)(out, study, trial_id)
+    for array in arrays.values():
+        array.flags.writeable = False
+    return arrays

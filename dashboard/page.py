@@ -1,0 +1,100 @@
+"""The frame of every page: title, question, study picker, and errors said in a sentence."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from dashboard import load, selection, style
+from dashboard.views import VIEWS
+from smoe_ray.errors import SmoeRayError
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_MOST_PROBLEMS = 20
+_DAMAGED = "The results may be damaged, or of another version of smoe-ray; the dashboard's terminal says more."
+
+
+def show(view: str, question: str, body: Callable[[str], None]) -> None:
+    """A whole page about one study: `body` gets its name, and is called only where there is one.
+
+    `question` is what the page answers, in one line under the title.
+    """
+    frame(view, question)
+    with boundary():
+        study = pick_study()
+        if study is not None:
+            problems(load.trials(study).problems)
+            body(study)
+
+
+def frame(view: str, question: str) -> None:
+    """Title and question, for a page that is not about one study. Both are our own words."""
+    st.title(next(one.title for one in VIEWS if one.name == view), anchor=False)
+    st.caption(question)
+
+
+def pick_study() -> str | None:
+    """The study of the sidebar; None, with a sentence on the page, where OUT has none."""
+    studies = load.studies()
+    if not studies:
+        command = f"smoe-ray run STUDY.yaml --out {load.out()}"
+        st.info(style.markdown(f"{load.out()} holds no study yet. Run one into it: {command}"), icon=":material/info:")
+        return None
+    with st.sidebar:
+        return selection.one("Study", studies, "study")
+
+
+@contextmanager
+def boundary() -> Iterator[None]:
+    """What goes wrong inside is said on the page in a sentence; the rest of the page goes on."""
+    try:
+        yield
+    except SmoeRayError as error:
+        st.info(style.markdown(error), icon=":material/info:")
+    except Exception as error:  # half-written or foreign results can break any analysis, and no page shows a traceback
+        logging.getLogger(__name__).exception("a part of a page could not be shown")
+        reason = f"{type(error).__name__}: {error}"
+        st.error(style.markdown(f"This could not be shown ({reason[:300]}). {_DAMAGED}"), icon=":material/error:")
+
+
+@contextmanager
+def section(title: str) -> Iterator[None]:
+    """A heading (our own words) with a `boundary` of its own."""
+    st.subheader(title, anchor=False)
+    with boundary():
+        yield
+
+
+def problems(lines: tuple[str, ...]) -> None:
+    """What could not be read, where something could not."""
+    if not lines:
+        return
+    left_out = (
+        "1 trial is left out: its files" if len(lines) == 1 else f"{len(lines):,} trials are left out: their files"
+    )
+    with st.expander(f"{left_out} cannot be read", icon=":material/warning:"):
+        more = [f"... and {len(lines) - _MOST_PROBLEMS:,} more"] if len(lines) > _MOST_PROBLEMS else []
+        st.code(
+            "\n".join([*(" ".join(line.split())[:400] for line in lines[:_MOST_PROBLEMS]), *more]),
+            language=None,
+            wrap_lines=True,
+        )
+
+
+def chart(figure: go.Figure, key: str, **options: Any) -> Any:
+    """Show a figure of `charts/`. `key` names it on the page and as a file; `options` go to `st.plotly_chart`."""
+    config = {"displaylogo": False, "toImageButtonOptions": {"format": "svg", "filename": key}}
+    return st.plotly_chart(figure, width="stretch", key=key, config=config, **options)
+
+
+def link(view: str, label: str = "", **selections: str | list[str]) -> None:
+    """A link to another view that carries selections; `label` is plain text, the view's title where there is none."""
+    to = next(one for one in VIEWS if one.name == view)
+    icon = f":material/{to.icon}:"
+    st.page_link(f"views/{view}.py", label=style.markdown(label or to.title), icon=icon, query_params=selections)

@@ -1,0 +1,62 @@
+"""Starting the server in this process's place; needs no Streamlit to say what is wrong with what was asked for."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from smoe_ray.errors import ResultsError, SmoeRayError
+from smoe_ray.results import Store, list_studies
+
+OPTIONS = {
+    "browser.gatherUsageStats": "false",
+    "client.showErrorDetails": "none",
+    "client.toolbarMode": "viewer",
+    "logger.hideWelcomeMessage": "true",
+    "runner.magicEnabled": "false",
+    "server.fileWatcherType": "none",
+    "server.headless": "true",
+    "theme.light.primaryColor": "#0072B2",
+    "theme.dark.primaryColor": "#56B4E9",
+    "theme.headingFontSizes": '["1.75rem","1.25rem","1.1rem"]',
+    "theme.metricValueFontSize": "1.5rem",
+    "theme.paddingTop": "3rem",
+}
+"""Streamlit's options, whatever a configuration file on this machine says."""
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def serve(out: str, port: int, host: str, address: str | None) -> NoReturn:
+    """Run Streamlit on `out` in place of this process. Raises SmoeRayError when that makes no sense."""
+    if importlib.util.find_spec("streamlit") is None or importlib.util.find_spec("plotly") is None:
+        raise SmoeRayError("the dashboard is not installed; pip install 'smoe-ray[dashboard]'")
+    refuse(out)
+    flags = [f"--{name}={value}" for name, value in OPTIONS.items()]
+    flags += [f"--server.address={host}", f"--server.port={port}"]
+    if host in LOOPBACK:  # no page of another site, whose name is made to lead here, is answered
+        flags += [f"--server.allowedHosts={name}" for name in LOOPBACK]
+    ours = [out, *(["--address", address] if address else [])]
+    app = Path(__file__).with_name("app.py")
+    sys.stdout.write(f"smoe-ray: http://{f'[{host}]' if ':' in host else host}:{port} shows {out}; Ctrl-C ends it\n")
+    sys.stdout.flush()
+    # What imports `dashboard` here does so there, too, wherever it was found.
+    paths = filter(None, (str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, "-m", "streamlit", "run", str(app), *flags, "--", *ours]
+    os.execve(sys.executable, command, environment)  # noqa: S606 - no shell is wanted
+
+
+def refuse(out: str) -> None:
+    """Raise ResultsError unless `out` holds studies, or is a place where they may yet appear."""
+    store = Store(out)
+    if store.folder is not None and not store.folder.is_dir():
+        raise ResultsError(f"{out}: no such folder; give the one that smoe-ray run --out wrote to")
+    folders = store.folders()
+    if "trials" in folders:
+        raise ResultsError(f"{out}: is a study itself; give the folder that it lies in")
+    if store.folder is not None and any(store.folder.iterdir()) and not list_studies(out):
+        raise ResultsError(f"{out}: no study there; give the folder that smoe-ray run --out wrote to")

@@ -1,0 +1,224 @@
+"""`smoe-ray k8s …`: the cluster, its dashboard and its studies on Kubernetes. Each verb is a few calls into `k8s`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from smoe_ray.errors import SmoeRayError
+
+if TYPE_CHECKING:
+    from smoe_ray.k8s.kubectl import Target
+    from smoe_ray.spec import GridStudy, ResourcesSpec, SearchStudy
+
+app = typer.Typer(no_args_is_help=True, help="Kubernetes: cluster, dashboard and studies (docs/kubernetes.md).")
+
+_NAMESPACE = "smoe-ray"
+_MOST_DIFF_LINES = 200
+
+Overlay = Annotated[str, typer.Argument(metavar="OVERLAY", help="local, gpu, production, or the folder of your own.")]
+Images = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--image", metavar="NAME=NEW", help="Image for the manifests' NAME, e.g. smoe-ray=reg/smoe-ray:1. Repeatable."
+    ),
+]
+OwnNamespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Instead of the overlay's.")]
+Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Where smoe-ray is.")]
+Context = Annotated[
+    str | None, typer.Option("--context", help="Which cluster, as kubeconfig names it. Default: the current one.")
+]
+
+
+@app.command(epilog="Example: smoe-ray k8s init production")
+def init(overlay: Overlay = "local", namespace: OwnNamespace = None, context: Context = None) -> None:
+    """Make the namespace, and a token for Ray as a Secret in it. What is there already stays as it is."""
+    from smoe_ray.k8s import manifests
+    from smoe_ray.k8s.cluster import Cluster
+
+    rendered = manifests.read(manifests.render(overlay, namespace))
+    cluster = Cluster(_target(context))
+    made = cluster.ensure_namespace(rendered.namespace)
+    typer.echo(f"namespace {rendered.namespace_name}: {_made(made)}")
+    made = cluster.ensure_token(rendered)
+    typer.echo(f"token, Secret {rendered.token_secret}: {_made(made)}")
+
+
+@app.command(epilog="Example: smoe-ray k8s render production --image smoe-ray=registry.example/smoe-ray:0.1.0")
+def render(overlay: Overlay, images: Images = None, namespace: OwnNamespace = None) -> None:
+    """Print an overlay as YAML. Speaks to no cluster."""
+    from smoe_ray.k8s import manifests
+
+    typer.echo(manifests.render(overlay, namespace, images or ()), nl=False)
+
+
+@app.command(epilog="Example: smoe-ray k8s apply local")
+def apply(
+    overlay: Overlay,
+    images: Images = None,
+    namespace: OwnNamespace = None,
+    context: Context = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the check and the diff.")] = False,
+) -> None:
+    """Let the cluster check an overlay, show what would change, and apply it."""
+    from smoe_ray.k8s import manifests
+
+    target = _target(context)
+    rendered = manifests.render(overlay, namespace, images or ())
+    names = manifests.rehearse(rendered, target)
+    changes = manifests.diff(rendered, target)
+    if "".join(changes.values()).count("\n") <= _MOST_DIFF_LINES:
+        typer.echo("".join(changes.values()), nl=False)
+    else:
+        typer.echo("".join(f"  {name}\n" for name in changes), nl=False)
+    typer.echo(f"{len(names)} objects, all of them valid; {len(changes)} new or changed")
+    if not dry_run and changes:
+        manifests.apply(rendered, target)
+        typer.echo("applied; smoe-ray k8s status shows how it comes up")
+
+
+@app.command(epilog="Example: smoe-ray k8s submit studies/quickstart.yaml --overlay local")
+def submit(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="Study file (YAML).", show_default=False)],
+    overlay: Annotated[str, typer.Option(help="Whose pods, volumes and limits the study gets.")] = "local",
+    out: Annotated[
+        str | None, typer.Option("--out", help="Path or URI of the results, as pods see it. Default: the overlay's.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the study. Repeatable."),
+    ] = None,
+    mode: Annotated[
+        Literal["K8sJobMode", "HTTPMode"], typer.Option(help="Who hands the study to Ray: a pod, or the operator.")
+    ] = "K8sJobMode",
+    retries: Annotated[int, typer.Option(min=0, help="New clusters after a failure; each goes on.")] = 2,
+    ttl: Annotated[int, typer.Option(min=0, help="Seconds for which the cluster stays after the end.")] = 600,
+    images: Images = None,
+    namespace: OwnNamespace = None,
+    context: Context = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the objects; speak to no cluster.")] = False,
+) -> None:
+    """Run a study on a Ray cluster of its own, which ends with it. To resume one, submit it again."""
+    from smoe_ray.k8s import manifests
+    from smoe_ray.k8s.cluster import Cluster
+    from smoe_ray.k8s.rayjob import StudyJob, study_job
+    from smoe_ray.spec import load_study
+    from smoe_ray.study.preview import preview
+
+    spec = load_study(study, overrides or ())
+    place = manifests.read(manifests.render(overlay, namespace, images or ()))
+    template = StudyJob(*manifests.job_template())
+
+    def build(attempt: int) -> StudyJob:
+        return study_job(
+            spec, _asked(spec), place, template, out=out, mode=mode, retries=retries, ttl_s=ttl, attempt=attempt
+        )
+
+    first = build(1)
+    preview(spec)
+    if dry_run:
+        typer.echo(manifests.dump(first.files, first.job), nl=False)
+        return
+    cluster = Cluster(_target(context))
+    running, attempt = cluster.active_or_next(place.namespace_name, first.name)
+    if running:
+        typer.echo(running)
+        typer.echo("This study runs already, as this RayJob; nothing was started.", err=True)
+        return
+    made = build(attempt)
+    cluster.create(made)
+    typer.echo(made.name)
+
+
+@app.command(epilog="Example: smoe-ray k8s status --out results")
+def status(
+    namespace: Namespace = _NAMESPACE,
+    out: Annotated[
+        str | None, typer.Option("--out", help="Where the results are, seen from here. Default: what URI a job names.")
+    ] = None,
+    context: Context = None,
+) -> None:
+    """Show clusters, studies and how far they are, and why pods wait."""
+    from smoe_ray.k8s import describe
+    from smoe_ray.k8s.cluster import Cluster
+    from smoe_ray.k8s.rayjob import study_of
+
+    cluster = Cluster(_target(context))
+    clusters = cluster.ray_clusters(namespace)
+    typer.echo("clusters" if clusters else f"clusters: none in {namespace}")
+    for each in clusters:
+        typer.echo(f"  {_printable(describe.cluster_line(each))}")
+    jobs = cluster.ray_jobs(namespace)
+    typer.echo("studies" if jobs else "studies: none")
+    for job in jobs:
+        typer.echo(f"  {_printable(describe.job_line(job))}")
+        name, there = study_of(job)
+        if out or "://" in there:
+            typer.echo(f"    {_printable(_trials(out or there, name))}")
+    for pod in describe.waiting(cluster.pods(namespace)):
+        typer.echo(_printable(f"waits: {pod.pod}: {pod.why}" + (f" [{pod.said}]" if pod.said else "")))
+
+
+@app.command("port-forward", epilog="Example: smoe-ray k8s port-forward dashboard")
+def port_forward(
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="dashboard, head, or the name of a cluster, as 'status' lists it.")
+    ] = "dashboard",
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Here. Default: as there.")] = None,
+    namespace: Namespace = _NAMESPACE,
+    context: Context = None,
+) -> None:
+    """Let this machine, and nobody else, reach the dashboard or a head through a local port. Ctrl-C ends it."""
+    from smoe_ray.k8s.kubectl import attach, kubectl
+
+    if what == "dashboard":
+        service, there = "smoe-ray-dashboard", 8501
+    else:
+        service, there = f"{'smoe-ray' if what == 'head' else what}-head-svc", 8265
+    here, target = port or there, _target(context)
+    kubectl(["get", f"service/{service}", f"--namespace={namespace}", "--output=name"], target)  # says what is wrong
+    typer.echo(f"http://127.0.0.1:{here}", err=True)
+    forward = ["port-forward", f"--namespace={namespace}", "--address=127.0.0.1", f"service/{service}"]
+    attach([*forward, f"{here}:{there}"], target)
+
+
+def _target(context: str | None) -> Target:
+    from smoe_ray.k8s.kubectl import Target
+
+    return Target(context)
+
+
+def _made(made: bool) -> str:
+    return "made" if made else "there already, left as it is"
+
+
+def _trials(out: str, study: str) -> str:
+    """How far a study is, as its results tell."""
+    from smoe_ray.study.status import study_status
+
+    try:
+        status = study_status(out, study)
+    except SmoeRayError as error:
+        return f"trials unknown: {error}"
+    if status is None:
+        return f"no results in {out} yet"
+    others = {"running or interrupted": status.running, "failed": status.failed, "pruned": status.pruned}
+    said = [f"{status.finished} of {status.total} trials finished", *(f"{n} {what}" for what, n in others.items() if n)]
+    if status.best is not None:
+        said.append(f"best {status.best.metric} {status.best.value:.4g}")
+    return ", ".join(said)
+
+
+def _asked(study: GridStudy | SearchStudy) -> list[ResourcesSpec]:
+    """What the trials of a study ask for."""
+    from smoe_ray.spec import GridStudy
+    from smoe_ray.study.plan import corners, plan_grid
+
+    trials = plan_grid(study) if isinstance(study, GridStudy) else [study.base, *corners(study)]
+    return list(dict.fromkeys(trial.resources for trial in trials))
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text)

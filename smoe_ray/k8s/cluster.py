@@ -1,0 +1,201 @@
+"""What the API server is asked and told, through the official client of Kubernetes."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from smoe_ray.errors import ClusterError
+from smoe_ray.k8s.kubectl import NO_CLUSTER, NO_CONFIG, NO_CONTEXT, NO_KUBERAY, NO_NAMESPACE, Target
+from smoe_ray.k8s.manifests import MANAGER, TOKEN_KEY, Manifest, Rendered
+from smoe_ray.k8s.rayjob import STUDY_LABEL, StudyJob, attempt_of
+
+if TYPE_CHECKING:
+    from kubernetes import client
+
+_GROUP, _VERSION = "ray.io", "v1"
+_TIMEOUTS_S = (10.0, 60.0)  # to connect, to answer
+_ENDED = ("Complete", "Failed", "ValidationFailed")
+
+
+class Cluster:
+    """A Kubernetes cluster.
+
+    Raises:
+        ClusterError: from every method: no such context, nothing answers, KubeRay is not there, or it is refused.
+    """
+
+    def __init__(self, target: Target) -> None:
+        try:
+            from kubernetes import client, config
+        except ModuleNotFoundError:
+            raise ClusterError("the client of Kubernetes is not installed; pip install 'smoe-ray[k8s]'") from None
+        settings: Any = client.Configuration()
+        settings.retries = 0  # what does not answer is said at once
+        try:
+            # The client itself looks at KUBECONFIG only once, when it is imported.
+            config.load_kube_config(  # type: ignore[no-untyped-call]
+                os.environ.get("KUBECONFIG"), target.context, settings
+            )
+        except config.ConfigException as error:
+            if target.context is not None:
+                raise ClusterError(NO_CONTEXT.format(what=target.context)) from error
+            raise ClusterError(NO_CONFIG.format(what=" ".join(str(error).split()))) from error
+        api = client.ApiClient(settings)
+        self._core: Any = client.CoreV1Api(api)  # takes plain values where its types want models
+        self._custom: Any = client.CustomObjectsApi(api)
+
+    # --- init -----------------------------------------------------------------------------------------------------
+
+    def ensure_namespace(self, manifest: Manifest) -> bool:
+        """Make a namespace if it is not there; whether it was made."""
+        name = manifest["metadata"]["name"]
+        return self._ensure(
+            lambda: self._core.read_namespace(name, _request_timeout=_TIMEOUTS_S),
+            lambda: self._core.create_namespace(manifest, field_manager=MANAGER, _request_timeout=_TIMEOUTS_S),
+        )
+
+    def ensure_token(self, overlay: Rendered) -> bool:
+        """Make the Secret with Ray's token if it is not there; whether it was made. A token is never replaced."""
+        name, namespace = overlay.token_secret, overlay.namespace_name
+        manifest = {
+            "metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "smoe-ray"}},
+            "stringData": {TOKEN_KEY: secrets.token_hex(32)},
+        }
+        made = self._ensure(
+            lambda: self._core.read_namespaced_secret(name, namespace, _request_timeout=_TIMEOUTS_S),
+            lambda: self._core.create_namespaced_secret(
+                namespace, manifest, field_manager=MANAGER, _request_timeout=_TIMEOUTS_S
+            ),
+        )
+        if not made:
+            with _explained():
+                held = self._core.read_namespaced_secret(name, namespace, _request_timeout=_TIMEOUTS_S)
+            if not (held.data or {}).get(TOKEN_KEY):
+                raise ClusterError(
+                    f"Secret {name} in {namespace}: has no key {TOKEN_KEY}; add it, or delete the Secret"
+                )
+        return made
+
+    def _ensure(self, read: Callable[[], Any], create: Callable[[], Any]) -> bool:
+        from kubernetes.client import ApiException
+
+        with _explained():
+            try:
+                read()
+                return False
+            except ApiException as error:
+                if error.status != 404:
+                    raise
+            try:
+                create()
+                return True
+            except ApiException as error:
+                if error.status != 409:  # another made it at this moment
+                    raise
+                return False
+
+    # --- studies --------------------------------------------------------------------------------------------------
+
+    def active_or_next(self, namespace: str, first: str) -> tuple[str | None, int]:
+        """Of the study whose first RayJob is `first`: the RayJob that runs, if one does, and the next attempt."""
+        attempts = {
+            number: job
+            for job in self.ray_jobs(namespace)
+            if (number := attempt_of(first, job["metadata"]["name"])) is not None
+        }
+        for job in attempts.values():
+            if not has_ended(job):
+                return job["metadata"]["name"], max(attempts)
+        return None, max(attempts, default=0) + 1
+
+    def create(self, study: StudyJob) -> None:
+        """Make the RayJob, and its ConfigMap, which goes when it goes. The server checks both before it makes any."""
+        namespace = study.job["metadata"]["namespace"]
+        options: dict[str, Any] = {"field_manager": MANAGER, "_request_timeout": _TIMEOUTS_S}
+        with _explained():
+            self._core.create_namespaced_config_map(namespace, study.files, dry_run="All", **options)
+            self._create_job(namespace, study.job, dry_run="All", field_validation="Strict", **options)
+            made = self._create_job(namespace, study.job, **options)
+        owner = {
+            "apiVersion": f"{_GROUP}/{_VERSION}",
+            "kind": "RayJob",
+            "name": study.name,
+            "uid": made["metadata"]["uid"],
+        }
+        files = {**study.files, "metadata": {**study.files["metadata"], "ownerReferences": [owner]}}
+        try:
+            with _explained():
+                self._core.create_namespaced_config_map(namespace, files, **options)
+        except ClusterError:  # its pods would wait for the files for ever
+            with suppress(ClusterError), _explained():
+                self._custom.delete_namespaced_custom_object(_GROUP, _VERSION, namespace, "rayjobs", study.name)
+            raise
+
+    def _create_job(self, namespace: str, job: Manifest, **options: Any) -> Any:
+        return self._custom.create_namespaced_custom_object(_GROUP, _VERSION, namespace, "rayjobs", job, **options)
+
+    # --- what there is --------------------------------------------------------------------------------------------
+
+    def ray_clusters(self, namespace: str) -> list[Manifest]:
+        """The RayClusters of a namespace, by name."""
+        return self._custom_objects(namespace, "rayclusters")
+
+    def ray_jobs(self, namespace: str) -> list[Manifest]:
+        """The RayJobs of studies, newest first."""
+        jobs = self._custom_objects(namespace, "rayjobs", label_selector=STUDY_LABEL)
+        return sorted(jobs, key=lambda job: str(job["metadata"].get("creationTimestamp")), reverse=True)
+
+    def pods(self, namespace: str) -> list[client.V1Pod]:
+        """All pods of a namespace."""
+        with _explained():
+            listed = self._core.list_namespaced_pod(namespace, _request_timeout=_TIMEOUTS_S)
+        return list(listed.items)
+
+    def _custom_objects(self, namespace: str, plural: str, **options: Any) -> list[Manifest]:
+        with _explained():
+            listed = self._custom.list_namespaced_custom_object(
+                _GROUP, _VERSION, namespace, plural, _request_timeout=_TIMEOUTS_S, **options
+            )
+        return sorted(listed["items"], key=lambda each: str(each["metadata"]["name"]))
+
+
+def has_ended(job: Manifest) -> bool:
+    """Whether a RayJob has ended for good: it is neither under way nor retried."""
+    return job.get("status", {}).get("jobDeploymentStatus") in _ENDED
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Errors of the client as ClusterError."""
+    from kubernetes.client import ApiException
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except ApiException as error:
+        raise ClusterError(_said(error)) from error
+    except HTTPError as error:  # nothing answers, or not in time
+        pool = getattr(error, "pool", None)
+        where = f"{pool.host}:{pool.port}" if pool is not None else " ".join(str(error).split())[:200]
+        raise ClusterError(NO_CLUSTER.format(what=where)) from error
+
+
+def _said(error: client.ApiException) -> str:
+    try:
+        status = json.loads(error.body or "{}")
+    except ValueError:
+        status = {}
+    message = " ".join(str(status.get("message") or error.reason).split())[:500]
+    details = status.get("details") or {}
+    if error.status == 404 and details.get("kind") == "namespaces":
+        return NO_NAMESPACE.format(what=details.get("name"))
+    if error.status == 404 and not details.get("name"):  # not an object, but the kind itself
+        return NO_KUBERAY.format(what=f"{_GROUP}/{_VERSION}")
+    if error.status in (401, 403):
+        return f"refused: {message}; ask whoever runs the cluster for the right"
+    return f"the API server says: {message}"

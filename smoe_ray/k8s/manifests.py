@@ -1,0 +1,176 @@
+"""The manifests of the folder k8s/, as kubectl builds them."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import smoe_ray
+from smoe_ray.errors import ClusterError
+from smoe_ray.k8s.kubectl import Target, kubectl
+
+Manifest = dict[str, Any]
+"""A Kubernetes object as plain YAML values."""
+
+MANAGER = "smoe-ray"
+"""Whose fields are whose, for server-side apply."""
+
+TOKEN_KEY = "auth_token"  # noqa: S105  # KubeRay's name for it
+OUT_KEY = "OUT"
+_IMAGE = re.compile(r"(?P<name>[^=\s]+)=(?P<new>[^=\s@]+?)(?::(?P<tag>[\w.-]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?")
+_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def folder() -> Path:
+    """Where the manifests are: beside the package. Raises ClusterError when they are not."""
+    beside = Path(smoe_ray.__file__).resolve().parents[1] / "k8s"
+    if not (beside / "overlays").is_dir():
+        raise ClusterError(f"{beside}: no manifests there; install smoe-ray whole, or give the path of an overlay")
+    return beside
+
+
+def overlays() -> list[str]:
+    """Names of the overlays."""
+    return sorted(path.parent.name for path in folder().glob("overlays/*/kustomization.yaml"))
+
+
+def render(overlay: str, namespace: str | None = None, images: Sequence[str] = ()) -> str:
+    """An overlay as YAML documents.
+
+    Args:
+        overlay: a name of `overlays`, or the path of a folder of your own with a kustomization.yaml.
+        namespace: instead of the overlay's.
+        images: ``NAME=NEW``: use image NEW (``registry/name:tag``, ``registry/name@sha256:…``) for the overlay's NAME.
+
+    Raises:
+        ClusterError: no such overlay, or kubectl cannot build it.
+    """
+    changes: Manifest = {}
+    if namespace is not None:
+        if not _NAMESPACE.fullmatch(namespace):
+            raise ClusterError(f"--namespace {namespace}: lower-case letters, digits and dashes, 63 at most")
+        changes["namespace"] = namespace
+    if images:
+        changes["images"] = [_image(text) for text in images]
+    place = _overlay(overlay)
+    if not changes:
+        return kubectl(["kustomize", str(place)])
+
+    import yaml
+
+    with tempfile.TemporaryDirectory(prefix="smoe-ray-k8s-") as above:
+        # kustomize takes no absolute path for what it builds upon.
+        changes["resources"] = [os.path.relpath(place, Path(above).resolve())]
+        (Path(above) / "kustomization.yaml").write_text(yaml.safe_dump(changes), encoding="utf-8")
+        return kubectl(["kustomize", str(Path(above).resolve())])
+
+
+class Rendered(NamedTuple):
+    """What the commands need to know of an overlay."""
+
+    namespace: Manifest
+    """The object of kind Namespace."""
+    cluster: Manifest
+    """The object of kind RayCluster."""
+    out: str | None
+    """Where results lie, as pods see it; None when no ConfigMap says so."""
+
+    @property
+    def namespace_name(self) -> str:
+        """Where everything goes."""
+        return str(self.namespace["metadata"]["name"])
+
+    @property
+    def token_secret(self) -> str:
+        """Name of the Secret with Ray's token."""
+        return str(self.cluster["spec"]["authOptions"]["secretName"])
+
+
+def read(rendered: str) -> Rendered:
+    """Find in an overlay what the commands need. Raises ClusterError when it is not there."""
+    found = objects(rendered)
+    settings = [each["data"] for each in found if each.get("kind") == "ConfigMap" and "data" in each]
+    places = [each[OUT_KEY] for each in settings if OUT_KEY in each]
+    cluster = _the("RayCluster", found)
+    if not cluster["spec"].get("authOptions", {}).get("secretName"):
+        raise ClusterError("the RayCluster of the overlay names no Secret (authOptions.secretName): it would be open")
+    return Rendered(_the("Namespace", found), cluster, places[0] if len(places) == 1 else None)
+
+
+def objects(rendered: str) -> list[Manifest]:
+    """The objects of YAML documents."""
+    import yaml
+
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return [each for each in yaml.load_all(rendered, Loader=loader) if each]
+
+
+def job_template() -> tuple[Manifest, Manifest]:
+    """RayJob and ConfigMap that a study is filled into: ``k8s/jobs/study``. Raises ClusterError."""
+    found = objects(kubectl(["kustomize", str(folder() / "jobs" / "study")]))
+    return _the("RayJob", found), _the("ConfigMap", found)
+
+
+def dump(*objects: Manifest) -> str:
+    """Objects as YAML documents."""
+    import yaml
+
+    return yaml.safe_dump_all(objects, sort_keys=False, allow_unicode=True)
+
+
+def apply(rendered: str, target: Target) -> None:
+    """Make the cluster as the manifests say (server-side apply). Raises ClusterError, nothing else having been done."""
+    kubectl(["apply", *_SERVER_SIDE, "--filename=-"], target, stdin=rendered)
+
+
+def rehearse(rendered: str, target: Target) -> list[str]:
+    """Let the API server check all of `rendered` without keeping it; the names of its objects. Raises ClusterError."""
+    names = kubectl(
+        ["apply", *_SERVER_SIDE, "--dry-run=server", "--validate=strict", "--output=name", "--filename=-"],
+        target,
+        stdin=rendered,
+    )
+    return names.split()
+
+
+def diff(rendered: str, target: Target) -> dict[str, str]:
+    """What `apply` would change: object -> unified diff. Raises ClusterError."""
+    said = kubectl(["diff", *_SERVER_SIDE, "--filename=-"], target, stdin=rendered, fine=(0, 1))
+    parts = re.split(r"^diff .*/(\S+)$\n", said, flags=re.MULTILINE)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+_SERVER_SIDE = ("--server-side", f"--field-manager={MANAGER}")
+
+
+def _overlay(overlay: str) -> Path:
+    if "/" in overlay or overlay in (".", ".."):
+        place = Path(overlay).expanduser().resolve()
+        if not (place / "kustomization.yaml").is_file():
+            raise ClusterError(f"{overlay}: no folder with a kustomization.yaml")
+        return place
+    names = overlays()
+    if overlay not in names:
+        raise ClusterError(f"{overlay}: no such overlay; there are {', '.join(names)}, or give the path of your own")
+    return folder() / "overlays" / overlay
+
+
+def _image(text: str) -> dict[str, str]:
+    match = _IMAGE.fullmatch(text)
+    if match is None or not (match["tag"] or match["digest"]):
+        raise ClusterError(f"--image {text}: write NAME=registry/name:tag or NAME=registry/name@sha256:…")
+    if match["tag"] == "latest" and not match["digest"]:
+        raise ClusterError(f"--image {text}: latest is another image tomorrow; give a version or a digest")
+    new = {"name": match["name"], "newName": match["new"]}
+    return new | ({"digest": match["digest"]} if match["digest"] else {"newTag": match["tag"]})
+
+
+def _the(kind: str, among: Sequence[Manifest]) -> Manifest:
+    found = [each for each in among if each.get("kind") == kind]
+    if len(found) != 1:
+        raise ClusterError(f"the manifests have {len(found)} objects of kind {kind}; one is needed")
+    return found[0]

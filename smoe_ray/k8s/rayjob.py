@@ -1,0 +1,262 @@
+"""A study as a RayJob: a cluster of its own that ends with it, made like the RayCluster of an overlay.
+
+Nothing of the user's reaches a shell: the job's command is the same text for every study, which travels, with the place
+of its results, as files of a ConfigMap. What was trained stays in OUT, so a retry, which starts a new cluster, goes on.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+from smoe_ray.errors import ClusterError, DataError, StudyError
+from smoe_ray.k8s.manifests import Manifest, Rendered
+from smoe_ray.spec import MAX_STUDY_BYTES, GridStudy, ResourcesSpec, SearchStudy, dump_study
+
+SubmissionMode = Literal["K8sJobMode", "HTTPMode"]
+"""Who hands the study to Ray: a pod of its own, or the operator. KubeRay has two more: InteractiveMode leaves it to the
+user, and the container that SidecarMode adds to the head is refused where pods must be restricted."""
+
+STUDY_LABEL = "smoe-ray/study"
+"""Its value is the study's name, but for dashes at the end, which labels must not have."""
+
+OUT_ANNOTATION = "smoe-ray/out"
+
+NAME_LIMIT = 47
+"""Characters of a RayJob's name; the operator appends to it."""
+
+_DIGEST = 8
+_ATTEMPT = 4  # "-999"
+_CONFIG_MAP_BYTES = 1024 * 1024
+# It stands in double quotes in a shell line that the operator writes (the job's metadata).
+_OUT = re.compile(r"(?:/|[a-z][a-z0-9+]*://)[\w./@:=+~-]*", re.ASCII)
+
+
+class StudyJob(NamedTuple):
+    """What is made in the cluster for one study."""
+
+    job: Manifest
+    """The RayJob."""
+    files: Manifest
+    """The ConfigMap that it mounts."""
+
+    @property
+    def name(self) -> str:
+        """Of both."""
+        return str(self.job["metadata"]["name"])
+
+
+def study_job(
+    study: GridStudy | SearchStudy,
+    asked: Iterable[ResourcesSpec],
+    overlay: Rendered,
+    template: StudyJob,
+    *,
+    out: str | None = None,
+    mode: SubmissionMode = "K8sJobMode",
+    retries: int = 2,
+    ttl_s: int = 600,
+    attempt: int = 1,
+) -> StudyJob:
+    """The RayJob of a study, and the ConfigMap with its files.
+
+    The same study and OUT give the same name, so what runs already is not started twice.
+
+    Args:
+        study: what to run.
+        asked: what its trials ask for.
+        overlay: whose namespace, RayCluster and OUT are used.
+        template: RayJob and ConfigMap to fill in (``k8s/jobs/study``).
+        out: where results go, as pods see it, instead of the overlay's.
+        mode: who hands the study to Ray.
+        retries: new clusters after a failure; each goes on where the last one ended.
+        ttl_s: seconds for which the cluster stays, to be looked at, when the study has ended.
+        attempt: 2 for the second submission of the same study, and so on.
+
+    Raises:
+        StudyError: the study is too large, or asks for what the overlay's pods have not.
+        DataError: its data are on a path that no pod sees.
+        ClusterError: OUT cannot be.
+    """
+    out = _checked_out(out or overlay.out, overlay)
+    text = dump_study(study)
+    order = json.dumps({"out": out})
+    size = len(text.encode()) + len(order.encode())
+    if size > min(MAX_STUDY_BYTES, _CONFIG_MAP_BYTES):
+        raise StudyError(
+            f"study {study.name}: {size:,} bytes with all its defaults; a study may have {MAX_STUDY_BYTES:,}, and a "
+            "ConfigMap holds 1 MiB: split it"
+        )
+    _refuse_unseen_data(study, overlay)
+
+    names = {"name": job_name(study.name, text, out, attempt), "namespace": overlay.namespace_name}
+    files = copy.deepcopy(template.files)
+    files["metadata"] |= names
+    files["immutable"] = True
+    files["data"] = {"study.yaml": text, "job.json": order}
+
+    job = copy.deepcopy(template.job)
+    job["metadata"] |= names
+    spec = job["spec"]
+    spec |= {
+        "submissionMode": mode,
+        "backoffLimit": retries,
+        "ttlSecondsAfterFinished": ttl_s,
+        "shutdownAfterJobFinishes": True,
+        "metadata": {"smoe_ray.study": study.name, "smoe_ray.out": out, "smoe_ray.note": ""},
+        "rayClusterSpec": _cluster(list(asked), overlay, template, names["name"]),
+    }
+    if mode != "K8sJobMode":
+        spec.pop("submitterPodTemplate", None)  # its pod is of K8sJobMode alone
+    for each in (job, files, spec.get("submitterPodTemplate"), *_pod_templates(spec["rayClusterSpec"])):
+        if each is not None:
+            each.setdefault("metadata", {}).setdefault("labels", {})[STUDY_LABEL] = study.name.rstrip("-")
+    job["metadata"].setdefault("annotations", {})[OUT_ANNOTATION] = out
+    return StudyJob(job, files)
+
+
+def job_name(study: str, text: str, out: str, attempt: int = 1) -> str:
+    """A name of at most 47 characters that tells study and OUT from others, and begins with a letter."""
+    digest = hashlib.sha256(json.dumps([text, out]).encode()).hexdigest()[:_DIGEST]
+    stem = study if study[0].isalpha() else f"study-{study}"
+    stem = stem[: NAME_LIMIT - _DIGEST - 1 - _ATTEMPT]
+    return f"{stem}-{digest}" + (f"-{attempt}" if attempt > 1 else "")
+
+
+def study_of(job: Manifest) -> tuple[str, str]:
+    """Name of the study that a RayJob runs, and the OUT that it writes to, as pods see it."""
+    metadata = job["metadata"]
+    of_ray = job["spec"].get("metadata", {})
+    study = of_ray.get("smoe_ray.study") or metadata["labels"][STUDY_LABEL]
+    return study, of_ray.get("smoe_ray.out") or metadata.get("annotations", {}).get(OUT_ANNOTATION, "")
+
+
+def attempt_of(name: str, job: str) -> int | None:
+    """Which submission of the study with the first name `name` a RayJob is, from 1; None if of another study."""
+    match = re.fullmatch(re.escape(name) + r"(?:-([0-9]+))?", job)
+    return int(match[1] or 1) if match else None
+
+
+# --- what the study needs ---------------------------------------------------------------------------------------------
+
+
+def _checked_out(out: str | None, overlay: Rendered) -> str:
+    if not out:
+        raise ClusterError("the overlay does not say where results go (ConfigMap, key OUT); give --out")
+    if not _OUT.fullmatch(out) or ".." in out.split("/"):
+        raise ClusterError(f"--out {out}: a path or URI of letters, digits and . _ - / : @ = + ~")
+    if "://" not in out and not _is_below(out, _mounts(overlay)):
+        raise ClusterError(
+            f"--out {out}: no volume of the pods is there ({_places(overlay)}), so results would be lost with them; "
+            "give a path on one, or a URI"
+        )
+    return out
+
+
+def _refuse_unseen_data(study: GridStudy | SearchStudy, overlay: Rendered) -> None:
+    for root in _roots(study.model_dump(mode="json")):
+        if "://" not in root and not _is_below(root, _mounts(overlay)):
+            raise DataError(
+                f"data.root {root}: no pod sees it; put the data on a volume of the pods ({_places(overlay)}) or into "
+                "a bucket, and say so: --set data.root=…"
+            )
+
+
+def _roots(tree: Any, key: str = "") -> Iterator[str]:
+    """Every `root` of a study, in its base, axes or space."""
+    if isinstance(tree, Mapping):
+        for name, value in tree.items():
+            yield from _roots(value, name)
+    elif isinstance(tree, (list, tuple)):
+        for value in tree:
+            yield from _roots(value, key)
+    elif isinstance(tree, str) and key.rpartition(".")[2] == "root":
+        yield tree
+
+
+def _places(overlay: Rendered) -> str:
+    mounts = _mounts(overlay)
+    return f"they have {', '.join(mounts)}" if mounts else "they have none"
+
+
+def _mounts(overlay: Rendered) -> list[str]:
+    """Folders that outlive a pod: where head and workers mount a PersistentVolumeClaim."""
+    found: list[str] = []
+    for pod in _pod_templates(overlay.cluster["spec"]):
+        claims = {each["name"] for each in pod["spec"].get("volumes", ()) if "persistentVolumeClaim" in each}
+        mounts = pod["spec"]["containers"][0].get("volumeMounts", ())
+        found += [each["mountPath"] for each in mounts if each["name"] in claims]
+    return list(dict.fromkeys(found))
+
+
+def _is_below(path: str, mounts: Iterable[str]) -> bool:
+    return any(path == mount or path.startswith(f"{mount.rstrip('/')}/") for mount in mounts)
+
+
+def _cluster(asked: list[ResourcesSpec], overlay: Rendered, template: StudyJob, files: str) -> Manifest:
+    """The overlay's RayCluster with the study mounted in its head, and with GPUs only where trials ask for them."""
+    spec: Manifest = copy.deepcopy(overlay.cluster["spec"])
+    # It outlives a head, which a study's driver does not: a retry starts another cluster.
+    spec.pop("gcsFaultToleranceOptions", None)
+    _mount(spec["headGroupSpec"]["template"]["spec"], template, files)
+    if any(each.gpus for each in asked):
+        _give_gpus(spec, max(math.ceil(each.gpus) for each in asked))
+    else:  # a group without which nothing is lost must not cost anything
+        spec["workerGroupSpecs"] = [group for group in spec["workerGroupSpecs"] if not _gpu_limits(group)]
+    for each in asked:
+        if not any(_fits(each, group) for group in spec["workerGroupSpecs"]):
+            raise StudyError(
+                f"resources: a trial asks for {each.cpus} CPUs and {each.gpus:g} GPUs a worker, more than any worker "
+                "of the overlay has; lower resources of the study, or make the overlay's workers larger"
+            )
+    return spec
+
+
+def _mount(pod: Manifest, template: StudyJob, files: str) -> None:
+    """Mount ConfigMap `files` in a pod as the template's head mounts that of the template."""
+    example = template.job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    own = template.files["metadata"]["name"]
+    [volume] = [each for each in example["volumes"] if each.get("configMap", {}).get("name") == own]
+    [mount] = [each for each in example["containers"][0]["volumeMounts"] if each["name"] == volume["name"]]
+    pod.setdefault("volumes", []).append(volume | {"configMap": volume["configMap"] | {"name": files}})
+    pod["containers"][0].setdefault("volumeMounts", []).append(mount)
+
+
+def _give_gpus(cluster: Manifest, gpus: int) -> None:
+    """Let each pod with GPUs have as many as one worker of a trial asks for."""
+    groups = [group for group in cluster["workerGroupSpecs"] if _gpu_limits(group)]
+    if not groups:
+        raise StudyError(
+            "resources.gpus: the study asks for GPUs, and no worker of the overlay has any; use --overlay gpu, or set "
+            "resources.gpus=0"
+        )
+    for group in groups:
+        resources = group["template"]["spec"]["containers"][0]["resources"]
+        for name, amount in _gpu_limits(group).items():
+            more = str(max(gpus, int(amount)))
+            resources["limits"][name] = more
+            if name in resources.get("requests", {}):
+                resources["requests"][name] = more
+
+
+def _gpu_limits(group: Manifest) -> dict[str, Any]:
+    limits = group["template"]["spec"]["containers"][0].get("resources", {}).get("limits", {})
+    return {name: amount for name, amount in limits.items() if name.endswith("/gpu")}
+
+
+def _fits(asked: ResourcesSpec, group: Manifest) -> bool:
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    # KubeRay tells Ray the limit, rounded up, unless a parameter says otherwise.
+    amount = str(group.get("rayStartParams", {}).get("num-cpus") or limits["cpu"])
+    cpus = math.ceil(float(amount[:-1]) / 1000) if amount.endswith("m") else float(amount)
+    gpus = sum(int(amount) for amount in _gpu_limits(group).values())
+    return group.get("maxReplicas", 1) > 0 and asked.cpus <= cpus and asked.gpus <= gpus
+
+
+def _pod_templates(cluster: Manifest) -> list[Manifest]:
+    return [each["template"] for each in (cluster["headGroupSpec"], *cluster.get("workerGroupSpecs", ()))]

@@ -1,0 +1,144 @@
+"""A study that is looked at again and again while it runs: what has not changed is not read again."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from smoe_ray.errors import ResultsError
+from smoe_ray.results.record import TrialRecord
+from smoe_ray.results.store import FileVersion, Store
+from smoe_ray.results.table import Found, build_table
+from smoe_ray.results.trial import TrialFolder
+from smoe_ray.spec import NAME_PATTERN
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MOST_BYTES = {"trial.json": 4_000_000, "epochs.parquet": 64_000_000}
+"""Larger files are not read: no training writes them."""
+_OF_STUDY = ("study.yaml", "optuna.journal")
+_AT_ONCE = 500
+
+
+class _Kept(NamedTuple):
+    tag: str
+    value: Any  # what was parsed, or the ResultsError on why not
+
+
+class StudyReader:
+    """Trials and table of one study, as of the last `look`; what is broken is left out and said in `problems`.
+
+    One thread at a time. A record that was written for a study of another name (a copied folder) counts as this one's.
+
+    Raises:
+        ResultsError: from every method but `problems`, when OUT cannot be read or the study is not there.
+    """
+
+    def __init__(self, out: str | Path, study: str) -> None:
+        self.store = Store(out)
+        self.study = study
+        if not re.fullmatch(NAME_PATTERN, study):
+            raise ResultsError(f"{out}: {study!r} names nothing there; names are of a-z, 0-9 and '-'")
+        self.version = ""
+        """Another one after any file of the study that is read here was written again."""
+        self._files: dict[str, dict[str, FileVersion]] = {}
+        self._kept: dict[str, dict[str, _Kept]] = {file: {} for file in _MOST_BYTES}
+        self._table: tuple[str, pd.DataFrame] | None = None
+
+    def look(self) -> None:
+        """List the study's files: everything else tells the state that this saw."""
+        root = self.study
+        listed = self.store.files(root)
+        files: dict[str, dict[str, FileVersion]] = {file: {} for file in (*_OF_STUDY, *_MOST_BYTES)}
+        for name, version in listed.items():
+            parts = name.split("/")
+            if len(parts) == 2 and parts[1] in _OF_STUDY:
+                files[parts[1]][""] = version
+            elif len(parts) == 4 and parts[1] == "trials" and parts[3] in _MOST_BYTES:
+                files[parts[3]][parts[2]] = version
+        if not any(files.values()) and root not in self.store.folders():
+            raise ResultsError(f"{self.store.path(root)}: no such study")
+        self._files = files
+        self.version = f"{hash(tuple(frozenset(of.items()) for of in files.values())):x}"
+
+    def records(self) -> dict[str, TrialRecord]:
+        """All trials that were ever started, by `trial_id`, which is the name of their folder."""
+        found = self._read("trial.json", self._parse_record)
+        return {trial: found[trial] for trial in sorted(found) if isinstance(found[trial], TrialRecord)}
+
+    def table(self) -> pd.DataFrame:
+        """The table of `read_results`, of the trials that can be read. Shared: not to be changed."""
+        if self._table is None or self._table[0] != self.version:
+            epochs = self._read("epochs.parquet", TrialFolder.parse_epochs)
+            found = [
+                Found(record, epochs.get(trial))
+                for trial, record in self.records().items()
+                if not isinstance(epochs.get(trial), ResultsError)
+            ]
+            self._table = self.version, build_table(found)
+        return self._table[1]
+
+    def problems(self) -> list[str]:
+        """What could not be read so far, a line each."""
+        kept = (kept for of in self._kept.values() for _, kept in sorted(of.items()))
+        return [str(one.value) for one in kept if isinstance(one.value, ResultsError)]
+
+    def modified(self, trial: str) -> datetime | None:
+        """When the trial's record was last written, UTC, as far as OUT tells."""
+        version = self._files["trial.json"].get(trial)
+        return version.modified if version else None
+
+    def file(self, name: str, most_bytes: int) -> bytes | None:
+        """Content of ``study.yaml`` or ``optuna.journal``; None where it is absent."""
+        version = self._files[name].get("")
+        if version is None:
+            return None
+        if version.size > most_bytes:
+            raise ResultsError(self._too_large(f"{self.study}/{name}", version, most_bytes))
+        return self.store.read(f"{self.study}/{name}")
+
+    def _read(self, file: str, parse: Callable[[TrialFolder, bytes], Any]) -> dict[str, Any]:
+        """Every trial's `file`, parsed, or the ResultsError on why not; only those with another tag are read."""
+        kept, present = self._kept[file], self._files[file]
+        for gone in kept.keys() - present.keys():
+            del kept[gone]
+        stale = [trial for trial, version in present.items() if trial not in kept or kept[trial].tag != version.tag]
+        for trials in _batches(stale):
+            names = {trial: f"{self.study}/trials/{trial}/{file}" for trial in trials}
+            small = [names[trial] for trial in trials if present[trial].size <= _MOST_BYTES[file]]
+            contents = self.store.read_many(small)
+            for trial, name in names.items():
+                value: Any = contents.get(name)
+                if name not in small:
+                    value = ResultsError(self._too_large(name, present[trial], _MOST_BYTES[file]))
+                elif isinstance(value, bytes):
+                    try:
+                        value = parse(TrialFolder(self.store, self.study, trial), value)
+                    except ResultsError as error:
+                        value = error
+                kept[trial] = _Kept(present[trial].tag, value)
+        return {trial: one.value for trial, one in kept.items()}
+
+    def _parse_record(self, folder: TrialFolder, content: bytes) -> TrialRecord:
+        record = folder.parse_record(content)
+        trial = folder.name.rpartition("/")[2]
+        if record.trial_id != trial:
+            raise ResultsError(
+                f"{self.store.path(folder.name)}/trial.json: is of trial {record.trial_id[:80]!r}; "
+                "delete the folder or give it that name"
+            )
+        return record if record.study == self.study else record.model_copy(update={"study": self.study})
+
+    def _too_large(self, name: str, version: FileVersion, most_bytes: int) -> str:
+        return f"{self.store.path(name)}: {version.size:,} bytes; files of more than {most_bytes:,} are not read"
+
+
+def _batches(names: list[str]) -> Iterator[list[str]]:
+    waiting = iter(names)
+    while batch := list(itertools.islice(waiting, _AT_ONCE)):
+        yield batch

@@ -1,0 +1,71 @@
+"""From the trials' files to one tidy table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from smoe_ray.results.columns import empty_epochs
+from smoe_ray.results.record import TrialRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_DATA_COLUMNS = ["data.train_images", "data.fingerprint"]
+
+
+class Found(NamedTuple):
+    """What was read of a trial."""
+
+    record: TrialRecord
+    epochs: Any  # pyarrow.Table | None
+
+
+def build_table(found: Sequence[Found]) -> pd.DataFrame:
+    """The table that `read_results` describes, without its `attrs`."""
+    import pandas as pd
+    import pyarrow as pa
+
+    no_epoch = pa.table({"epoch": pa.nulls(1, pa.int64())})
+    epochs = [no_epoch if item.epochs is None or not len(item.epochs) else item.epochs for item in found]
+    # The empty part fixes order and types of the columns, also where no trial has an epoch yet.
+    measured: pd.DataFrame = pa.concat_tables([empty_epochs(), *epochs], promote_options="permissive").to_pandas()
+    described = pd.DataFrame(
+        [_describe(item.record) for item in found],
+        columns=None if found else ["study", "trial_id", "status", "seed", *_DATA_COLUMNS],
+    )
+    config = [name for name in described.columns if name.startswith("config.") and not _is_parent(name, described)]
+    repeated = described.loc[described.index.repeat([len(part) for part in epochs])].reset_index(drop=True)
+    head = [*(repeated[name] for name in ("study", "trial_id", "status", "seed")), measured.pop("epoch")]
+    return pd.concat([*head, repeated[config], repeated[_DATA_COLUMNS], measured], axis=1)
+
+
+def _describe(record: TrialRecord) -> dict[str, Any]:
+    """The columns that are the same in every epoch of a trial."""
+    spec = record.spec.model_dump(mode="json")
+    seed = spec.pop("seed")
+    return {
+        "study": record.study,
+        "trial_id": record.trial_id,
+        "status": record.status,
+        "seed": seed,
+        **_flatten(spec, "config"),
+        "data.train_images": record.data.train_images if record.data else None,
+        "data.fingerprint": record.data.fingerprint if record.data else None,
+    }
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}.{key}"
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, path)
+        else:
+            flat[path] = tuple(value) if isinstance(value, list) else value
+    return flat
+
+
+def _is_parent(name: str, described: pd.DataFrame) -> bool:
+    """`config.objective` is null in a supervised trial; beside `config.objective.name` of others it says nothing."""
+    return any(other.startswith(f"{name}.") for other in described.columns)

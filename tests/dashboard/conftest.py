@@ -1,0 +1,49 @@
+"""Opening a page of the dashboard without a browser."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+APP = Path(__file__).resolve().parents[2] / "dashboard" / "app.py"
+
+
+@pytest.fixture
+def open_page(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
+    """Open page `view` on `out`, with selections as its URL would carry them; fails on a traceback on the page.
+
+    ``at = open_page("trial", out, study="arms", trial="0a1b2c3d4e5f")``; then ``at.selectbox(key="trial")`` and so on.
+    """
+    st.cache_data.clear()
+    st.cache_resource.clear()
+
+    def open_page(view: str, out: Path | str, *, address: str | None = None, **selections: str | list[str]) -> AppTest:
+        monkeypatch.setattr(sys, "argv", [str(APP), str(out), *(["--address", address] if address else [])])
+        at = AppTest.from_file(APP, default_timeout=60)
+        at.query_params.update(selections)
+        at.run()
+        if view != "studies":
+            at.query_params.update(selections)
+            at.switch_page(f"views/{view}.py").run()
+        assert not at.exception, [one.message for one in at.exception]
+        return at
+
+    return open_page
+
+
+@pytest.fixture
+def said() -> Callable[[AppTest], str]:
+    """All sentences of a page as one text, without what keeps Markdown from reading them."""
+
+    def said(at: AppTest) -> str:
+        kinds = (at.title, at.subheader, at.caption, at.markdown, at.text, at.info, at.warning, at.error, at.success)
+        sentences = [one.value for kind in kinds for one in kind]
+        metrics = [f"{metric.label}: {metric.value}" for metric in at.metric]
+        return "\n".join([*sentences, *metrics]).replace("\\", "")
+
+    return said

@@ -1,0 +1,128 @@
+"""What KubeRay 1.7 makes of a RayCluster and a RayJob: the commands and the environment of its containers.
+
+Told after ray-operator/controllers/ray/common/{pod,job}.go, which cannot run here. Nothing but the operator checks it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+Manifest = dict[str, Any]
+BASH = ["/bin/bash", "-c", "--"]
+MULTIPLES = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "m": 1e-3}
+
+
+def ray_command(group: Manifest, *, head: bool, head_address: str, autoscaling: bool = True) -> list[str]:
+    """The command of a Ray container: ``ray start`` with the group's parameters and KubeRay's own."""
+    limits = container(group["template"])["resources"]["limits"]
+    added = {"dashboard-host": "0.0.0.0"} if head else {"address": f"{head_address}:6379"}
+    if head and autoscaling:
+        added["no-monitor"] = "true"
+    added |= {
+        "metrics-export-port": "8080",
+        "dashboard-agent-listen-port": "52365",
+        "num-cpus": str(math.ceil(quantity(limits["cpu"]))),
+        "memory": str(int(quantity(limits["memory"]))),
+    }
+    gpus = [str(amount) for name, amount in limits.items() if name.endswith("gpu")]
+    if gpus:
+        added["num-gpus"] = gpus[0]
+    parameters = added | group.get("rayStartParams", {}) | {"block": "true"}
+    flags = [f"--{name}" if value == "true" else f"--{name}={value}" for name, value in sorted(parameters.items())]
+    return [*BASH, " ".join(["ulimit -n 65536; ray start", *(["--head"] if head else []), *flags])]
+
+
+def ray_environment(group: Manifest, *, head: bool, head_address: str, pod: str, cluster: str) -> dict[str, str]:
+    """What KubeRay adds to the environment of a Ray container (the token aside)."""
+    address = "127.0.0.1" if head else head_address
+    added = {
+        "RAY_CLUSTER_NAME": cluster,
+        "RAY_CLOUD_INSTANCE_ID": pod,
+        "RAY_NODE_TYPE_NAME": "headgroup" if head else group["groupName"],
+        "RAY_PORT": "6379",
+        "RAY_ADDRESS": f"{address}:6379",
+        "RAY_USAGE_STATS_KUBERAY_IN_USE": "1",
+        "RAY_DASHBOARD_ENABLE_K8S_DISK_USAGE": "1",
+    }
+    if head:
+        added["RAY_enable_autoscaler_v2"] = "true"
+    else:
+        added |= {"FQ_RAY_IP": address, "RAY_IP": address.split(".")[0]}
+    return added
+
+
+def wait_command(head_address: str) -> list[str]:
+    """What a worker's init container does until the head answers (KubeRay: at most for two minutes in silence)."""
+    return [*BASH, f"until ray health-check --address {head_address}:6379 > /dev/null 2>&1; do sleep 1; done"]
+
+
+def submit_command(job: Manifest, dashboard: str, job_id: str) -> list[str]:
+    """The command of the pod that hands a RayJob to Ray (K8sJobMode)."""
+    import yaml
+
+    spec = job["spec"]
+    address = f"http://{dashboard}"
+    words = [
+        "if ! ray job status --address",
+        address,
+        job_id,
+        ">/dev/null 2>&1 ; then ray job submit --address",
+        address,
+    ]
+    words += ["--no-wait"]
+    if "runtimeEnvYAML" in spec:
+        words += ["--runtime-env-json", quote(json.dumps(yaml.safe_load(spec["runtimeEnvYAML"])))]
+    if "metadata" in spec:
+        words += ["--metadata-json", quote(json.dumps(spec["metadata"]))]
+    words += ["--submission-id", job_id, "--", spec["entrypoint"].strip(), "; fi ;"]
+    words += ["ray job logs --address", address, "--follow", job_id]
+    return [*BASH, " ".join(words)]
+
+
+def token_environment(token: str) -> dict[str, str]:
+    """What `authOptions: {mode: token}` adds to Ray's containers and to the submitter."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+
+
+def own_environment(template: Manifest, config_maps: Mapping[str, Mapping[str, str]], pod: str) -> dict[str, str]:
+    """The environment that a pod template itself gives to its first container; optional Secrets are absent."""
+    found: dict[str, str] = {}
+    for source in container(template).get("envFrom", ()):
+        if "configMapRef" in source:
+            found |= config_maps[source["configMapRef"]["name"]]
+        else:
+            assert source["secretRef"]["optional"], source
+    for variable in container(template).get("env", ()):
+        if "value" in variable:
+            found[variable["name"]] = variable["value"]
+            continue
+        [(kind, reference)] = variable["valueFrom"].items()
+        if kind == "configMapKeyRef":
+            found[variable["name"]] = config_maps[reference["name"]][reference["key"]]
+        else:
+            assert kind == "fieldRef", variable
+            assert reference["fieldPath"] == "metadata.name", variable
+            found[variable["name"]] = pod
+    return found
+
+
+def container(template: Manifest) -> Manifest:
+    """The first container: that of Ray."""
+    return template["spec"]["containers"][0]
+
+
+def quantity(text: Any) -> float:
+    """A Kubernetes quantity as a number."""
+    text = str(text)
+    for suffix, factor in MULTIPLES.items():
+        if text.endswith(suffix):
+            return float(text.removesuffix(suffix)) * factor
+    return float(text)
+
+
+def quote(text: str) -> str:
+    """Go's strconv.Quote, as far as shells and these texts need it."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,0 +1,553 @@
+"""`smoe-ray k8s …` with the real kubectl and the real client against a small API server; and what a user reads."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from api_server import ApiServer, api_server
+from crd_schema import crd_errors
+from hypothesis import example, given
+from hypothesis import strategies as st
+from manifests import pod_templates
+from pod_policy import pod_errors
+from ray_rules import ray_errors
+
+from smoe_ray.cli import main
+from smoe_ray.errors import DataError, SmoeRayError, StudyError
+from smoe_ray.k8s import manifests
+from smoe_ray.k8s.rayjob import NAME_LIMIT, STUDY_LABEL, StudyJob, attempt_of, job_name, study_job, study_of
+from smoe_ray.spec import NAME_PATTERN, ResourcesSpec, dump_study, load_study, parse_study
+
+Run = Callable[..., tuple[int, str, str]]
+
+STUDY = {
+    "name": "tiny",
+    "question": "Is it $(touch pwned) `touch pwned` what was asked?",
+    "base": {
+        "data": {"source": "synthetic", "classes": ["eye", "pencil"], "train_per_class": 40, "test_per_class": 10},
+        "model": {"num_experts": 2, "encoder": "lite"},
+        "training": {"budget": "2 epochs", "batch_size": 16},
+    },
+}
+
+pytestmark = pytest.mark.usefixtures("kubectl")
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+    with api_server(tmp_path) as running:
+        monkeypatch.setenv("KUBECONFIG", str(running.kubeconfig))
+        monkeypatch.setenv("KUBECACHEDIR", str(tmp_path / "cache"))
+        yield running
+
+
+@pytest.fixture
+def smoe_ray(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `smoe-ray k8s` in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["smoe-ray", "k8s", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        captured = capsys.readouterr()
+        return int(stopped.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(STUDY))
+    return path
+
+
+def done(answer: tuple[int, str, str]) -> str:
+    code, printed, error = answer
+    assert code == 0, error
+    return printed
+
+
+def refused(answer: tuple[int, str, str]) -> str:
+    """The one line of an error."""
+    code, _, error = answer
+    assert code == 1
+    [line] = error.splitlines()
+    return line.removeprefix("smoe-ray: ")
+
+
+# --- init -------------------------------------------------------------------------------------------------------------
+
+
+def test_init_makes_a_namespace_and_a_token_that_it_neither_shows_nor_replaces(
+    smoe_ray: Run, server: ApiServer
+) -> None:
+    printed = done(smoe_ray("init", "local"))
+    [namespace] = server.of("Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    [secret] = server.of("Secret")
+    assert (secret["metadata"]["namespace"], secret["metadata"]["name"]) == ("smoe-ray", "smoe-ray-token")
+    token = base64.b64decode(secret["data"]["auth_token"]).decode()
+    assert re.fullmatch("[0-9a-f]{64}", token)
+
+    again = done(smoe_ray("init", "local"))
+    assert "left as it is" in again
+    assert server.of("Secret") == [secret]
+    assert token not in printed + again
+
+    done(smoe_ray("init", "local", "--namespace", "team-b"))
+    assert len({each["data"]["auth_token"] for each in server.of("Secret")}) == 2
+
+
+def test_init_names_a_secret_that_is_there_and_is_none(smoe_ray: Run, server: ApiServer) -> None:
+    done(smoe_ray("init"))
+    server.of("Secret")[0]["data"] = {"other": ""}
+    assert "has no key auth_token" in refused(smoe_ray("init"))
+
+
+# --- render and apply -------------------------------------------------------------------------------------------------
+
+
+def test_render_prints_what_kubectl_builds(smoe_ray: Run, tmp_path: Path) -> None:
+    assert manifests.overlays() == ["gpu", "local", "production"]
+    plain = done(smoe_ray("render", "local"))
+    assert plain == done(smoe_ray("render", manifests.folder() / "overlays" / "local"))
+
+    new = "registry.example:5000/team/smoe-ray@sha256:" + "a" * 64
+    changed = done(smoe_ray("render", "local", "--namespace", "team-a", "--image", f"smoe-ray={new}"))
+    found = manifests.read(changed)
+    assert (found.namespace_name, found.out) == ("team-a", "/mnt/results")
+    assert found.cluster["spec"]["headGroupSpec"]["template"]["spec"]["containers"][0]["image"] == new
+    assert {each["metadata"].get("namespace") for each in manifests.objects(changed)} == {"team-a", None}
+    assert "image: smoe-ray:0.1.0" not in changed
+    assert "image: smoe-ray-dashboard:0.1.0" in changed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("nowhere",), "there are gpu, local, production"),
+        (("./nowhere",), "no folder with a kustomization.yaml"),
+        (("../local",), "no folder with a kustomization.yaml"),
+        (("local", "--namespace", "Team;A"), "lower-case letters"),
+        (("local", "--image", "smoe-ray=reg/x:latest"), "latest is another image tomorrow"),
+        (("local", "--image", "smoe-ray=reg/x"), "write NAME=registry/name:tag"),
+        (("local", "--image", "reg/x:1"), "write NAME=registry/name:tag"),
+    ],
+)
+def test_render_refuses_what_cannot_be(smoe_ray: Run, arguments: tuple[str, ...], words: str) -> None:
+    assert words in refused(smoe_ray("render", *arguments))
+
+
+def test_apply_checks_everything_before_it_changes_anything(
+    smoe_ray: Run, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done(smoe_ray("init", "local"))
+    server.heard.clear()
+    printed = done(smoe_ray("apply", "local", "--dry-run"))
+    assert "  ray.io.v1.RayCluster.smoe-ray.smoe-ray\n" in printed  # too much to show it line by line
+    assert re.search(r"^[0-9]+ objects, all of them valid; [0-9]+ new or changed$", printed, re.MULTILINE)
+    assert server.changed() == []
+
+    printed = done(smoe_ray("apply", "local"))
+    assert "applied" in printed
+    rendered = manifests.objects(manifests.render("local"))
+    assert {(each["kind"], each["metadata"]["name"]) for each in rendered} <= {
+        (each["kind"], each["metadata"]["name"]) for each in server.objects.values()
+    }
+    asked = [path for method, path, _ in server.heard if method == "PATCH"]
+    first_real = next(number for number, path in enumerate(asked) if "dryRun=All" not in path)
+    assert len({path.partition("?")[0] for path in asked[:first_real]}) == len(rendered)
+    assert all("fieldManager=smoe-ray" in path for path in asked)
+    assert all("fieldValidation=Strict" in path for path in asked if "dryRun" not in path)
+
+    server.heard.clear()
+    assert "0 new or changed" in done(smoe_ray("apply", "local"))
+    assert server.changed() == []
+
+    monkeypatch.setenv("KUBECTL_EXTERNAL_DIFF", "true")  # what a user has chosen for other uses
+    printed = done(smoe_ray("apply", "local", "--image", "smoe-ray-dashboard=reg/dashboard:2"))
+    assert "+        image: reg/dashboard:2" in printed
+    assert "1 new or changed" in printed
+    assert len(server.changed()) == len(rendered)
+
+
+def test_apply_stops_when_the_server_refuses_one_object(smoe_ray: Run, server: ApiServer) -> None:
+    done(smoe_ray("init", "local"))
+    server.heard.clear()
+    server.forbidden.add("networkpolicies")
+    assert "ask whoever runs the cluster" in refused(smoe_ray("apply", "local"))
+    assert server.changed() == []
+
+
+# --- submit -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ready(server: ApiServer, smoe_ray: Run) -> ApiServer:
+    done(smoe_ray("init", "local"))
+    server.heard.clear()
+    return server
+
+
+def test_a_submitted_study_is_what_the_operator_takes(
+    smoe_ray: Run, ready: ApiServer, study: Path, shared_data: Path
+) -> None:
+    name = done(smoe_ray("submit", study, "--set", "training.budget=3 epochs", "--retries", 5, "--ttl", 60)).strip()
+    assert re.fullmatch("tiny-[0-9a-f]{8}", name)
+    [job], [files] = ready.of("RayJob"), ready.of("ConfigMap")
+    assert crd_errors(sent(ready, "rayjobs"), shared_data) == []
+    assert ray_errors(job) == []
+    assert [error for pod in pod_templates([job]) for error in pod_errors(pod)] == []
+    spec = job["spec"]
+    assert (spec["backoffLimit"], spec["ttlSecondsAfterFinished"], spec["submissionMode"]) == (5, 60, "K8sJobMode")
+    assert {group["groupName"] for group in spec["rayClusterSpec"]["workerGroupSpecs"]} == {"cpu"}
+
+    [owner] = files["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["name"], owner["uid"]) == ("RayJob", name, job["metadata"]["uid"])
+    assert files["immutable"] is True
+    assert files["data"]["study.yaml"] == dump_study(load_study(study, ["training.budget=3 epochs"]))
+    assert json.loads(files["data"]["job.json"]) == {"out": "/mnt/results"}
+    head = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    [volume] = [each for each in head["volumes"] if "configMap" in each]
+    assert volume["configMap"]["name"] == name
+    [mount] = [each for each in head["containers"][0]["volumeMounts"] if each["name"] == volume["name"]]
+    assert mount["mountPath"] in spec["entrypoint"]
+    assert "pwned" not in json.dumps(job)  # what a user wrote is in the file alone
+
+    paths = [path.partition("?")[0].rpartition("/")[2] for method, path, _ in ready.heard if method == "POST"]
+    assert paths == ["configmaps", "rayjobs", "rayjobs", "configmaps"]
+    assert [("POST", path) for path in ("rayjobs", "configmaps")] == [
+        (method, path.rpartition("/")[2]) for method, path in ready.changed()
+    ]
+
+
+def sent(server: ApiServer, plural: str) -> Any:
+    """The body of the last request that made one."""
+    return next(body for method, path, body in reversed(server.heard) if method == "POST" and f"/{plural}?" in path)
+
+
+def test_a_study_that_runs_is_not_started_twice_and_one_that_ended_is(
+    smoe_ray: Run, ready: ApiServer, study: Path
+) -> None:
+    first = done(smoe_ray("submit", study)).strip()
+    code, printed, error = smoe_ray("submit", study)
+    assert (code, printed.strip()) == (0, first)
+    assert "runs already" in error
+    assert len(ready.of("RayJob")) == 1
+
+    other = done(smoe_ray("submit", study, "--out", "s3://bucket/elsewhere")).strip()
+    assert other != first
+
+    for state, second in (("Failed", f"{first}-2"), ("Complete", f"{first}-3")):
+        for job in ready.of("RayJob"):
+            job["status"] = {"jobDeploymentStatus": state}
+        assert done(smoe_ray("submit", study)).strip() == second
+        assert smoe_ray("submit", study)[1].strip() == second
+    assert len(ready.of("RayJob")) == len(ready.of("ConfigMap")) == 4
+
+
+def test_submit_leaves_nothing_behind_when_the_files_cannot_be_made(
+    smoe_ray: Run, ready: ApiServer, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kubernetes.client import ApiException, CoreV1Api
+
+    create = CoreV1Api.create_namespaced_config_map
+
+    def only_rehearse(self: Any, *arguments: Any, **options: Any) -> Any:
+        if "dry_run" not in options:
+            raise ApiException(status=403, reason="quota")
+        return create(self, *arguments, **options)
+
+    monkeypatch.setattr(CoreV1Api, "create_namespaced_config_map", only_rehearse)
+    assert "quota" in refused(smoe_ray("submit", study))
+    assert ready.of("RayJob") == []
+
+
+@pytest.mark.parametrize("mode", ["K8sJobMode", "HTTPMode"])
+def test_a_dry_run_prints_the_objects_and_speaks_to_no_cluster(
+    smoe_ray: Run, server: ApiServer, study: Path, shared_data: Path, mode: str
+) -> None:
+    printed = done(smoe_ray("submit", study, "--dry-run", "--mode", mode, "--namespace", "team-a", "--context", "dead"))
+    files, job = manifests.objects(printed)
+    assert (files["kind"], job["kind"]) == ("ConfigMap", "RayJob")
+    assert files["metadata"]["namespace"] == job["metadata"]["namespace"] == "team-a"
+    assert crd_errors(job, shared_data) == []
+    assert ray_errors(job) == []
+    assert ("submitterPodTemplate" in job["spec"]) == (mode == "K8sJobMode")
+    assert server.heard == []
+
+
+@pytest.mark.parametrize(("overlay", "gpus", "groups", "limit"), [
+    ("gpu", 0, {"cpu"}, None), ("gpu", 0.5, {"cpu", "gpu"}, "1"), ("gpu", 2, {"cpu", "gpu"}, "2"),
+])  # fmt: skip
+def test_gpus_are_asked_for_when_the_study_does(
+    smoe_ray: Run, study: Path, overlay: str, gpus: float, groups: set[str], limit: str | None
+) -> None:
+    printed = done(smoe_ray("submit", study, "--overlay", overlay, "--set", f"base.resources.gpus={gpus}", "--dry-run"))
+    _, job = manifests.objects(printed)
+    found = {group["groupName"]: group for group in job["spec"]["rayClusterSpec"]["workerGroupSpecs"]}
+    assert set(found) == groups
+    if limit is not None:
+        resources = found["gpu"]["template"]["spec"]["containers"][0]["resources"]
+        assert {resources[kind]["nvidia.com/gpu"] for kind in ("limits", "requests")} == {limit}
+    assert ray_errors(job) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--set", "base.resources.gpus=1"), "no worker of the overlay has any; use --overlay gpu"),
+        (("--set", "base.resources.cpus=64"), "a trial asks for 64 CPUs"),
+        (("--out", "/home/me/results"), "no volume of the pods is there (they have /mnt/results)"),
+        (("--out", "/mnt/results-2"), "no volume of the pods"),
+        (("--out", "/mnt/results/../../etc"), "a path or URI of letters"),
+        (("--out", "results"), "a path or URI of letters"),
+        (("--out", "s3://bucket/$(touch pwned)"), "a path or URI of letters"),
+        (("--out", 's3://bucket/"'), "a path or URI of letters"),
+        (
+            ("--set", "base.data={source: images, root: /home/me/drawings}"),
+            "data.root /home/me/drawings: no pod sees it",
+        ),
+        (("--set", "base.data={source: quickdraw, root: drawings}"), "data.root drawings: no pod sees it"),
+        (("--set", "base.modle=1"), "modle"),
+    ],
+)
+def test_submit_refuses_what_cannot_run_before_it_speaks_to_a_cluster(
+    smoe_ray: Run, server: ApiServer, study: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    assert words in refused(smoe_ray("submit", study, *arguments))
+    assert server.heard == []
+
+
+def test_a_label_does_not_end_with_a_dash_and_the_study_may(smoe_ray: Run, study: Path) -> None:
+    files, job = manifests.objects(done(smoe_ray("submit", study, "--set", "name=tiny--", "--dry-run")))
+    assert files["metadata"]["labels"][STUDY_LABEL] == job["metadata"]["labels"][STUDY_LABEL] == "tiny"
+    assert study_of(job) == ("tiny--", "/mnt/results")
+
+
+def test_data_on_the_volume_or_in_a_bucket_are_fine(smoe_ray: Run, study: Path) -> None:
+    for root in ("/mnt/results/drawings", "s3://bucket/drawings"):
+        data = f"base.data={{source: images, root: '{root}'}}"
+        assert root in done(smoe_ray("submit", study, "--set", data, "--dry-run"))
+
+
+def test_a_study_that_no_config_map_can_hold_is_refused() -> None:
+    overlay = manifests.read(manifests.render("local"))
+    template = StudyJob(*manifests.job_template())
+    spec = parse_study(yaml.safe_dump(STUDY)).model_copy(update={"axes": {"data.root": ("s3://" + "x" * 1_000_000,)}})
+    with pytest.raises(StudyError, match="a ConfigMap holds 1 MiB: split it"):
+        study_job(spec, [ResourcesSpec()], overlay, template)
+
+
+def test_in_object_storage_there_is_no_volume_to_name(study: Path) -> None:
+    overlay = manifests.read(manifests.render("production"))
+    template = StudyJob(*manifests.job_template())
+    spec = load_study(study)
+    made = study_job(spec, [spec.base.resources], overlay, template)
+    assert json.loads(made.files["data"]["job.json"])["out"] == overlay.out
+    assert str(overlay.out).startswith("s3://")
+    assert "gcsFaultToleranceOptions" not in made.job["spec"]["rayClusterSpec"]
+    with pytest.raises(SmoeRayError, match="they have none"):
+        study_job(spec, [spec.base.resources], overlay, template, out="/mnt/results")
+    local = load_study(study, ["base.data={source: images, root: /mnt/results/x}"])
+    with pytest.raises(DataError, match="they have none"):
+        study_job(local, [spec.base.resources], overlay, template)
+
+
+@example("9" * 63, "", 999)
+@example("a" * 63, "", 1)
+@given(st.from_regex(NAME_PATTERN, fullmatch=True), st.text(), st.integers(1, 999))
+def test_every_study_has_a_name_that_kubernetes_takes(study: str, text: str, attempt: int) -> None:
+    first, name = job_name(study, text, "/out"), job_name(study, text, "/out", attempt)
+    assert len(name) <= NAME_LIMIT
+    assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name)  # a label of RFC 1035, as KubeRay wants it
+    assert attempt_of(first, name) == attempt
+    assert attempt_of(first, f"{first}-x") is None
+    assert len({first, job_name(study, f"{text}.", "/out"), job_name(study, text, "/other")}) == 3
+
+
+# --- status and port-forward ------------------------------------------------------------------------------------------
+
+
+def pod(name: str, **status: Any) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "smoe-ray"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": []}, "status": status}
+
+
+def unscheduled(message: str, reason: str = "Unschedulable") -> dict[str, Any]:
+    condition = {"type": "PodScheduled", "status": "False", "reason": reason, "message": message}
+    return {"phase": "Pending", "conditions": [condition]}
+
+
+def waits_for(reason: str, message: str = "") -> dict[str, Any]:
+    container = {"name": "a", "image": "i", "imageID": "", "ready": False, "restartCount": 0}
+    return {
+        "phase": "Pending",
+        "containerStatuses": [container | {"state": {"waiting": {"reason": reason, "message": message}}}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (unscheduled("0/3 nodes are available: 3 Insufficient nvidia.com/gpu."), "no node has a free GPU"),
+        (unscheduled("0/3 nodes are available: 3 Insufficient cpu."), "no node has so much CPU or memory free"),
+        (unscheduled("0/1 nodes are available: 1 node(s) had untolerated taint {a: b}."), "toleration"),
+        (unscheduled("0/1 nodes: didn't match Pod's node affinity/selector"), "no node carries the labels"),
+        (unscheduled("pod has unbound immediate PersistentVolumeClaims"), "its volume is not there yet"),
+        (unscheduled("", "SchedulingGated"), "it waits in a queue"),
+        (waits_for("ImagePullBackOff", 'Back-off pulling image "smoe-ray:0.1.0"'), "its image cannot be pulled"),
+        (waits_for("CreateContainerConfigError", 'secret "smoe-ray-token" not found'), "smoe-ray k8s init"),
+        (waits_for("CrashLoopBackOff", "back-off 5m0s"), "it ends as soon as it has started"),
+        (waits_for("PodInitializing"), "it waits for the head"),
+        (waits_for("SomethingNew", "in 2030"), "see kubectl describe pod [SomethingNew: in 2030]"),
+        ({"phase": "Pending"}, "see kubectl describe pod"),
+    ],
+)
+def test_status_says_why_a_pod_waits(smoe_ray: Run, server: ApiServer, status: dict[str, Any], words: str) -> None:
+    server.put(pod("worker", **status))
+    server.put(pod("fine", phase="Running"))
+    server.put(pod("ended", phase="Succeeded"))
+    [line] = [line for line in done(smoe_ray("status")).splitlines() if line.startswith("waits: ")]
+    assert line.startswith("waits: worker: ")
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ({}, "waits for the operator"),
+        ({"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}, "running"),
+        (
+            {"jobDeploymentStatus": "Retrying", "failed": 1},
+            "failed, and is tried again on a new cluster, 1 tries failed",
+        ),
+        ({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}, "ended (succeeded)"),
+        (
+            {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "message": "no\x1b[2J\nway"},
+            "failed (failed); no [2J way",
+        ),
+        ({"jobDeploymentStatus": "Unheard"}, "Unheard"),
+    ],
+)
+def test_status_says_how_a_study_is(
+    smoe_ray: Run, ready: ApiServer, study: Path, tmp_path: Path, status: dict[str, Any], words: str
+) -> None:
+    name = done(smoe_ray("submit", study)).strip()
+    ready.of("RayJob")[0]["status"] = status
+    printed = done(smoe_ray("status"))
+    assert f"{name}: study tiny into /mnt/results, {words}" in printed
+    assert "\x1b" not in printed
+
+
+def test_status_reads_the_results_where_it_can(smoe_ray: Run, ready: ApiServer, study: Path, tmp_path: Path) -> None:
+    from smoe_ray.study import LocalExecutor, run_study
+
+    done(smoe_ray("submit", study))
+    assert "no results in" in done(smoe_ray("status", "--out", tmp_path / "out"))
+    run_study(load_study(study), tmp_path / "out", LocalExecutor(device="cpu"))
+    assert "1 of 1 trials finished, best test.reconstruction" in done(smoe_ray("status", "--out", tmp_path / "out"))
+    assert "trials" not in done(smoe_ray("status"))  # the pods' folder is not here
+
+
+def test_status_tells_of_a_cluster_and_of_what_keeps_its_pods_from_being_made(smoe_ray: Run, ready: ApiServer) -> None:
+    assert "clusters: none in smoe-ray" in done(smoe_ray("status"))
+    done(smoe_ray("apply", "local"))
+    [cluster] = ready.of("RayCluster")
+    cluster["status"] = {
+        "state": "ready",
+        "readyWorkerReplicas": 1,
+        "desiredWorkerReplicas": 2,
+        "maxWorkerReplicas": 2,
+        "conditions": [{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}],
+    }
+    assert "smoe-ray: ready, 1 of 2 workers are up (at most 2); exceeded quota" in done(smoe_ray("status"))
+
+
+def test_port_forward_opens_a_port_for_this_machine_alone(
+    smoe_ray: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "kubectl"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/said\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    done(smoe_ray("port-forward", "--context", "test"))
+    done(smoe_ray("port-forward", "head", "--port", 9000, "--namespace", "team-a"))
+    _, dashboard, _, head = (tmp_path / "said").read_text().splitlines()
+    assert dashboard == (
+        "--context=test port-forward --namespace=smoe-ray --address=127.0.0.1 service/smoe-ray-dashboard 8501:8501"
+    )
+    assert head == "port-forward --namespace=team-a --address=127.0.0.1 service/smoe-ray-head-svc 9000:8265"
+
+
+def test_port_forward_says_what_is_missing(smoe_ray: Run, ready: ApiServer) -> None:
+    assert 'services "smoe-ray-dashboard" not found' in refused(smoe_ray("port-forward"))
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_gets_from_an_empty_cluster_to_the_dashboard_in_ten_commands(repository: Path) -> None:
+    page = (repository / "docs" / "kubernetes.md").read_text()
+    first = re.search(r"```bash\n(.*?)```", page, re.DOTALL)
+    assert first is not None
+    commands = first[1].splitlines()
+    assert len(commands) <= 10
+    verbs = [command.split()[2] for command in commands if command.startswith("smoe-ray k8s")]
+    assert verbs == ["init", "apply", "submit", "status", "port-forward"]
+
+
+# --- what may be missing ----------------------------------------------------------------------------------------------
+
+
+def test_without_kuberay(smoe_ray: Run, ready: ApiServer, study: Path) -> None:
+    del ready.kinds["ray.io/v1"]
+    for arguments in (("apply", "local"), ("submit", study), ("status",)):
+        line = refused(smoe_ray(*arguments))
+        assert "KubeRay is not installed there; helm install" in line
+    assert ready.changed() == []
+
+
+def test_without_what_a_component_needs(smoe_ray: Run, ready: ApiServer) -> None:
+    del ready.kinds["policy/v1"]
+    line = refused(smoe_ray("apply", "local"))
+    assert line.startswith('the cluster does not know PodDisruptionBudget" in version "policy/v1') or (
+        "PodDisruptionBudget" in line and "install what brings it" in line
+    )
+
+
+def test_without_a_namespace(smoe_ray: Run, server: ApiServer, study: Path) -> None:
+    for arguments in (("apply", "local"), ("submit", study)):
+        assert refused(smoe_ray(*arguments)) == "namespace smoe-ray: not there; smoe-ray k8s init makes it"
+
+
+def test_without_a_cluster(smoe_ray: Run, server: ApiServer, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = (("init",), ("apply", "local"), ("submit", study), ("status",), ("port-forward",))
+    for arguments in commands:
+        assert refused(smoe_ray(*arguments, "--context", "dead")).startswith("no Kubernetes answers (127.0.0.1:1)")
+        assert refused(smoe_ray(*arguments, "--context", "none")).startswith("context none: not in the kubeconfig")
+    monkeypatch.setenv("KUBECONFIG", "/nowhere")
+    assert "set KUBECONFIG" in refused(smoe_ray("status"))
+
+
+def test_without_kubectl(smoe_ray: Run, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    for arguments in (("render", "local"), ("apply", "local"), ("init",), ("submit", study), ("port-forward",)):
+        assert refused(smoe_ray(*arguments)).startswith("kubectl: not on the path; https://kubernetes.io/")
+
+
+def test_without_the_client(smoe_ray: Run, server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kubernetes", None)
+    assert "pip install 'smoe-ray[k8s]'" in refused(smoe_ray("status"))
