@@ -28,7 +28,7 @@ from typing import Any
 import machine
 import numpy as np
 
-from smoe_ray.results import DataFacts, Timings, TrialRecord, Versions
+from smoe_ray.results import DataFacts, Packer, Store, Timings, TrialRecord, Versions
 from smoe_ray.results.columns import to_parquet
 from smoe_ray.spec import GridStudy, TrialSpec, dump_study, parse_study
 from smoe_ray.study import plan_grid
@@ -174,6 +174,7 @@ def bucket(out: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
         with ThreadPoolExecutor(4) as threads:
             list(threads.map(put, (path for path in out.rglob("*") if path.is_file())))
+        Packer(Store("s3://benchmark/out"), "synthetic").write()  # as a run into a bucket does
         yield "s3://benchmark/out", environment
     finally:
         server.terminate()

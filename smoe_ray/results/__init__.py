@@ -5,6 +5,7 @@
 """
 
 from smoe_ray.results.columns import EPOCH_COLUMNS, TIMING_COLUMNS, Row
+from smoe_ray.results.pack import Packer
 from smoe_ray.results.read import list_studies, read_embeddings, read_results, read_trials, read_weights
 from smoe_ray.results.reader import StudyReader
 from smoe_ray.results.record import DataFacts, Status, Timings, TrialRecord, Versions
@@ -16,6 +17,7 @@ __all__ = [
     "TIMING_COLUMNS",
     "Arrays",
     "DataFacts",
+    "Packer",
     "Row",
     "Status",
     "Store",

@@ -9,7 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from smoe_ray.errors import ResultsError
+from smoe_ray.errors import ResultsError, StorageError
+from smoe_ray.results.pack import PACKS, unpack
 from smoe_ray.results.record import TrialRecord
 from smoe_ray.results.store import FileVersion, Store
 from smoe_ray.results.table import Found, build_table
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _MOST_BYTES = {"trial.json": 4_000_000, "epochs.parquet": 64_000_000}
 """Larger files are not read: no training writes them."""
 _OF_STUDY = ("study.yaml", "optuna.journal")
+_WORTH_A_PACK = 20  # files that are cheaper to ask for one by one
 _AT_ONCE = 500
 
 
@@ -47,6 +49,7 @@ class StudyReader:
         self.version = ""
         """Another one after any file of the study that is read here was written again."""
         self._files: dict[str, dict[str, FileVersion]] = {}
+        self._packs: dict[str, FileVersion] = {}
         self._kept: dict[str, dict[str, _Kept]] = {file: {} for file in _MOST_BYTES}
         self._table: tuple[str, pd.DataFrame] | None = None
 
@@ -64,6 +67,7 @@ class StudyReader:
         if not any(files.values()) and root not in self.store.folders():
             raise ResultsError(f"{self.store.path(root)}: no such study")
         self._files = files
+        self._packs = {file: listed[f"{root}/{pack}"] for file, pack in PACKS.items() if f"{root}/{pack}" in listed}
         self.version = f"{hash(tuple(frozenset(of.items()) for of in files.values())):x}"
 
     def records(self) -> dict[str, TrialRecord]:
@@ -108,10 +112,14 @@ class StudyReader:
         for gone in kept.keys() - present.keys():
             del kept[gone]
         stale = [trial for trial, version in present.items() if trial not in kept or kept[trial].tag != version.tag]
+        copies = self._unpack(file, stale) if len(stale) >= _WORTH_A_PACK else {}
         for trials in _batches(stale):
             names = {trial: f"{self.study}/trials/{trial}/{file}" for trial in trials}
             small = [names[trial] for trial in trials if present[trial].size <= _MOST_BYTES[file]]
-            contents = self.store.read_many(small)
+            contents: dict[str, bytes | StorageError] = {
+                names[trial]: copies[trial] for trial in trials if trial in copies
+            }
+            contents |= self.store.read_many([name for name in small if name not in contents])
             for trial, name in names.items():
                 value: Any = contents.get(name)
                 if name not in small:
@@ -123,6 +131,10 @@ class StudyReader:
                         value = error
                 kept[trial] = _Kept(present[trial].tag, value)
         return {trial: one.value for trial, one in kept.items()}
+
+    def _unpack(self, file: str, trials: list[str]) -> dict[str, bytes]:
+        wanted = {trial: self._files[file][trial] for trial in trials}
+        return unpack(self.store, self.study, file, wanted, self._packs.get(file))
 
     def _parse_record(self, folder: TrialFolder, content: bytes) -> TrialRecord:
         record = folder.parse_record(content)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from smoe_ray.data import Source, Splits, load_splits, prepare
 from smoe_ray.data.files import Map, cache_folder
 from smoe_ray.errors import DataError, DivergedError, StorageError, TrialError
-from smoe_ray.results import Arrays, DataFacts, Row, Store, Timings, TrialFolder, TrialRecord, Versions
+from smoe_ray.results import Arrays, DataFacts, Packer, Row, Store, Timings, TrialFolder, TrialRecord, Versions
 from smoe_ray.results.record import Status, now
 from smoe_ray.spec import CollapseSpec, DataSpec, GridStudy, SearchStudy, TrialSpec, dump_study, trial_id
 from smoe_ray.study.events import DataProgress, Event, Notice, OnEvent, StudyStarted, ignore
@@ -191,6 +191,7 @@ def run_study(
     mirror = store.path(".cache/data") if store.folder is None else None
     run = StudyRun(study, store.out, _cache_folder(store, cache), retry_failed, on_event, data_jobs, mirror=mirror)
     ended: dict[str, TrialRecord] = {}
+    packer = Packer(store, study.name)
     try:
         for trial in plan_grid(study) if isinstance(study, GridStudy) else [study.base]:
             run.source(trial.data)
@@ -198,6 +199,8 @@ def run_study(
         with closing(executor.grid(run) if isinstance(study, GridStudy) else executor.search(run)) as trials:
             for record in trials:
                 ended[record.trial_id] = record
+                packer.ended(len(run.settled) + len(ended))
+        packer.write()
     except KeyboardInterrupt:
         run.emit(Notice("Interrupted. Nothing that was trained is lost: run the same command again to go on."))
         raise
