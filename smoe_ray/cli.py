@@ -199,16 +199,15 @@ def figure(
     ] = None,
 ) -> None:
     """Draw figures of a study as SVG and PNG."""
-    import pandas as pd
-
     from smoe_ray.figures import FIGURES, save
+    from smoe_ray.results import read_together
 
     for name in kind or ():
         if name not in FIGURES:
             raise SmoeRayError(f"--kind {name}: none of {', '.join(FIGURES)}")
     name = _study_name(study)
     others = [_study_name(other) for other in beside or ()]
-    results = pd.concat([_read(out, each) for each in (name, *others)], ignore_index=True)
+    results = read_together(out, [name, *others])
     drawn, reasons = 0, []
     info = cache(lambda make: make(results))  # several kinds draw the same fit
     for wanted in kind or FIGURES:

@@ -7,8 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from smoe_ray.analysis import (
     Agreement,
     ArmComparison,
@@ -29,7 +27,7 @@ from smoe_ray.analysis import (
     separability,
 )
 from smoe_ray.errors import ResultsError
-from smoe_ray.results import Store, TrialRecord, read_embeddings, read_results, read_trials
+from smoe_ray.results import Store, TrialRecord, read_embeddings, read_together, read_trials
 from smoe_ray.results.trial import Arrays
 
 if TYPE_CHECKING:
@@ -135,7 +133,7 @@ class Evidence:
         """Read them. Raises ResultsError when one is absent or unreadable."""
         self.out = str(out)
         self.studies = tuple(studies)
-        self.results = _each_trial_once(pd.concat([read_results(out, study) for study in studies], ignore_index=True))
+        self.results = read_together(out, studies)
         self.records = tuple(record for study in studies for record in read_trials(out, study))
 
     @cached_property
@@ -178,11 +176,3 @@ class Evidence:
         except yaml.YAMLError:
             return ""
         return str(said.get("question") or "") if isinstance(said, dict) else ""
-
-
-def _each_trial_once(results: pd.DataFrame) -> pd.DataFrame:
-    """Without the copies of trials that several studies ran; a finished copy is kept where there is one."""
-    copies = results[["trial_id", "study", "status"]].drop_duplicates()
-    copies = copies.sort_values("status", key=lambda status: status != "finished", kind="stable")
-    kept = copies.drop_duplicates("trial_id")[["trial_id", "study"]]
-    return results.merge(kept, on=["trial_id", "study"]).reset_index(drop=True)

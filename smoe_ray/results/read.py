@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +60,19 @@ def read_results(out: str | Path, study: str, *, skip_broken: bool = False) -> p
     frame = build_table(found)
     frame.attrs["problems"] = problems
     return frame
+
+
+def read_together(out: str | Path, studies: Sequence[str]) -> pd.DataFrame:
+    """The tables of several studies below one another. A trial that more than one of them ran is there once, finished
+    where one of its copies is. Raises ResultsError as `read_results` does.
+    """
+    import pandas as pd
+
+    results = pd.concat([read_results(out, study) for study in studies], ignore_index=True)
+    copies = results[["trial_id", "study", "status"]].drop_duplicates()
+    copies = copies.sort_values("status", key=lambda status: status != "finished", kind="stable")
+    kept = copies.drop_duplicates("trial_id")[["trial_id", "study"]]
+    return results.merge(kept, on=["trial_id", "study"]).reset_index(drop=True)
 
 
 def read_embeddings(out: str | Path, study: str, trial_id: str) -> Arrays:

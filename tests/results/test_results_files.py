@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planted_folder import plant
 
 from smoe_ray.errors import ResultsError
 from smoe_ray.results import (
@@ -29,6 +30,7 @@ from smoe_ray.results import (
     list_studies,
     read_embeddings,
     read_results,
+    read_together,
     read_trials,
     read_weights,
 )
@@ -290,3 +292,16 @@ def test_reading_results_needs_neither_torch_nor_ray() -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'ray', 'pandas', 'pyarrow')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_studies_that_share_trials_are_read_with_each_trial_once(out: Path) -> None:
+    shared, *_ = plant(out, "first", embeddings=False)
+    plant(out, "second", embeddings=False)
+    copy = shared.model_copy(update={"study": "second", "status": "failed", "error": "x", "error_kind": "OSError"})
+    TrialFolder(Store(out), "second", shared.trial_id).write_record(copy)
+    one, two = read_results(out, "first"), read_results(out, "second")
+    pd.testing.assert_frame_equal(read_together(out, ["first"]), one)
+    for studies in (["first", "second"], ["second", "first"]):
+        both = read_together(out, studies)
+        assert len(both) == len(one) + len(two) - 1
+        assert set(both[both.trial_id == shared.trial_id].status) == {"finished"}
