@@ -43,11 +43,19 @@ def pick_study() -> str | None:
     """The study of the sidebar; None, with a sentence on the page, where OUT has none."""
     studies = load.studies()
     if not studies:
-        command = f"smoe-ray run STUDY.yaml --out {load.out()}"
-        st.info(style.markdown(f"{load.out()} holds no study yet. Run one into it: {command}"), icon=":material/info:")
+        _wait_for_a_study()
         return None
     with st.sidebar:
         return selection.one("Study", studies, "study")
+
+
+@st.fragment(run_every=5.0)
+def _wait_for_a_study() -> None:
+    with boundary():
+        if load.studies():
+            st.rerun()
+        command = f"smoe-ray run STUDY.yaml --out {load.out()}"
+        st.info(style.markdown(f"{load.out()} holds no study yet. Run one into it: {command}"), icon=":material/info:")
 
 
 @contextmanager

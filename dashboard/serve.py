@@ -34,7 +34,7 @@ def serve(out: str, port: int, host: str, address: str | None) -> NoReturn:
     """Run Streamlit on `out` in place of this process. Raises SmoeRayError when that makes no sense."""
     if importlib.util.find_spec("streamlit") is None or importlib.util.find_spec("plotly") is None:
         raise SmoeRayError("the dashboard is not installed; pip install 'smoe-ray[dashboard]'")
-    refuse(out)
+    refuse(out, may_be_absent=address is not None)
     flags = [f"--{name}={value}" for name, value in OPTIONS.items()]
     flags += [f"--server.address={host}", f"--server.port={port}"]
     if host in LOOPBACK:  # no page of another site, whose name is made to lead here, is answered
@@ -50,10 +50,12 @@ def serve(out: str, port: int, host: str, address: str | None) -> NoReturn:
     os.execve(sys.executable, command, environment)  # noqa: S606 - no shell is wanted
 
 
-def refuse(out: str) -> None:
+def refuse(out: str, may_be_absent: bool = False) -> None:
     """Raise ResultsError unless `out` holds studies, or is a place where they may yet appear."""
     store = Store(out)
     if store.folder is not None and not store.folder.is_dir():
+        if may_be_absent and not store.folder.exists():  # the first job makes it
+            return
         raise ResultsError(f"{out}: no such folder; give the one that smoe-ray run --out wrote to")
     folders = store.folders()
     if "trials" in folders:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import queue
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -50,13 +52,39 @@ class JobClient(JobSubmissionClient):
 
     def tail(self, job_id: str) -> Iterator[str]:
         """Pieces of a job's log, from its beginning, as they come; ends with the job."""
-        pieces = self.tail_job_logs(job_id)
-        with asyncio.Runner() as runner:
+        heard: queue.SimpleQueue[str | Exception | None] = queue.SimpleQueue()
+        cancel: list[Callable[[], object]] = []
+
+        async def listen() -> None:
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+            assert task is not None
+            cancel.append(lambda: loop.call_soon_threadsafe(task.cancel))
             try:
-                while piece := runner.run(_next(pieces)):
-                    yield piece
-            except (aiohttp.ClientError, RuntimeError) as error:
-                raise self._silent(error) from error
+                async for piece in self.tail_job_logs(job_id):
+                    heard.put(piece)
+                heard.put(None)
+            except Exception as error:
+                heard.put(error)
+
+        def run() -> None:
+            with suppress(asyncio.CancelledError):
+                asyncio.run(listen())
+
+        # In a thread of its own: where an event loop runs already, as in a notebook, there may be no second one.
+        thread = threading.Thread(target=run, name="job-logs", daemon=True)
+        thread.start()
+        try:
+            while piece := heard.get():
+                if isinstance(piece, aiohttp.ClientError | RuntimeError):
+                    raise self._silent(piece) from piece
+                if isinstance(piece, Exception):
+                    raise piece
+                yield piece
+        finally:
+            for end in cancel:
+                with suppress(RuntimeError):  # it has ended by itself
+                    end()
+            thread.join(timeout=5)
 
     # The three places through which all of Ray's client passes.
 
@@ -97,10 +125,6 @@ class JobClient(JobSubmissionClient):
 
 class UnreachableError(ClusterError):
     """Nothing answers at the address; it may again later."""
-
-
-async def _next(pieces: AsyncIterator[str]) -> str | None:
-    return await anext(pieces, None)
 
 
 def _root(error: BaseException) -> str:

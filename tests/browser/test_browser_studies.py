@@ -58,3 +58,15 @@ def test_it_follows_a_study_that_runs(visit: Visit, small_results: Path, serve: 
         expect(line).to_contain_text("8 of 9")
         assert title is not None
         assert title.is_visible()  # the page around it was not drawn anew
+
+
+def test_a_place_without_studies_shows_the_first_one_by_itself(
+    visit: Visit, small_results: Path, serve: Serve, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with serve(out) as url:
+        page = visit("studies", url)
+        expect(page.get_by_text("holds no study yet")).to_be_visible()
+        shutil.copytree(small_results / "arms", out / "arms")
+        expect(page.get_by_role("heading", name="arms")).to_be_visible()

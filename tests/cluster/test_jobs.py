@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -81,6 +82,11 @@ def table(results: pd.DataFrame) -> pd.DataFrame:
     return results.drop(columns=list(TIMING_COLUMNS))
 
 
+async def as_in_a_notebook(job: jobs.Job) -> str:
+    """The whole log, followed where an event loop runs."""
+    return "".join(job.logs(follow=True))
+
+
 # --- on a cluster -----------------------------------------------------------------------------------------------------
 
 
@@ -107,6 +113,7 @@ def test_a_study_from_submit_to_results(smoe_ray, cluster: str, study: Path, tmp
         assert "2 of 2 finished" in printed
     assert "[2/2 done" in smoe_ray("logs", job_id, "--address", cluster)[1]
     assert smoe_ray("stop", job_id, "--address", cluster)[1] == f"{job_id}: succeeded\n"
+    assert "[2/2 done" in asyncio.run(as_in_a_notebook(listed.job))
 
     run_study(load_study(study), tmp_path / "here", LocalExecutor(device="cpu"))
     pd.testing.assert_frame_equal(table(listed.job.results()), table(read_results(tmp_path / "here", "tiny")))
@@ -361,8 +368,8 @@ import os, signal, threading, time
 from smoe_ray.cluster.job_entry import answer_sigterm_as_ctrl_c
 answer_sigterm_as_ctrl_c()
 signal.signal(signal.SIGTERM, lambda *_: os._exit(3))  # as ray.init does
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     threading.Event().wait()
 except KeyboardInterrupt:
     print("as on Ctrl-C")
