@@ -67,6 +67,7 @@ def take(page: Page, url: str, to: Path) -> None:
     page.goto(url)
     page.locator("h1").first.wait_for()
     page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for(timeout=_PATIENCE_MS)
+    page.wait_for_function("!document.querySelector('[data-testid=stSkeleton]')", timeout=_PATIENCE_MS)
     page.wait_for_timeout(_SETTLE_MS)
     page.screenshot(path=to, timeout=_PATIENCE_MS)
 

@@ -50,6 +50,7 @@ def loaded_by(statement: str) -> set[str]:
         ("smoe_ray.published", {"torch", "ray", "pandas", "matplotlib", "numpy"}),
         ("smoe_ray.report", {"torch", "ray", "sklearn", "statsmodels", "streamlit", "optuna"}),
         ("smoe_ray.study", {"ray", "matplotlib", "streamlit"}),
+        ("smoe_ray.k8s", {"torch", "ray", "kubernetes", "pandas", "numpy", "yaml"}),
     ],
 )
 def test_importing_a_package_loads_nothing_heavy_that_it_can_do_without(package: str, absent: set[str]) -> None:
