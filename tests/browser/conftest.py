@@ -86,7 +86,7 @@ def dashboard(small_results: Path) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is there an event loop runs, which others need not find
 def browser() -> Iterator[Browser]:
     chromium = os.environ.get("SMOE_RAY_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:

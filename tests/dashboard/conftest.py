@@ -13,6 +13,12 @@ from streamlit.testing.v1 import AppTest
 APP = Path(__file__).resolve().parents[2] / "dashboard" / "app.py"
 
 
+@pytest.fixture(autouse=True)
+def _main_module_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streamlit puts its script in the place of the main module, which processes that are spawned later would run."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+
 @pytest.fixture
 def open_page(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
     """Open page `view` on `out`, with selections as its URL would carry them; fails on a traceback on the page.

@@ -14,6 +14,7 @@ import boto3
 import numpy as np
 import pandas as pd
 import pytest
+import s3fs
 import streamlit as st
 from moto.server import ThreadedMotoServer
 from planted_folder import plant
@@ -153,6 +154,7 @@ def test_a_bucket_is_read_and_followed_beside(
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     for name, value in {"AWS_ENDPOINT_URL": f"http://{host}:{port}", **dict.fromkeys(names, "key")}.items():
         monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()  # others may have spoken to a server that is gone
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     boto3.client("s3").create_bucket(Bucket="dashboard")
     uri = "s3://dashboard/results"

@@ -147,9 +147,10 @@ def test_results_behind_a_uri_read_the_same(tmp_path: Path) -> None:
     assert np.array_equal(read_weights(f"memory://{tmp_path.name}", "demo", "aaa")["w"], np.arange(3.0))
 
 
-def test_studies_are_listed_without_hidden_folders(tmp_path: Path) -> None:
-    for name in ("b-study", "a-study", ".cache", "Not_A_Study"):
-        (tmp_path / name).mkdir()
+def test_studies_are_listed_without_other_folders(tmp_path: Path) -> None:
+    for name in ("b-study/trials", "a-study", ".cache/trials", "Not_A_Study/trials", "figures"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "a-study" / "study.yaml").touch()
     (tmp_path / "file").touch()
     assert list_studies(tmp_path) == ["a-study", "b-study"]
     assert list_studies(tmp_path / "absent") == []

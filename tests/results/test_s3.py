@@ -46,6 +46,9 @@ def bucket(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
         "SMOE_RAY_CACHE": str(tmp_path / "cache"),
     }.items():
         monkeypatch.setenv(name, value)
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()  # others may have spoken to a server that is gone
     name = tmp_path.name.replace("_", "-").lower()[:40]
     boto3.client("s3").create_bucket(Bucket=name)
     return f"s3://{name}"
