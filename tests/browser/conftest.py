@@ -153,3 +153,11 @@ def serve(page: Page) -> Callable[..., AbstractContextManager[str]]:
                 page.goto("about:blank")  # a page whose server goes fills its console with errors
 
     return serve
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A browser takes seconds a test: minutes in all."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)
