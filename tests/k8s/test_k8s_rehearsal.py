@@ -155,6 +155,11 @@ def expanded(word: str, environment: Mapping[str, str]) -> str:
 def rehearsal(tmp_path: Path) -> Any:
     if os.geteuid() != 0 or not all(map(shutil.which, ("ip", "nsenter", "unshare", "setpriv", "kubectl"))):
         pytest.skip("pods of our own need root, ip, nsenter, unshare, setpriv and kubectl")
+    program = Path(sys.executable).absolute()
+    beside = str(program.with_name("ray"))
+    reads = subprocess.run(["setpriv", "--reuid=1000", "--clear-groups", "test", "-r", beside], check=False)
+    if reads.returncode or any(program.is_relative_to(volume) for volume in ("/tmp", "/dev/shm", "/home/ray")):
+        pytest.skip(f"{program} is out of the pods' reach: their user may not read it, or their volumes lie over it")
     with node(tmp_path, PODS) as machine:
         yield Rehearsal(machine, STUDY)
 
