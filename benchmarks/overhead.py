@@ -45,6 +45,7 @@ def empty_study(trials: int) -> dict[str, Any]:
             "data": {"source": "synthetic", "train_per_class": 32, "test_per_class": 32, "classes": ["face", "eye"]},
             "model": {"num_experts": 2, "encoder": "lite"},
             "training": {"budget": "1 steps"},
+            "evaluation": {"save_embeddings": False},  # nor does the other side make any
         },
         "seeds": list(range(trials)),
     }
