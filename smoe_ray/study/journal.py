@@ -39,8 +39,12 @@ class Journal:
         self._known: set[str] = set()
         self._added = self._written = 0
 
-    def add(self, record: TrialRecord, rows: Sequence[Row]) -> None:
-        """Append a trial that has ended, once. Raises ResultsError when OUT cannot be written."""
+    def add(self, record: TrialRecord, rows: Sequence[Row]) -> FrozenTrial | None:
+        """Append a trial that has ended, once. Raises ResultsError when OUT cannot be written.
+
+        Returns:
+            What the trial is to Optuna; None where it is none of this search.
+        """
         trial = past_trial(self._study, record, rows)
         if trial is not None and record.trial_id not in self._known:
             self._known.add(record.trial_id)
@@ -49,6 +53,7 @@ class Journal:
         # Files are written whole: at every hundredth part more, so that the work stays in proportion to the trials.
         if self._added > 1.01 * self._written:
             self.write()
+        return trial
 
     def write(self) -> None:
         """Bring the file in OUT up to date. Raises ResultsError when OUT cannot be written."""

@@ -15,7 +15,6 @@ from smoe_ray.study.plan import (
     make_pruner,
     make_sampler,
     parameters_of,
-    past_trial,
     reports,
     suggest,
 )
@@ -147,12 +146,8 @@ class Search:
             if record.status == "running":  # by another process, or killed: looked at again
                 continue
             self._seen.add(record.trial_id)
-            rows = self._rows(record)
-            past = past_trial(self.study, record, rows)
-            if past is None:
-                continue
-            self._journal.add(record, rows)
-            if past.state != TrialState.FAIL:
+            past = self._journal.add(record, self._rows(record))
+            if past is not None and past.state != TrialState.FAIL:
                 self._optuna.add_trial(past)
                 self._spent.add(record.trial_id)
                 self.run.settled[record.trial_id] = record
