@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 from planted_folder import plant
 
+from smoe_ray.errors import ResultsError
+
 STUDY = """
 kind: grid
 name: tiny
@@ -201,3 +203,53 @@ def test_help_lists_the_kinds_of_figures(smoe_ray) -> None:
 
     printed = smoe_ray("figure", "--help")[1]
     assert all(kind in printed for kind in FIGURES)
+
+
+LEAVES = """
+import atexit, sys
+import {module}
+from smoe_ray.cli import program
+atexit.register(print, "as any other program")
+sys.argv = ["smoe-ray", {arguments}]
+program()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [("'--help'", 0), ("'table', '/nowhere', 'demo'", 1), ("'nonsense'", 2)]
+)
+def test_a_command_that_used_ray_leaves_at_once_with_its_code_and_all_it_said(arguments: str, code: int) -> None:
+    ended = {}
+    for module in ("json", "ray"):
+        program = LEAVES.format(module=module, arguments=arguments)
+        ended[module] = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended["ray"].returncode == ended["json"].returncode == code
+    assert ended["json"].stdout == ended["ray"].stdout + "as any other program\n"
+    assert ended["json"].stderr == ended["ray"].stderr != "" or code == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda out: None, "no such folder"),
+        (lambda out: (out / "trials").mkdir(parents=True), "is a study itself"),
+        (lambda out: (out / "photos").mkdir(parents=True), "no study there"),
+    ],
+)
+def test_a_place_that_is_none_of_results_gets_no_dashboard(smoe_ray, out: Path, make, problem: str) -> None:
+    make(out)
+    code, printed, error = smoe_ray("dashboard", out)
+    assert (code, printed) == (1, "")
+    assert error.startswith(f"smoe-ray: {out}: {problem}")
+    assert error.count("\n") == 1
+
+
+def test_a_dashboard_that_submits_may_start_before_there_are_results(out: Path) -> None:
+    from dashboard.serve import refuse
+
+    refuse(str(out), may_be_absent=True)
+    with pytest.raises(ResultsError, match="no such folder"):
+        refuse(str(out))
+    out.write_text("a file")
+    with pytest.raises(ResultsError, match="no such folder"):
+        refuse(str(out), may_be_absent=True)

@@ -13,6 +13,7 @@ from private_ray import private_ray, seeing_tests  # noqa: F401  (a fixture)
 from run_toy import toy_grid
 from toy_training import Toy
 
+from smoe_ray.cluster.metrics import LiveMetrics
 from smoe_ray.cluster.ray_executor import RayExecutor
 from smoe_ray.study import run_study
 from smoe_ray.study.events import Event, TrialEnded
@@ -48,3 +49,13 @@ def test_collapse_is_on_the_nodes_metrics_page_while_the_study_runs(out: Path) -
     assert metrics["smoe_ray_effective_experts toy"] >= 1
     assert 0 <= metrics["smoe_ray_collapse_rate toy"] <= 1
     assert any(name.startswith("smoe_ray_epochs") for name in metrics)
+
+
+@pytest.mark.usefixtures("private_ray")
+def test_a_study_that_waits_for_room_is_on_the_page_before_anything_happens() -> None:
+    LiveMetrics(toy_grid(name="waiting", seeds=[0, 1, 2]), settled=1)
+    deadline = time.monotonic() + 60
+    while "smoe_ray_trials_total waiting" not in (now := scrape()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert now["smoe_ray_trials_total waiting"] == 3
+    assert now["smoe_ray_trials waiting running"] == 0
