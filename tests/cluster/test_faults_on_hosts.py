@@ -134,8 +134,12 @@ def stop_the_job(cluster: Cluster, job: str) -> None:
 
 
 def block_the_storage(cluster: Cluster, job: str) -> None:
-    for name in WORKERS:
-        cluster.on(name, "mount --bind /mnt /mnt && mount -o remount,bind,ro /mnt")  # over what is open for writing
+    for name in WORKERS:  # read-only beside it, where nothing is open for writing and makes that fail, then over it
+        cluster.on(
+            name,
+            "mkdir -p blocked && mount --bind /mnt blocked && mount -o remount,bind,ro blocked"
+            " && mount --bind blocked /mnt && umount blocked",
+        )
     wait_until(lambda: "trying again" in cluster.logs(job), pause=2)
     for name in WORKERS:
         cluster.on(name, "umount --lazy /mnt")
