@@ -69,6 +69,7 @@ def timed(name, run):
     assert not at.exception, at.exception
     return at
 
+AppTest.from_string("").run()  # looks for installed components, as the server does when it starts
 at = AppTest.from_file(app, default_timeout=600)
 at.query_params["study"] = "synthetic"
 timed("first page, cold", at.run)

@@ -15,6 +15,7 @@ import json
 import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
@@ -71,15 +72,18 @@ class _Spec(BaseModel):
     @classmethod
     def _no_bool_for_a_number(cls, fields: Any) -> Any:
         for name, value in fields.items() if isinstance(fields, dict) else ():
-            numeric = name in cls.model_fields and cls.model_fields[name].annotation in _NUMBERS
-            if numeric and isinstance(value, bool):
+            if isinstance(value, bool) and name in cls.model_fields and cls.model_fields[name].annotation in _NUMBERS:
                 raise ValueError(f"'{name}' needs a number, not {str(value).lower()}")
         return fields
 
     def identity(self) -> dict[str, Any]:
         """Everything in this spec that can change the numbers of a trial, as plain JSON values."""
-        kept = {name for name in type(self).model_fields if name not in self.not_identity}
-        return {name: _identity(getattr(self, name)) for name in sorted(kept)}
+        return {name: _identity(getattr(self, name)) for name in _names_of_identity(type(self))}
+
+
+@cache
+def _names_of_identity(spec: type[_Spec]) -> tuple[str, ...]:
+    return tuple(sorted(spec.model_fields.keys() - spec.not_identity))
 
 
 def _identity(value: Any) -> Any:
@@ -746,6 +750,7 @@ def value_at(trial: TrialSpec, path: str) -> Any:
     return value
 
 
+@cache
 def dotted_keys(model: type[BaseModel]) -> frozenset[str]:
     """Every dotted path that a spec model admits, over all members of its unions."""
     return frozenset(_walk_keys(model, ""))

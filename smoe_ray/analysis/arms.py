@@ -132,6 +132,8 @@ def _common_label(trial: Sequence[str], paths: Sequence[str], value_of: Mapping[
 
 def _plain(value: Any) -> Any:
     """A hashable Python value, equal for equal configurations whatever a file format made of them; null is None."""
+    if value is None or isinstance(value, str | int):  # most of them
+        return value
     if isinstance(value, np.ndarray | list | tuple):
         return tuple(_plain(item) for item in value)
     if isinstance(value, Mapping):

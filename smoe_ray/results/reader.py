@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,6 +32,18 @@ _AT_ONCE = 500
 class _Kept(NamedTuple):
     tag: str
     value: Any  # what was parsed, or the ResultsError on why not
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """For what makes very many objects and no garbage: each pass over them all would find nothing."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class StudyReader:
@@ -70,11 +84,13 @@ class StudyReader:
         self._packs = {file: listed[f"{root}/{pack}"] for file, pack in PACKS.items() if f"{root}/{pack}" in listed}
         self.version = f"{hash(tuple(frozenset(of.items()) for of in files.values())):x}"
 
+    @_without_garbage_collection()
     def records(self) -> dict[str, TrialRecord]:
         """All trials that were ever started, by `trial_id`, which is the name of their folder."""
         found = self._read("trial.json", self._parse_record)
         return {trial: found[trial] for trial in sorted(found) if isinstance(found[trial], TrialRecord)}
 
+    @_without_garbage_collection()
     def table(self) -> pd.DataFrame:
         """The table of `read_results`, of the trials that can be read. Shared: not to be changed."""
         if self._table is None or self._table[0] != self.version:

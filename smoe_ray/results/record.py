@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from datetime import UTC, datetime
+from functools import cache
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -29,6 +30,7 @@ class Versions(_Record):
     numerics: int
 
     @classmethod
+    @cache  # reading what is installed takes milliseconds, and a process trains many trials
     def here(cls) -> Versions:
         """Versions installed in this process's environment; imports none of the packages."""
         return cls(

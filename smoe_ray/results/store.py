@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from smoe_ray.errors import ResultsError, StorageError
+from smoe_ray.files import write_whole
 
 _DEEPEST = 4  # OUT/<study>/trials/<trial_id>/checkpoint; also where a link to a folder above leads round and round
 
@@ -62,7 +62,7 @@ class Store:
         """Replace file `name` whole."""
         try:
             if self.folder is not None:
-                _write_local(self.folder / name, content)
+                write_whole(self.folder / name, content)
             else:
                 self._fs.pipe_file(f"{self._root}/{name}", content)
         except Exception as error:  # fsspec backends raise errors of their own kinds
@@ -192,19 +192,6 @@ def _remote_version(info: Mapping[str, Any]) -> FileVersion:
     else:
         modified = None
     return FileVersion(tokenize(info), int(info["size"] or 0), modified)
-
-
-def _write_local(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _reason(error: Exception) -> str:

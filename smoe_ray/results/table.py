@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smoe_ray.results.columns import empty_epochs
@@ -55,11 +55,11 @@ def _describe(record: TrialRecord) -> dict[str, Any]:
     }
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def _flatten(tree: dict[str, Any], prefix: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         path = f"{prefix}.{key}"
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             flat |= _flatten(value, path)
         else:
             flat[path] = tuple(value) if isinstance(value, list) else value

@@ -34,13 +34,27 @@ def plan_grid(study: GridStudy) -> list[TrialSpec]:
     Raises:
         StudyError: a combination is not a valid trial.
     """
+    return list(identified(study).values())
+
+
+def identified(study: GridStudy) -> dict[str, TrialSpec]:
+    """`plan_grid` by `identity_of` each trial."""
     trials: dict[str, TrialSpec] = {}
     for values in itertools.product(*study.axes.values()):
         cell = trial_with(study.base, dict(zip(study.axes, values, strict=True)))
+        identity = cell.identity()
         for seed in study.seeds:
-            trial = cell.model_copy(update={"seed": seed})
-            trials.setdefault(json.dumps(trial.identity(), sort_keys=True), trial)
-    return list(trials.values())
+            trials.setdefault(_canonical(identity | {"seed": seed}), cell.model_copy(update={"seed": seed}))
+    return trials
+
+
+def identity_of(trial: TrialSpec) -> str:
+    """What makes it that trial, whatever its data; equal for equal trials alone."""
+    return _canonical(trial.identity())
+
+
+def _canonical(identity: Mapping[str, Any]) -> str:
+    return json.dumps(identity, sort_keys=True)
 
 
 # --- search -----------------------------------------------------------------------------------------------------------

@@ -296,9 +296,7 @@ def train_trial(task: TrialTask, on_epoch: OnEpoch, fit: Fit, load: Load = load_
         if record is not None and task.is_settled(record):
             return record
         folder.remove_leftovers()
-        clock = _Clock(_begin(task, record))
-        folder.write_record(clock.record)
-        return _train(task, folder, clock, on_epoch, fit, load)
+        return _train(task, folder, _Clock(_begin(task, record)), on_epoch, fit, load)
 
 
 def record_failure(task: TrialTask, error: TrialError) -> TrialRecord:
@@ -423,7 +421,8 @@ def _train(task: TrialTask, folder: TrialFolder, clock: _Clock, on_epoch: OnEpoc
                 folder.write_weights(step.weights)
             if step.embeddings is not None:
                 folder.write_embeddings(step.embeddings)
-            folder.write_record(clock.running())
+            if step.checkpoint is not None:  # after the last epoch the record that follows says it all
+                folder.write_record(clock.running())
             reason = on_epoch(rows) or collapse_reason(task.collapse, rows)
             if reason and step.checkpoint is not None:
                 record = clock.ended("pruned", reason=reason)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -10,8 +9,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from smoe_ray.results import Store, TrialRecord, list_studies, read_results, read_trials
-from smoe_ray.spec import GridStudy, SearchObjective, SearchStudy, TrialSpec, parse_study
-from smoe_ray.study.plan import parameters_of, plan_grid
+from smoe_ray.spec import GridStudy, SearchObjective, SearchStudy, parse_study
+from smoe_ray.study.plan import identified, identity_of, parameters_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +72,7 @@ class Asked:
     @cached_property
     def identities(self) -> frozenset[str]:
         """What makes each trial of a grid that trial; none of a search."""
-        return frozenset(map(_identity, plan_grid(self.study))) if isinstance(self.study, GridStudy) else frozenset()
+        return frozenset(identified(self.study) if isinstance(self.study, GridStudy) else ())
 
     @property
     def total(self) -> int:
@@ -86,7 +85,7 @@ def current(asked: Asked, trials: Iterable[TrialRecord]) -> list[TrialRecord]:
     if isinstance(asked.study, SearchStudy):
         return [record for record in trials if parameters_of(asked.study, record.spec) is not None]
     by_start = sorted(trials, key=lambda record: record.timings.started_at)
-    newest = {_identity(record.spec): record for record in by_start}
+    newest = {identity_of(record.spec): record for record in by_start}
     return [record for identity, record in newest.items() if identity in asked.identities]
 
 
@@ -116,10 +115,6 @@ def status_of(
         best=None if results is None else _best(asked.study, results, finished),
         updated_at=_updated_at(records, modified),
     )
-
-
-def _identity(trial: TrialSpec) -> str:
-    return json.dumps(trial.identity(), sort_keys=True)
 
 
 def _best(study: GridStudy | SearchStudy, results: pd.DataFrame, finished: Sequence[str]) -> Best | None:
