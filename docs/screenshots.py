@@ -26,7 +26,15 @@ from playwright.sync_api import Page, sync_playwright
 from dashboard.views import VIEWS
 
 ROOT = Path(__file__).resolve().parents[1]
-FLAGS = ["--no-sandbox", "--disable-gpu"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 WIDTH, HEIGHT = 1280, 800
 # Parts of a page that take some seconds are switched on; what a page does not have, it ignores.
 SELECTIONS: dict[str, dict[str, str]] = {"routing": {"maps": "true", "probes": "true"}}
@@ -35,31 +43,36 @@ _SETTLE_MS = 1_500  # charts and tables draw themselves after the script has end
 
 
 @contextmanager
-def serving(out: str, *options: str) -> Iterator[str]:
-    """URL of a dashboard on `out`."""
+def serving(out: Path | str, *options: str, **environment: str) -> Iterator[str]:
+    """URL of a dashboard on `out`, on a free port of loopback; `options` as `smoe-ray dashboard` takes them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "smoe_ray.cli", "dashboard", out, "--port", str(port), *options], cwd=ROOT
-    )
+    command = [sys.executable, "-m", "smoe_ray.cli", "dashboard", str(out), "--port", str(port), *options]
+    server = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment)
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(600):
-            try:
-                with urllib.request.urlopen(f"{url}/_stcore/health", timeout=5):
-                    break
-            except OSError:
-                time.sleep(0.1)
+        _wait_for(f"{url}/_stcore/health", server)
         yield url
     finally:
         server.terminate()
         server.wait(timeout=20)
 
 
+def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise RuntimeError(f"the dashboard did not answer at {url} (exit code {server.poll()})")
+
+
 def chromium() -> str | None:
     """The browser on this machine; None leaves the choice to Playwright."""
-    return os.environ.get("SMOE_RAY_CHROMIUM") or shutil.which("chromium")
+    return os.environ.get("SMOE_RAY_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def take(page: Page, url: str, to: Path) -> None:

@@ -22,14 +22,15 @@ def main() -> None:
     from smoe_ray.cluster.runtime import leave
 
     answer_sigterm_as_ctrl_c()
+    code = 0
     try:
         run()
     except SmoeRayError as error:
         print(f"smoe-ray: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
-        leave(1)
+        code = 1
     except KeyboardInterrupt:
-        leave(128 + signal.SIGINT)
-    leave(0)
+        code = 128 + signal.SIGINT
+    leave(code)
 
 
 def run() -> None:

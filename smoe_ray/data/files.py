@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from smoe_ray.errors import DataError, StorageError
+from smoe_ray.files import write_whole
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is in all (0: not known)."""
@@ -61,16 +62,6 @@ def build_once(target: Path, build: Callable[[Path], None]) -> None:
                 raise
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees all of it or the one before."""
-    aside = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
-    try:
-        aside.write_bytes(content)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from smoe_ray.errors import ResultsError
+from smoe_ray.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +43,10 @@ def save(figure: Figure, folder: str | Path, name: str) -> list[Path]:
     paths = []
     for ending in _SAVED:
         path = folder / f"{name}.{ending}"
-        _write_whole(path, render(figure, ending))
+        try:
+            write_whole(path, render(figure, ending))
+        except OSError as error:
+            raise ResultsError(f"{path}: cannot be written: {error.strerror}; choose another folder") from None
         paths.append(path)
     return paths
 
@@ -56,16 +59,3 @@ def render(figure: Figure, ending: Literal["svg", "pdf", "png"]) -> bytes:
     with matplotlib.rc_context({"svg.hashsalt": "smoe-ray", "svg.fonttype": "path"}):
         figure.savefig(drawn, format=ending, **_OPTIONS[ending])
     return drawn.getvalue()
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            aside.write_bytes(content)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
-    except OSError as error:
-        raise ResultsError(f"{path}: cannot be written: {error.strerror}; choose another folder") from None

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -18,19 +14,11 @@ from urllib.parse import urlencode
 import pytest
 from browser_page import drawn
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from screenshots import FLAGS, chromium, serving
 
 from dashboard.views import VIEWS
 
 ROOT = Path(__file__).resolve().parents[2]
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 WAIT_MS = 30_000
 
 expect.set_options(timeout=WAIT_MS)
@@ -51,34 +39,6 @@ def small_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-@contextmanager
-def serving(out: Path | str, *options: str, **environment: str) -> Iterator[str]:
-    """URL of a dashboard on `out`, on a free port of loopback; `options` as `smoe-ray dashboard` takes them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "smoe_ray.cli", "dashboard", str(out), "--port", str(port), *options]
-    server = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait_for(f"{url}/_stcore/health", server)
-        yield url
-    finally:
-        server.terminate()
-        server.wait(timeout=20)
-
-
-def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.1)
-    pytest.fail(f"the dashboard did not answer at {url} (exit code {server.poll()})")
-
-
 @pytest.fixture(scope="session")
 def dashboard(small_results: Path) -> Iterator[str]:
     """URL of a dashboard on `small_results`, without the Submit page."""
@@ -88,13 +48,13 @@ def dashboard(small_results: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")  # while it is there an event loop runs, which others need not find
 def browser() -> Iterator[Browser]:
-    chromium = os.environ.get("SMOE_RAY_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
+    program = chromium()
+    if program is None:
         if os.environ.get("SMOE_RAY_REQUIRE_BROWSER"):
             pytest.fail("no chromium on PATH; SMOE_RAY_REQUIRE_BROWSER says that these tests must run")
         pytest.skip("no chromium on PATH (Debian: apt-get install chromium; or set SMOE_RAY_CHROMIUM)")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         yield browser
         browser.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import pandas as pd
 import pytest
 from hosts import Host, hosts_of_our_own
 from run_toy import table
+from waiting import wait_until
 
 from smoe_ray.results import TrialRecord, read_results, read_trials
 from smoe_ray.spec import GridStudy, parse_study
@@ -76,13 +76,6 @@ class Cluster:
 def epochs(out: Path, record: TrialRecord) -> int:
     results = read_results(out, "survivor")
     return int(results[results.trial_id == record.trial_id].epoch.notna().sum())
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 400, pause: float = 0.3) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(pause)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +153,7 @@ def test_a_fault_costs_nothing_but_time(
 ) -> None:
     out = fault.__name__.replace("_", "-")
     job = cluster.submit(out)
-    wait_until(lambda: cluster.is_half_way(out))
+    wait_until(lambda: cluster.is_half_way(out), pause=0.3)
     before = {record.trial_id: record for record in cluster.records(out) if record.status == "finished"}
     fault(cluster, job)
     assert cluster.wait(job) == state

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -22,6 +22,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from ray_cluster import Head, ray_head
+from waiting import wait_until
 
 from smoe_ray.cluster import jobs
 from smoe_ray.errors import ClusterError, StudyError
@@ -69,13 +70,6 @@ def study(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(study_text("tiny"))
     return path
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.1)
 
 
 def table(results: pd.DataFrame) -> pd.DataFrame:

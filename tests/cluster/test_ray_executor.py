@@ -18,8 +18,9 @@ import ray
 from private_ray import private_ray, seeing_tests  # noqa: F401  (a fixture)
 from ray_toys import Blocks, FailsOnArrival, Moods, square
 from run_toy import BASE, toy_grid
-from toy_runs import PROGRAM, STUDY, alive, assert_same, wait_until, workers
+from toy_runs import PROGRAM, STUDY, alive, assert_same, workers
 from toy_training import Toy, epochs_computed
+from waiting import wait_until
 
 from smoe_ray.cluster import ray_executor as module
 from smoe_ray.cluster.ray_executor import RayExecutor

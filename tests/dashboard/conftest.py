@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import streamlit as st
+from planted_folder import plant
 from streamlit.testing.v1 import AppTest
 
 APP = Path(__file__).resolve().parents[2] / "dashboard" / "app.py"
@@ -53,3 +54,12 @@ def said() -> Callable[[AppTest], str]:
         return "\n".join([*sentences, *metrics]).replace("\\", "")
 
     return said
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    """OUT with study `begun`, whose only trial runs."""
+    plant(
+        tmp_path, "begun", objectives=("blend",), experts=(4,), seeds=1, embeddings=False, ends=[{"status": "running"}]
+    )
+    return tmp_path

@@ -86,16 +86,7 @@ def test_a_failed_study_says_so(open_page: Open, said: Said, tmp_path: Path) -> 
     assert "failed: no trial to show yet; run the study first" in said(open_page("collapse", tmp_path, study="failed"))
 
 
-def test_what_needs_finished_trials_says_so_and_the_rest_is_shown(open_page: Open, said: Said, tmp_path: Path) -> None:
-    plant(
-        tmp_path,
-        "begun",
-        objectives=("blend",),
-        experts=(4,),
-        seeds=1,
-        embeddings=False,
-        ends=[{"status": "running"}],
-    )
-    at = open_page("collapse", tmp_path, study="begun")
+def test_what_needs_finished_trials_says_so_and_the_rest_is_shown(open_page: Open, said: Said, begun: Path) -> None:
+    at = open_page("collapse", begun, study="begun")
     assert "no finished trial (1 running)" in said(at)
     assert len(at.get("plotly_chart")) == 3  # in use, usage, survival

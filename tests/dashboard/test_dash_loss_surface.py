@@ -104,14 +104,5 @@ def test_without_unsupervised_trials_the_page_says_what_to_do(open_page: Open, s
     assert "every finished trial is supervised; add trials with routing: unsupervised" in said(at)
 
 
-def test_before_the_first_finished_trial(open_page: Open, said: Said, tmp_path: Path) -> None:
-    plant(
-        tmp_path,
-        "begun",
-        objectives=("blend",),
-        experts=(4,),
-        seeds=1,
-        embeddings=False,
-        ends=[{"status": "running"}],
-    )
-    assert "no finished trial (1 running)" in said(open_page("loss_surface", tmp_path, study="begun"))
+def test_before_the_first_finished_trial(open_page: Open, said: Said, begun: Path) -> None:
+    assert "no finished trial (1 running)" in said(open_page("loss_surface", begun, study="begun"))

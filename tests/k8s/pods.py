@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -190,14 +189,6 @@ def node(folder: Path, names: Sequence[str]) -> Iterator[Node]:
             yield machine
         for process in (each for pod in machine.pods for each in pod.started):
             process.wait(30)
-
-
-def wait_until(condition: Any, what: str, patience_s: float = 300) -> None:
-    """Wait for `condition()`, and fail after `patience_s`."""
-    deadline = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < deadline, f"never happened: {what}"
-        time.sleep(0.2)
 
 
 def _owned(folder: Path) -> Path:

@@ -9,6 +9,7 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from manifests import pod_templates
 from pod_policy import pod_errors
 from ray_rules import ray_errors
 
-from smoe_ray.cli import main
 from smoe_ray.errors import DataError, SmoeRayError, StudyError
 from smoe_ray.k8s import manifests
 from smoe_ray.k8s.rayjob import NAME_LIMIT, STUDY_LABEL, StudyJob, attempt_of, job_name, study_job, study_of
@@ -52,17 +52,9 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServe
 
 
 @pytest.fixture
-def smoe_ray(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def smoe_ray(smoe_ray: Run) -> Run:
     """Run `smoe-ray k8s` in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["smoe-ray", "k8s", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        captured = capsys.readouterr()
-        return int(stopped.value.code or 0), captured.out, captured.err
-
-    return run
+    return partial(smoe_ray, "k8s")
 
 
 @pytest.fixture

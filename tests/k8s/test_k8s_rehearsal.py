@@ -32,7 +32,8 @@ from kuberay_pods import (
     wait_command,
 )
 from playwright.sync_api import expect, sync_playwright
-from pods import Node, Pod, node, wait_until
+from pods import Node, Pod, node
+from waiting import wait_until
 
 from smoe_ray.k8s import manifests
 from smoe_ray.k8s.rayjob import StudyJob, study_job
