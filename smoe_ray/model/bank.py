@@ -73,13 +73,11 @@ class ExpertBank(nn.Module):
     def chosen(self, z_BZ: Tensor, expert_B: Tensor) -> Tensor:
         """Each latent vector decoded by its own expert alone: image_BP. Images are grouped by expert, one pass each."""
         order_B = torch.argsort(expert_B)
-        counts = torch.bincount(expert_B, minlength=self.num_experts).tolist()
-        z_BZ = z_BZ[order_B]
+        groups = order_B.split(torch.bincount(expert_B, minlength=self.num_experts).tolist())
         if self.decoder == "lite":
-            image_BP = _in_one_dtype(partial(_decode_chosen_lite, counts), z_BZ, *self._parameters_of_layers())
-        else:
-            groups = zip(z_BZ.split(counts), self._layers_of_each(), strict=True)
-            image_BP = torch.cat([self._decode(z, *layers) for z, layers in groups if len(z)])
+            return _in_one_dtype(partial(_decode_chosen_lite, groups), z_BZ, *self._parameters_of_layers())
+        pairs = zip(groups, self._layers_of_each(), strict=True)
+        image_BP = torch.cat([self._decode(z_BZ[group], *layers) for group, layers in pairs if len(group)])
         return torch.empty_like(image_BP).index_copy(0, order_B, image_BP)
 
     def _parameters_of_layers(self) -> list[Tensor]:
@@ -111,10 +109,13 @@ def _decode_all_lite(z_BZ: Tensor, *parameters: Tensor) -> Tensor:
     return decode_lite(z_BZ, lite_layers(*parameters))
 
 
-def _decode_chosen_lite(counts: list[int], z_BZ: Tensor, *parameters: Tensor) -> Tensor:
-    groups = zip(z_BZ.split(counts), lite_layers(*parameters).split(), strict=True)
-    # In tiles: an activation of a tile stays in a CPU's cache, and memory does not grow with the group.
-    return torch.cat([decode_lite(tile, layers)[0] for z, layers in groups if len(z) for tile in z.split(_TILE)])
+def _decode_chosen_lite(groups: Sequence[Tensor], z_BZ: Tensor, *parameters: Tensor) -> Tensor:
+    image_BP = z_BZ.new_empty(len(z_BZ), PIXELS)
+    for group, layers in zip(groups, lite_layers(*parameters).split(), strict=True):
+        # In tiles: an activation of a tile stays in a CPU's cache, and memory does not grow with the group.
+        for tile in group.split(_TILE) if len(group) else ():
+            image_BP.index_copy_(0, tile, decode_lite(z_BZ[tile], layers)[0])
+    return image_BP
 
 
 def _in_one_dtype(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
