@@ -72,7 +72,7 @@ def to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     schema = empty_epochs(extra).schema
     columns = [pa.array([row.get(field.name) for row in rows], field.type) for field in schema]
     sink = pa.BufferOutputStream()
-    # For a few rows dictionaries and statistics are most of the file, and of the time that reading and writing it takes.
+    # For a few rows, dictionaries and statistics are most of the file and of the time to read and write it.
     pq.write_table(pa.Table.from_arrays(columns, schema=schema), sink, use_dictionary=False, write_statistics=False)
     content: bytes = sink.getvalue().to_pybytes()
     return content
