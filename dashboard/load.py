@@ -8,11 +8,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import streamlit as st
 
-from smoe_ray.errors import ResultsError
+from smoe_ray.errors import ResultsError, SmoeRayError
 from smoe_ray.results import Store, StudyReader, TrialRecord, list_studies, read_embeddings, read_weights
 from smoe_ray.results.trial import Arrays
 from smoe_ray.spec import GridStudy, SearchStudy, parse_study
@@ -127,6 +128,14 @@ def question(study: str) -> str:
 def status(study: str, with_best: bool = True) -> StudyStatus:
     """How far the study is; `with_best` needs its epochs. Raises ResultsError or StudyError as `spec` does."""
     return _followed(study).status(with_best)
+
+
+def read_ahead(out: str) -> None:
+    """Read all that the first page shows. What cannot be read is left to the page, which says so."""
+    with suppress(SmoeRayError):
+        for study in _studies(out):
+            with suppress(Exception):  # what strangers wrote can break a study in many ways, and the others go on
+                _follow(out, study).status(with_best=True)
 
 
 @st.cache_data(ttl=2, max_entries=4, show_spinner=False)

@@ -46,7 +46,7 @@ def serve(out: str, port: int, host: str, address: str | None) -> NoReturn:
     # What imports `dashboard` here does so there, too, wherever it was found.
     paths = filter(None, (str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, "-m", "streamlit", "run", str(app), *flags, "--", *ours]
+    command = [sys.executable, "-m", "dashboard", "run", str(app), *flags, "--", *ours]
     os.execve(sys.executable, command, environment)  # noqa: S606 - no shell is wanted
 
 

@@ -67,6 +67,7 @@ class StudyReader:
         self._kept: dict[str, dict[str, _Kept]] = {file: {} for file in _MOST_BYTES}
         self._table: tuple[str, pd.DataFrame] | None = None
 
+    @_without_garbage_collection()
     def look(self) -> None:
         """List the study's files: everything else tells the state that this saw."""
         root = self.study

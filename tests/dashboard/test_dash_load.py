@@ -20,6 +20,7 @@ from moto.server import ThreadedMotoServer
 from planted_folder import plant
 
 from dashboard import load
+from dashboard.__main__ import get_ready
 from smoe_ray.errors import ResultsError
 from smoe_ray.results import read_embeddings, read_results
 from smoe_ray.study.status import study_status
@@ -186,3 +187,18 @@ print([name for name in ("torch", "ray", "statsmodels", "sklearn", "matplotlib",
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_a_server_reads_ahead_all_that_can_be_read(out: Path, started: Callable[[Path], None]) -> None:
+    (out / "broken" / "trials").mkdir(parents=True)
+    (out / "broken" / "study.yaml").write_text("name: [")
+    planted = plant(out, "sound", objectives=("blend",), experts=(4,), seeds=2, embeddings=False)
+    started(out)
+    get_ready(str(out))
+    assert load.is_read("sound")
+    assert set(load.results("sound").records) == {record.trial_id for record in planted}
+    assert load.question("broken").startswith(f"({out}/broken/study.yaml")
+
+
+def test_a_server_starts_where_nothing_can_be_read(tmp_path: Path) -> None:
+    get_ready(str(tmp_path / "nowhere"))
