@@ -20,7 +20,7 @@ OPTIONS = {
     "server.fileWatcherType": "none",
     "server.headless": "true",
     "theme.light.primaryColor": "#0072B2",
-    "theme.dark.primaryColor": "#56B4E9",
+    "theme.dark.primaryColor": "#2E86C1",
     "theme.headingFontSizes": '["1.75rem","1.25rem","1.1rem"]',
     "theme.metricValueFontSize": "1.5rem",
     "theme.paddingTop": "3rem",
