@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard import load, selection
+from dashboard import load, overview, selection
 from smoe_ray.analysis import (
     ArmComparison,
     LatentMap,
@@ -107,11 +107,9 @@ def mapped_images(count: int) -> IntArray:
     return np.sort(np.random.default_rng(0).choice(count, MAP_IMAGES, replace=False))
 
 
-@load.cached
 def _arm_of(study: str) -> dict[str, str]:
     """Label of each trial by its id, in the order of arms."""
-    label_of = arms(load.results(study).table).sort_values(kind="stable")
-    return {str(trial): str(label) for trial, label in label_of.items()}
+    return {str(trial): str(label) for trial, label in overview.arm_of(study).sort_values(kind="stable").items()}
 
 
 def finished_trials(study: str) -> Trials:

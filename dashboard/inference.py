@@ -23,12 +23,13 @@ NEAREST = 8
 
 
 def model(record: TrialRecord) -> TrainedModel:
-    """The model of a finished trial; raises ResultsError where there is none."""
-    return _model(load.out(), record.study, record.trial_id, str(record.timings.finished_at))
+    """The model of a finished trial; raises ResultsError where there is none, or one too large to load here."""
+    tag = load.tag(record.study, record.trial_id, "model.safetensors")
+    return _model(load.out(), record.study, record.trial_id, tag)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Loading the model of this trial ...")
-def _model(out: str, study: str, trial_id: str, finished_at: str) -> TrainedModel:  # noqa: ARG001  # for the key
+def _model(out: str, study: str, trial_id: str, tag: str) -> TrainedModel:  # noqa: ARG001  # for the key
     from smoe_ray.training.inference import load_model
 
     return load_model(out, study, trial_id)
@@ -46,7 +47,6 @@ class Look(NamedTuple):
     """Squared error of each expert's attempt, summed over the pixels."""
     nearest_N: npt.NDArray[np.int64]
     """Places in the test set of the images whose latent vectors are the nearest (Euclidean), nearest first."""
-    distance_N: npt.NDArray[np.float64]
 
 
 def look(model: TrainedModel, image_HW: npt.NDArray[np.uint8], embeddings: Mapping[str, npt.NDArray[Any]]) -> Look:
@@ -66,13 +66,11 @@ def look(model: TrainedModel, image_HW: npt.NDArray[np.uint8], embeddings: Mappi
         raise ResultsError("embeddings: their latent vectors are not of this model's size; run the trial again")
     decoded_EHW = model.decode_all(codes.mu_BZ)[0]
     distance_B = np.linalg.norm(mu_BZ - codes.mu_BZ, axis=1)
-    nearest_N = np.argsort(distance_B, kind="stable")[:NEAREST]
     return Look(
         image_HW,
         codes.gate_BE[0],
         int(codes.expert_B[0]),
         decoded_EHW,
         np.square(decoded_EHW - image_HW / 255).sum(axis=(1, 2)),
-        nearest_N,
-        distance_B[nearest_N].astype(np.float64),
+        np.argsort(distance_B, kind="stable")[:NEAREST],
     )

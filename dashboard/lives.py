@@ -6,14 +6,13 @@ from typing import Literal, NamedTuple
 
 import pandas as pd
 
-from dashboard import load
+from dashboard import load, overview
 from smoe_ray.analysis import (
     BasinTest,
     CollapseRate,
     ExpertSurvival,
     PhaseDiagram,
     TrialUsage,
-    arms,
     basin_tests,
     collapse_rates,
     expert_deaths,
@@ -27,20 +26,20 @@ from smoe_ray.analysis.experts import NUM_EXPERTS
 
 Grouping = Literal["arm", "objective and size"]
 
-MOST_ARMS = 60
-"""Arms beyond which a study is taken for a search, where nearly each trial is an arm of its own."""
-
 
 @load.cached
+def _coarse_labels(study: str) -> pd.Series[str]:
+    return coarse_arms(load.results(study).table, ("routing", "objective.name", NUM_EXPERTS))
+
+
 def labels(study: str, grouping: Grouping) -> pd.Series[str]:
     """Label per trial: its arm, or its objective and number of experts."""
-    results = load.results(study).table
-    return arms(results) if grouping == "arm" else coarse_arms(results, ("routing", "objective.name", NUM_EXPERTS))
+    return overview.arm_of(study) if grouping == "arm" else _coarse_labels(study)
 
 
 def usual_grouping(study: str) -> Grouping:
     """By arm, unless nearly each trial is one."""
-    return "arm" if len(labels(study, "arm").cat.categories) <= MOST_ARMS else "objective and size"
+    return "arm" if len(labels(study, "arm").cat.categories) <= overview.MOST_ARMS else "objective and size"
 
 
 @load.cached

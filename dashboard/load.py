@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import streamlit as st
 
 from smoe_ray.errors import ResultsError, SmoeRayError
-from smoe_ray.results import Store, StudyReader, TrialRecord, list_studies, read_embeddings, read_weights
+from smoe_ray.results import Store, StudyReader, TrialRecord, list_studies, read_embeddings
 from smoe_ray.results.trial import Arrays
 from smoe_ray.spec import GridStudy, SearchStudy, parse_study
 
@@ -147,7 +147,7 @@ def _followed(study: str) -> _Followed:
     return _follow(out(), study)
 
 
-@st.cache_resource(max_entries=256, show_spinner=False)
+@st.cache_resource(show_spinner=False)  # as many as there are studies
 def _follow(out: str, study: str) -> _Followed:
     return _Followed(out, study)
 
@@ -167,35 +167,36 @@ class _Followed:
         self._results: Results | None = None
         self._files: dict[str, tuple[str, bytes | None]] = {}
         self._asked: tuple[bytes, Asked] | None = None
-        self._current: tuple[str, list[TrialRecord]] | None = None
-        self._status: dict[bool, tuple[str, StudyStatus]] = {}
+        self._current: tuple[tuple[str, Asked], list[TrialRecord]] | None = None
+        self._status: dict[bool, tuple[tuple[str, Asked], StudyStatus]] = {}
 
     def trials(self) -> Trials:
+        known = self._trials
         due = time.monotonic() - self._looked_at > max(_LEAST_SECONDS, _SHARE_OF_TIME * self._took)
-        if self._trials is None or (due and self._took < _QUICK_SECONDS):
+        if known is None or (due and self._took < _QUICK_SECONDS):
             with self._lock:
                 return self._look()
-        if due and (self._looking is None or not self._looking.is_alive()):
+        if due and not self._is_looking():
             self._looking = threading.Thread(target=self._look_beside, daemon=True)
             self._looking.start()
-        return self._trials
+        return known
 
     def results(self) -> Results:
-        trials = self.trials()
-        if self._results is not None and (self._results.version == trials.version or self._is_looking()):
-            return self._results
+        trials, known = self.trials(), self._results
+        if known is not None and (known.version == trials.version or self._is_looking()):
+            return known
         with self._lock:
-            return self._read(trials)
+            return self._read()
 
     def is_read(self) -> bool:
         return self._results is not None
 
     def file(self, name: str) -> bytes | None:
-        version = self.trials().version
+        version, known = self.trials().version, self._files.get(name)
+        if known is not None and (known[0] == version or self._is_looking()):
+            return known[1]
         with self._lock:
-            if name not in self._files or self._files[name][0] != version:
-                self._files[name] = version, self._reader.file(name, _MOST_BYTES[name])
-            return self._files[name][1]
+            return self._read_file(name)
 
     def asked(self) -> Asked:
         """The study by its file, parsed again only when that has changed."""
@@ -218,13 +219,15 @@ class _Followed:
             if planned > _MOST_PLANNED:
                 raise ResultsError(f"study '{self._reader.study}': {planned:,} trials are too many to plan here")
         found = self.results() if with_best else self.trials()
-        if self._current is None or self._current[0] != found.version:
-            self._current = found.version, current(asked, found.records.values())
-        if with_best not in self._status or self._status[with_best][0] != found.version:
+        state = found.version, asked  # `asked` is another one after its file has changed
+        known, answers = self._status.get(with_best), self._current
+        if known is None or known[0] != state:
+            if answers is None or answers[0] != state:
+                answers = self._current = state, current(asked, found.records.values())
             modified = {trial: self._reader.modified(trial) for trial in found.records}
             table = found.table if isinstance(found, Results) else None
-            self._status[with_best] = found.version, status_of(asked, self._current[1], table, modified)
-        return self._status[with_best][1]
+            known = self._status[with_best] = state, status_of(asked, answers[1], table, modified)
+        return known[1]
 
     def _is_looking(self) -> bool:
         return self._looking is not None and self._looking.is_alive()
@@ -239,18 +242,29 @@ class _Followed:
         self._looked_at = time.monotonic()
         return self._trials
 
-    def _read(self, trials: Trials) -> Results:
+    def _read(self) -> Results:
+        trials = self._trials
+        if trials is None or trials.version != self._reader.version:  # the table will be of what the reader saw last
+            trials = self._look()
         if self._results is None or self._results.version != trials.version:
             table = self._reader.table()
             self._results = Results(trials.version, table, trials.records, tuple(self._reader.problems()))
         return self._results
 
+    def _read_file(self, name: str) -> bytes | None:
+        version = (self._trials or self._look()).version
+        if name not in self._files or self._files[name][0] != version:
+            self._files[name] = version, self._reader.file(name, _MOST_BYTES[name])
+        return self._files[name][1]
+
     def _look_beside(self) -> None:
         with self._lock:
             try:
-                trials = self._look()
+                self._look()
+                for name in self._files:
+                    self._read_file(name)
                 if self._results is not None:
-                    self._read(trials)
+                    self._read()
             except ResultsError:
                 self._trials = self._results = None  # who asks next looks himself, and gets the error
 
@@ -273,7 +287,7 @@ def cached(compute: Callable[..., Value]) -> Callable[..., Value]:
 
 
 # Streamlit finds what it keeps by the arguments, used or not, but for those that begin with an underscore.
-@st.cache_data(max_entries=64, max_size="200MB", show_spinner="Computing ...")
+@st.cache_data(max_size="200MB", show_spinner="Computing ...")
 def _computed(
     out: str,  # noqa: ARG001
     study: str,
@@ -287,16 +301,11 @@ def _computed(
 
 def embeddings(study: str, trial_id: str) -> Arrays:
     """See `read_embeddings`; raises ResultsError where the trial kept none. Shared: the arrays are read-only."""
-    return _arrays(out(), study, trial_id, "embeddings.npz", _tag(study, trial_id, "embeddings.npz"))
+    return _embeddings(out(), study, trial_id, tag(study, trial_id, "embeddings.npz"))
 
 
-def weights(study: str, trial_id: str) -> Arrays:
-    """See `read_weights`; raises ResultsError where the trial kept none. Shared: the arrays are read-only."""
-    return _arrays(out(), study, trial_id, "model.safetensors", _tag(study, trial_id, "model.safetensors"))
-
-
-def _tag(study: str, trial_id: str, file: str) -> str:
-    """Version of the file; "" where there is none. Raises ResultsError where it is too large."""
+def tag(study: str, trial_id: str, file: str) -> str:
+    """Version of a file that a trial kept; "" where there is none. Raises ResultsError where it is too large."""
     store = Store(out())
     name = f"{study}/trials/{trial_id}"
     version = store.files(name).get(f"{name}/{file}")
@@ -308,8 +317,8 @@ def _tag(study: str, trial_id: str, file: str) -> str:
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading ...")
-def _arrays(out: str, study: str, trial_id: str, file: str, tag: str) -> Arrays:  # noqa: ARG001
-    arrays = (read_embeddings if file == "embeddings.npz" else read_weights)(out, study, trial_id)
+def _embeddings(out: str, study: str, trial_id: str, tag: str) -> Arrays:  # noqa: ARG001  # for the key
+    arrays = read_embeddings(out, study, trial_id)
     for array in arrays.values():
         array.flags.writeable = False
     return arrays

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from dashboard import load, style
+from smoe_ray.analysis.arms import arms
 from smoe_ray.analysis.overview import collapsed_share
 from smoe_ray.analysis.summary import trial_summary
 from smoe_ray.errors import SmoeRayError
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 LIVELY = timedelta(minutes=10)
 """A running trial whose record is older may have been interrupted: the files cannot tell."""
+
+MOST_ARMS = 60
+"""Arms beyond which a study is taken for a search, where nearly each trial is an arm of its own."""
 
 SHOWN = {
     "arm": "arm",
@@ -43,8 +47,8 @@ def study_row(study: str, with_best: bool) -> dict[str, Any]:
     try:
         status = load.status(study, with_best)
         row |= {
-            "state": state(status),
-            "progress": 100 * (status.finished + status.failed + status.pruned) / max(status.total, 1),
+            "state": state(status, done := settled(status, is_search(study))),
+            "progress": 100 * done / max(status.total, 1),
             "finished": f"{status.finished:,} of {status.total:,}",
             **{name: getattr(status, name) for name in ("running", "failed", "pruned")},
             "updated": status.updated_at,
@@ -79,21 +83,31 @@ def is_search(study: str) -> bool:
         return False
 
 
-def state(status: StudyStatus) -> str:
-    """Where a study stands, in a word or three."""
-    ended = status.finished + status.failed + status.pruned
+def settled(status: StudyStatus, of_search: bool) -> int:
+    """Trials that count towards the total: a search makes another one for each that failed."""
+    return status.finished + status.pruned + (0 if of_search else status.failed)
+
+
+def state(status: StudyStatus, done: int) -> str:
+    """Where a study stands, in a word or three; `done`: its trials that are `settled`."""
     if status.running:
         recent = status.updated_at is not None and datetime.now(UTC) - status.updated_at < LIVELY
         return "running" if recent else "stopped?"
-    if not ended:
+    if not done + status.failed:
         return "not started"
-    return "complete" if ended >= status.total else "incomplete"
+    return "complete" if done >= status.total else "incomplete"
 
 
 @load.cached
 def collapsed(study: str) -> float | None:
     """Share of the study's finished unsupervised trials that collapsed, 0 to 1."""
     return collapsed_share(load.results(study).table)
+
+
+@load.cached
+def arm_of(study: str) -> pd.Series[str]:
+    """Label of each trial's arm, by `trial_id`: see `arms`."""
+    return arms(load.results(study).table)
 
 
 @load.cached

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
@@ -28,9 +28,13 @@ def show(view: str, question: str, body: Callable[[str], None]) -> None:
     frame(view, question)
     with boundary():
         study = pick_study()
-        if study is not None:
-            problems(load.trials(study).problems)
+        if study is None:
+            return
+        place = st.container()
+        with boundary():
             body(study)
+        with place, suppress(SmoeRayError):  # which the page has said already
+            problems(load.results(study).problems)  # read last: the list of studies does not wait for it
 
 
 def frame(view: str, question: str) -> None:
@@ -83,10 +87,10 @@ def problems(lines: tuple[str, ...]) -> None:
     """What could not be read, where something could not."""
     if not lines:
         return
-    left_out = (
-        "1 trial is left out: its files" if len(lines) == 1 else f"{len(lines):,} trials are left out: their files"
-    )
-    with st.expander(f"{left_out} cannot be read", icon=":material/warning:"):
+    left_out = "1 file cannot be read: its trial is left out"
+    if len(lines) > 1:
+        left_out = f"{len(lines):,} files cannot be read: their trials are left out"
+    with st.expander(left_out, icon=":material/warning:"):
         more = [f"... and {len(lines) - _MOST_PROBLEMS:,} more"] if len(lines) > _MOST_PROBLEMS else []
         st.code(
             "\n".join([*(" ".join(line.split())[:400] for line in lines[:_MOST_PROBLEMS]), *more]),

@@ -22,16 +22,13 @@ def one(
     default: str | None = None,
     *,
     words: Mapping[str, str] | None = None,
-    tip: str | None = None,
 ) -> str:
     """One of many, in a box with search. `options` are not empty; `words` are what is shown in their place."""
     asked, written = st.query_params.get(key), st.session_state.get(_memory(key))
     # Only a link or the browser's history makes the URL differ from what was last written into it: then it decides.
     wishes = (asked if asked != written else None, st.session_state.get(key), written, default)
     st.session_state[key] = next((wish for wish in wishes if wish in options), options[0])
-    chosen: str = st.selectbox(
-        label, options, key=key, help=tip, format_func=lambda option: (words or {}).get(option, option)
-    )
+    chosen: str = st.selectbox(label, options, key=key, format_func=lambda option: (words or {}).get(option, option))
     if asked != chosen:
         st.query_params[key] = chosen
     st.session_state[_memory(key)] = chosen
@@ -62,9 +59,9 @@ def choice(label: str, options: Sequence[Word], key: str, default: Word | None =
     return start if chosen is None else chosen
 
 
-def switch(label: str, key: str, default: bool = False, *, tip: str | None = None) -> bool:
+def switch(label: str, key: str, default: bool = False) -> bool:
     """On or off."""
-    return st.toggle(label, default, key=key, help=tip, bind="query-params")
+    return st.toggle(label, default, key=key, bind="query-params")
 
 
 def number(
@@ -74,18 +71,11 @@ def number(
     low: Number | None = None,
     high: Number | None = None,
     step: Number | None = None,
-    *,
-    tip: str | None = None,
 ) -> Number:
     """A number that the user types; an integer where `default` is one."""
-    typed: Any = st.number_input(label, low, high, default, step, key=key, help=tip, bind="query-params")
+    typed: Any = st.number_input(label, low, high, default, step, key=key, bind="query-params")
     number: Number = typed
     return number
-
-
-def words(label: str, key: str, default: str = "") -> str:
-    """A line of text."""
-    return st.text_input(label, default, max_chars=200, key=key, bind="query-params")
 
 
 def _memory(key: str) -> str:

@@ -9,16 +9,15 @@ from __future__ import annotations
 import math
 import os
 import sysconfig
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import streamlit as st
 
 import smoe_ray
 from dashboard import load
 from smoe_ray.errors import SmoeRayError, StudyError
-from smoe_ray.spec import MAX_STUDY_BYTES, Choices, GridStudy, SearchStudy, parse_study
+from smoe_ray.spec import MAX_STUDY_BYTES, Choices, GridStudy, SearchStudy, parse_study, roots
 
 if TYPE_CHECKING:
     from smoe_ray.cluster.jobs import Job
@@ -97,12 +96,12 @@ def admitted(text: str) -> GridStudy | SearchStudy:
         raise StudyError(
             f"{trials:,} trials to plan; the page takes {MOST_TRIALS:,}, 'smoe-ray submit' takes any number"
         )
-    roots = allowed_roots()
-    for root in _roots(study.model_dump(mode="json")):
-        if not any(_is_below(root, allowed) for allowed in roots):
+    allowed = allowed_roots()
+    for root in roots(study):
+        if not any(_is_below(root, folder) for folder in allowed):
             raise StudyError(
-                f"data.root: {root} is in no folder that this dashboard may have read ({', '.join(roots) or 'none'}); "
-                f"whoever starts it names them in {ROOTS}"
+                f"data.root: {root} is in no folder that this dashboard may have read "
+                f"({', '.join(allowed) or 'none'}); whoever starts it names them in {ROOTS}"
             )
     return study
 
@@ -130,18 +129,6 @@ def _most_trials(study: GridStudy | SearchStudy) -> int:
         return math.prod(map(len, study.axes.values())) * len(study.seeds)
     ends = {path: len(one.choices) if isinstance(one, Choices) else 2 for path, one in study.space.items()}
     return sum(ends.values()) + math.prod(count for path, count in ends.items() if path.startswith("model."))
-
-
-def _roots(tree: Any, key: str = "") -> Iterator[str]:
-    """Every value that some trial may have as a `root`, wherever it stands in a study."""
-    if isinstance(tree, Mapping):
-        for name, value in tree.items():
-            yield from _roots(value, key if name == "choices" else name)
-    elif isinstance(tree, (list, tuple)):
-        for value in tree:
-            yield from _roots(value, key)
-    elif isinstance(tree, str) and key.rpartition(".")[2] == "root":
-        yield tree
 
 
 def _is_below(place: str, folder: str) -> bool:

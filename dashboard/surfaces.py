@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import pandas as pd
 import streamlit as st
 
-from dashboard import load
+from dashboard import load, overview
 from smoe_ray.analysis import (
     BestCurve,
     Curve,
@@ -37,8 +37,6 @@ from smoe_ray.published import read_published
 
 Loss = Literal["hard", "soft"]
 
-MOST_ARMS = 60
-"""Arms beyond which a study is taken for a search, where nearly each trial is an arm of its own."""
 _COARSE = ("routing", "objective.name", *DATA_PATHS)
 _PUBLISHED_LABEL = "350,000 images"
 
@@ -93,7 +91,7 @@ def against_experts(study: str, asked: Asked) -> LossAgainstExperts:
     """Fig. 2, a curve an arm; in a search, a curve for all trials of an objective and an amount of data."""
     results = table(study, asked)
     label_of = arms(results, ignore=(NUM_EXPERTS,))
-    if len(label_of.cat.categories) > MOST_ARMS:
+    if len(label_of.cat.categories) > overview.MOST_ARMS:
         label_of = coarse_arms(results, _COARSE)
     return loss_against_experts(results, asked.counted, label_of)
 

@@ -65,8 +65,9 @@ def optimization_history(history: History, objective: int) -> go.Figure:
 
 
 def importances(history: History, objective: int) -> go.Figure:
-    """How much each parameter matters for being among the best (conditional PED-ANOVA, arXiv:2601.20800).
+    """How much each parameter matters for being among the best (PED-ANOVA, arXiv:2304.10255).
 
+    A parameter with a condition is judged among the trials that have it (arXiv:2601.20800).
     The best are the best tenth of the finished trials, but `BEST_FOR_IMPORTANCES` at least.
 
     Raises:

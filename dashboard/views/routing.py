@@ -12,7 +12,7 @@ from smoe_ray.analysis import ArmComparison, probe_bars
 from smoe_ray.errors import ResultsError
 from smoe_ray.report import tables
 
-MOST_ARMS = 4
+MOST_COMPARED = 4
 READING = (
     "An expert is a deterministic function of the latent vector that the probe reads, and so are both controls: "
     "what counts is the lead over them, not the height of a bar."
@@ -24,7 +24,7 @@ def body(study: str) -> None:
     trials_of = closely.finished_trials(study)
     if len(trials_of) < 2:
         raise ResultsError(f"{study}: a comparison needs two arms with a finished trial, there are {len(trials_of)}")
-    arms = selection.several("Arms", list(trials_of), "arms", list(trials_of)[:2], most=MOST_ARMS)
+    arms = selection.several("Arms", list(trials_of), "arms", list(trials_of)[:2], most=MOST_COMPARED)
     if len(arms) < 2:
         st.info("Choose two or more arms.")
         return

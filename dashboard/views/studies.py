@@ -39,13 +39,17 @@ COLUMNS = {
 
 def body(study: str) -> None:
     """Everything is one fragment, so that it refreshes without the page around it."""
-    runs = any(overview.runs(name) for name in load.studies())
-    st.fragment(run_every=REFRESH_SECONDS[runs])(live)(study)
+    runs = any(map(overview.runs, load.studies()))
+    st.fragment(run_every=REFRESH_SECONDS[runs])(live)(study, runs)
 
 
-def live(study: str) -> None:
-    """Studies, then the trials of the chosen one."""
-    row = studies_table(load.studies(), study)
+@page.boundary()  # a fragment that refreshes itself has none around it
+def live(study: str, runs: bool) -> None:
+    """Studies, then the trials of the chosen one. `runs`: whether something ran when the page was opened."""
+    studies = load.studies()
+    if study not in studies or any(map(overview.runs, studies)) != runs:
+        st.rerun()
+    row = studies_table(studies, study)
     if st.session_state["study"] != study:  # a click in the table chose another one
         st.rerun()
     st.subheader(style.markdown(study), anchor=False)

@@ -16,7 +16,7 @@ import pandas as pd
 from smoe_ray.analysis.arms import arms, coarse_arms
 from smoe_ray.analysis.comparison import holm
 from smoe_ray.analysis.curves import Curve, FloatArray, IntArray, n_range, summarise
-from smoe_ray.analysis.experts import NUM_EXPERTS, unsupervised_outcomes
+from smoe_ray.analysis.experts import NUM_EXPERTS, is_collapsed, unsupervised_outcomes
 from smoe_ray.analysis.trials import last_evaluated, not_failed, require
 from smoe_ray.errors import ResultsError
 
@@ -214,7 +214,7 @@ def collapse_rates(
     require(results, ("experts.active", "experts.configured"))
     outcomes = unsupervised_outcomes(results, "collapse rate")
     label_of = arms(outcomes) if label_of is None else label_of
-    collapsed = outcomes["experts.active"] / outcomes["experts.configured"] < below
+    collapsed = is_collapsed(outcomes, below)
     rates = []
     for arm, runs in collapsed.groupby(outcomes["trial_id"].map(label_of), observed=True):
         count, n = int(runs.sum()), len(runs)

@@ -53,6 +53,11 @@ class LossAgainstExperts(NamedTuple):
     """Least and most runs behind a point of the curves."""
 
 
+def is_collapsed(outcomes: pd.DataFrame, below: float = 0.5) -> pd.Series[bool]:
+    """Rows whose active fraction (active / configured experts) is under `below`, exclusive."""
+    return outcomes["experts.active"] / outcomes["experts.configured"] < below
+
+
 def is_supervised(results: pd.DataFrame) -> pd.Series[bool]:
     """Rows of label-routed trials (``routing: supervised``)."""
     if "config.routing" in results.columns:

@@ -11,17 +11,16 @@ import numpy as np
 import pandas as pd
 
 from smoe_ray.analysis.curves import FloatArray, IntArray
-from smoe_ray.analysis.experts import unsupervised_outcomes
+from smoe_ray.analysis.experts import is_collapsed, unsupervised_outcomes
 from smoe_ray.analysis.trials import require, test_gating
 from smoe_ray.errors import ResultsError
 
 
-def collapsed_share(results: pd.DataFrame, below: float = 0.5) -> float | None:
-    """Share of finished unsupervised trials whose active fraction (active / configured experts) is under `below`.
+def collapsed_share(results: pd.DataFrame) -> float | None:
+    """Share of finished unsupervised trials that collapsed (see `is_collapsed`).
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
-        below: threshold, exclusive.
 
     Returns:
         The share, 0 to 1; None where there is no such trial. `collapse_rates` gives intervals, arm by arm.
@@ -31,7 +30,7 @@ def collapsed_share(results: pd.DataFrame, below: float = 0.5) -> float | None:
         outcomes = unsupervised_outcomes(results, "collapse rate")
     except ResultsError:
         return None
-    return float((outcomes["experts.active"] / outcomes["experts.configured"] < below).mean())
+    return float(is_collapsed(outcomes).mean())
 
 
 class Series(NamedTuple):

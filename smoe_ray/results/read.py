@@ -97,11 +97,11 @@ def read_weights(out: str | Path, study: str, trial_id: str) -> Arrays:
 def _trial(out: str | Path, study: str, trial_id: str) -> TrialFolder:
     store = Store(out)
     for name in (study, trial_id):
-        _check_name(store, name)
+        check_name(store, name)
     return TrialFolder(store, study, trial_id)
 
 
-def _check_name(store: Store, name: str) -> None:
+def check_name(store: Store, name: str) -> None:
     """A name becomes part of a path, which must not lead out of OUT."""
     if not re.fullmatch(NAME_PATTERN, name):
         raise ResultsError(f"{store.out}: {name!r} names nothing there; names are of a-z, 0-9 and '-'")
@@ -109,7 +109,7 @@ def _check_name(store: Store, name: str) -> None:
 
 def _read_all(store: Store, study: str, *, with_epochs: bool) -> list[Found | ResultsError | None]:
     """Every trial's files after one listing; None for a folder without `trial.json`."""
-    _check_name(store, study)
+    check_name(store, study)
     trials = store.folders(f"{study}/trials")
     if not trials and store.read(f"{study}/study.yaml") is None:
         known = ", ".join(list_studies(store.out)) or "none"

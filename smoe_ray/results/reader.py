@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import itertools
-import re
+import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,11 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smoe_ray.errors import ResultsError, StorageError
 from smoe_ray.results.pack import PACKS, unpack
+from smoe_ray.results.read import check_name
 from smoe_ray.results.record import TrialRecord
 from smoe_ray.results.store import FileVersion, Store
 from smoe_ray.results.table import Found, build_table
 from smoe_ray.results.trial import TrialFolder
-from smoe_ray.spec import NAME_PATTERN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +28,8 @@ _MOST_BYTES = {"trial.json": 4_000_000, "epochs.parquet": 64_000_000}
 _OF_STUDY = ("study.yaml", "optuna.journal")
 _WORTH_A_PACK = 20  # files that are cheaper to ask for one by one
 _AT_ONCE = 500
+_AGAIN_S = 30.0
+"""Between attempts to read files that the storage would not hand out."""
 
 
 class _Kept(NamedTuple):
@@ -58,10 +61,10 @@ class StudyReader:
     def __init__(self, out: str | Path, study: str) -> None:
         self.store = Store(out)
         self.study = study
-        if not re.fullmatch(NAME_PATTERN, study):
-            raise ResultsError(f"{out}: {study!r} names nothing there; names are of a-z, 0-9 and '-'")
+        check_name(self.store, study)
         self.version = ""
-        """Another one after any file of the study that is read here was written again."""
+        """Another one after any file of the study that is read here was written again, or is to be tried again."""
+        self._times, self._asked_again_at = 0, -math.inf
         self._files: dict[str, dict[str, FileVersion]] = {}
         self._packs: dict[str, FileVersion] = {}
         self._kept: dict[str, dict[str, _Kept]] = {file: {} for file in _MOST_BYTES}
@@ -83,7 +86,10 @@ class StudyReader:
             raise ResultsError(f"{self.store.path(root)}: no such study")
         self._files = files
         self._packs = {file: listed[f"{root}/{pack}"] for file, pack in PACKS.items() if f"{root}/{pack}" in listed}
-        self.version = f"{hash(tuple(frozenset(of.items()) for of in files.values())):x}"
+        refused = any(isinstance(one.value, StorageError) for of in self._kept.values() for one in of.values())
+        if refused and time.monotonic() - self._asked_again_at > _AGAIN_S:
+            self._asked_again_at, self._times = time.monotonic(), self._times + 1
+        self.version = f"{hash((self._times, *(frozenset(of.items()) for of in files.values()))):x}"
 
     @_without_garbage_collection()
     def records(self) -> dict[str, TrialRecord]:
@@ -146,7 +152,8 @@ class StudyReader:
                         value = parse(TrialFolder(self.store, self.study, trial), value)
                     except ResultsError as error:
                         value = error
-                kept[trial] = _Kept(present[trial].tag, value)
+                # What a storage does not hand out today, it may tomorrow: no tag, so it is asked again.
+                kept[trial] = _Kept("" if isinstance(value, StorageError) else present[trial].tag, value)
         return {trial: one.value for trial, one in kept.items()}
 
     def _unpack(self, file: str, trials: list[str]) -> dict[str, bytes]:

@@ -22,6 +22,9 @@ from smoe_ray.results.columns import Row, from_parquet, to_parquet
 from smoe_ray.results.record import TrialRecord
 from smoe_ray.results.store import Store
 
+_MOST_BYTES_UNPACKED = 4_000_000_000
+"""Of `embeddings.npz`: a million test images of 100 experts."""
+
 Arrays = dict[str, npt.NDArray[Any]]
 
 
@@ -119,6 +122,9 @@ class TrialFolder:
             )
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+                unpacked = sum(info.file_size for info in archive.zip.infolist())
+                if unpacked > _MOST_BYTES_UNPACKED:
+                    raise ValueError(f"{unpacked:,} bytes unpacked: more than a trial keeps")
                 return dict(archive)
         except (ValueError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             raise self._broken("embeddings.npz", str(error)) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import math
 from typing import Any
 
@@ -69,9 +70,7 @@ def test_what_is_not_told_apart_is_hollow_and_what_is_not_tested_has_no_interval
 
 def test_names_of_strangers_are_inert() -> None:
     figure = routing.differences(compare_arms(study(HOSTILE), reference="blend"))
-    words = figure.to_json()
-    assert "<b>cat" not in words
-    assert "\\u003cb\\u003ecat" not in words
+    assert "<b>cat" not in json.dumps(json.loads(figure.to_json()))  # Plotly itself writes every < as \\u003c
 
 
 # --- experts against classes ------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import boto3
 import numpy as np
@@ -22,7 +23,7 @@ from planted_folder import plant
 from dashboard import load
 from dashboard.__main__ import get_ready
 from smoe_ray.errors import ResultsError
-from smoe_ray.results import read_embeddings, read_results
+from smoe_ray.results import StudyReader, list_studies, read_embeddings, read_results
 from smoe_ray.study.status import study_status
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -120,7 +121,6 @@ def test_arrays_are_those_of_the_trial_and_shared_read_only(
     assert load.embeddings("demo", trial) is kept
     with pytest.raises(ValueError, match="read-only"):
         kept["mu"][0] = 0
-    assert set(load.weights("demo", trial))
     monkeypatch.setattr(load, "_MOST_BYTES_OF_TRIAL", 100)
     with pytest.raises(ResultsError, match="too many to read"):
         load.embeddings("demo", trial)
@@ -189,6 +189,77 @@ print([name for name in ("torch", "ray", "statsmodels", "sklearn", "matplotlib",
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
+# --- a place that takes long to look at -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Every look at OUT takes so many seconds, and is always due."""
+    seconds, look = 1.5, StudyReader.look
+
+    def slowly(reader: StudyReader) -> None:
+        time.sleep(seconds)
+        look(reader)
+
+    monkeypatch.setattr(StudyReader, "look", slowly)
+    return seconds
+
+
+def settle(study: str) -> None:
+    """Wait until a look that goes on beside has ended."""
+    followed = load._followed(study)
+    if followed._looking is not None:
+        followed._looking.join()
+
+
+def test_whoever_asks_during_a_slow_look_has_the_last_state_at_once(
+    out: Path, started: Callable[[Path], None], slow: float
+) -> None:
+    plant(out, "demo", seeds=1)
+    started(out)
+    load.status("demo")
+    begun = time.monotonic()
+    for _ in range(3):
+        assert load.question("demo") == "Does it hold?"
+        assert load.status("demo").total
+    assert time.monotonic() - begun < slow
+
+
+def test_a_study_file_that_changes_alone_changes_the_status(
+    out: Path, started: Callable[[Path], None], slow: float
+) -> None:
+    plant(out, "demo", seeds=1)
+    started(out)
+    assert load.status("demo").total == 1
+    with (out / "demo" / "study.yaml").open("a") as file:
+        file.write("seeds: [0, 1, 2]\n")
+    for _ in range(2):
+        load.status("demo")
+        settle("demo")
+    assert load.status("demo").total == 3
+    settle("demo")
+
+
+def test_table_and_records_are_of_one_state_whoever_looks_meanwhile(
+    out: Path, started: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(out, "demo", seeds=1)
+    started(out)
+    followed, trials = load._followed("demo"), load._Followed.trials
+
+    def then_another_session_looks(self: Any) -> load.Trials:
+        found = trials(self)
+        plant(out, "demo", seeds=2)
+        with self._lock:
+            self._look()
+        return found
+
+    monkeypatch.setattr(load._Followed, "trials", then_another_session_looks)
+    results = followed.results()
+    assert set(results.table["trial_id"]) == set(results.records)
+    assert results.version == followed._reader.version
+
+
 def test_a_server_reads_ahead_all_that_can_be_read(out: Path, started: Callable[[Path], None]) -> None:
     (out / "broken" / "trials").mkdir(parents=True)
     (out / "broken" / "study.yaml").write_text("name: [")
@@ -200,5 +271,7 @@ def test_a_server_reads_ahead_all_that_can_be_read(out: Path, started: Callable[
     assert load.question("broken").startswith(f"({out}/broken/study.yaml")
 
 
-def test_a_server_starts_where_nothing_can_be_read(tmp_path: Path) -> None:
-    get_ready(str(tmp_path / "nowhere"))
+def test_a_server_starts_where_nothing_can_be_read() -> None:
+    with pytest.raises(ResultsError):
+        list_studies("nosuch://place")
+    get_ready("nosuch://place")

@@ -126,19 +126,22 @@ def test_a_broken_study_file_is_said_and_its_trials_are_shown(
 
 
 @pytest.mark.parametrize(
-    ("counts", "minutes", "expected"),
+    ("counts", "minutes", "of_search", "expected"),
     [
-        ((3, 0, 0, 0), 0, "complete"),
-        ((1, 0, 1, 1), 0, "complete"),
-        ((2, 0, 0, 0), 0, "incomplete"),
-        ((0, 0, 0, 0), 0, "not started"),
-        ((2, 1, 0, 0), 1, "running"),
-        ((2, 1, 0, 0), 60, "stopped?"),
+        ((3, 0, 0, 0), 0, False, "complete"),
+        ((1, 0, 1, 1), 0, False, "complete"),
+        ((1, 0, 1, 1), 0, True, "incomplete"),  # a search proposes another trial for the one that failed
+        ((2, 0, 1, 1), 0, True, "complete"),
+        ((2, 0, 0, 0), 0, False, "incomplete"),
+        ((0, 0, 0, 0), 0, False, "not started"),
+        ((2, 1, 0, 0), 1, False, "running"),
+        ((2, 1, 0, 0), 60, False, "stopped?"),
     ],
 )
-def test_the_state_in_a_word(counts: tuple[int, int, int, int], minutes: int, expected: str) -> None:
+def test_the_state_in_a_word(counts: tuple[int, int, int, int], minutes: int, of_search: bool, expected: str) -> None:
     updated = datetime.now(UTC) - timedelta(minutes=minutes)
-    assert overview.state(StudyStatus("demo", 3, *counts, None, updated)) == expected
+    status = StudyStatus("demo", 3, *counts, None, updated)
+    assert overview.state(status, overview.settled(status, of_search)) == expected
 
 
 def test_the_collapsed_share_is_that_of_the_collapse_rates(out: Path) -> None:

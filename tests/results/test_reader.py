@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from planted_folder import plant
 
-from smoe_ray.errors import ResultsError
+from smoe_ray.errors import ResultsError, StorageError
 from smoe_ray.results import Store, StudyReader, read_results
 
 
@@ -140,3 +140,37 @@ def test_a_link_to_a_folder_above_is_followed_a_few_floors_only(tmp_path: Path) 
     (tmp_path / "study" / "loop").symlink_to(tmp_path / "study")
     (tmp_path / "study" / "a.txt").write_text("a")
     assert 1 <= len(Store(tmp_path).files("study")) < 10
+
+
+def test_what_the_storage_would_not_hand_out_is_asked_for_again(
+    reader: StudyReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, version = set(reader.records()), reader.version
+    trial = sorted(whole)[0]
+    (reader.store.folder / "demo" / "trials" / trial / "trial.json").touch()  # type: ignore[operator]
+    read = Store.read
+
+    def busy(store: Store, name: str) -> bytes | None:
+        if trial in name:
+            raise StorageError(f"{name}: 503 slow down")
+        return read(store, name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "read", busy)
+        assert set(looked(reader).records()) == whole - {trial}
+        assert len(reader.problems()) == 1
+        refused = reader.version
+    assert looked(reader).version not in (version, refused)  # so that whoever keeps results by version asks again
+    assert set(reader.records()) == whole
+    assert reader.problems() == []
+    assert len(reader.table()["trial_id"].unique()) == len(whole)
+
+
+def test_a_small_file_of_very_many_empty_cells_is_refused_unread(reader: StudyReader) -> None:
+    path = file_of(reader, 0, "epochs.parquet")
+    empty = pa.nulls(2_000_000)
+    pq.write_table(pa.table({"epoch": pa.nulls(2_000_000, pa.int64()), **{f"n{i}": empty for i in range(100)}}), path)
+    assert path.stat().st_size < 1_000_000
+    looked(reader).table()
+    (problem,) = reader.problems()
+    assert "more than a training writes" in problem
