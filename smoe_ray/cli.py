@@ -17,6 +17,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, T
 from rich.table import Table
 
 from smoe_ray import cli_k8s
+from smoe_ray.cli_k8s import printable
 from smoe_ray.errors import ClusterError, ResultsError, SmoeRayError
 
 if TYPE_CHECKING:
@@ -303,7 +304,7 @@ def list_jobs(address: Address = _LOOPBACK) -> None:
     shown = Table("job", "state", "submitted", "out", "note", header_style="bold", box=None, pad_edge=False)
     shown.columns[0].no_wrap = shown.columns[2].no_wrap = True
     for job, state, submitted_at, _ in jobs.list_jobs(address):
-        shown.add_row(job.id, state, _local_time(submitted_at), _printable(job.out), _printable(job.note))
+        shown.add_row(job.id, state, _local_time(submitted_at), printable(job.out), printable(job.note))
     _print_wide(shown)
 
 
@@ -331,7 +332,7 @@ def status(
     if trials is not None:
         _print_status(trials, out, state)
     elif state is not None:
-        typer.echo(f"{name} in {_printable(out)}\n  job        {state}\n  trials     none has started yet")
+        typer.echo(f"{name} in {printable(out)}\n  job        {state}\n  trials     none has started yet")
     else:
         _read(out, name)  # it says what is there instead
 
@@ -525,7 +526,7 @@ def _print_status(status: StudyStatus, out: str, job: str | None) -> None:
         lines["best"] = f"{status.best.metric} {status.best.value:.4g} (trial {status.best.trial_id})"
     if status.updated_at is not None:
         lines["updated"] = _local_time(status.updated_at)
-    typer.echo(f"{status.study} in {_printable(out)}")
+    typer.echo(f"{status.study} in {printable(out)}")
     for what, said in lines.items():
         if said is not None:
             typer.echo(f"  {what:<10} {said}")
@@ -533,11 +534,6 @@ def _print_status(status: StudyStatus, out: str, job: str | None) -> None:
 
 def _local_time(moment: datetime) -> str:
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
-
-
-def _printable(text: str) -> str:
-    """What others wrote, without what would command the terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _print_frame(frame: pd.DataFrame, said_of: Mapping[str, tuple[str, str]] = _SHOWN) -> None:

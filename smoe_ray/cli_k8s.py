@@ -149,16 +149,16 @@ def status(
     clusters = cluster.ray_clusters(namespace)
     typer.echo("clusters" if clusters else f"clusters: none in {namespace}")
     for each in clusters:
-        typer.echo(f"  {_printable(describe.cluster_line(each))}")
+        typer.echo(f"  {printable(describe.cluster_line(each))}")
     jobs = cluster.ray_jobs(namespace)
     typer.echo("studies" if jobs else "studies: none")
     for job in jobs:
-        typer.echo(f"  {_printable(describe.job_line(job))}")
+        typer.echo(f"  {printable(describe.job_line(job))}")
         name, there = study_of(job)
         if out or "://" in there:
-            typer.echo(f"    {_printable(_trials(out or there, name))}")
+            typer.echo(f"    {printable(_trials(out or there, name))}")
     for pod in describe.waiting(cluster.pods(namespace)):
-        typer.echo(_printable(f"waits: {pod.pod}: {pod.why}" + (f" [{pod.said}]" if pod.said else "")))
+        typer.echo(printable(f"waits: {pod.pod}: {pod.why}" + (f" [{pod.said}]" if pod.said else "")))
 
 
 @app.command("port-forward", epilog="Example: smoe-ray k8s port-forward dashboard")
@@ -220,5 +220,6 @@ def _asked(study: GridStudy | SearchStudy) -> list[ResourcesSpec]:
     return list(dict.fromkeys(trial.resources for trial in trials))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """What others wrote, without what would command the terminal."""
     return "".join(character if character.isprintable() else " " for character in text)

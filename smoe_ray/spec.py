@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
@@ -738,6 +738,27 @@ def trial_with(base: TrialSpec, values: Mapping[str, Any]) -> TrialSpec:
     except ValidationError as error:
         chosen = ", ".join(f"{path}={reprlib.repr(value)}" for path, value in values.items())
         raise StudyError(f"trial with {chosen}: {_one_line(error, tree, TrialSpec)}") from None
+
+
+def with_roots(tree: Any, change: Callable[[str], str], _key: str = "") -> Any:
+    """A study as plain values with every value that some trial may have as a `root`, wherever it stands, changed."""
+    if isinstance(tree, Mapping):
+        return {name: with_roots(value, change, _key if name == "choices" else name) for name, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [with_roots(value, change, _key) for value in tree]
+    return change(tree) if isinstance(tree, str) and _key.rpartition(".")[2] == "root" else tree
+
+
+def roots(study: GridStudy | SearchStudy) -> list[str]:
+    """Every value that some trial of a study may have as a `root` of its data."""
+    found: list[str] = []
+
+    def note(root: str) -> str:
+        found.append(root)
+        return root
+
+    with_roots(study.model_dump(mode="json"), note)
+    return found
 
 
 def value_at(trial: TrialSpec, path: str) -> Any:

@@ -62,13 +62,15 @@ class JobClient(JobSubmissionClient):
             try:
                 async for piece in self.tail_job_logs(job_id):
                     heard.put(piece)
-                heard.put(None)
             except Exception as error:
                 heard.put(error)
 
         def run() -> None:
-            with suppress(asyncio.CancelledError):
-                asyncio.run(listen())
+            try:
+                with suppress(asyncio.CancelledError):
+                    asyncio.run(listen())
+            finally:
+                heard.put(None)
 
         # In a thread of its own: where an event loop runs already, as in a notebook, there may be no second one.
         thread = threading.Thread(target=run, name="job-logs", daemon=True)

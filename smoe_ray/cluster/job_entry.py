@@ -5,16 +5,13 @@ It is the same as ``smoe-ray run`` on the cluster that it finds itself in, but t
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import threading
 from pathlib import Path
 
+from smoe_ray import order
 from smoe_ray.errors import SmoeRayError
-
-STUDY_FILE = "study.yaml"
-ORDER_FILE = "job.json"
 
 
 def main() -> None:
@@ -40,8 +37,8 @@ def run() -> None:
     from smoe_ray.study import refuse_failures, run_study
     from smoe_ray.study.progress import StudyProgress
 
-    study = load_study(STUDY_FILE)
-    out = json.loads(Path(ORDER_FILE).read_text(encoding="utf-8"))["out"]
+    study = load_study(order.STUDY_FILE)
+    out = order.out_of(Path(order.ORDER_FILE).read_text(encoding="utf-8"))
     with StudyProgress(study) as progress, RayExecutor(address="auto") as executor:
         records = run_study(study, out, executor, data_jobs=executor.map, on_event=progress)
     refuse_failures(records)

@@ -10,12 +10,10 @@ is the same fixed text for every job. Ray itself is loaded when a cluster is fir
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,10 +21,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import tenacity
 
-from smoe_ray.cluster.job_entry import ORDER_FILE, STUDY_FILE
+from smoe_ray import order
 from smoe_ray.errors import ClusterError, StudyError
 from smoe_ray.results import Store, read_results
-from smoe_ray.spec import MAX_STUDY_BYTES, GridStudy, SearchStudy, dump_study, load_study, parse_study
+from smoe_ray.spec import MAX_STUDY_BYTES, GridStudy, SearchStudy, dump_study, load_study, parse_study, with_roots
 from smoe_ray.study.status import StudyStatus, study_status
 
 if TYPE_CHECKING:
@@ -175,10 +173,11 @@ def submit(
     Store(out)  # refuses a URI that nothing here can read
     spec, text = _study_to_send(study, overrides)
     client = _connect(address)
-    digest = hashlib.sha256(json.dumps([text, out]).encode()).hexdigest()[:8]
-    name = f"{spec.name}-{digest}"
+    name = f"{spec.name}-{order.digest(text, out)}"
     attempts = {
-        number: listed for listed in _list(client, address) if (number := _attempt(name, listed.job.id)) is not None
+        number: listed
+        for listed in _list(client, address)
+        if (number := order.attempt_of(name, listed.job.id)) is not None
     }
     for listed in attempts.values():
         if listed.is_active:
@@ -220,7 +219,8 @@ def _study_to_send(
         spec = parse_study(dump_study(study), overrides)
     else:
         spec = load_study(study, overrides)
-    spec = type(spec).model_validate(_with_absolute_roots(spec.model_dump(mode="json")))
+    # A job runs in another folder than its user.
+    spec = type(spec).model_validate(with_roots(spec.model_dump(mode="json"), absolute))
     preview(spec)
     text = dump_study(spec)
     if len(text.encode()) > MAX_STUDY_BYTES:
@@ -231,19 +231,10 @@ def _study_to_send(
     return spec, text
 
 
-def _with_absolute_roots(tree: Any, key: str = "") -> Any:
-    """A job runs in another folder than its user: `root`, wherever it stands in a study, must not depend on it."""
-    if isinstance(tree, Mapping):
-        return {name: _with_absolute_roots(value, name) for name, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return [_with_absolute_roots(value, key) for value in tree]
-    return absolute(tree) if isinstance(tree, str) and key.rpartition(".")[2] == "root" else tree
-
-
 def _send(client: JobClient, job: Job, study: str) -> Job:
     with tempfile.TemporaryDirectory(prefix="smoe-ray-job-") as folder:
-        (Path(folder) / STUDY_FILE).write_text(study, encoding="utf-8")
-        (Path(folder) / ORDER_FILE).write_text(json.dumps({"out": job.out}), encoding="utf-8")
+        for name, content in order.files(study, job.out).items():
+            (Path(folder) / name).write_text(content, encoding="utf-8")
         try:
             client.submit_job(
                 entrypoint=_ENTRYPOINT,
@@ -289,12 +280,6 @@ def _list(client: JobClient, address: str) -> list[ListedJob]:
         submitted_at = _moment(details.start_time) or datetime.now(UTC)
         listed.append(ListedJob(job, _state(details), submitted_at, _moment(details.end_time)))
     return sorted(listed, key=lambda one: one.submitted_at, reverse=True)
-
-
-def _attempt(name: str, job_id: str) -> int | None:
-    """Which submission of a study a job is, from 1; None for a job of another study."""
-    match = re.fullmatch(re.escape(name) + r"(?:-([0-9]+))?", job_id)
-    return int(match[1] or 1) if match else None
 
 
 def _state(details: Any) -> JobState:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from smoe_ray.errors import ClusterError
 from smoe_ray.k8s.kubectl import NO_CLUSTER, NO_CONFIG, NO_CONTEXT, NO_KUBERAY, NO_NAMESPACE, Target
 from smoe_ray.k8s.manifests import MANAGER, TOKEN_KEY, Manifest, Rendered
-from smoe_ray.k8s.rayjob import STUDY_LABEL, StudyJob, attempt_of
+from smoe_ray.k8s.rayjob import STUDY_LABEL, StudyJob
+from smoe_ray.order import attempt_of
 
 if TYPE_CHECKING:
     from kubernetes import client
@@ -39,7 +40,7 @@ class Cluster:
         try:
             # The client itself looks at KUBECONFIG only once, when it is imported.
             config.load_kube_config(  # type: ignore[no-untyped-call]
-                os.environ.get("KUBECONFIG"), target.context, settings
+                os.environ.get("KUBECONFIG") or None, target.context, settings
             )
         except config.ConfigException as error:
             if target.context is not None:

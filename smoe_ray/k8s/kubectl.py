@@ -37,10 +37,6 @@ _KNOWN = (
     (r"(?:dial tcp|The connection to the server) (\S+?):? (?:.*refused|.*no such host|.*timeout)", NO_CLUSTER),
     (r"[Ff]orbidden: (.+)", "forbidden: {what}; ask whoever runs the cluster for the right"),
     (r"([Ii]nvalid configuration: no configuration has been provided)", NO_CONFIG),
-    (
-        r"conflicts? with \"([^\"]+)\"",
-        "another program ({what}) set fields that the manifests set, too; kubectl diff shows them: give them up there",
-    ),
 )
 
 

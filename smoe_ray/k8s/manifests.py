@@ -21,6 +21,7 @@ MANAGER = "smoe-ray"
 
 TOKEN_KEY = "auth_token"  # noqa: S105  # KubeRay's name for it
 OUT_KEY = "OUT"
+_IMAGE_LINE = re.compile(r"^ *image: ([^\s@]+?)(?::[\w.-]+)?(?:@\S+)?$", re.MULTILINE)
 _IMAGE = re.compile(r"(?P<name>[^=\s]+)=(?P<new>[^=\s@]+?)(?::(?P<tag>[\w.-]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?")
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -66,7 +67,12 @@ def render(overlay: str, namespace: str | None = None, images: Sequence[str] = (
         # kustomize takes no absolute path for what it builds upon.
         changes["resources"] = [os.path.relpath(place, Path(above).resolve())]
         (Path(above) / "kustomization.yaml").write_text(yaml.safe_dump(changes), encoding="utf-8")
-        return kubectl(["kustomize", str(Path(above).resolve())])
+        rendered = kubectl(["kustomize", str(Path(above).resolve())])
+    for image in changes.get("images", ()):
+        if image["newName"] not in rendered:
+            names = ", ".join(sorted(set(_IMAGE_LINE.findall(rendered))))
+            raise ClusterError(f"--image {image['name']}: the overlay has no such image, but {names}")
+    return rendered
 
 
 class Rendered(NamedTuple):
@@ -123,7 +129,11 @@ def dump(*objects: Manifest) -> str:
 
 
 def apply(rendered: str, target: Target) -> None:
-    """Make the cluster as the manifests say (server-side apply). Raises ClusterError, nothing else having been done."""
+    """Make the cluster as the manifests say (server-side apply).
+
+    Raises:
+        ClusterError: an object is refused; those before it are applied. `rehearse` tells beforehand.
+    """
     kubectl(["apply", *_SERVER_SIDE, "--filename=-"], target, stdin=rendered)
 
 
@@ -144,7 +154,9 @@ def diff(rendered: str, target: Target) -> dict[str, str]:
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
-_SERVER_SIDE = ("--server-side", f"--field-manager={MANAGER}")
+# What others set since (kubectl scale; the autoscaler, to whom the whole list of groups belongs once it has scaled) is
+# shown by `diff`, then replaced: KubeRay and Ray's autoscaler put their part right again.
+_SERVER_SIDE = ("--server-side", "--force-conflicts", f"--field-manager={MANAGER}")
 
 
 def _overlay(overlay: str) -> Path:

@@ -7,16 +7,15 @@ of its results, as files of a ConfigMap. What was trained stays in OUT, so a ret
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
+from smoe_ray import order
 from smoe_ray.errors import ClusterError, DataError, StudyError
 from smoe_ray.k8s.manifests import Manifest, Rendered
-from smoe_ray.spec import MAX_STUDY_BYTES, GridStudy, ResourcesSpec, SearchStudy, dump_study
+from smoe_ray.spec import MAX_STUDY_BYTES, GridStudy, ResourcesSpec, SearchStudy, dump_study, roots
 
 SubmissionMode = Literal["K8sJobMode", "HTTPMode"]
 """Who hands the study to Ray: a pod of its own, or the operator. KubeRay has two more: InteractiveMode leaves it to the
@@ -30,7 +29,6 @@ OUT_ANNOTATION = "smoe-ray/out"
 NAME_LIMIT = 47
 """Characters of a RayJob's name; the operator appends to it."""
 
-_DIGEST = 8
 _ATTEMPT = 4  # "-999"
 _CONFIG_MAP_BYTES = 1024 * 1024
 # It stands in double quotes in a shell line that the operator writes (the job's metadata).
@@ -85,8 +83,8 @@ def study_job(
     """
     out = _checked_out(out or overlay.out, overlay)
     text = dump_study(study)
-    order = json.dumps({"out": out})
-    size = len(text.encode()) + len(order.encode())
+    sent = order.files(text, out)
+    size = sum(len(content.encode()) for content in sent.values())
     if size > min(MAX_STUDY_BYTES, _CONFIG_MAP_BYTES):
         raise StudyError(
             f"study {study.name}: {size:,} bytes with all its defaults; a study may have {MAX_STUDY_BYTES:,}, and a "
@@ -98,7 +96,7 @@ def study_job(
     files = copy.deepcopy(template.files)
     files["metadata"] |= names
     files["immutable"] = True
-    files["data"] = {"study.yaml": text, "job.json": order}
+    files["data"] = sent
 
     job = copy.deepcopy(template.job)
     job["metadata"] |= names
@@ -111,7 +109,12 @@ def study_job(
         "metadata": {"smoe_ray.study": study.name, "smoe_ray.out": out, "smoe_ray.note": ""},
         "rayClusterSpec": _cluster(list(asked), overlay, template, names["name"]),
     }
-    if mode != "K8sJobMode":
+    if mode == "K8sJobMode":
+        head = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+        spec["submitterPodTemplate"]["spec"]["containers"][0]["image"] = head[
+            "image"
+        ]  # the overlay's, not a template's
+    else:
         spec.pop("submitterPodTemplate", None)  # its pod is of K8sJobMode alone
     for each in (job, files, spec.get("submitterPodTemplate"), *_pod_templates(spec["rayClusterSpec"])):
         if each is not None:
@@ -122,10 +125,9 @@ def study_job(
 
 def job_name(study: str, text: str, out: str, attempt: int = 1) -> str:
     """A name of at most 47 characters that tells study and OUT from others, and begins with a letter."""
-    digest = hashlib.sha256(json.dumps([text, out]).encode()).hexdigest()[:_DIGEST]
     stem = study if study[0].isalpha() else f"study-{study}"
-    stem = stem[: NAME_LIMIT - _DIGEST - 1 - _ATTEMPT]
-    return f"{stem}-{digest}" + (f"-{attempt}" if attempt > 1 else "")
+    stem = stem[: NAME_LIMIT - order.DIGEST_LENGTH - 1 - _ATTEMPT]
+    return f"{stem}-{order.digest(text, out)}" + (f"-{attempt}" if attempt > 1 else "")
 
 
 def study_of(job: Manifest) -> tuple[str, str]:
@@ -136,12 +138,6 @@ def study_of(job: Manifest) -> tuple[str, str]:
     return study, of_ray.get("smoe_ray.out") or metadata.get("annotations", {}).get(OUT_ANNOTATION, "")
 
 
-def attempt_of(name: str, job: str) -> int | None:
-    """Which submission of the study with the first name `name` a RayJob is, from 1; None if of another study."""
-    match = re.fullmatch(re.escape(name) + r"(?:-([0-9]+))?", job)
-    return int(match[1] or 1) if match else None
-
-
 # --- what the study needs ---------------------------------------------------------------------------------------------
 
 
@@ -150,7 +146,7 @@ def _checked_out(out: str | None, overlay: Rendered) -> str:
         raise ClusterError("the overlay does not say where results go (ConfigMap, key OUT); give --out")
     if not _OUT.fullmatch(out) or ".." in out.split("/"):
         raise ClusterError(f"--out {out}: a path or URI of letters, digits and . _ - / : @ = + ~")
-    if "://" not in out and not _is_below(out, _mounts(overlay)):
+    if not _leaves_the_pod(out) and not _is_below(out, _mounts(overlay)):
         raise ClusterError(
             f"--out {out}: no volume of the pods is there ({_places(overlay)}), so results would be lost with them; "
             "give a path on one, or a URI"
@@ -159,24 +155,17 @@ def _checked_out(out: str | None, overlay: Rendered) -> str:
 
 
 def _refuse_unseen_data(study: GridStudy | SearchStudy, overlay: Rendered) -> None:
-    for root in _roots(study.model_dump(mode="json")):
-        if "://" not in root and not _is_below(root, _mounts(overlay)):
+    for root in roots(study):
+        if not _leaves_the_pod(root) and not _is_below(root, _mounts(overlay)):
             raise DataError(
                 f"data.root {root}: no pod sees it; put the data on a volume of the pods ({_places(overlay)}) or into "
                 "a bucket, and say so: --set data.root=…"
             )
 
 
-def _roots(tree: Any, key: str = "") -> Iterator[str]:
-    """Every `root` of a study, in its base, axes or space."""
-    if isinstance(tree, Mapping):
-        for name, value in tree.items():
-            yield from _roots(value, name)
-    elif isinstance(tree, (list, tuple)):
-        for value in tree:
-            yield from _roots(value, key)
-    elif isinstance(tree, str) and key.rpartition(".")[2] == "root":
-        yield tree
+def _leaves_the_pod(place: str) -> bool:
+    scheme, separator, _ = place.partition("://")
+    return bool(separator) and scheme.rpartition(":")[2] not in ("file", "local", "memory")
 
 
 def _places(overlay: Rendered) -> str:

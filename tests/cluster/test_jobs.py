@@ -27,7 +27,7 @@ from waiting import wait_until
 from smoe_ray.cluster import jobs
 from smoe_ray.errors import ClusterError, StudyError
 from smoe_ray.results import TIMING_COLUMNS, Store, TrialFolder, read_results, read_trials
-from smoe_ray.spec import GridStudy, dump_study, load_study, parse_study
+from smoe_ray.spec import GridStudy, SearchStudy, dump_study, load_study, parse_study
 from smoe_ray.study import LocalExecutor, run_study
 
 HOSTILE = 'it\'s "quoted" $(touch pwned) `touch pwned` ; touch pwned\n& touch pwned | \\ \x1b[2J ünï 雪 %s {0}'
@@ -355,6 +355,22 @@ def test_relative_places_are_made_absolute_where_the_user_is(tmp_path: Path, mon
     assert spec.base.data.root == str(tmp_path / "there")
     assert spec.axes["data.root"] == (str(tmp_path / "drawings"), "s3://bucket/drawings", "/drawings")
     assert spec.axes["data"] == ({"source": "images", "root": str(tmp_path / "x")},)
+
+
+def test_so_are_the_places_that_a_search_may_choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = """
+kind: search
+name: places
+question: Which drawings?
+base: {data: {source: images, root: there}}
+space: {data.root: {type: categorical, choices: [drawings, "s3://bucket/drawings"]}}
+objectives: [{metric: test.reconstruction}]
+num_trials: 2
+"""
+    spec, _ = jobs._study_to_send(parse_study(text), [])
+    assert isinstance(spec, SearchStudy)
+    assert spec.space["data.root"].choices == (str(tmp_path / "drawings"), "s3://bucket/drawings")
 
 
 SIGTERM_PROGRAM = """

@@ -25,7 +25,8 @@ from ray_rules import ray_errors
 
 from smoe_ray.errors import DataError, SmoeRayError, StudyError
 from smoe_ray.k8s import manifests
-from smoe_ray.k8s.rayjob import NAME_LIMIT, STUDY_LABEL, StudyJob, attempt_of, job_name, study_job, study_of
+from smoe_ray.k8s.rayjob import NAME_LIMIT, STUDY_LABEL, StudyJob, job_name, study_job, study_of
+from smoe_ray.order import attempt_of
 from smoe_ray.spec import NAME_PATTERN, ResourcesSpec, dump_study, load_study, parse_study
 
 Run = Callable[..., tuple[int, str, str]]
@@ -135,6 +136,10 @@ def test_render_prints_what_kubectl_builds(smoe_ray: Run, tmp_path: Path) -> Non
         (("local", "--image", "smoe-ray=reg/x:latest"), "latest is another image tomorrow"),
         (("local", "--image", "smoe-ray=reg/x"), "write NAME=registry/name:tag"),
         (("local", "--image", "reg/x:1"), "write NAME=registry/name:tag"),
+        (
+            ("local", "--image", "smoe_ray=reg/x:1"),
+            "--image smoe_ray: the overlay has no such image, but smoe-ray, smoe-ray-dashboard",
+        ),
     ],
 )
 def test_render_refuses_what_cannot_be(smoe_ray: Run, arguments: tuple[str, ...], words: str) -> None:
@@ -161,6 +166,7 @@ def test_apply_checks_everything_before_it_changes_anything(
     first_real = next(number for number, path in enumerate(asked) if "dryRun=All" not in path)
     assert len({path.partition("?")[0] for path in asked[:first_real]}) == len(rendered)
     assert all("fieldManager=smoe-ray" in path for path in asked)
+    assert all("force=true" in path for path in asked)  # what kubectl scale or the autoscaler set is set right again
     assert all("fieldValidation=Strict" in path for path in asked if "dryRun" not in path)
 
     server.heard.clear()
@@ -280,6 +286,19 @@ def test_a_dry_run_prints_the_objects_and_speaks_to_no_cluster(
     assert server.heard == []
 
 
+@pytest.mark.parametrize(
+    ("overlay", "image"),
+    [("local", "smoe-ray"), ("gpu", "smoe-ray"), ("production", "registry.example.org/smoe-ray")],
+)
+def test_every_pod_of_a_study_has_the_image_that_was_given(
+    smoe_ray: Run, study: Path, overlay: str, image: str
+) -> None:
+    asked = ("--overlay", overlay, "--image", f"{image}=reg.example/smoe-ray:9", "--dry-run")
+    printed = done(smoe_ray("submit", study, *asked))
+    assert f"image: {image}:0.1.0" not in printed
+    assert printed.count("image: reg.example/smoe-ray:9") >= 3  # head, worker, submitter
+
+
 @pytest.mark.parametrize(("overlay", "gpus", "groups", "limit"), [
     ("gpu", 0, {"cpu"}, None), ("gpu", 0.5, {"cpu", "gpu"}, "1"), ("gpu", 2, {"cpu", "gpu"}, "2"),
 ])  # fmt: skip
@@ -305,6 +324,8 @@ def test_gpus_are_asked_for_when_the_study_does(
         (("--out", "/mnt/results-2"), "no volume of the pods"),
         (("--out", "/mnt/results/../../etc"), "a path or URI of letters"),
         (("--out", "results"), "a path or URI of letters"),
+        (("--out", "file:///home/me/results"), "no volume of the pods"),
+        (("--out", "memory://results"), "no volume of the pods"),
         (("--out", "s3://bucket/$(touch pwned)"), "a path or URI of letters"),
         (("--out", 's3://bucket/"'), "a path or URI of letters"),
         (
@@ -312,6 +333,16 @@ def test_gpus_are_asked_for_when_the_study_does(
             "data.root /home/me/drawings: no pod sees it",
         ),
         (("--set", "base.data={source: quickdraw, root: drawings}"), "data.root drawings: no pod sees it"),
+        (("--set", "base.data={source: images, root: file:///home/x}"), "data.root file:///home/x: no pod sees it"),
+        (
+            (
+                *("--set", "kind=search", "--set", "num_trials=2"),
+                *("--set", "objectives=[{metric: test.reconstruction}]"),
+                *("--set", "base.data={source: images, root: s3://a/b}"),
+                *("--set", "space={data.root: {type: categorical, choices: [s3://a/b, drawings]}}"),
+            ),
+            "data.root drawings: no pod sees it",
+        ),
         (("--set", "base.modle=1"), "modle"),
     ],
 )
@@ -515,9 +546,7 @@ def test_without_kuberay(smoe_ray: Run, ready: ApiServer, study: Path) -> None:
 def test_without_what_a_component_needs(smoe_ray: Run, ready: ApiServer) -> None:
     del ready.kinds["policy/v1"]
     line = refused(smoe_ray("apply", "local"))
-    assert line.startswith('the cluster does not know PodDisruptionBudget" in version "policy/v1') or (
-        "PodDisruptionBudget" in line and "install what brings it" in line
-    )
+    assert 'the cluster does not know "PodDisruptionBudget" in version "policy/v1": install what brings it' in line
 
 
 def test_without_a_namespace(smoe_ray: Run, server: ApiServer, study: Path) -> None:

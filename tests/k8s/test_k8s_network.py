@@ -8,7 +8,7 @@ import pytest
 from connectivity import Peer, reaches
 from manifests import NAMESPACE, Built, Manifest, PodTemplate, of_kind, one, pod_templates
 
-API, DNS, GCS, METRICS, RAY = (443, 6443), 53, 6379, (8080, 44217, 44227), 8265
+API, DNS, GCS, METRICS, RAY = (443, 6443, 8443), 53, 6379, (8080, 44217, 44227), 8265
 DASHBOARD, LOGIN, HTTPS = 8501, 4180, 443
 PORTS = (22, 80, DNS, *API, GCS, RAY, *METRICS, DASHBOARD, LOGIN, 10001, 52365)
 ALL = frozenset(PORTS)
