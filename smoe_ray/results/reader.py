@@ -64,7 +64,7 @@ class StudyReader:
         check_name(self.store, study)
         self.version = ""
         """Another one after any file of the study that is read here was written again, or is to be tried again."""
-        self._times, self._asked_again_at = 0, -math.inf
+        self._retries, self._asked_again_at = 0, -math.inf
         self._files: dict[str, dict[str, FileVersion]] = {}
         self._packs: dict[str, FileVersion] = {}
         self._kept: dict[str, dict[str, _Kept]] = {file: {} for file in _MOST_BYTES}
@@ -88,8 +88,8 @@ class StudyReader:
         self._packs = {file: listed[f"{root}/{pack}"] for file, pack in PACKS.items() if f"{root}/{pack}" in listed}
         refused = any(isinstance(one.value, StorageError) for of in self._kept.values() for one in of.values())
         if refused and time.monotonic() - self._asked_again_at > _AGAIN_S:
-            self._asked_again_at, self._times = time.monotonic(), self._times + 1
-        self.version = f"{hash((self._times, *(frozenset(of.items()) for of in files.values()))):x}"
+            self._asked_again_at, self._retries = time.monotonic(), self._retries + 1
+        self.version = f"{hash((self._retries, *(frozenset(of.items()) for of in files.values()))):x}"
 
     @_without_garbage_collection()
     def records(self) -> dict[str, TrialRecord]:
