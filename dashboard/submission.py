@@ -85,6 +85,22 @@ def submit(text: str, note: str, address: str) -> Job:
     return jobs.submit(admitted(text), address, load.out(), note=note)
 
 
+def send(key: str, note: str, address: str) -> None:
+    """Answer to the button: submit the text of widget `key`, and remember what to say.
+
+    A second click ends this run wherever it next touches the session's state: what was started must be known by then.
+    """
+    started: set[str] = st.session_state.setdefault("started here", set())
+    try:
+        job = submit(st.session_state[key], note, address)
+        if job.is_new:
+            started.add(job.id)
+        st.session_state["sent"] = (job.id, job.study, job.id in started)
+        st.session_state["job"] = job.id  # the one whose log is shown
+    except SmoeRayError as error:
+        st.session_state["sent"] = error
+
+
 def admitted(text: str) -> GridStudy | SearchStudy:
     """The study of a YAML text. Raises StudyError when it is none, too large, or reads where it may not."""
     if len(text.encode()) > MAX_STUDY_BYTES:

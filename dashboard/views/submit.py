@@ -45,18 +45,9 @@ def editor(address: str) -> None:
     st.caption(
         style.markdown(f"Results go to {load.out()}, which every node of the cluster must see as the same place.")
     )
-    st.button("Submit", type="primary", disabled=checked.name is None, on_click=send, args=(key, note, address))
-
-
-def send(key: str, note: str, address: str) -> None:
-    """Answer to the button: submit, and remember what to say."""
-    try:
-        job = submission.submit(st.session_state[key], note, address)
-        is_repeated = st.session_state.get("sent") == (job.id, job.study, True)  # a double click
-        st.session_state["sent"] = (job.id, job.study, job.is_new or is_repeated)
-        st.session_state["job"] = job.id  # the one whose log is shown
-    except SmoeRayError as error:
-        st.session_state["sent"] = error
+    st.button(
+        "Submit", type="primary", disabled=checked.name is None, on_click=submission.send, args=(key, note, address)
+    )
 
 
 def outcome() -> None:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -15,7 +16,7 @@ from dashboard import submission
 from smoe_ray.cli import app
 from smoe_ray.cluster import jobs
 from smoe_ray.errors import ClusterError, SmoeRayError, StudyError
-from smoe_ray.spec import dump_study
+from smoe_ray.spec import GridStudy, dump_study
 
 NOWHERE = "http://127.0.0.1:9"
 TEXT = """
@@ -204,6 +205,48 @@ def test_a_study_is_sent_as_it_stands_into_the_out_of_the_dashboard(out: Path, m
     monkeypatch.setattr(sys, "argv", ["app.py", str(out)])
     submission.submit(TEXT, "why", NOWHERE)
     assert sent == [(dump_study(submission.admitted(TEXT)), NOWHERE, str(out), "why")]
+
+
+class SecondClick(BaseException):
+    """As Streamlit ends a script's run for the next one."""
+
+
+class State(dict[str, Any]):
+    """A session's state that is touched, after the submission, only once the second click has come."""
+
+    clicks = 0
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key == "sent" and not self.clicks:
+            self.clicks += 1
+            raise SecondClick
+        super().__setitem__(key, value)
+
+
+def test_a_second_click_in_the_middle_of_the_first_does_not_hide_what_that_has_started(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running: set[str] = set()
+
+    def submit(study: GridStudy, address: str, out: str, note: str) -> jobs.Job:
+        is_new = "tiny-1" not in running
+        running.add("tiny-1")
+        return jobs.Job("tiny-1", address, study.name, out, note, is_new=is_new)
+
+    monkeypatch.setattr(jobs, "submit", submit)
+    monkeypatch.setattr(sys, "argv", ["app.py", str(out)])
+    state = State(text=TEXT)
+    monkeypatch.setattr(submission.st, "session_state", state)
+    with pytest.raises(SecondClick):
+        submission.send("text", "", NOWHERE)
+    submission.send("text", "", NOWHERE)
+    assert state["sent"] == ("tiny-1", "tiny", True)
+
+    stranger = State(text=TEXT)
+    stranger.clicks = 1
+    monkeypatch.setattr(submission.st, "session_state", stranger)
+    submission.send("text", "", NOWHERE)
+    assert stranger["sent"] == ("tiny-1", "tiny", False)
 
 
 @pytest.mark.parametrize(
