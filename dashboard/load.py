@@ -249,6 +249,7 @@ class _Followed:
         if self._results is None or self._results.version != trials.version:
             table = self._reader.table()
             self._results = Results(trials.version, table, trials.records, tuple(self._reader.problems()))
+            self._looked_at = time.monotonic()  # who waited for the table need not wait for another look at once
         return self._results
 
     def _read_file(self, name: str) -> bytes | None:
