@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import sysconfig
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,6 +34,9 @@ _TEMPLATES = (
     Path(sysconfig.get_path("data")) / "share/smoe-ray/studies",
 )
 """In a checkout, and where a wheel puts them."""
+
+_sending = threading.Lock()
+"""One submission at a time: all go to the same cluster."""
 
 
 class Checked(NamedTuple):
@@ -88,17 +92,19 @@ def submit(text: str, note: str, address: str) -> Job:
 def send(key: str, note: str, address: str) -> None:
     """Answer to the button: submit the text of widget `key`, and remember what to say.
 
-    A second click ends this run wherever it next touches the session's state: what was started must be known by then.
+    At a second click Streamlit starts a run beside the one of the first, which ends where it next touches the session's
+    state. So the second waits for the first, and what that started is known by then.
     """
-    started: set[str] = st.session_state.setdefault("started here", set())
-    try:
-        job = submit(st.session_state[key], note, address)
-        if job.is_new:
-            started.add(job.id)
-        st.session_state["sent"] = (job.id, job.study, job.id in started)
-        st.session_state["job"] = job.id  # the one whose log is shown
-    except SmoeRayError as error:
-        st.session_state["sent"] = error
+    with _sending:
+        started: set[str] = st.session_state.setdefault("started here", set())
+        try:
+            job = submit(st.session_state[key], note, address)
+            if job.is_new:
+                started.add(job.id)
+            st.session_state["sent"] = (job.id, job.study, job.id in started)
+            st.session_state["job"] = job.id  # the one whose log is shown
+        except SmoeRayError as error:
+            st.session_state["sent"] = error
 
 
 def admitted(text: str) -> GridStudy | SearchStudy:

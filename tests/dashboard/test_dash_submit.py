@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -207,19 +209,16 @@ def test_a_study_is_sent_as_it_stands_into_the_out_of_the_dashboard(out: Path, m
     assert sent == [(dump_study(submission.admitted(TEXT)), NOWHERE, str(out), "why")]
 
 
-class SecondClick(BaseException):
-    """As Streamlit ends a script's run for the next one."""
+class Ended(BaseException):
+    """As Streamlit ends a script's run when the next one has begun."""
 
 
 class State(dict[str, Any]):
-    """A session's state that is touched, after the submission, only once the second click has come."""
-
-    clicks = 0
+    """A session's state. The run of the first click is ended where it touches it after the submission."""
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if key == "sent" and not self.clicks:
-            self.clicks += 1
-            raise SecondClick
+        if key == "sent" and threading.current_thread().name == "first click":
+            raise Ended
         super().__setitem__(key, value)
 
 
@@ -227,25 +226,38 @@ def test_a_second_click_in_the_middle_of_the_first_does_not_hide_what_that_has_s
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running: set[str] = set()
+    is_sent, goes_on = threading.Event(), threading.Event()
 
     def submit(study: GridStudy, address: str, out: str, note: str) -> jobs.Job:
         is_new = "tiny-1" not in running
         running.add("tiny-1")
+        if is_new:  # the cluster has the job already, and its answer is on the way
+            is_sent.set()
+            assert goes_on.wait(60)
         return jobs.Job("tiny-1", address, study.name, out, note, is_new=is_new)
+
+    def click() -> None:
+        with suppress(Ended):
+            submission.send("text", "", NOWHERE)
 
     monkeypatch.setattr(jobs, "submit", submit)
     monkeypatch.setattr(sys, "argv", ["app.py", str(out)])
     state = State(text=TEXT)
     monkeypatch.setattr(submission.st, "session_state", state)
-    with pytest.raises(SecondClick):
-        submission.send("text", "", NOWHERE)
-    submission.send("text", "", NOWHERE)
+    first, second = (threading.Thread(target=click, name=f"{name} click") for name in ("first", "second"))
+    first.start()
+    assert is_sent.wait(60)
+    second.start()
+    second.join(timeout=0.2)  # it would be over by then, did it not wait for the first
+    assert "sent" not in state
+    goes_on.set()
+    first.join()
+    second.join()
     assert state["sent"] == ("tiny-1", "tiny", True)
 
     stranger = State(text=TEXT)
-    stranger.clicks = 1
     monkeypatch.setattr(submission.st, "session_state", stranger)
-    submission.send("text", "", NOWHERE)
+    click()
     assert stranger["sent"] == ("tiny-1", "tiny", False)
 
 
