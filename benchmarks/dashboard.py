@@ -204,10 +204,9 @@ def in_a_browser(out: str, environment: dict[str, str]) -> dict[str, Taken]:
     import screenshots
     from playwright.sync_api import sync_playwright
 
-    os.environ.update(environment)
     taken = {}
     for wait_s, name in ((0, "at the start of the server"), (READ_AHEAD_S, f"{READ_AHEAD_S} s after it")):
-        with screenshots.serving(out) as url, sync_playwright() as playwright:
+        with screenshots.serving(out, **environment) as url, sync_playwright() as playwright:
             time.sleep(wait_s)
             browser = playwright.chromium.launch(executable_path=screenshots.chromium(), args=screenshots.FLAGS)
             page = browser.new_page(viewport={"width": 1280, "height": 800})

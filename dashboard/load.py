@@ -74,8 +74,6 @@ class Trials(NamedTuple):
     """Another one after a file of the study has changed: a key for what was computed from it."""
     records: dict[str, TrialRecord]
     """By trial_id."""
-    problems: tuple[str, ...]
-    """What could not be read, a line each."""
 
 
 class Results(NamedTuple):
@@ -85,6 +83,7 @@ class Results(NamedTuple):
     table: pd.DataFrame
     records: dict[str, TrialRecord]
     problems: tuple[str, ...]
+    """What could not be read, a line each."""
 
 
 def studies() -> list[str]:
@@ -237,8 +236,7 @@ class _Followed:
         self._reader.look()
         self._took = time.monotonic() - started
         if self._trials is None or self._trials.version != self._reader.version:
-            records = self._reader.records()
-            self._trials = Trials(self._reader.version, records, tuple(self._reader.problems()))
+            self._trials = Trials(self._reader.version, self._reader.records())
         self._looked_at = time.monotonic()
         return self._trials
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def wait_until(
-    condition: Callable[[], object], what: str = "what the test waits for", seconds: float = 300, pause: float = 0.01
+    condition: Callable[[], object], what: str = "what the test waits for", seconds: float = 180, pause: float = 0.01
 ) -> None:
     """Wait for `condition()` to hold, and fail after `seconds`."""
     deadline = time.monotonic() + seconds

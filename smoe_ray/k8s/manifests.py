@@ -69,7 +69,8 @@ def render(overlay: str, namespace: str | None = None, images: Sequence[str] = (
         (Path(above) / "kustomization.yaml").write_text(yaml.safe_dump(changes), encoding="utf-8")
         rendered = kubectl(["kustomize", str(Path(above).resolve())])
     for image in changes.get("images", ()):
-        if image["newName"] not in rendered:
+        new = f"{image['newName']}@{image['digest']}" if "digest" in image else f"{image['newName']}:{image['newTag']}"
+        if not re.search(rf"image: [\"']?{re.escape(new)}[\"']?$", rendered, re.MULTILINE):
             names = ", ".join(sorted(set(_IMAGE_LINE.findall(rendered))))
             raise ClusterError(f"--image {image['name']}: the overlay has no such image, but {names}")
     return rendered

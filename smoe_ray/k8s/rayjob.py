@@ -111,9 +111,8 @@ def study_job(
     }
     if mode == "K8sJobMode":
         head = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
-        spec["submitterPodTemplate"]["spec"]["containers"][0]["image"] = head[
-            "image"
-        ]  # the overlay's, not a template's
+        submitter = spec["submitterPodTemplate"]["spec"]["containers"][0]
+        submitter["image"] = head["image"]  # the overlay's, not the template's
     else:
         spec.pop("submitterPodTemplate", None)  # its pod is of K8sJobMode alone
     for each in (job, files, spec.get("submitterPodTemplate"), *_pod_templates(spec["rayClusterSpec"])):

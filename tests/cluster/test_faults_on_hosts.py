@@ -53,7 +53,7 @@ class Cluster:
 
     def wait(self, job: str) -> str:
         """Wait for the end of a job; its state then."""
-        wait_until(lambda: self.state(job) not in ("pending", "running"), pause=2)
+        wait_until(lambda: self.state(job) not in ("pending", "running"), seconds=400, pause=2)
         return self.state(job)
 
     def logs(self, job: str) -> str:
@@ -134,7 +134,7 @@ def block_the_storage(cluster: Cluster, job: str) -> None:
             "mkdir -p blocked && mount --bind /mnt blocked && mount -o remount,bind,ro blocked"
             " && mount --bind blocked /mnt && umount blocked",
         )
-    wait_until(lambda: "trying again" in cluster.logs(job), pause=2)
+    wait_until(lambda: "trying again" in cluster.logs(job), seconds=400, pause=2)
     for name in WORKERS:
         cluster.on(name, "umount --lazy /mnt")
 
@@ -154,7 +154,7 @@ def test_a_fault_costs_nothing_but_time(
 ) -> None:
     out = fault.__name__.replace("_", "-")
     job = cluster.submit(out)
-    wait_until(lambda: cluster.is_half_way(out), pause=0.3)
+    wait_until(lambda: cluster.is_half_way(out), seconds=400, pause=0.3)
     before = {record.trial_id: record for record in cluster.records(out) if record.status == "finished"}
     fault(cluster, job)
     assert cluster.wait(job) == state

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import requests
 from private_ray import private_ray, seeing_tests  # noqa: F401  (a fixture)
 from run_toy import toy_grid
 from toy_training import Toy
+from waiting import wait_until
 
 from smoe_ray.cluster.metrics import LiveMetrics
 from smoe_ray.cluster.ray_executor import RayExecutor
@@ -36,10 +36,8 @@ def test_collapse_is_on_the_nodes_metrics_page_while_the_study_runs(out: Path) -
 
     def look(event: Event) -> None:
         if isinstance(event, TrialEnded) and event.record.spec.seed == 1:
-            deadline = time.monotonic() + 60
-            while "smoe_ray_active_fraction toy" not in (now := scrape()) and time.monotonic() < deadline:
-                time.sleep(0.5)
-            seen.append(now)
+            wait_until(lambda: "smoe_ray_active_fraction toy" in scrape(), seconds=60, pause=0.5)
+            seen.append(scrape())
 
     run_study(toy_grid(seeds=[0, 1]), out, RayExecutor(fit=Toy(), jobs=1), on_event=look)
     [metrics] = seen
@@ -54,8 +52,7 @@ def test_collapse_is_on_the_nodes_metrics_page_while_the_study_runs(out: Path) -
 @pytest.mark.usefixtures("private_ray")
 def test_a_study_that_waits_for_room_is_on_the_page_before_anything_happens() -> None:
     LiveMetrics(toy_grid(name="waiting", seeds=[0, 1, 2]), settled=1)
-    deadline = time.monotonic() + 60
-    while "smoe_ray_trials_total waiting" not in (now := scrape()) and time.monotonic() < deadline:
-        time.sleep(0.5)
+    wait_until(lambda: "smoe_ray_trials_total waiting" in scrape(), seconds=60, pause=0.5)
+    now = scrape()
     assert now["smoe_ray_trials_total waiting"] == 3
     assert now["smoe_ray_trials waiting running"] == 0

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import s3fs
 import streamlit as st
 from moto.server import ThreadedMotoServer
 from planted_folder import plant
+from waiting import wait_until
 
 from dashboard import load
 from dashboard.__main__ import get_ready
@@ -165,9 +166,7 @@ def test_a_bucket_is_read_and_followed_beside(
     before = load.results("demo")
     pd.testing.assert_frame_equal(before.table, read_results(uri, "demo"))
     plant(uri, "demo", seeds=2)
-    deadline = time.monotonic() + 60
-    while load.results("demo").version == before.version and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: load.results("demo").version != before.version, seconds=60, pause=0.05)
     pd.testing.assert_frame_equal(load.results("demo").table, read_results(uri, "demo"))
     server.stop()
 
@@ -193,51 +192,52 @@ print([name for name in ("torch", "ray", "statsmodels", "sklearn", "matplotlib",
 
 
 @pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> float:
-    """Every look at OUT takes so many seconds, and is always due."""
-    seconds, look = 1.5, StudyReader.look
+def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """While it is cleared, a look at OUT does not end. Every one counts as slow."""
+    gate, look = threading.Event(), StudyReader.look
+    gate.set()
 
-    def slowly(reader: StudyReader) -> None:
-        time.sleep(seconds)
+    def look_at_the_gate(reader: StudyReader) -> None:
+        assert gate.wait(60)
         look(reader)
 
-    monkeypatch.setattr(StudyReader, "look", slowly)
-    return seconds
-
-
-def settle(study: str) -> None:
-    """Wait until a look that goes on beside has ended."""
-    followed = load._followed(study)
-    if followed._looking is not None:
-        followed._looking.join()
+    monkeypatch.setattr(StudyReader, "look", look_at_the_gate)
+    monkeypatch.setattr(load, "_QUICK_SECONDS", -1.0)
+    return gate
 
 
 def test_whoever_asks_during_a_slow_look_has_the_last_state_at_once(
-    out: Path, started: Callable[[Path], None], slow: float
+    out: Path, started: Callable[[Path], None], gate: threading.Event
 ) -> None:
     plant(out, "demo", seeds=1)
     started(out)
-    load.status("demo")
-    begun = time.monotonic()
+    before = load.status("demo")
+    gate.clear()
     for _ in range(3):
         assert load.question("demo") == "Does it hold?"
-        assert load.status("demo").total
-    assert time.monotonic() - begun < slow
+        assert load.status("demo") == before
+    looking = load._followed("demo")._looking
+    assert looking is not None
+    assert looking.is_alive()  # so nobody has waited for it
+    gate.set()
+    looking.join()
 
 
 def test_a_study_file_that_changes_alone_changes_the_status(
-    out: Path, started: Callable[[Path], None], slow: float
+    out: Path, started: Callable[[Path], None], gate: threading.Event
 ) -> None:
     plant(out, "demo", seeds=1)
     started(out)
     assert load.status("demo").total == 1
     with (out / "demo" / "study.yaml").open("a") as file:
         file.write("seeds: [0, 1, 2]\n")
-    for _ in range(2):
-        load.status("demo")
-        settle("demo")
-    assert load.status("demo").total == 3
-    settle("demo")
+    gate.clear()
+    assert load.status("demo").total == 1  # the last state, while a look goes on
+    gate.set()
+    wait_until(lambda: load.status("demo").total == 3, seconds=60, pause=0.05)
+    looking = load._followed("demo")._looking
+    assert looking is not None
+    looking.join()
 
 
 def test_table_and_records_are_of_one_state_whoever_looks_meanwhile(

@@ -106,7 +106,7 @@ class Rehearsal:
         command = ray_command(group, head=head, head_address=self.head_address)
         for _ in range(ATTEMPTS):  # Ray gives up after 30 s on a busy machine, and the operator makes a new pod
             process = pod.start(command, environment)
-            wait_until(lambda: process.poll() is not None or STARTED in pod.log.read_text(), f"{name} starts")  # noqa: B023
+            wait_until(lambda: process.poll() is not None or STARTED in pod.log.read_text(), f"{name} starts", 300, 0.2)  # noqa: B023
             if process.poll() is None:
                 return pod
         raise AssertionError(pod.log.read_text())
@@ -176,7 +176,7 @@ def test_a_study_survives_what_happens_to_its_pods(rehearsal: Rehearsal) -> None
         rows = rehearsal.rows()
         return len(rows) == 2 and min(map(len, rows.values())) >= 3 and len(set(rehearsal.hosts().values())) == 2
 
-    wait_until(one_each, "a trial on each worker")
+    wait_until(one_each, "a trial on each worker", 300, 0.2)
 
     # A pod is asked to go: its trial goes on and stores every epoch until the pod does go, in time.
     leaving, lost = workers["worker-2"], workers["worker-1"]
