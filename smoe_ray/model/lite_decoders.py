@@ -14,6 +14,13 @@ I = 8 and O = 16 channels: too few for convolution routines to do well. Four exa
   shift an image by a pixel moves whole rows. The first convolution shifts its 8 inputs and then multiplies; the
   second multiplies and then shifts its one output.
 
+Every product is one `bmm` over the rows of the image: a thread takes whole small products, which stay in its cache, and
+that is a quarter to a half faster than dividing one large product among the threads. So a map of C channels has the
+axes (row, C, column, B).
+
+Before and after its ELU the hidden map is kept in units of ln 2, that is times log2 e: e^x is a power of 2 then, which
+torch computes in a third of the time. The first layer's weights carry that factor, and the taps take it back.
+
 Shapes: B images, E experts, n experts of a group, Z latent, I O channels, u v = taps (2 x 2 small pixels around a
 corner, 3 x 3 in the second convolution), p q = parities of a large pixel's row and column.
 """
@@ -22,15 +29,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cache
 from itertools import product
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor
+
+_REACH = (((1, 1, 0), (0, 0, 1)), ((1, 0, 0), (0, 1, 1)))
+"""Of phase a and tap u: the offsets t at which a large row of that phase reads that small row (`corner_kernel`)."""
+
+LOG2_E = math.log2(math.e)
 
 SEED_SIDE = 7
 """Height and width of the map that the linear layer makes."""
+
+_ELU = (LOG2_E, 1, 1 / LOG2_E)
+"""ELU of a number in units of ln 2, as torch takes it: y where y > 0, log2 e (e^(y / log2 e) - 1) elsewhere."""
 
 _spare: list[Tensor] = []
 """At most one buffer, which `_Loan` took back."""
@@ -40,10 +55,11 @@ class LiteLayers(NamedTuple):
     """The layers of n lite decoders, as what the images are multiplied with."""
 
     matrix: Tensor
-    """(n, O * 14 * 14, Z): linear layer and first convolution as one, and their `offset` (n, O * 14 * 14)."""
+    """(n, 14 * O * 14, Z): linear layer and first convolution as one, in units of ln 2; their offset is `offset`."""
     offset: Tensor
+    """(n, 14 * O * 14)."""
     taps: Tensor
-    """(n, u v, O): second convolution."""
+    """(n, u v, O): second convolution, of a hidden map in units of ln 2."""
     bias: Tensor
     """(n, 1): of the second convolution."""
 
@@ -62,13 +78,8 @@ def lite_layers(
         first: weight (E, O, I, 3, 3) of the first convolution; `first_bias` (E, O).
         second: weight (E, 1, O, 3, 3) of the second convolution; `second_bias` (E, 1).
     """
-    E = len(linear)
-    kernel = corner_kernel(first).flip(2, 3).flatten(4).flatten(1, 3)  # (E, O p q, I u v); flipped: parity p = 1 - a
-    matrix: Tensor = _FirstLayer.apply(linear, kernel)  # type: ignore[no-untyped-call]
-    # What the decoders make of z = 0: one image, for which a column more in the products would cost more than this.
-    seed = F.interpolate(linear_bias.view(1, -1, SEED_SIDE, SEED_SIDE), scale_factor=2)
-    offset = F.conv2d(seed, first.flatten(0, 1), first_bias.flatten(), padding=1, groups=E).view(E, -1)
-    taps = second[:, 0].flip(2, 3).flatten(2).transpose(1, 2)  # flipped: a transposed convolution
+    matrix, offset = _FirstLayer.apply(linear, linear_bias, first, first_bias)  # type: ignore[no-untyped-call]
+    taps = (second[:, 0] / LOG2_E).flip(2, 3).flatten(2).transpose(1, 2)  # flipped: a transposed convolution
     return LiteLayers(matrix, offset, taps, second_bias)
 
 
@@ -91,54 +102,79 @@ def corner_kernel(weight: Tensor) -> Tensor:
     Returns:
         (..., O, 2, 2, I, 2, 2): output channel, phase a b, input channel, tap u v.
     """
-    reach = torch.zeros(2, 2, 3, device=weight.device, dtype=weight.dtype)
-    for a in range(2):
-        for t in range(3):
-            reach[a, (a + t) // 2, t] = 1
-    return torch.einsum("aut,bvs,...oits->...oabiuv", reach, reach, weight)
+    phases = weight.flatten(-2) @ _corner_weights(weight.dtype, weight.device).reshape(9, 16)
+    return phases.view(*weight.shape[:-2], 2, 2, 2, 2).movedim(-5, -3)
+
+
+@cache
+def _corner_weights(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(3, 3, a, b, u, v): which weights of a 3x3 kernel make up which of its `corner_kernel`."""
+    with torch.inference_mode(False):  # a tensor made in inference mode could not serve training afterwards
+        reach = torch.tensor(_REACH, dtype=dtype, device=device).permute(2, 0, 1)
+        return reach[:, None, :, None, :, None] * reach[None, :, None, :, None, :]
 
 
 class _FirstLayer(torch.autograd.Function):
-    """Linear layer and first convolution as one matrix an expert, but for their biases.
+    """Linear layer and first convolution as one matrix an expert, and the offset that their biases make; times log2 e.
 
-    (linear (E, I 7 7, Z), kernel (E, O p q, I u v)) -> (E, O 14 14, Z).
+    (linear (E, I 7 7, Z), bias (E, I 7 7), first (E, O, I, 3, 3), bias (E, O)) -> (E, 14 O 14, Z) and (E, 14 O 14).
+    The linear layer's bias goes through the convolution as one column more, the last.
     """
 
     @staticmethod
-    def forward(ctx: Any, linear: Tensor, kernel: Tensor) -> Tensor:
-        E, channels, Z, s = kernel.shape[0], kernel.shape[1], linear.shape[2], SEED_SIDE
-        bordered = F.pad(linear.view(E, -1, s, s, Z), (0, 0, 1, 1, 1, 1))
-        patches = _tap_view(bordered, 2, 1).reshape(E, kernel.shape[2], -1)
-        matrix = linear.new_empty(E, channels // 4, s, 2, s, 2, Z)
-        for e in _groups(E, linear.device):
-            corners = _products(kernel[e], patches[e])
-            matrix[e] = _parity_view(corners.view(-1, channels, s + 1, s + 1, Z))
-        ctx.save_for_backward(patches, kernel)
-        return matrix.view(E, -1, Z)
+    def forward(
+        ctx: Any, linear: Tensor, linear_bias: Tensor, first: Tensor, first_bias: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        E, O, I, s, Z = *first.shape[:3], SEED_SIDE, linear.shape[2]  # noqa: E741
+        spread = LOG2_E * _corner_weights(first.dtype, first.device).flip(2, 3).reshape(9, 16)  # flipped: p = 1 - a
+        kernel = (first.flatten(3) @ spread).view(E, O, I, 4, 4).transpose(2, 3).reshape(E, 4 * O, 4 * I)
+        bordered = first.new_zeros(E, I, s + 2, s + 2, Z + 1)
+        inner = bordered[:, :, 1:-1, 1:-1]
+        inner[..., :Z] = linear.view(E, I, s, s, Z)
+        inner[..., Z] = linear_bias.view(E, I, s, s)
+        patches = _rows_first(_tap_view(bordered, 2, 1)).reshape(E, s + 1, 4 * I, -1)
+        matrix = first.new_empty(E, s, 2, O, s, 2, Z)
+        offset = first.new_empty(E, s, 2, O, s, 2)
+        for e in _groups(E, first.device):
+            corners = torch.bmm(_of_each_row(kernel[e], s + 1), patches[e].flatten(0, 1))
+            large = _parity_view(corners.view(-1, s + 1, 4 * O, s + 1, Z + 1))
+            matrix[e] = large[..., :Z]
+            offset[e] = large[..., Z]
+        offset.add_(first_bias[:, None, None, :, None, None], alpha=LOG2_E)
+        ctx.save_for_backward(patches, kernel, spread)
+        return matrix.view(E, -1, Z), offset.view(E, -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        patches, kernel = ctx.saved_tensors
-        E, channels, Z, s = kernel.shape[0], kernel.shape[1], grads[0].shape[2], SEED_SIDE
-        grad_matrix = grads[0].view(E, channels // 4, s, 2, s, 2, Z)
+        patches, kernel, spread = ctx.saved_tensors
+        E, O, I, s, Z = len(kernel), kernel.shape[1] // 4, kernel.shape[2] // 4, SEED_SIDE, grads[0].shape[2]  # noqa: E741
+        grad_matrix, grad_offset = grads[0].view(E, s, 2, O, s, 2, Z), grads[1].view(E, s, 2, O, s, 2)
         grad_patches, grad_kernel = torch.empty_like(patches), torch.empty_like(kernel)
         groups = _groups(E, kernel.device)
         # Made once: every group writes the same places, and the others stay zero.
-        corners = kernel.new_zeros(len(kernel[groups[0]]), channels, s + 1, s + 1, Z)
+        corners = kernel.new_zeros(len(kernel[groups[0]]), s + 1, 4 * O, s + 1, Z + 1)
+        large, flat = _parity_view(corners), corners.flatten(3).flatten(0, 1)
         for e in groups:
-            _parity_view(corners).copy_(grad_matrix[e])
-            flat = corners.flatten(2)
-            _products(flat, patches[e].transpose(1, 2), out=grad_kernel[e])
-            _products(kernel[e].transpose(1, 2), flat, out=grad_patches[e])
-        bordered = kernel.new_zeros(E, kernel.shape[2] // 4, s + 2, s + 2, Z)
-        _add_taps(bordered, grad_patches, 2, 1)
-        return bordered[:, :, 1:-1, 1:-1].reshape(E, -1, Z), grad_kernel
+            large[..., :Z] = grad_matrix[e]
+            large[..., Z] = grad_offset[e]
+            _sum_of_products(flat, patches[e].flatten(0, 1).transpose(1, 2), out=grad_kernel[e])
+            torch.bmm(_of_each_row(kernel[e].transpose(1, 2), s + 1), flat, out=grad_patches[e].flatten(0, 1))
+        bordered = kernel.new_zeros(E, I, s + 2, s + 2, Z + 1)
+        _add_taps(bordered, _channels_first(grad_patches.view(E, s + 1, I, 2, 2, s + 1, Z + 1)), 1)
+        inner = bordered[:, :, 1:-1, 1:-1]
+        grad_phases = grad_kernel.view(E, O, 4, I, 4).transpose(2, 3).reshape(E, O, I, 16)
+        return (
+            inner[..., :Z].reshape(E, -1, Z),
+            inner[..., Z].reshape(E, -1),
+            (grad_phases @ spread.t()).view(E, O, I, 3, 3),
+            grad_offset.sum(dim=(1, 2, 4, 5)) * LOG2_E,
+        )
 
 
 class _SecondLayer(torch.autograd.Function):
     """From the latent vector on: first layer as a matrix, ELU, second convolution, sigmoid.
 
-    (z (Z, B), matrix (E, O 14 14, Z), offset (E, O 14 14), taps (E, u v, O), bias (E, 1)) -> image (E, 28, 28, B).
+    (z (Z, B), matrix (E, 14 O 14, Z), offset (E, 14 O 14), taps (E, u v, O), bias (E, 1)) -> image (E, 28, 28, B).
     Experts go one at a time on a CPU, so that what one touches stays in its cache, and all at once on a GPU.
     """
 
@@ -151,13 +187,21 @@ class _SecondLayer(torch.autograd.Function):
         hidden = ctx.loan.tensor.expand(E, -1, -1)
         image = z.new_empty(E, 2 * s, 2 * s, B)
         for e in groups:
-            _products(matrix[e], z[None], offset[e], out=hidden[e])
-            _elu_(hidden[e])
-            tap = _products(taps[e], hidden[e].view(-1, O, s * s * B))
+            by_row = hidden[e].view(-1, O * s, B)
+            torch.baddbmm(
+                offset[e].view(-1, O * s, 1),
+                matrix[e].view(-1, O * s, matrix.shape[2]),
+                z.expand(len(by_row), -1, -1),
+                out=by_row,
+            )
+            _elu_(by_row)
+            tap = torch.bmm(_of_each_row(taps[e], s), by_row.view(-1, O, s * B))
+            grid = z.new_empty(len(taps[e]), 2 * s + 1, 2 * s + 1, B)
             # A quarter, because four of these pixels make one of the image.
-            grid = (bias[e, :, None, None] / 4).expand(-1, 2 * s + 1, 2 * s + 1, B).contiguous()
-            _add_taps(grid[:, None], tap, 3, 2)
-            torch.sigmoid(_sum_2x2(grid), out=image[e])
+            _place_taps(grid, _channels_first(tap.view(-1, s, 3, 3, s, B)), bias[e] / 4)
+            rows = grid[:, :-1] + grid[:, 1:]
+            torch.add(rows[:, :, :-1], rows[:, :, 1:], out=image[e])
+            image[e].sigmoid_()
         ctx.save_for_backward(z, matrix, taps, image)
         return image
 
@@ -166,24 +210,27 @@ class _SecondLayer(torch.autograd.Function):
         z, matrix, taps, image = ctx.saved_tensors
         E, B, O, s = len(matrix), z.shape[1], taps.shape[2], 2 * SEED_SIDE  # noqa: E741
         hidden = ctx.loan.tensor
-        grad_z, grad_matrix, grad_taps = torch.zeros_like(z), torch.empty_like(matrix), torch.empty_like(taps)
+        grad_matrix, grad_taps = torch.empty_like(matrix), torch.empty_like(taps)
         grad_offset, grad_bias = z.new_empty(E, matrix.shape[1]), z.new_empty(E, 1)
         groups = _groups(E, z.device)
-        bordered = z.new_zeros(len(matrix[groups[0]]), 2 * s + 2, 2 * s + 2, B)  # the border stays zero
+        size = len(matrix[groups[0]])
+        bordered = z.new_zeros(size, 2 * s + 2, 2 * s + 2, B)  # the border stays zero
+        grad_z = z.new_zeros(size * s, *z.shape)  # what each row of the image gives
         for e in groups:
             grad = bordered[:, 1:-1, 1:-1]
             torch.ops.aten.sigmoid_backward.grad_input(grads[0][e], image[e], grad_input=grad)
-            torch.sum(bordered, dim=(1, 2, 3), out=grad_bias[e, 0])
-            tap = _tap_view(_sum_2x2(bordered), 3, 2).reshape(len(grad), 9, s * s * B)
-            flat = hidden[e].view(-1, O, s * s * B)
-            grad_flat = _products(taps[e].transpose(1, 2), tap)
-            torch.ops.aten.elu_backward.grad_input(grad_flat, 1, 1, 1, True, flat, grad_input=grad_flat)
-            _products(tap, flat.transpose(1, 2), out=grad_taps[e])
-            grad_hidden = grad_flat.view(len(grad), -1, B)
-            torch.sum(grad_hidden, dim=2, out=grad_offset[e])
-            _products(grad_hidden, z.t()[None], out=grad_matrix[e])
-            grad_z += _products(matrix[e].transpose(1, 2), grad_hidden).sum(0)
-        return grad_z, grad_matrix, grad_offset, grad_taps, grad_bias
+            torch.sum(bordered.view(size, -1), dim=1, out=grad_bias[e, 0])
+            tap = _rows_first(_tap_view(_sum_2x2(bordered), 3, 2)).reshape(-1, 9, s * B)
+            flat = hidden[e].view(-1, O, s * B)
+            grad_flat = torch.bmm(_of_each_row(taps[e].transpose(1, 2), s), tap)
+            torch.ops.aten.elu_backward.grad_input(grad_flat, *_ELU, True, flat, grad_input=grad_flat)
+            _sum_of_products(tap, flat.transpose(1, 2), out=grad_taps[e])
+            by_row = grad_flat.view(-1, O * s, B)
+            torch.sum(by_row.view(size, -1, B), dim=2, out=grad_offset[e])
+            matrix_by_row, grad_by_row = (tensor[e].view(-1, O * s, len(z)) for tensor in (matrix, grad_matrix))
+            torch.bmm(by_row, z.t().expand(len(by_row), -1, -1), out=grad_by_row)
+            torch.baddbmm(grad_z, matrix_by_row.transpose(1, 2), by_row, out=grad_z)
+        return grad_z.sum(0), grad_matrix, grad_offset, grad_taps, grad_bias
 
 
 class _Loan:
@@ -219,14 +266,22 @@ def _tap_view(image: Tensor, size: int, stride: int) -> Tensor:
     )
 
 
-def _add_taps(image: Tensor, taps: Tensor, size: int, stride: int) -> None:
-    """Add what each tap gives to where it belongs; the transpose of copying out of `_tap_view`. Channels are axis 1."""
-    view = _tap_view(image, size, stride)
-    taps = taps.view(view.shape)
+def _add_taps(image: Tensor, taps: Tensor, stride: int) -> None:
+    """Add taps (..., u, v, rows, columns, B) to where they belong; the transpose of copying out of `_tap_view`."""
+    view = _tap_view(image, taps.shape[-5], stride)
     # Taps nearer to each other than the stride never meet at one pixel: one addition for all of them.
-    near = [slice(start, start + stride) for start in range(0, size, stride)]
+    near = [slice(start, start + stride) for start in range(0, taps.shape[-5], stride)]
     for u, v in product(near, near):
-        view[:, :, u, v].add_(taps[:, :, u, v])
+        view[..., u, v, :, :, :].add_(taps[..., u, v, :, :, :])
+
+
+def _place_taps(image: Tensor, taps: Tensor, constant: Tensor) -> None:
+    """`_add_taps` of 3x3 taps with stride 2 to an image full of `constant` (n, 1), which needs no filling before."""
+    view = _tap_view(image, 3, 2)
+    torch.add(taps[:, :2, :2], constant[..., None, None, None, None], out=view[:, :2, :2])
+    image[:, -1] = image[:, :, -1] = constant[..., None]
+    for u, v in ((2, slice(0, 2)), (slice(0, 2), 2), (2, 2)):
+        view[:, u, v].add_(taps[:, u, v])
 
 
 def _sum_2x2(image: Tensor) -> Tensor:
@@ -236,16 +291,35 @@ def _sum_2x2(image: Tensor) -> Tensor:
 
 
 def _parity_view(corners: Tensor) -> Tensor:
-    """Corner outputs (E, O p q, 8, 8, B) as the large image's pixels (E, O, 7, p, 7, q, B): a view.
+    """Corner outputs (E, 8, O p q, 8, B) as the large image's pixels (E, 7, p, O, 7, q, B): a view.
 
     Large row 2i + p is the corner output of parity p at corner i + p.
     """
-    E, channels, rows, columns, B = corners.shape
-    expert, channel, row, column, one = corners.stride()
+    E, rows, channels, columns, B = corners.shape
+    expert, row, channel, column, one = corners.stride()
     return corners.as_strided(
-        (E, channels // 4, rows - 1, 2, columns - 1, 2, B),
-        (expert, 4 * channel, row, 2 * channel + row, column, channel + column, one),
+        (E, rows - 1, 2, channels // 4, columns - 1, 2, B),
+        (expert, row, row + 2 * channel, 4 * channel, column, column + channel, one),
     )
+
+
+def _rows_first(taps: Tensor) -> Tensor:
+    """(n, ..., u, v, rows, columns, B) -> (n, rows, ..., u, v, columns, B): a view, as its inverse is."""
+    return taps.movedim(-3, 1)
+
+
+def _channels_first(taps: Tensor) -> Tensor:
+    return taps.movedim(1, -3)
+
+
+def _of_each_row(matrix: Tensor, rows: int) -> Tensor:
+    """(n, i, j) -> (n rows, i, j): the same matrix for every row of an expert's image."""
+    return matrix[:, None].expand(-1, rows, -1, -1).flatten(0, 1)
+
+
+def _sum_of_products(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """Products (n rows, i, j) x (n rows, j, k), summed over the rows into `out` (n, i, k)."""
+    torch.sum(torch.bmm(a, b).unflatten(0, (len(out), -1)), dim=1, out=out)
 
 
 def _groups(num_experts: int, device: torch.device) -> list[slice]:
@@ -254,30 +328,14 @@ def _groups(num_experts: int, device: torch.device) -> list[slice]:
     return [slice(start, start + size) for start in range(0, num_experts, size)]
 
 
-def _elu_(x: Tensor) -> None:
-    """ELU in place. On a CPU in five passes, which take half the time of `F.elu_`: torch's exp2 is that fast."""
-    if x.is_cuda or x.itemsize < 4:  # in half precision e^x - 1 would lose the small x
-        F.elu_(x)
-    else:
-        negative = torch.clamp_max(x, 0).mul_(math.log2(math.e)).exp2_().sub_(1)
-        torch.maximum(x, negative, out=x)
+def _elu_(y: Tensor) -> None:
+    """ELU in place, of numbers in units of ln 2. On a CPU in three passes, a third of the time of `F.elu_`.
 
-
-def _products(a: Tensor, b: Tensor, offset: Tensor | None = None, out: Tensor | None = None) -> Tensor:
-    """Matrix products (n, i, j) x (n or 1, j, k), plus an offset (n, i) of the rows.
-
-    On a CPU one after another: several times faster than `bmm` here.
+    y <= log2 e (2^y - 1) everywhere, so ELU is the middle one of y, 0 and log2 e (2^y - 1).
     """
-    if a.is_cuda:
-        if offset is None:
-            return torch.matmul(a, b, out=out)
-        return torch.baddbmm(offset[:, :, None], a, b.expand(len(a), -1, -1), out=out)
-    if out is None:
-        out = a.new_empty(len(a), a.shape[1], b.shape[2])
-    for i, product_i in enumerate(out):
-        b_i = b[i if len(b) > 1 else 0]
-        if offset is None:
-            torch.mm(a[i], b_i, out=product_i)
-        else:
-            torch.addmm(offset[i, :, None], a[i], b_i, out=product_i)
-    return out
+    if y.is_cuda or y.itemsize < 4:  # in half precision 2^y - 1 would lose the small y
+        torch.ops.aten.elu_(y, *_ELU)
+    else:
+        growth = torch.exp2(y)
+        torch.add(y.new_tensor(-LOG2_E), growth, alpha=LOG2_E, out=growth)
+        torch.clamp(y.new_zeros(()), y, growth, out=y)
