@@ -26,8 +26,8 @@ TERMS = ("reconstruction", "reconstruction_soft", "kl")
 USAGE = ("active", "effective", "active_fraction", "max_share", "usage")
 """Names of the statistics of expert usage."""
 
-_CHUNK = 1024
-"""Images evaluated at once."""
+_CHUNK = 256
+"""Images evaluated at once: more, and the encoder's activations outgrow a CPU's cache."""
 
 
 class Evaluation(NamedTuple):
