@@ -182,23 +182,22 @@ class _SecondLayer(torch.autograd.Function):
     def forward(ctx: Any, z: Tensor, matrix: Tensor, offset: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
         E, B, O, s = len(matrix), z.shape[1], taps.shape[2], 2 * SEED_SIDE  # noqa: E741
         groups = _groups(E, z.device)
-        kept = E if any(ctx.needs_input_grad[:4]) else len(matrix[groups[0]])  # without a backward pass, one group's
-        ctx.loan = _Loan(z, kept, matrix.shape[1], B)
-        hidden = ctx.loan.tensor.expand(E, -1, -1)
+        size = len(matrix[groups[0]])
+        kept = E if any(ctx.needs_input_grad[:4]) else size  # without a backward pass, one group's
+        ctx.loan = _Loan(z, kept * s, O * s, B)
         image = z.new_empty(E, 2 * s, 2 * s, B)
+        # What the loop needs of all experts, by the rows of their images.
+        matrix_R, offset_R = matrix.view(E * s, O * s, -1), offset.view(E * s, O * s, 1)
+        taps_R, z_R = _of_each_row(taps, s), z.expand(size * s, -1, -1)
+        quarter = bias / 4  # because four of a grid's pixels make one of the image
+        grid = z.new_empty(size, 2 * s + 1, 2 * s + 1, B)
         for e in groups:
-            by_row = hidden[e].view(-1, O * s, B)
-            torch.baddbmm(
-                offset[e].view(-1, O * s, 1),
-                matrix[e].view(-1, O * s, matrix.shape[2]),
-                z.expand(len(by_row), -1, -1),
-                out=by_row,
-            )
-            _elu_(by_row)
-            tap = torch.bmm(_of_each_row(taps[e], s), by_row.view(-1, O, s * B))
-            grid = z.new_empty(len(taps[e]), 2 * s + 1, 2 * s + 1, B)
-            # A quarter, because four of these pixels make one of the image.
-            _place_taps(grid, _channels_first(tap.view(-1, s, 3, 3, s, B)), bias[e] / 4)
+            R = slice(e.start * s, e.stop * s)
+            hidden = ctx.loan.tensor[R if kept == E else slice(None)]
+            torch.baddbmm(offset_R[R], matrix_R[R], z_R, out=hidden)
+            _elu_(hidden)
+            tap = torch.bmm(taps_R[R], hidden.view(-1, O, s * B))
+            _place_taps(grid, _channels_first(tap.view(-1, s, 3, 3, s, B)), quarter[e])
             rows = grid[:, :-1] + grid[:, 1:]
             torch.add(rows[:, :, :-1], rows[:, :, 1:], out=image[e])
             image[e].sigmoid_()
@@ -209,27 +208,30 @@ class _SecondLayer(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
         z, matrix, taps, image = ctx.saved_tensors
         E, B, O, s = len(matrix), z.shape[1], taps.shape[2], 2 * SEED_SIDE  # noqa: E741
-        hidden = ctx.loan.tensor
         grad_matrix, grad_taps = torch.empty_like(matrix), torch.empty_like(taps)
         grad_offset, grad_bias = z.new_empty(E, matrix.shape[1]), z.new_empty(E, 1)
         groups = _groups(E, z.device)
         size = len(matrix[groups[0]])
         bordered = z.new_zeros(size, 2 * s + 2, 2 * s + 2, B)  # the border stays zero
+        grad = bordered[:, 1:-1, 1:-1]
         grad_z = z.new_zeros(size * s, *z.shape)  # what each row of the image gives
+        # What the loop needs of all experts, by the rows of their images.
+        hidden_R = ctx.loan.tensor.view(E * s, O, s * B)
+        matrix_R, grad_matrix_R = matrix.view(E * s, O * s, -1).transpose(1, 2), grad_matrix.view(E * s, O * s, -1)
+        taps_R, z_R = _of_each_row(taps.transpose(1, 2), s), z.t().expand(size * s, -1, -1)
         for e in groups:
-            grad = bordered[:, 1:-1, 1:-1]
+            R = slice(e.start * s, e.stop * s)
             torch.ops.aten.sigmoid_backward.grad_input(grads[0][e], image[e], grad_input=grad)
             torch.sum(bordered.view(size, -1), dim=1, out=grad_bias[e, 0])
             tap = _rows_first(_tap_view(_sum_2x2(bordered), 3, 2)).reshape(-1, 9, s * B)
-            flat = hidden[e].view(-1, O, s * B)
-            grad_flat = torch.bmm(_of_each_row(taps[e].transpose(1, 2), s), tap)
-            torch.ops.aten.elu_backward.grad_input(grad_flat, *_ELU, True, flat, grad_input=grad_flat)
-            _sum_of_products(tap, flat.transpose(1, 2), out=grad_taps[e])
-            by_row = grad_flat.view(-1, O * s, B)
+            hidden = hidden_R[R]
+            grad_hidden = torch.bmm(taps_R[R], tap)
+            torch.ops.aten.elu_backward.grad_input(grad_hidden, *_ELU, True, hidden, grad_input=grad_hidden)
+            _sum_of_products(tap, hidden.transpose(1, 2), out=grad_taps[e])
+            by_row = grad_hidden.view(-1, O * s, B)
             torch.sum(by_row.view(size, -1, B), dim=2, out=grad_offset[e])
-            matrix_by_row, grad_by_row = (tensor[e].view(-1, O * s, len(z)) for tensor in (matrix, grad_matrix))
-            torch.bmm(by_row, z.t().expand(len(by_row), -1, -1), out=grad_by_row)
-            torch.baddbmm(grad_z, matrix_by_row.transpose(1, 2), by_row, out=grad_z)
+            torch.bmm(by_row, z_R, out=grad_matrix_R[R])
+            torch.baddbmm(grad_z, matrix_R[R], by_row, out=grad_z)
         return grad_z.sum(0), grad_matrix, grad_offset, grad_taps, grad_bias
 
 
