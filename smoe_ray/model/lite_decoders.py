@@ -160,7 +160,7 @@ class _FirstLayer(torch.autograd.Function):
             _sum_of_products(flat, patches[e].flatten(0, 1).transpose(1, 2), out=grad_kernel[e])
             torch.bmm(_of_each_row(kernel[e].transpose(1, 2), s + 1), flat, out=grad_patches[e].flatten(0, 1))
         bordered = kernel.new_zeros(E, I, s + 2, s + 2, Z + 1)
-        _add_taps(bordered, _channels_first(grad_patches.view(E, s + 1, I, 2, 2, s + 1, Z + 1)), 1)
+        _add_taps(bordered, _channels_first(grad_patches.view(E, s + 1, I, 2, 2, s + 1, Z + 1)))
         inner = bordered[:, :, 1:-1, 1:-1]
         grad_phases = grad_kernel.view(E, O, 4, I, 4).transpose(2, 3).reshape(E, O, I, 16)
         return (
@@ -198,9 +198,7 @@ class _SecondLayer(torch.autograd.Function):
             _elu_(hidden)
             tap = torch.bmm(taps_R[R], hidden.view(-1, O, s * B))
             _place_taps(grid, _channels_first(tap.view(-1, s, 3, 3, s, B)), quarter[e])
-            rows = grid[:, :-1] + grid[:, 1:]
-            torch.add(rows[:, :, :-1], rows[:, :, 1:], out=image[e])
-            image[e].sigmoid_()
+            _sum_2x2(grid, out=image[e]).sigmoid_()
         ctx.save_for_backward(z, matrix, taps, image)
         return image
 
@@ -268,28 +266,27 @@ def _tap_view(image: Tensor, size: int, stride: int) -> Tensor:
     )
 
 
-def _add_taps(image: Tensor, taps: Tensor, stride: int) -> None:
-    """Add taps (..., u, v, rows, columns, B) to where they belong; the transpose of copying out of `_tap_view`."""
-    view = _tap_view(image, taps.shape[-5], stride)
-    # Taps nearer to each other than the stride never meet at one pixel: one addition for all of them.
-    near = [slice(start, start + stride) for start in range(0, taps.shape[-5], stride)]
-    for u, v in product(near, near):
+def _add_taps(image: Tensor, taps: Tensor) -> None:
+    """Add 2x2 taps (..., u, v, rows, columns, B) to where they belong; the transpose of copying out of `_tap_view`."""
+    view = _tap_view(image, 2, 1)
+    for u, v in product(range(2), range(2)):
         view[..., u, v, :, :, :].add_(taps[..., u, v, :, :, :])
 
 
 def _place_taps(image: Tensor, taps: Tensor, constant: Tensor) -> None:
-    """`_add_taps` of 3x3 taps with stride 2 to an image full of `constant` (n, 1), which needs no filling before."""
+    """Fill an image with `constant` (n, 1) plus 3x3 taps (n, u, v, rows, columns, B) that move by 2."""
     view = _tap_view(image, 3, 2)
+    # Neighbouring taps never meet at one pixel: one addition for all of them. The first needs no filling before.
     torch.add(taps[:, :2, :2], constant[..., None, None, None, None], out=view[:, :2, :2])
     image[:, -1] = image[:, :, -1] = constant[..., None]
     for u, v in ((2, slice(0, 2)), (slice(0, 2), 2), (2, 2)):
         view[:, u, v].add_(taps[:, u, v])
 
 
-def _sum_2x2(image: Tensor) -> Tensor:
+def _sum_2x2(image: Tensor, out: Tensor | None = None) -> Tensor:
     """The sum over every 2x2 pixels of (..., H, W, B): (..., H - 1, W - 1, B)."""
     rows = image[..., :-1, :, :] + image[..., 1:, :, :]
-    return rows[..., :-1, :] + rows[..., 1:, :]
+    return torch.add(rows[..., :-1, :], rows[..., 1:, :], out=out)
 
 
 def _parity_view(corners: Tensor) -> Tensor:

@@ -135,12 +135,13 @@ def test_a_buffer_goes_from_one_step_to_the_next() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 def test_elu_in_passes_is_elu(dtype: torch.dtype) -> None:
-    x = torch.cat([-torch.logspace(-8, 2, 200), torch.zeros(1), torch.logspace(-8, 2, 200)], dim=0).double()
+    x = torch.cat([-torch.logspace(-8, 2, 200), torch.zeros(1), torch.logspace(-8, 2, 200)]).double()
     y = (x * lite_decoders.LOG2_E).to(dtype)
     expected = F.elu(y.double() / lite_decoders.LOG2_E) * lite_decoders.LOG2_E
     lite_decoders._elu_(y)
     eps = torch.finfo(torch.promote_types(dtype, torch.float32)).eps
-    assert torch.allclose(y.double(), expected, rtol=torch.finfo(dtype).eps, atol=3 * eps)
+    rtol = torch.finfo(dtype if dtype.itemsize < 4 else torch.float64).eps  # half precision rounds
+    assert torch.allclose(y.double(), expected, rtol=rtol, atol=2 * lite_decoders.LOG2_E * eps)
 
 
 def test_experts_computed_together_as_on_a_gpu_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
