@@ -14,9 +14,13 @@ I = 8 and O = 16 channels: too few for convolution routines to do well. Four exa
   shift an image by a pixel moves whole rows. The first convolution shifts its 8 inputs and then multiplies; the
   second multiplies and then shifts its one output.
 
-Every product is one `bmm` over the rows of the image: a thread takes whole small products, which stay in its cache, and
-that is a quarter to a half faster than dividing one large product among the threads. So a map of C channels has the
-axes (row, C, column, B).
+Experts go as many at a time as there are threads, each operation on all of them at once and each result into memory
+that the experts before had for the same purpose. So a thread has an expert to itself, finds in its own cache what it
+wrote before, and waits for the others least often. Fetching from another core what that one wrote can cost more than
+the arithmetic does.
+
+Every product is one `bmm` over the rows of the images: small products stay in a thread's cache, which is a quarter to a
+half faster than large ones. So a map of C channels has the axes (row, C, column, B).
 
 Before and after its ELU the hidden map is kept in units of ln 2, that is times log2 e: e^x is a power of 2 then, which
 torch computes in a third of the time. The first layer's weights carry that factor, and the taps take it back.
@@ -47,8 +51,8 @@ SEED_SIDE = 7
 _ELU = (LOG2_E, 1, 1 / LOG2_E)
 """ELU of a number in units of ln 2, as torch takes it: y where y > 0, log2 e (e^(y / log2 e) - 1) elsewhere."""
 
-_spare: list[Tensor] = []
-"""At most one buffer, which `_Loan` took back."""
+_spare: dict[str, Tensor] = {}
+"""By purpose, a buffer that `_Loan` took back."""
 
 
 class LiteLayers(NamedTuple):
@@ -132,35 +136,45 @@ class _FirstLayer(torch.autograd.Function):
         inner = bordered[:, :, 1:-1, 1:-1]
         inner[..., :Z] = linear.view(E, I, s, s, Z)
         inner[..., Z] = linear_bias.view(E, I, s, s)
-        patches = _rows_first(_tap_view(bordered, 2, 1)).reshape(E, s + 1, 4 * I, -1)
+        places = _rows_first(_tap_view(bordered, 2, 1))
+        ctx.loan, scratch = _Loan(first), _Loan(first)
+        patches = ctx.loan("patches", *places.shape)
+        patches_R = patches.view(E * (s + 1), 4 * I, -1)
         matrix = first.new_empty(E, s, 2, O, s, 2, Z)
         offset = first.new_empty(E, s, 2, O, s, 2)
         for e in _groups(E, first.device):
-            corners = torch.bmm(_of_each_row(kernel[e], s + 1), patches[e].flatten(0, 1))
-            large = _parity_view(corners.view(-1, s + 1, 4 * O, s + 1, Z + 1))
+            n, R = e.stop - e.start, slice(e.start * (s + 1), e.stop * (s + 1))
+            patches[e] = places[e]
+            corners = scratch("corners", n * (s + 1), 4 * O, (s + 1) * (Z + 1))
+            torch.bmm(_of_each_row(kernel[e], s + 1), patches_R[R], out=corners)
+            large = _parity_view(corners.view(n, s + 1, 4 * O, s + 1, Z + 1))
             matrix[e] = large[..., :Z]
             offset[e] = large[..., Z]
         offset.add_(first_bias[:, None, None, :, None, None], alpha=LOG2_E)
-        ctx.save_for_backward(patches, kernel, spread)
+        ctx.save_for_backward(kernel, spread)
         return matrix.view(E, -1, Z), offset.view(E, -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        patches, kernel, spread = ctx.saved_tensors
+        kernel, spread = ctx.saved_tensors
         E, O, I, s, Z = len(kernel), kernel.shape[1] // 4, kernel.shape[2] // 4, SEED_SIDE, grads[0].shape[2]  # noqa: E741
         grad_matrix, grad_offset = grads[0].view(E, s, 2, O, s, 2, Z), grads[1].view(E, s, 2, O, s, 2)
-        grad_patches, grad_kernel = torch.empty_like(patches), torch.empty_like(kernel)
+        grad_kernel, bordered = torch.empty_like(kernel), kernel.new_zeros(E, I, s + 2, s + 2, Z + 1)
+        scratch = _Loan(kernel)
+        patches_R = ctx.loan("patches", E * (s + 1), 4 * I, (s + 1) * (Z + 1))
         groups = _groups(E, kernel.device)
         # Made once: every group writes the same places, and the others stay zero.
-        corners = kernel.new_zeros(len(kernel[groups[0]]), s + 1, 4 * O, s + 1, Z + 1)
-        large, flat = _parity_view(corners), corners.flatten(3).flatten(0, 1)
+        all_corners = kernel.new_zeros(len(kernel[groups[0]]), s + 1, 4 * O, s + 1, Z + 1)
         for e in groups:
+            n, R = e.stop - e.start, slice(e.start * (s + 1), e.stop * (s + 1))
+            corners = all_corners[:n]
+            large, corners_R = _parity_view(corners), corners.view(n * (s + 1), 4 * O, -1)
             large[..., :Z] = grad_matrix[e]
             large[..., Z] = grad_offset[e]
-            _sum_of_products(flat, patches[e].flatten(0, 1).transpose(1, 2), out=grad_kernel[e])
-            torch.bmm(_of_each_row(kernel[e].transpose(1, 2), s + 1), flat, out=grad_patches[e].flatten(0, 1))
-        bordered = kernel.new_zeros(E, I, s + 2, s + 2, Z + 1)
-        _add_taps(bordered, _channels_first(grad_patches.view(E, s + 1, I, 2, 2, s + 1, Z + 1)))
+            _sum_of_products(corners_R, patches_R[R].transpose(1, 2), scratch, out=grad_kernel[e])
+            grad_patches = scratch("grad_patches", *patches_R[R].shape)
+            torch.bmm(_of_each_row(kernel[e].transpose(1, 2), s + 1), corners_R, out=grad_patches)
+            _add_taps(bordered[e], _channels_first(grad_patches.view(n, s + 1, I, 2, 2, s + 1, Z + 1)))
         inner = bordered[:, :, 1:-1, 1:-1]
         grad_phases = grad_kernel.view(E, O, 4, I, 4).transpose(2, 3).reshape(E, O, I, 16)
         return (
@@ -175,7 +189,6 @@ class _SecondLayer(torch.autograd.Function):
     """From the latent vector on: first layer as a matrix, ELU, second convolution, sigmoid.
 
     (z (Z, B), matrix (E, 14 O 14, Z), offset (E, 14 O 14), taps (E, u v, O), bias (E, 1)) -> image (E, 28, 28, B).
-    Experts go one at a time on a CPU, so that what one touches stays in its cache, and all at once on a GPU.
     """
 
     @staticmethod
@@ -183,22 +196,24 @@ class _SecondLayer(torch.autograd.Function):
         E, B, O, s = len(matrix), z.shape[1], taps.shape[2], 2 * SEED_SIDE  # noqa: E741
         groups = _groups(E, z.device)
         size = len(matrix[groups[0]])
-        kept = E if any(ctx.needs_input_grad[:4]) else size  # without a backward pass, one group's
-        ctx.loan = _Loan(z, kept * s, O * s, B)
+        keep = any(ctx.needs_input_grad[:4])  # without a backward pass one group's memory is enough
+        ctx.loan, scratch = _Loan(z), _Loan(z)
         image = z.new_empty(E, 2 * s, 2 * s, B)
         # What the loop needs of all experts, by the rows of their images.
+        hidden_R = ctx.loan("hidden", (E if keep else size) * s, O * s, B)
         matrix_R, offset_R = matrix.view(E * s, O * s, -1), offset.view(E * s, O * s, 1)
         taps_R, z_R = _of_each_row(taps, s), z.expand(size * s, -1, -1)
         quarter = bias / 4  # because four of a grid's pixels make one of the image
-        grid = z.new_empty(size, 2 * s + 1, 2 * s + 1, B)
         for e in groups:
-            R = slice(e.start * s, e.stop * s)
-            hidden = ctx.loan.tensor[R if kept == E else slice(None)]
-            torch.baddbmm(offset_R[R], matrix_R[R], z_R, out=hidden)
-            _elu_(hidden)
-            tap = torch.bmm(taps_R[R], hidden.view(-1, O, s * B))
-            _place_taps(grid, _channels_first(tap.view(-1, s, 3, 3, s, B)), quarter[e])
-            _sum_2x2(grid, out=image[e]).sigmoid_()
+            n, R = e.stop - e.start, slice(e.start * s, e.stop * s)
+            hidden = hidden_R[R if keep else slice(n * s)]
+            torch.baddbmm(offset_R[R], matrix_R[R], z_R[: n * s], out=hidden)
+            _elu_(hidden, scratch)
+            tap = scratch("tap", n * s, 9, s * B)
+            torch.bmm(taps_R[R], hidden.view(-1, O, s * B), out=tap)
+            grid = scratch("grid", n, 2 * s + 1, 2 * s + 1, B)
+            _place_taps(grid, _channels_first(tap.view(n, s, 3, 3, s, B)), quarter[e])
+            _sum_2x2(grid, scratch, out=image[e]).sigmoid_()
         ctx.save_for_backward(z, matrix, taps, image)
         return image
 
@@ -210,47 +225,64 @@ class _SecondLayer(torch.autograd.Function):
         grad_offset, grad_bias = z.new_empty(E, matrix.shape[1]), z.new_empty(E, 1)
         groups = _groups(E, z.device)
         size = len(matrix[groups[0]])
-        bordered = z.new_zeros(size, 2 * s + 2, 2 * s + 2, B)  # the border stays zero
-        grad = bordered[:, 1:-1, 1:-1]
-        grad_z = z.new_zeros(size * s, *z.shape)  # what each row of the image gives
+        scratch = _Loan(z)
+        all_bordered = z.new_zeros(size, 2 * s + 2, 2 * s + 2, B)  # the border stays zero
+        grad_z = z.new_zeros(size * s, *z.shape)  # what each row of the images gives
         # What the loop needs of all experts, by the rows of their images.
-        hidden_R = ctx.loan.tensor.view(E * s, O, s * B)
+        hidden_R = ctx.loan("hidden", E * s, O, s * B)
         matrix_R, grad_matrix_R = matrix.view(E * s, O * s, -1).transpose(1, 2), grad_matrix.view(E * s, O * s, -1)
         taps_R, z_R = _of_each_row(taps.transpose(1, 2), s), z.t().expand(size * s, -1, -1)
         for e in groups:
-            R = slice(e.start * s, e.stop * s)
-            torch.ops.aten.sigmoid_backward.grad_input(grads[0][e], image[e], grad_input=grad)
-            torch.sum(bordered.view(size, -1), dim=1, out=grad_bias[e, 0])
-            tap = _rows_first(_tap_view(_sum_2x2(bordered), 3, 2)).reshape(-1, 9, s * B)
-            hidden = hidden_R[R]
-            grad_hidden = torch.bmm(taps_R[R], tap)
+            n, R = e.stop - e.start, slice(e.start * s, e.stop * s)
+            bordered = all_bordered[:n]
+            torch.ops.aten.sigmoid_backward.grad_input(grads[0][e], image[e], grad_input=bordered[:, 1:-1, 1:-1])
+            torch.sum(bordered.view(n, -1), dim=1, out=grad_bias[e, 0])
+            sums = _sum_2x2(bordered, scratch, out=scratch("grid", n, 2 * s + 1, 2 * s + 1, B))
+            tap = scratch("tap", n * s, 9, s * B)
+            tap.view(n, s, 3, 3, s, B).copy_(_rows_first(_tap_view(sums, 3, 2)))
+            hidden, grad_hidden = hidden_R[R], scratch("map", n * s, O, s * B)
+            torch.bmm(taps_R[R], tap, out=grad_hidden)
             torch.ops.aten.elu_backward.grad_input(grad_hidden, *_ELU, True, hidden, grad_input=grad_hidden)
-            _sum_of_products(tap, hidden.transpose(1, 2), out=grad_taps[e])
+            _sum_of_products(tap, hidden.transpose(1, 2), scratch, out=grad_taps[e])
             by_row = grad_hidden.view(-1, O * s, B)
-            torch.sum(by_row.view(size, -1, B), dim=2, out=grad_offset[e])
-            torch.bmm(by_row, z_R, out=grad_matrix_R[R])
-            torch.baddbmm(grad_z, matrix_R[R], by_row, out=grad_z)
+            torch.sum(by_row.view(n, -1, B), dim=2, out=grad_offset[e])
+            torch.bmm(by_row, z_R[: n * s], out=grad_matrix_R[R])
+            torch.baddbmm(grad_z[: n * s], matrix_R[R], by_row, out=grad_z[: n * s])
         return grad_z.sum(0), grad_matrix, grad_offset, grad_taps, grad_bias
 
 
 class _Loan:
-    """A tensor in a buffer that goes to the next borrower once the graph that holds the loan is gone.
+    """Memory that goes to the next borrower once whoever holds the loan is gone: a function, or a graph.
 
     On a CPU only. There the system maps fresh memory page by page as it is touched, and the hidden activations of 50
     experts are 80 MB: that took a tenth of a training step. On a GPU torch keeps memory anyway.
     """
 
-    def __init__(self, like: Tensor, *shape: int) -> None:
-        size = math.prod(shape)
-        with torch.inference_mode(False):  # a buffer made in inference mode could not serve training afterwards
-            self.buffer = _spare.pop() if _spare and like.device.type == "cpu" else like.new_empty(0)
-            if self.buffer.dtype != like.dtype or len(self.buffer) < size:
-                self.buffer = like.new_empty(size)
-            self.tensor = self.buffer[:size].view(shape)
+    def __init__(self, like: Tensor) -> None:
+        self._nothing = like.new_empty(0)
+        self._buffers: dict[str, Tensor] = {}
+        self._tensors: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+
+    def __call__(self, purpose: str, *shape: int) -> Tensor:
+        """The tensor lent for this purpose, with what was last written to it, whatever its shape was then."""
+        if (purpose, shape) not in self._tensors:
+            size = math.prod(shape)
+            self._tensors[purpose, shape] = self._buffer(purpose, size)[:size].view(shape)
+        return self._tensors[purpose, shape]
+
+    def _buffer(self, purpose: str, size: int) -> Tensor:
+        if purpose not in self._buffers and self._nothing.device.type == "cpu":
+            self._buffers[purpose] = _spare.pop(purpose, self._nothing)
+        buffer = self._buffers.get(purpose, self._nothing)
+        if buffer.dtype != self._nothing.dtype or len(buffer) < size:
+            with torch.inference_mode(False):  # a buffer made in inference mode could not serve training afterwards
+                buffer = self._nothing.new_empty(size)
+        self._buffers[purpose] = buffer
+        return buffer
 
     def __del__(self) -> None:
-        if self.buffer.device.type == "cpu":
-            _spare[:] = [self.buffer]
+        if self._nothing.device.type == "cpu":
+            _spare.update(self._buffers)
 
 
 def _tap_view(image: Tensor, size: int, stride: int) -> Tensor:
@@ -283,21 +315,22 @@ def _place_taps(image: Tensor, taps: Tensor, constant: Tensor) -> None:
         view[:, u, v].add_(taps[:, u, v])
 
 
-def _sum_2x2(image: Tensor, out: Tensor | None = None) -> Tensor:
-    """The sum over every 2x2 pixels of (..., H, W, B): (..., H - 1, W - 1, B)."""
-    rows = image[..., :-1, :, :] + image[..., 1:, :, :]
-    return torch.add(rows[..., :-1, :], rows[..., 1:, :], out=out)
+def _sum_2x2(image: Tensor, scratch: _Loan, out: Tensor) -> Tensor:
+    """The sum over every 2x2 pixels of (n, H, W, B): (n, H - 1, W - 1, B)."""
+    n, H, W, B = image.shape
+    rows = torch.add(image[:, :-1], image[:, 1:], out=scratch("rows", n, H - 1, W, B))
+    return torch.add(rows[:, :, :-1], rows[:, :, 1:], out=out)
 
 
 def _parity_view(corners: Tensor) -> Tensor:
-    """Corner outputs (E, 8, O p q, 8, B) as the large image's pixels (E, 7, p, O, 7, q, B): a view.
+    """Corner outputs (n, 8, O p q, 8, B) as the large image's pixels (n, 7, p, O, 7, q, B): a view.
 
     Large row 2i + p is the corner output of parity p at corner i + p.
     """
-    E, rows, channels, columns, B = corners.shape
+    n, rows, channels, columns, B = corners.shape
     expert, row, channel, column, one = corners.stride()
     return corners.as_strided(
-        (E, rows - 1, 2, channels // 4, columns - 1, 2, B),
+        (n, rows - 1, 2, channels // 4, columns - 1, 2, B),
         (expert, row, row + 2 * channel, 4 * channel, column, column + channel, one),
     )
 
@@ -316,18 +349,19 @@ def _of_each_row(matrix: Tensor, rows: int) -> Tensor:
     return matrix[:, None].expand(-1, rows, -1, -1).flatten(0, 1)
 
 
-def _sum_of_products(a: Tensor, b: Tensor, out: Tensor) -> None:
+def _sum_of_products(a: Tensor, b: Tensor, scratch: _Loan, out: Tensor) -> None:
     """Products (n rows, i, j) x (n rows, j, k), summed over the rows into `out` (n, i, k)."""
-    torch.sum(torch.bmm(a, b).unflatten(0, (len(out), -1)), dim=1, out=out)
+    products = torch.bmm(a, b, out=scratch("products", len(a), *out.shape[1:]))
+    torch.sum(products.unflatten(0, (len(out), -1)), dim=1, out=out)
 
 
 def _groups(num_experts: int, device: torch.device) -> list[slice]:
-    """Experts to compute together: on a CPU one, elsewhere all."""
-    size = 1 if device.type == "cpu" else num_experts
-    return [slice(start, start + size) for start in range(0, num_experts, size)]
+    """Experts to compute together: on a CPU one a thread, elsewhere all."""
+    size = torch.get_num_threads() if device.type == "cpu" else num_experts
+    return [slice(start, min(start + size, num_experts)) for start in range(0, num_experts, size)]
 
 
-def _elu_(y: Tensor) -> None:
+def _elu_(y: Tensor, scratch: _Loan) -> None:
     """ELU in place, of numbers in units of ln 2. On a CPU in three passes, a third of the time of `F.elu_`.
 
     y <= log2 e (2^y - 1) everywhere, so ELU is the middle one of y, 0 and log2 e (2^y - 1).
@@ -335,6 +369,6 @@ def _elu_(y: Tensor) -> None:
     if y.is_cuda or y.itemsize < 4:  # in half precision 2^y - 1 would lose the small y
         torch.ops.aten.elu_(y, *_ELU)
     else:
-        growth = torch.exp2(y)
+        growth = torch.exp2(y, out=scratch("map", *y.shape))
         torch.add(y.new_tensor(-LOG2_E), growth, alpha=LOG2_E, out=growth)
         torch.clamp(y.new_zeros(()), y, growth, out=y)

@@ -128,8 +128,7 @@ def test_a_buffer_goes_from_one_step_to_the_next() -> None:
     buffers = set()
     for batch in (4, 4, 3):
         bank(torch.randn(batch, Z)).sum().backward()
-        (buffer,) = lite_decoders._spare
-        buffers.add(buffer.data_ptr())
+        buffers.add(frozenset((purpose, buffer.data_ptr()) for purpose, buffer in lite_decoders._spare.items()))
     assert len(buffers) == 1
 
 
@@ -138,20 +137,36 @@ def test_elu_in_passes_is_elu(dtype: torch.dtype) -> None:
     x = torch.cat([-torch.logspace(-8, 2, 200), torch.zeros(1), torch.logspace(-8, 2, 200)]).double()
     y = (x * lite_decoders.LOG2_E).to(dtype)
     expected = F.elu(y.double() / lite_decoders.LOG2_E) * lite_decoders.LOG2_E
-    lite_decoders._elu_(y)
+    lite_decoders._elu_(y, lite_decoders._Loan(y))
     eps = torch.finfo(torch.promote_types(dtype, torch.float32)).eps
     rtol = torch.finfo(dtype if dtype.itemsize < 4 else torch.float64).eps  # half precision rounds
     assert torch.allclose(y.double(), expected, rtol=rtol, atol=2 * lite_decoders.LOG2_E * eps)
 
 
-def test_experts_computed_together_as_on_a_gpu_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("together", [2, 3])
+def test_experts_computed_together_give_the_same(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
     _, bank = pair("lite", 3, torch.float64)
     z_BZ = torch.randn(4, Z, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(3, 4, 784, dtype=torch.float64)
-    expected = gradients(bank(z_BZ), weight, z_BZ, *bank_parameters(bank))
-    monkeypatch.setattr(lite_decoders, "_groups", lambda num_experts, _: [slice(0, num_experts)])
-    for grad, one_by_one in zip(gradients(bank(z_BZ), weight, z_BZ, *bank_parameters(bank)), expected, strict=True):
-        assert relative(grad, one_by_one) < 1e-12
+
+    def images_and_gradients(together: int) -> list[Tensor]:  # a thread each on a CPU, all of them on a GPU
+        groups = [slice(start, min(start + together, 3)) for start in range(0, 3, together)]
+        monkeypatch.setattr(lite_decoders, "_groups", lambda *_: groups)
+        image_EBP = bank(z_BZ)
+        return [image_EBP.detach(), *gradients(image_EBP, weight, z_BZ, *bank_parameters(bank))]
+
+    for actual, one_by_one in zip(images_and_gradients(together), images_and_gradients(1), strict=True):
+        assert relative(actual, one_by_one) < 1e-12
+
+
+def test_a_cpu_computes_one_expert_a_thread() -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert lite_decoders._groups(5, torch.device("cpu")) == [slice(0, 2), slice(2, 4), slice(4, 5)]
+    finally:
+        torch.set_num_threads(threads)
+    assert lite_decoders._groups(5, torch.device("cuda")) == [slice(0, 5)]
 
 
 @given(
