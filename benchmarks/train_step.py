@@ -188,7 +188,9 @@ def in_processes(arguments: argparse.Namespace, device: torch.device) -> list[di
             pairs = [(one[f"{part}, textbook"], one[f"{part}, ours"]) for one in measured]
             row[f"{part} textbook ms"] = 1e3 * statistics.median(textbook for textbook, _ in pairs)
             row[f"{part} ours ms"] = 1e3 * statistics.median(ours for _, ours in pairs)
-            row[f"{part} ratio"] = statistics.median(textbook / ours for textbook, ours in pairs)
+            ratios = [textbook / ours for textbook, ours in pairs]
+            row[f"{part} ratio"] = statistics.median(ratios)
+            row[f"{part} lowest ratio"], row[f"{part} highest ratio"] = min(ratios), max(ratios)
         rows.append(row)
     return rows
 
@@ -224,7 +226,8 @@ def report(rows: list[dict[str, float]], device: torch.device, arguments: argpar
         f"{datetime.date.today()}, {made_on}, torch {torch.__version__}, commit {machine.commit()}.",
         f"Batch {BATCH}, medium encoder, lite decoders, float32; hard decoding and whole evaluation of {EVALUATED} "
         "images; decoders: forward and backward. Milliseconds and their ratio, each the median of "
-        f"{arguments.processes} processes, in each of them the median of {arguments.rounds} interleaved rounds.",
+        f"{arguments.processes} processes (the ratio with its lowest and highest), in each of them the median of "
+        f"{arguments.rounds} interleaved rounds.",
         f"Command: `python benchmarks/train_step.py --device {device.type} --threads {arguments.threads} "
         f"--processes {arguments.processes} --rounds {arguments.rounds} --write`",
         "",
@@ -235,7 +238,8 @@ def report(rows: list[dict[str, float]], device: torch.device, arguments: argpar
         cells = [f"{row['experts']}"]
         for part in PARTS:
             cells += [f"{row[f'{part} textbook ms']:.1f}", f"{row[f'{part} ours ms']:.1f}"]
-            cells += [f"**{row[f'{part} ratio']:.1f}**"]
+            low, high = row[f"{part} lowest ratio"], row[f"{part} highest ratio"]
+            cells += [f"**{row[f'{part} ratio']:.1f}** ({low:.1f} to {high:.1f})"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -14,10 +14,10 @@ I = 8 and O = 16 channels: too few for convolution routines to do well. Four exa
   shift an image by a pixel moves whole rows. The first convolution shifts its 8 inputs and then multiplies; the
   second multiplies and then shifts its one output.
 
-Experts go as many at a time as there are threads, each operation on all of them at once and each result into memory
-that the experts before had for the same purpose. So a thread has an expert to itself, finds in its own cache what it
-wrote before, and waits for the others least often. Fetching from another core what that one wrote can cost more than
-the arithmetic does.
+On a CPU experts go as many at a time as there are threads, each operation on all of them at once and each result into
+memory that the experts before had for the same purpose. So a thread has an expert to itself, finds in its own cache
+what it wrote before, and waits for the others least often (in a smaller last group, threads divide experts). Fetching
+from another core what that one wrote can cost more than the arithmetic does.
 
 Every product is one `bmm` over the rows of the images: small products stay in a thread's cache, which is a quarter to a
 half faster than large ones. So a map of C channels has the axes (row, C, column, B).
@@ -26,7 +26,8 @@ Before and after its ELU the hidden map is kept in units of ln 2, that is times 
 torch computes in a third of the time. The first layer's weights carry that factor, and the taps take it back.
 
 Shapes: B images, E experts, n experts of a group, Z latent, I O channels, u v = taps (2 x 2 small pixels around a
-corner, 3 x 3 in the second convolution), p q = parities of a large pixel's row and column.
+corner, 3 x 3 in the second convolution), p q = parities of a large pixel's row and column, R = the rows of all images,
+those of an expert together.
 """
 
 from __future__ import annotations
@@ -52,7 +53,11 @@ _ELU = (LOG2_E, 1, 1 / LOG2_E)
 """ELU of a number in units of ln 2, as torch takes it: y where y > 0, log2 e (e^(y / log2 e) - 1) elsewhere."""
 
 _spare: dict[str, Tensor] = {}
-"""By purpose, a buffer that `_Loan` took back."""
+"""By purpose, a buffer that `_Loan` took back.
+
+A backward pass needs "patches" and "hidden". All others are scratch, and forward and backward pass share them: "map",
+for one, is what ELU makes on the way, and then the gradient of the hidden map.
+"""
 
 
 class LiteLayers(NamedTuple):
@@ -196,7 +201,8 @@ class _SecondLayer(torch.autograd.Function):
         E, B, O, s = len(matrix), z.shape[1], taps.shape[2], 2 * SEED_SIDE  # noqa: E741
         groups = _groups(E, z.device)
         size = len(matrix[groups[0]])
-        keep = any(ctx.needs_input_grad[:4])  # without a backward pass one group's memory is enough
+        # Without a backward pass one group's memory is enough. The bias is a bare parameter, which always asks for one.
+        keep = any(ctx.needs_input_grad[:4])
         ctx.loan, scratch = _Loan(z), _Loan(z)
         image = z.new_empty(E, 2 * s, 2 * s, B)
         # What the loop needs of all experts, by the rows of their images.
@@ -261,14 +267,15 @@ class _Loan:
     def __init__(self, like: Tensor) -> None:
         self._nothing = like.new_empty(0)
         self._buffers: dict[str, Tensor] = {}
-        self._tensors: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+        self._tensors: dict[str, Tensor] = {}
 
     def __call__(self, purpose: str, *shape: int) -> Tensor:
         """The tensor lent for this purpose, with what was last written to it, whatever its shape was then."""
-        if (purpose, shape) not in self._tensors:
+        tensor = self._tensors.get(purpose)
+        if tensor is None or tensor.shape != shape:  # a view costs 2 us, and every group asks for ten
             size = math.prod(shape)
-            self._tensors[purpose, shape] = self._buffer(purpose, size)[:size].view(shape)
-        return self._tensors[purpose, shape]
+            tensor = self._tensors[purpose] = self._buffer(purpose, size)[:size].view(shape)
+        return tensor
 
     def _buffer(self, purpose: str, size: int) -> Tensor:
         if purpose not in self._buffers and self._nothing.device.type == "cpu":

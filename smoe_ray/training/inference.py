@@ -24,8 +24,8 @@ from smoe_ray.model import SMoEVAE, build_model
 from smoe_ray.results import Store, TrialFolder, TrialRecord, read_weights
 from smoe_ray.spec import IMAGE_SIDE, CombinedData, DataSpec, DrawingColours, ImageData
 
-_CHUNK = 1024
-"""Images that pass through the model at once."""
+_CHUNK = 256
+"""Images that pass through the model at once; as in evaluation, where more of them are slower."""
 
 FloatArray = npt.NDArray[np.float32]
 
