@@ -169,7 +169,7 @@ class _FirstLayer(torch.autograd.Function):
         patches_R = ctx.loan("patches", E * (s + 1), 4 * I, (s + 1) * (Z + 1))
         groups = _groups(E, kernel.device)
         # Made once: every group writes the same places, and the others stay zero.
-        all_corners = kernel.new_zeros(len(kernel[groups[0]]), s + 1, 4 * O, s + 1, Z + 1)
+        all_corners = kernel.new_zeros(groups[0].stop, s + 1, 4 * O, s + 1, Z + 1)
         for e in groups:
             n, R = e.stop - e.start, slice(e.start * (s + 1), e.stop * (s + 1))
             corners = all_corners[:n]
@@ -200,7 +200,7 @@ class _SecondLayer(torch.autograd.Function):
     def forward(ctx: Any, z: Tensor, matrix: Tensor, offset: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
         E, B, O, s = len(matrix), z.shape[1], taps.shape[2], 2 * SEED_SIDE  # noqa: E741
         groups = _groups(E, z.device)
-        size = len(matrix[groups[0]])
+        size = groups[0].stop
         # Without a backward pass one group's memory is enough. The bias is a bare parameter, which always asks for one.
         keep = any(ctx.needs_input_grad[:4])
         ctx.loan, scratch = _Loan(z), _Loan(z)
@@ -230,7 +230,7 @@ class _SecondLayer(torch.autograd.Function):
         grad_matrix, grad_taps = torch.empty_like(matrix), torch.empty_like(taps)
         grad_offset, grad_bias = z.new_empty(E, matrix.shape[1]), z.new_empty(E, 1)
         groups = _groups(E, z.device)
-        size = len(matrix[groups[0]])
+        size = groups[0].stop
         scratch = _Loan(z)
         all_bordered = z.new_zeros(size, 2 * s + 2, 2 * s + 2, B)  # the border stays zero
         grad_z = z.new_zeros(size * s, *z.shape)  # what each row of the images gives

@@ -26,8 +26,8 @@ TERMS = ("reconstruction", "reconstruction_soft", "kl")
 USAGE = ("active", "effective", "active_fraction", "max_share", "usage")
 """Names of the statistics of expert usage."""
 
-_CHUNK = 256
-"""Images evaluated at once: more, and the encoder's activations outgrow a CPU's cache."""
+IMAGES_AT_ONCE = 256
+"""Images that pass through the model at once: more, and the encoder's activations outgrow a CPU's cache."""
 
 
 class Evaluation(NamedTuple):
@@ -63,7 +63,7 @@ def evaluate(model: SMoEVAE, test: DeviceImages, spec: EvaluationSpec, *, seed: 
     noise = random_stream(test.device, seed, Stream.EVALUATION, epoch)
     z_chunks, expert_chunks = [], []
     soft = kl = torch.zeros((), dtype=torch.float64, device=test.device)
-    for image_BHW, _ in test.chunks(_CHUNK):
+    for image_BHW, _ in test.chunks(IMAGES_AT_ONCE):
         encoded = model.encoder(image_BHW)
         z_BZ = _latent(encoded.mu_BZ, encoded.logvar_BZ, spec.latent, noise)
         logit_BE = model.gate(z_BZ)
@@ -81,8 +81,8 @@ def evaluate(model: SMoEVAE, test: DeviceImages, spec: EvaluationSpec, *, seed: 
 
 def _hard_error(model: SMoEVAE, test: DeviceImages, z_BZ: Tensor, expert_B: Tensor) -> Tensor:
     """Squared error of the chosen experts, summed over all images; they are decoded together, grouped by expert."""
-    decoded = model.experts.chosen(z_BZ, expert_B).split(_CHUNK)
-    pairs = zip(test.chunks(_CHUNK), decoded, strict=True)
+    decoded = model.experts.chosen(z_BZ, expert_B).split(IMAGES_AT_ONCE)
+    pairs = zip(test.chunks(IMAGES_AT_ONCE), decoded, strict=True)
     return torch.stack([squared_error(x.flatten(1), chosen).double().sum() for (x, _), chosen in pairs]).sum()
 
 
@@ -99,7 +99,7 @@ def embed(
     model.eval()
     noise = random_stream(test.device, seed, Stream.EVALUATION, epoch)
     columns: dict[str, list[Tensor]] = {name: [] for name in ("mu", "gate", "expert", "reconstruction")}
-    for image_BHW, _ in test.chunks(_CHUNK):
+    for image_BHW, _ in test.chunks(IMAGES_AT_ONCE):
         encoded = model.encoder(image_BHW)
         z_BZ = _latent(encoded.mu_BZ, encoded.logvar_BZ, spec.latent, noise)
         logit_BE = model.gate(z_BZ)

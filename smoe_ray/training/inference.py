@@ -23,9 +23,7 @@ from smoe_ray.errors import DataError, ResultsError
 from smoe_ray.model import SMoEVAE, build_model
 from smoe_ray.results import Store, TrialFolder, TrialRecord, read_weights
 from smoe_ray.spec import IMAGE_SIDE, CombinedData, DataSpec, DrawingColours, ImageData
-
-_CHUNK = 256
-"""Images that pass through the model at once; as in evaluation, where more of them are slower."""
+from smoe_ray.training.evaluate import IMAGES_AT_ONCE
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -72,7 +70,7 @@ class TrainedModel:
             raise DataError(f"images are {image_BHW.dtype} of shape {image_BHW.shape}; needed: {needed}")
         if self._is_inverse(ink):
             image_BHW = 255 - image_BHW
-        chunks = [self._model.encoder(chunk.float() / 255).mu_BZ for chunk in _tensor(image_BHW).split(_CHUNK)]
+        chunks = [self._model.encoder(chunk.float() / 255).mu_BZ for chunk in _tensor(image_BHW).split(IMAGES_AT_ONCE)]
         mu_BZ = torch.cat(chunks).numpy()
         gate_BE = self.gate(mu_BZ)
         return Codes(mu_BZ, gate_BE, gate_BE.argmax(axis=1))
@@ -90,7 +88,7 @@ class TrainedModel:
         Raises:
             ResultsError: the latent vectors have another size than the trial's.
         """
-        chunks = [self._model.experts(chunk).transpose(0, 1) for chunk in self._latent(z_BZ).split(_CHUNK)]
+        chunks = [self._model.experts(chunk).transpose(0, 1) for chunk in self._latent(z_BZ).split(IMAGES_AT_ONCE)]
         image_BEHW: FloatArray = torch.cat(chunks).unflatten(2, (IMAGE_SIDE, IMAGE_SIDE)).numpy()
         return image_BEHW
 

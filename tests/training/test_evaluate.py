@@ -142,7 +142,7 @@ def test_a_latent_sample_has_the_posteriors_mean_and_variance(splits: Splits) ->
 
 def test_chunks_do_not_matter(model: SMoEVAE, splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = measure(model, splits)
-    monkeypatch.setattr(evaluating, "_CHUNK", 8)
+    monkeypatch.setattr(evaluating, "IMAGES_AT_ONCE", 8)
     parts = measure(model, splits)
     assert parts.terms() == pytest.approx(whole.terms(), rel=1e-5)
     assert parts.usage_E == whole.usage_E

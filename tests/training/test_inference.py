@@ -96,7 +96,7 @@ def test_a_gallery_takes_the_names_of_the_record(trial: Trial) -> None:
 def test_chunks_do_not_matter(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = trial.model.encode(trial.kept["image"])
     decoded = trial.model.decode_all(whole.mu_BZ)
-    monkeypatch.setattr(inference, "_CHUNK", 7)
+    monkeypatch.setattr(inference, "IMAGES_AT_ONCE", 7)
     parts = trial.model.encode(trial.kept["image"])
     np.testing.assert_allclose(parts.mu_BZ, whole.mu_BZ, atol=1e-5)
     np.testing.assert_allclose(trial.model.decode_all(whole.mu_BZ), decoded, atol=1e-5)
