@@ -19,7 +19,7 @@ import numpy as np
 from smoe_ray.data import Splits
 from smoe_ray.errors import DivergedError
 from smoe_ray.spec import TrialSpec
-from smoe_ray.study.run import fit_on
+from smoe_ray.study.trial_run import fit_on
 
 Arrays = dict[str, np.ndarray]
 

@@ -10,7 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
-from smoe_ray import order
+from smoe_ray import job_payload
 from smoe_ray.errors import SmoeRayError
 
 
@@ -37,8 +37,8 @@ def run() -> None:
     from smoe_ray.study import refuse_failures, run_study
     from smoe_ray.study.progress import StudyProgress
 
-    study = load_study(order.STUDY_FILE)
-    out = order.out_of(Path(order.ORDER_FILE).read_text(encoding="utf-8"))
+    study = load_study(job_payload.STUDY_FILE)
+    out = job_payload.out_of(Path(job_payload.JOB_FILE).read_text(encoding="utf-8"))
     with StudyProgress(study) as progress, RayExecutor(address="auto") as executor:
         records = run_study(study, out, executor, data_jobs=executor.map, on_event=progress)
     refuse_failures(records)

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import tenacity
 
-from smoe_ray import order
+from smoe_ray import job_payload
 from smoe_ray.errors import ClusterError, StudyError
+from smoe_ray.inspect.status import StudyStatus, study_status
 from smoe_ray.results import Store, read_results
 from smoe_ray.spec import MAX_STUDY_BYTES, GridStudy, SearchStudy, dump_study, load_study, parse_study, with_roots
-from smoe_ray.study.status import StudyStatus, study_status
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,11 +173,11 @@ def submit(
     Store(out)  # refuses a URI that nothing here can read
     spec, text = _study_to_send(study, overrides)
     client = _connect(address)
-    name = f"{spec.name}-{order.digest(text, out)}"
+    name = f"{spec.name}-{job_payload.digest(text, out)}"
     attempts = {
         number: listed
         for listed in _list(client, address)
-        if (number := order.attempt_of(name, listed.job.id)) is not None
+        if (number := job_payload.attempt_of(name, listed.job.id)) is not None
     }
     for listed in attempts.values():
         if listed.is_active:
@@ -213,7 +213,7 @@ def _study_to_send(
     study: str | Path | GridStudy | SearchStudy, overrides: Sequence[str]
 ) -> tuple[GridStudy | SearchStudy, str]:
     """The study and its YAML text, validated as `smoe-ray run` would."""
-    from smoe_ray.study.preview import preview
+    from smoe_ray.inspect.preview import preview
 
     if not isinstance(study, (str, Path)):
         spec = parse_study(dump_study(study), overrides)
@@ -233,7 +233,7 @@ def _study_to_send(
 
 def _send(client: JobClient, job: Job, study: str) -> Job:
     with tempfile.TemporaryDirectory(prefix="smoe-ray-job-") as folder:
-        for name, content in order.files(study, job.out).items():
+        for name, content in job_payload.files(study, job.out).items():
             (Path(folder) / name).write_text(content, encoding="utf-8")
         try:
             client.submit_job(

@@ -9,10 +9,9 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from smoe_ray.planning import StudyPlan
 from smoe_ray.results import Row
-from smoe_ray.spec import GridStudy, SearchStudy
 from smoe_ray.study.events import EpochDone, Event, StudyStarted
-from smoe_ray.study.plan import plan_grid
 from smoe_ray.study.progress import Tally, first_objective
 
 _OF_AN_EPOCH = {
@@ -26,12 +25,11 @@ _OF_AN_EPOCH = {
 class LiveMetrics:
     """Turns a study's events into metrics; lives in the process that runs the study, while Ray is there."""
 
-    def __init__(self, study: GridStudy | SearchStudy, settled: int) -> None:
-        self._study = study.name
-        self._tally = Tally(first_objective(study))
-        total = study.num_trials if isinstance(study, SearchStudy) else len(plan_grid(study))
-        self._tally.note(StudyStarted(study.name, total, settled))
-        self._show_tally()  # also of a study that waits for room from its start
+    def __init__(self, plan: StudyPlan, settled: int) -> None:
+        self._study = plan.study.name
+        self._tally = Tally(first_objective(plan.study))
+        self._tally.note(StudyStarted(self._study, plan.total, settled))
+        self._show_tally()  # also while a study still waits for resources
 
     def __call__(self, event: Event) -> None:
         """Hear of one event."""

@@ -5,9 +5,9 @@
 """
 
 from smoe_ray.results.columns import EPOCH_COLUMNS, TIMING_COLUMNS, Row
+from smoe_ray.results.incremental import StudyReader
 from smoe_ray.results.pack import Packer
 from smoe_ray.results.read import list_studies, read_embeddings, read_results, read_together, read_trials, read_weights
-from smoe_ray.results.reader import StudyReader
 from smoe_ray.results.record import DataFacts, Status, Timings, TrialRecord, Versions
 from smoe_ray.results.store import Store
 from smoe_ray.results.trial import Arrays, TrialFolder

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from smoe_ray.atomic_write import write_whole
 from smoe_ray.errors import ResultsError, StorageError
-from smoe_ray.files import write_whole
 
 _DEEPEST = 4  # OUT/<study>/trials/<trial_id>/checkpoint; also where a link to a folder above leads round and round
 

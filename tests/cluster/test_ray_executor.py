@@ -22,14 +22,13 @@ from toy_runs import PROGRAM, STUDY, alive, assert_same, workers
 from toy_training import Toy, epochs_computed
 from waiting import wait_until
 
-from smoe_ray.cluster import ray_executor as module
 from smoe_ray.cluster.ray_executor import RayExecutor
 from smoe_ray.errors import ClusterError, StorageError, StudyError, WorkerDiedError
 from smoe_ray.results import read_results, read_trials
 from smoe_ray.spec import SearchStudy, parse_study
-from smoe_ray.study import LocalExecutor, run_study
+from smoe_ray.study import LocalExecutor, run_study, trial_queue
 from smoe_ray.study.events import EpochDone, Notice
-from smoe_ray.study.search import Search
+from smoe_ray.study.search import SearchSource
 
 
 def notices(events: list[Any]) -> list[str]:
@@ -112,7 +111,7 @@ class TestOnOneRay:
     def test_storage_that_stays_away_ends_the_study_and_fails_no_trial(self, out: Path) -> None:
         study = toy_grid(seeds=[0])
         with pytest.raises(StorageError, match=r"epochs\.parquet: cannot be") as caught:
-            run_study(study, out, RayExecutor(fit=Blocks(out=out), patience_s=1))
+            run_study(study, out, RayExecutor(fit=Blocks(out=out), storage_timeout_s=1))
         assert "\n" not in str(caught.value)
         assert [record.status for record in read_trials(out, "toy")] == ["running"]
 
@@ -136,14 +135,14 @@ class TestOnOneRay:
 
     @pytest.mark.parametrize("pruner", ["asha", "median"])
     def test_optuna_hears_how_each_trial_ended(self, out: Path, pruner: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        searches: list[Search] = []
+        searches: list[SearchSource] = []
 
-        class Seen(Search):
+        class Seen(SearchSource):
             def __init__(self, run: Any) -> None:
                 super().__init__(run)
                 searches.append(self)
 
-        monkeypatch.setattr(module, "Search", Seen)
+        monkeypatch.setattr(trial_queue, "SearchSource", Seen)
         study = parse_study(
             BASE
             + f"""

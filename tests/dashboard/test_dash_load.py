@@ -24,8 +24,8 @@ from waiting import wait_until
 from dashboard import load
 from dashboard.__main__ import get_ready
 from smoe_ray.errors import ResultsError
+from smoe_ray.inspect.status import study_status
 from smoe_ray.results import StudyReader, list_studies, read_embeddings, read_results
-from smoe_ray.study.status import study_status
 
 ROOT = Path(__file__).resolve().parents[2]
 

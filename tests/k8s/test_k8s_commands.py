@@ -24,9 +24,9 @@ from pod_policy import pod_errors
 from ray_rules import ray_errors
 
 from smoe_ray.errors import DataError, SmoeRayError, StudyError
+from smoe_ray.job_payload import attempt_of
 from smoe_ray.k8s import manifests
 from smoe_ray.k8s.rayjob import NAME_LIMIT, STUDY_LABEL, StudyJob, job_name, study_job, study_of
-from smoe_ray.order import attempt_of
 from smoe_ray.spec import NAME_PATTERN, ResourcesSpec, dump_study, load_study, parse_study
 
 Run = Callable[..., tuple[int, str, str]]

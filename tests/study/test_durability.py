@@ -22,10 +22,9 @@ from waiting import wait_until
 
 from smoe_ray.errors import ResultsError, WorkerDiedError
 from smoe_ray.results import Store, TrialFolder, read_results, read_trials, read_weights
-from smoe_ray.study import LocalExecutor, run_study
-from smoe_ray.study import run as run_module
+from smoe_ray.study import LocalExecutor, StudyPlan, StudyRun, run_study, trial_run
 from smoe_ray.study.events import Notice, TrialLeft
-from smoe_ray.study.run import StudyRun, record_failure, train_trial
+from smoe_ray.study.trial_run import record_failure, train_trial
 
 
 def start(out: Path, jobs: int, training: str = "toy", **fields: Any) -> subprocess.Popen[str]:
@@ -98,7 +97,7 @@ def test_what_a_kill_leaves_aside_is_cleared_by_the_next_run(out: Path) -> None:
 
 
 def test_a_checkpoint_that_another_process_may_need_is_not_cleared(out: Path, tmp_path: Path) -> None:
-    run = StudyRun(toy_grid(seeds=[0]), str(out), tmp_path / "cache")
+    run = StudyRun(StudyPlan(toy_grid(seeds=[0])), str(out), tmp_path / "cache")
     [task] = run.pending()
     train_trial(task, lambda rows: False, Toy())
     task.folder.write_checkpoint({"epoch": np.array(1)})
@@ -112,8 +111,8 @@ def test_a_checkpoint_that_another_process_may_need_is_not_cleared(out: Path, tm
 def test_a_trial_that_died_but_is_still_held_fails_without_being_written(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "_PATIENCE_S", 0.05)
-    [task] = StudyRun(toy_grid(seeds=[0]), str(out), tmp_path / "cache").pending()
+    monkeypatch.setattr(trial_run, "_LOCK_TIMEOUT_S", 0.05)
+    [task] = StudyRun(StudyPlan(toy_grid(seeds=[0])), str(out), tmp_path / "cache").pending()
     error = WorkerDiedError("killed twice")
     with filelock.FileLock(out / task.folder.lock_name):
         assert record_failure(task, error).error == "killed twice"
@@ -314,7 +313,7 @@ def test_each_step_of_the_order_of_writes_may_be_the_last(tmp_path: Path, undist
     writes, completed = 0, False
     while not completed:
         out = tmp_path / str(writes)
-        [task] = StudyRun(study, str(out), tmp_path / "cache").pending()
+        [task] = StudyRun(StudyPlan(study), str(out), tmp_path / "cache").pending()
         Brittle.left = writes
         try:
             train_trial(BrittleTask(task), lambda rows: False, Toy())  # type: ignore[arg-type]
