@@ -1,4 +1,4 @@
-"""The table and its files (the results contract of the architecture); needs neither torch nor ray.
+"""Results of studies: their files (the results contract) and the table that is read from them. No torch, no Ray.
 
 >>> from smoe_ray.results import read_results
 >>> table = read_results("results", "quickstart")  # doctest: +SKIP
