@@ -1,6 +1,6 @@
-"""What a job of a cluster runs: ``python -m smoe_ray.cluster.job_entry``, in the folder that `jobs.submit` sent.
+"""Entry point of a job: ``python -m smoe_ray.cluster.job_entry``, in the folder that `jobs.submit` sent.
 
-It is the same as ``smoe-ray run`` on the cluster that it finds itself in, but takes nothing from a command line.
+Does the same as ``smoe-ray run`` on the cluster of the job, but takes no command line arguments.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def run() -> None:
-    """Run the study of this folder. Raises SmoeRayError, also when a trial failed."""
+    """Run the study in the working directory. Raises SmoeRayError, also if a trial failed."""
     from smoe_ray.cluster.ray_executor import RayExecutor
     from smoe_ray.spec import load_study
     from smoe_ray.study import refuse_failures, run_study
@@ -45,10 +45,10 @@ def run() -> None:
 
 
 def answer_sigterm_as_ctrl_c() -> None:
-    """Ray ends a job by SIGTERM; let it do what Ctrl-C does. Call it in the main thread, before any other starts.
+    """Make SIGTERM, by which Ray stops a job, act like Ctrl-C. Call in the main thread, before any other is started.
 
-    A handler would not last, since `ray.init` installs its own. So SIGTERM is blocked, here and in all threads to come,
-    and one of them waits for it. (Ray also starts the processes of jobs with SIGINT blocked.)
+    A signal handler would be replaced by that of `ray.init`. So SIGTERM is blocked, here and in all later threads, and
+    one thread waits for it. (Ray also starts the processes of jobs with SIGINT blocked.)
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

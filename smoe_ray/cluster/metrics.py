@@ -1,7 +1,7 @@
-"""Live signals of a study as Ray metrics, which the driver's node offers to Prometheus as ``ray_smoe_ray_<name>``.
+"""Live metrics of a study as Ray metrics, which the driver's node exports to Prometheus as ``ray_smoe_ray_<name>``.
 
-For alerts while a study runs; the record is the table. Tagged by study, not by trial: a time series for each of
-thousands of trials would overwhelm Prometheus.
+Meant for alerts while a study runs; its results are in the table. Tagged by study, not by trial: one time series for
+each of thousands of trials would overload Prometheus.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _OF_AN_EPOCH = {
 
 
 class LiveMetrics:
-    """Turns a study's events into metrics; lives in the process that runs the study, while Ray is there."""
+    """Turns a study's events into metrics, in the process that runs the study, while it is connected to Ray."""
 
     def __init__(self, plan: StudyPlan, settled: int) -> None:
         self._study = plan.study.name
@@ -32,7 +32,7 @@ class LiveMetrics:
         self._show_tally()  # also while a study still waits for resources
 
     def __call__(self, event: Event) -> None:
-        """Hear of one event."""
+        """Update the metrics by one event."""
         self._tally.note(event)
         if isinstance(event, EpochDone):
             self._show_epoch(event.rows[-1])
@@ -41,7 +41,7 @@ class LiveMetrics:
     def _show_tally(self) -> None:
         for status, count in {"running": self._tally.running, **self._tally.ended}.items():
             self._set("trials", "Trials of a study by status", count, status=status)
-        self._set("trials_total", "Trials that a study asks for", self._tally.total)
+        self._set("trials_total", "Trials of a study in all", self._tally.total)
         if self._tally.collapse_rate is not None:
             what = "Share of the ended trials that lost half of their experts or more"
             self._set("collapse_rate", what, self._tally.collapse_rate)
@@ -58,7 +58,7 @@ class LiveMetrics:
         _gauge(name, description, tuple(tags)).set(float(value), tags=tags)
 
 
-@cache  # a metric is made once a process
+@cache  # a metric may be created once per process
 def _gauge(name: str, description: str, tags: tuple[str, ...]) -> Any:
     from ray.util.metrics import Gauge
 

@@ -68,7 +68,7 @@ def _train(task: TrialTask, once: Callable[[], TrialRecord | None]) -> TrialReco
         record = once()
         if record is not None and record.error_kind == "OutOfMemoryError":  # raised by torch, on a shared GPU
             _empty_gpu()
-            _report_notice(f"trial {task.trial_id}: {record.error}; it is taken up once more")
+            _report_notice(f"trial {task.trial_id}: {record.error}; it is resumed")
             record = once()
         return record
     finally:

@@ -165,7 +165,7 @@ class TuneBridge:
         trial = self._trials[tune_id]
         trial.actor = None
         cause = _cause_of_death(error) or _last_line(error)
-        self._run.emit(Notice(f"trial {trial.task.trial_id}: {cause}; it is taken up again"))
+        self._run.emit(Notice(f"trial {trial.task.trial_id}: {cause}; it is resumed"))
 
     def failed(self, tune_id: str, error: str) -> None:
         """Tune gives up a trial whose actors died too often."""

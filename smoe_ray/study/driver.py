@@ -141,7 +141,7 @@ def run_study(
                 packer.ended(len(run.settled) + len(ended))
         packer.write()
     except KeyboardInterrupt:
-        run.emit(Notice("Interrupted. Nothing that was trained is lost: run the same command again to go on."))
+        run.emit(Notice("Interrupted. Nothing that was trained is lost: run the same command again to resume."))
         raise
     return list((run.settled | ended).values())
 

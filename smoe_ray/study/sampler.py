@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def make_sampler(study: SearchStudy, trials_before: int) -> optuna.samplers.BaseSampler:
-    """The study's sampler. After `trials_before` trials its seed is another, so that it repeats no proposals."""
+    """The study's sampler, seeded by spec and `trials_before`, so that a resumed search does not repeat proposals."""
     import numpy as np
     import optuna
 
     spec = study.sampler
     seed = int(np.random.SeedSequence((spec.seed, trials_before)).generate_state(1)[0])
     if spec.name == "tpe":
-        # Trials under way count as bad ones, so that parallel proposals keep a distance from each other.
+        # Running trials count as bad ones, so that parallel proposals keep away from each other.
         return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
     if spec.name == "random":
         return optuna.samplers.RandomSampler(seed=seed)

@@ -10,7 +10,7 @@ from typing import Protocol
 from smoe_ray.results import Row, TrialRecord
 from smoe_ray.spec import SearchStudy
 from smoe_ray.study.driver import StudyRun
-from smoe_ray.study.events import EpochDone, Notice, TrialEnded, TrialLeft, TrialStarted
+from smoe_ray.study.events import EpochDone, Notice, TrialDeferred, TrialEnded, TrialStarted
 from smoe_ray.study.search import SearchSource
 from smoe_ray.study.trial_run import TrialTask
 
@@ -87,9 +87,9 @@ class TrialQueue:
     def defer(self, task: TrialTask) -> None:
         """Another process trains the trial: hand it out again at the end, to wait for that process."""
         self._deferred.append(replace(task, wait=True))
-        self._run.emit(TrialLeft(task.trial_id))
+        self._run.emit(TrialDeferred(task.trial_id))
 
     def requeue(self, task: TrialTask, why: str) -> None:
         """The trial's process died: hand it out once more."""
         self._requeued.append(task)
-        self._run.emit(Notice(f"trial {task.trial_id}: {why}; it is taken up once more"))
+        self._run.emit(Notice(f"trial {task.trial_id}: {why}; it is resumed"))

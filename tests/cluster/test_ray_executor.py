@@ -44,7 +44,7 @@ class TestOnOneRay:
         assert_same(out, undisturbed)
         [again] = [record for record in read_trials(out, "toy") if record.timings.restarts]
         assert again.spec.seed == 1
-        assert notices(events) == [f"trial {again.trial_id}: its process was killed; it is taken up again"]
+        assert notices(events) == [f"trial {again.trial_id}: its process was killed; it is resumed"]
         assert Counter(epochs_computed(log))[(1, 1)] == 1
         rows = [event.rows for event in events if isinstance(event, EpochDone) and event.trial_id == again.trial_id]
         assert [[row["epoch"] for row in each] for each in rows] == [[1], [1, 2], [1, 2, 3], [1, 2, 3, 4]]
@@ -207,7 +207,7 @@ def test_a_driver_that_ends_early_leaves_everything_resumable(
     assert printed == ""
     if ending == "interrupted":
         assert process.returncode == 130
-        assert said == "Interrupted. Nothing that was trained is lost: run the same command again to go on.\n"
+        assert said == "Interrupted. Nothing that was trained is lost: run the same command again to resume.\n"
     wait_until(lambda: not any(map(alive, workers(log))))
     for left in Path(tempfile.gettempdir()).glob(f"smoe-{process.pid}-*"):
         assert ending == "killed"  # else it tidies up

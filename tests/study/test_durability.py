@@ -23,7 +23,7 @@ from waiting import wait_until
 from smoe_ray.errors import ResultsError, WorkerDiedError
 from smoe_ray.results import Store, TrialFolder, read_results, read_trials, read_weights
 from smoe_ray.study import LocalExecutor, StudyPlan, StudyRun, run_study, trial_run
-from smoe_ray.study.events import Notice, TrialLeft
+from smoe_ray.study.events import Notice, TrialDeferred
 from smoe_ray.study.trial_run import record_failure, train_trial
 
 
@@ -166,7 +166,7 @@ def test_a_trial_of_another_process_is_left_to_it_and_waited_for(out: Path, log:
     events: list[Any] = []
     records = run_study(STUDY, out, LocalExecutor(fit=Toy(log=log)), on_event=events.append)
     other.communicate(timeout=120)
-    assert any(isinstance(event, TrialLeft) for event in events)
+    assert any(isinstance(event, TrialDeferred) for event in events)
     assert [record.status for record in records] == ["finished"] * 4
     assert max(Counter(epochs_computed(log)).values()) == 1
     assert_same(out, undisturbed)
@@ -177,7 +177,7 @@ def test_a_trial_whose_process_dies_meanwhile_is_taken_over(out: Path, log: Path
     wait_until(lambda: len(epochs_computed(log)) == 2)
 
     def when_left(event: Any) -> None:
-        if isinstance(event, TrialLeft):
+        if isinstance(event, TrialDeferred):
             other.kill()
 
     run_study(STUDY, out, LocalExecutor(fit=Toy(log=log)), on_event=when_left)
@@ -194,7 +194,7 @@ def test_a_worker_that_dies_once_costs_nothing_but_time(out: Path, log: Path, un
     [record] = [record for record in read_trials(out, "toy") if record.timings.restarts]
     assert record.spec.seed == 1
     assert [event.text for event in events if isinstance(event, Notice)] == [
-        f"trial {record.trial_id}: its process was killed by signal 9; it is taken up once more"
+        f"trial {record.trial_id}: its process was killed by signal 9; it is resumed"
     ]
     assert Counter(epochs_computed(log))[(1, 1)] == 1
 
@@ -243,7 +243,7 @@ def test_ctrl_c_leaves_everything_resumable(out: Path, log: Path, undisturbed: P
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers, too
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert said == "Interrupted. Nothing that was trained is lost: run the same command again to go on.\n"
+    assert said == "Interrupted. Nothing that was trained is lost: run the same command again to resume.\n"
     assert not any(map(alive, workers(log)))
     before = stamps(out)
     run_study(STUDY, out, LocalExecutor(jobs, fit=Toy(log=log)))

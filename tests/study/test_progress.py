@@ -16,7 +16,7 @@ from smoe_ray.results import TrialRecord
 from smoe_ray.spec import SearchObjective, TrialSpec, trial_with
 from smoe_ray.study import LocalExecutor, run_study
 from smoe_ray.study import progress as progress_module
-from smoe_ray.study.events import DataProgress, EpochDone, StudyStarted, TrialEnded, TrialLeft, TrialStarted
+from smoe_ray.study.events import DataProgress, EpochDone, StudyStarted, TrialDeferred, TrialEnded, TrialStarted
 from smoe_ray.study.progress import StudyProgress, Tally, describe, first_objective, fraction_done
 
 STUDY = toy_grid(**{"axes.model.num_experts": [2, 3], "axes.objective": [{"name": "blend"}], "seeds": [0]})
@@ -79,7 +79,7 @@ def test_time_left_comes_from_what_was_trained_here(
     assert tally.seconds_left() == pytest.approx(50 * 2 / 0.5)
     assert tally.summary() == "2/4 done, 0:03:20 left"
     tally.note(TrialStarted("b", trial))
-    tally.note(TrialLeft("b"))
+    tally.note(TrialDeferred("b"))
     tally.note(TrialStarted("b", trial))
     tally.note(TrialEnded(make_record(trial, trial_id="b", status="failed")))
     assert tally.summary().startswith("2/4 done, 1 failed, ")

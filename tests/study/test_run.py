@@ -125,7 +125,7 @@ def test_an_interrupt_says_how_to_go_on_and_is_passed_on(out: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run_study(toy_grid(), out, LocalExecutor(fit=Toy()), on_event=interrupted)
-    assert heard[-1] == Notice("Interrupted. Nothing that was trained is lost: run the same command again to go on.")
+    assert heard[-1] == Notice("Interrupted. Nothing that was trained is lost: run the same command again to resume.")
 
 
 def test_a_wrong_number_of_jobs_is_refused() -> None:
