@@ -63,7 +63,7 @@ def templates() -> dict[str, str]:
 @st.cache_data(max_entries=32, ttl=60, show_spinner=False)
 def check(text: str) -> Checked:
     """Validate and plan a study as `smoe-ray check` does; nothing is started."""
-    from smoe_ray.study.preview import in_words, preview
+    from smoe_ray.inspect.preview import in_words, preview
 
     try:
         study = admitted(text)

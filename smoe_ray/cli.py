@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from smoe_ray.data.files import Map
+    from smoe_ray.inspect.status import StudyStatus
     from smoe_ray.spec import GridStudy, SearchStudy
     from smoe_ray.study import Executor
-    from smoe_ray.study.status import StudyStatus
 
 app = typer.Typer(
     name="smoe-ray",
@@ -60,8 +60,8 @@ Overrides = Annotated[
 @app.command(epilog="Example: smoe-ray check studies/quickstart.yaml --set training.budget='5 epochs'")
 def check(study: StudyFile, overrides: Overrides = None) -> None:
     """Validate a study; show its trials, parameters, FLOPs and the data it needs. Starts nothing."""
+    from smoe_ray.inspect.preview import in_words, preview
     from smoe_ray.spec import load_study
-    from smoe_ray.study.preview import in_words, preview
 
     spec = load_study(study, overrides or ())
     seen = preview(spec)
@@ -113,15 +113,17 @@ def run(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train diverged trials again, too.")] = False,
 ) -> None:
     """Run a study. Trials that are finished are not run again: to resume, give the same command."""
+    from smoe_ray.inspect.preview import preview
+    from smoe_ray.planning import StudyPlan
     from smoe_ray.spec import load_study
     from smoe_ray.study import refuse_failures, run_study
-    from smoe_ray.study.preview import preview
     from smoe_ray.study.progress import StudyProgress
 
     spec = load_study(study, overrides or ())
-    preview(spec)  # refuses what cannot run before anything is written, and so does what makes the executor
+    plan = StudyPlan(spec)
+    preview(plan)  # refuses what cannot run before anything is written, and so does what makes the executor
     with _executor(executor, spec, address, jobs, device) as (trains, data_jobs), StudyProgress(spec) as progress:
-        records = run_study(spec, out, trains, data_jobs=data_jobs, retry_failed=retry_failed, on_event=progress)
+        records = run_study(plan, out, trains, data_jobs=data_jobs, retry_failed=retry_failed, on_event=progress)
     _print_summary(_read(out, spec.name))
     refuse_failures(records)
 
@@ -326,7 +328,7 @@ def status(
     else:
         name = _study_name(name)
         state = _job_state(address, name, out) if address else None
-    from smoe_ray.study.status import study_status
+    from smoe_ray.inspect.status import study_status
 
     trials = study_status(out, name)
     if trials is not None:
