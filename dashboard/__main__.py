@@ -1,4 +1,4 @@
-"""The server: ``python -m dashboard run app.py ... -- OUT`` is ``streamlit run`` which reads OUT while it starts."""
+"""The server: ``python -m smoe_ray_dashboard run app.py ... -- OUT`` is ``streamlit run`` that also preloads OUT."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _get_ready_when_up(out: str) -> None:
 
 def get_ready(out: str) -> None:
     """Do what the first visitors would have to wait for."""
-    from dashboard import load
+    from . import load
 
     load.read_ahead(out)
     for module in _FOR_PAGES:

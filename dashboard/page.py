@@ -9,23 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from dashboard import load, selection, style
-from dashboard.views import VIEWS
 from smoe_ray.errors import SmoeRayError
+
+from . import load, navigation, style, url_state
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
+    from .navigation import Page
 
 _MOST_PROBLEMS = 20
 _DAMAGED = "The results may be damaged, or of another version of smoe-ray; the dashboard's terminal says more."
 
 
-def show(view: str, question: str, body: Callable[[str], None]) -> None:
-    """A whole page about one study: `body` gets its name, and is called only where there is one.
-
-    `question` is what the page answers, in one line under the title.
-    """
-    frame(view, question)
+def show(page: Page, body: Callable[[str], None]) -> None:
+    """A whole page about one study: `body` gets its name, and is called only where there is one."""
+    frame(page)
     with boundary():
         study = pick_study()
         if study is None:
@@ -37,10 +36,10 @@ def show(view: str, question: str, body: Callable[[str], None]) -> None:
             problems(load.results(study).problems)  # read last: the list of studies does not wait for it
 
 
-def frame(view: str, question: str) -> None:
+def frame(page: Page) -> None:
     """Title and question, for a page that is not about one study. Both are our own words."""
-    st.title(next(one.title for one in VIEWS if one.name == view), anchor=False)
-    st.caption(question)
+    st.title(page.title, anchor=False)
+    st.caption(page.question)
 
 
 def pick_study() -> str | None:
@@ -50,7 +49,7 @@ def pick_study() -> str | None:
         _wait_for_a_study()
         return None
     with st.sidebar:
-        return selection.one("Study", studies, "study")
+        return url_state.one("Study", studies, "study")
 
 
 @st.fragment(run_every=5.0)
@@ -105,8 +104,7 @@ def chart(figure: go.Figure, key: str, **options: Any) -> Any:
     return st.plotly_chart(figure, width="stretch", key=key, config=config, **options)
 
 
-def link(view: str, label: str = "", **selections: str | list[str]) -> None:
-    """A link to another view that carries selections; `label` is plain text, the view's title where there is none."""
-    to = next(one for one in VIEWS if one.name == view)
-    icon = f":material/{to.icon}:"
-    st.page_link(f"views/{view}.py", label=style.markdown(label or to.title), icon=icon, query_params=selections)
+def link(page: str, label: str = "", **selections: str | list[str]) -> None:
+    """A link to another page that carries selections; `label` is plain text, by default the page's title."""
+    to = navigation.page(page)
+    st.page_link(to.for_streamlit(), label=style.markdown(label or to.title), query_params=selections)

@@ -40,14 +40,11 @@ def serve(out: str, port: int, host: str, address: str | None) -> NoReturn:
     if host in LOOPBACK:  # no page of another site, whose name is made to lead here, is answered
         flags += [f"--server.allowedHosts={name}" for name in LOOPBACK]
     ours = [out, *(["--address", address] if address else [])]
-    app = Path(__file__).with_name("app.py")
+    app = Path(__file__).parent / "script" / "app.py"
     sys.stdout.write(f"smoe-ray: http://{f'[{host}]' if ':' in host else host}:{port} shows {out}; Ctrl-C ends it\n")
     sys.stdout.flush()
-    # What imports `dashboard` here does so there, too, wherever it was found.
-    paths = filter(None, (str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")))
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, "-m", "dashboard", "run", str(app), *flags, "--", *ours]
-    os.execve(sys.executable, command, environment)  # noqa: S606 - no shell is wanted
+    command = [sys.executable, "-m", __package__, "run", str(app), *flags, "--", *ours]
+    os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted
 
 
 def refuse(out: str, may_be_absent: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import sys
 import traceback
@@ -43,6 +44,22 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Drawings and image sets: fetch them, look at them.")
 app.add_typer(data_app, name="data")
 app.add_typer(cli_k8s.app, name="k8s")
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"smoe-ray {importlib.metadata.version('smoe-ray')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[  # its callback prints it
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the program itself; the help text is that of `app`."""
+
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="Study file (YAML).", show_default=False)]
 Out = Annotated[str, typer.Argument(metavar="OUT", help="Folder or URI with the results.", show_default=False)]
@@ -371,7 +388,7 @@ def dashboard(
     ] = None,
 ) -> None:
     """Browse the results in a web browser, while studies run. Reads OUT and writes nothing there."""
-    from dashboard.serve import serve
+    from smoe_ray_dashboard.serve import serve
 
     serve(out, port, host, address)
 

@@ -16,7 +16,7 @@ from browser_page import drawn
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 from screenshots import FLAGS, chromium, serving
 
-from dashboard.views import VIEWS
+from smoe_ray_dashboard import navigation
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_MS = 30_000
@@ -92,7 +92,7 @@ def visit(page: Page, dashboard: str) -> Callable[..., Page]:
     """
 
     def visit(view: str, url: str = dashboard, **selections: str | list[str]) -> Page:
-        path = next(one.path for one in VIEWS if one.name == view)
+        path = navigation.page(view).path
         page.goto(f"{url}/{path}?{urlencode(selections, doseq=True)}")
         drawn(page)
         return page

@@ -11,11 +11,11 @@ import pytest
 from planted_results import table, trial
 from planted_surface import AMOUNTS, planted_runs, planted_study
 
-from dashboard.charts import scaling as charts
 from smoe_ray.analysis import loss_against_experts, loss_against_samples_per_expert, loss_surface, recommend_from_runs
 from smoe_ray.analysis.recommend import Recommendation
 from smoe_ray.analysis.scaling import fitted_grid
 from smoe_ray.published import read_published
+from smoe_ray_dashboard.pages.loss_surface import charts
 
 SCRIPT = "<script>alert(1)</script><b>bold"
 

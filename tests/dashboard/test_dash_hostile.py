@@ -15,16 +15,16 @@ import pytest
 from planted_folder import plant
 from streamlit.testing.v1 import AppTest
 
-from dashboard.views import VIEWS
 from smoe_ray.results import Store, TrialFolder, TrialRecord
 from smoe_ray.spec import trial_with
+from smoe_ray_dashboard.navigation import pages
 
 Open = Callable[..., AppTest]
 SCRIPT = "<script>alert(1)</script>"
 MARKUP = (
     f'{SCRIPT}<img src=x onerror="alert(1)"> [click](javascript:alert(1)) ![p](http://evil/p.png) :red[x] $x$ `y` **b**'
 )
-SHOWN = [view.name for view in VIEWS if view.name != "submit"]  # Submit reads no results
+SHOWN = [page.name for page in pages() if page.name != "submit"]  # Submit reads no results
 
 
 def folder(out: Path, record: TrialRecord) -> Path:

@@ -21,11 +21,11 @@ from moto.server import ThreadedMotoServer
 from planted_folder import plant
 from waiting import wait_until
 
-from dashboard import load
-from dashboard.__main__ import get_ready
 from smoe_ray.errors import ResultsError
 from smoe_ray.results import StudyReader, list_studies, read_embeddings, read_results
 from smoe_ray.study.status import study_status
+from smoe_ray_dashboard import load
+from smoe_ray_dashboard.__main__ import get_ready
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -177,14 +177,11 @@ def test_the_first_page_loads_neither_torch_nor_ray(out: Path) -> None:
 import sys
 from streamlit.testing.v1 import AppTest
 sys.argv = ["app.py", {str(out)!r}]
-at = AppTest.from_file({str(ROOT / "dashboard" / "app.py")!r}, default_timeout=120).run()
+at = AppTest.from_file({str(ROOT / "dashboard" / "script" / "app.py")!r}, default_timeout=120).run()
 assert not at.exception and len(at.dataframe) == 2, at
 print([name for name in ("torch", "ray", "statsmodels", "sklearn", "matplotlib", "optuna") if name in sys.modules])
 """
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 

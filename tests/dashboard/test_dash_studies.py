@@ -14,12 +14,13 @@ import pytest
 from planted_folder import plant
 from streamlit.testing.v1 import AppTest
 
-from dashboard import load, overview
 from smoe_ray.analysis import collapse_rates
 from smoe_ray.analysis.overview import collapsed_share
 from smoe_ray.analysis.summary import trial_summary
 from smoe_ray.results import read_results
 from smoe_ray.study.status import StudyStatus, study_status
+from smoe_ray_dashboard import load, study_tables
+from smoe_ray_dashboard.pages.studies import data
 
 Open = Callable[..., AppTest]
 Said = Callable[[AppTest], str]
@@ -79,7 +80,7 @@ def test_the_trials_are_those_of_the_table_command(open_page: Open, out: Path) -
     summary = trial_summary(read_results(out, "second"))
     shown = at.dataframe[1].value
     assert list(shown["trial"]) == list(summary["trial_id"])
-    for column, head in overview.SHOWN.items():
+    for column, head in study_tables.SHOWN.items():
         pd.testing.assert_series_equal(
             shown[head], summary[column].astype(shown[head].dtype), check_names=False, check_exact=True
         )
@@ -141,7 +142,7 @@ def test_a_broken_study_file_is_said_and_its_trials_are_shown(
 def test_the_state_in_a_word(counts: tuple[int, int, int, int], minutes: int, of_search: bool, expected: str) -> None:
     updated = datetime.now(UTC) - timedelta(minutes=minutes)
     status = StudyStatus("demo", 3, *counts, None, updated)
-    assert overview.state(status, overview.settled(status, of_search)) == expected
+    assert data.state(status, data.settled(status, of_search)) == expected
 
 
 def test_the_collapsed_share_is_that_of_the_collapse_rates(out: Path) -> None:

@@ -14,11 +14,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
-from dashboard import submission
 from smoe_ray.cli import app
 from smoe_ray.cluster import jobs
 from smoe_ray.errors import ClusterError, SmoeRayError, StudyError
 from smoe_ray.spec import GridStudy, dump_study
+from smoe_ray_dashboard.pages.submit import submission
 
 NOWHERE = "http://127.0.0.1:9"
 TEXT = """
@@ -95,15 +95,6 @@ def test_every_template_can_be_checked() -> None:
     names = set(submission.templates())
     studies = Path(__file__).resolve().parents[2] / "studies"
     assert names == {path.relative_to(studies).as_posix() for path in studies.rglob("*.yaml")}
-
-
-def test_templates_of_an_installed_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "share" / "paper").mkdir(parents=True)
-    (tmp_path / "share" / "paper" / "x.yaml").write_text("name: x")
-    monkeypatch.setattr(submission, "_TEMPLATES", (tmp_path / "absent", tmp_path / "share"))
-    assert submission.templates() == {"paper/x.yaml": "name: x"}
-    monkeypatch.setattr(submission, "_TEMPLATES", (tmp_path / "absent",))
-    assert submission.templates() == {}
 
 
 def test_a_valid_study_may_be_submitted_and_a_wrong_one_not(edit: Callable[[str], AppTest], said: Said) -> None:

@@ -14,8 +14,6 @@ import pytest
 from planted_folder import plant
 from streamlit.testing.v1 import AppTest
 
-from dashboard import overview
-from dashboard.charts.trial import reconstruction_chart, terms_chart
 from smoe_ray.analysis.overview import trial_curves
 from smoe_ray.analysis.summary import trial_summary
 from smoe_ray.cli import main
@@ -23,6 +21,8 @@ from smoe_ray.errors import ResultsError
 from smoe_ray.results import Store, TrialFolder, TrialRecord, read_results
 from smoe_ray.spec import GridStudy, TrialSpec, parse_study, trial_with
 from smoe_ray.study import plan_grid
+from smoe_ray_dashboard.pages.trial import data
+from smoe_ray_dashboard.pages.trial.charts import reconstruction_chart, terms_chart
 
 Open = Callable[..., AppTest]
 Said = Callable[[AppTest], str]
@@ -102,7 +102,7 @@ def specs() -> list[TrialSpec]:
 @pytest.mark.parametrize("spec", specs())
 def test_its_spec_as_a_study_is_that_trial_again(out: Path, spec: TrialSpec) -> None:
     record = plant(out, "demo", embeddings=False)[0].model_copy(update={"spec": spec})
-    study = parse_study(overview.again(record))
+    study = parse_study(data.again(record))
     assert isinstance(study, GridStudy)
     [trial] = plan_grid(study)
     assert trial == record.spec
@@ -110,7 +110,7 @@ def test_its_spec_as_a_study_is_that_trial_again(out: Path, spec: TrialSpec) -> 
 
 def test_its_spec_passes_check(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = plant(out, "demo", embeddings=False)[0]
-    (tmp_path / "again.yaml").write_text(overview.again(record))
+    (tmp_path / "again.yaml").write_text(data.again(record))
     monkeypatch.setattr(sys, "argv", ["smoe-ray", "check", str(tmp_path / "again.yaml")])
     with pytest.raises(SystemExit) as stopped:
         main()

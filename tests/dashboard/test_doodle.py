@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.doodle.canvas import _JS
-from dashboard.doodle.strokes import (
+from smoe_ray.data.quickdraw import rasterise
+from smoe_ray.errors import DataError
+from smoe_ray_dashboard.pages.experts.canvas import _JS
+from smoe_ray_dashboard.pages.experts.strokes import (
     CANVAS_UNITS,
     MAX_CHARACTERS,
     MAX_POINTS,
@@ -19,8 +21,6 @@ from dashboard.doodle.strokes import (
     draw,
     parse_strokes,
 )
-from smoe_ray.data.quickdraw import rasterise
-from smoe_ray.errors import DataError
 
 coordinates = st.integers(0, CANVAS_UNITS)
 drawings = st.lists(st.lists(st.tuples(coordinates, coordinates), min_size=1, max_size=20), min_size=1, max_size=8)

@@ -1,0 +1,60 @@
+"""What the Trial page says of one trial, in rows and words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
+
+from smoe_ray.results import TrialRecord
+from smoe_ray.spec import GridStudy, dump_study
+
+from ... import load, study_tables, style
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@load.cached
+def titles(study: str) -> dict[str, str]:
+    """Each trial in words, by its id."""
+    rows = study_tables.trials(study)[["trial_id", "arm", "seed", "status"]].itertuples(index=False)
+    return {trial: f"{style.plain(arm, 120)}, seed {seed}, {status} · {trial}" for trial, arm, seed, status in rows}
+
+
+def facts(record: TrialRecord, last: Mapping[str, Any]) -> dict[str, str]:
+    """Cost, place and time of a trial: name with unit -> value. `last` is its last row."""
+    times = record.timings
+    said: dict[str, object] = {
+        "parameters": number(last, "cost.params_total"),
+        "parameters met by one image": number(last, "cost.params_active"),
+        "training FLOPs": number(last, "cost.flops", "{:.3g}"),
+        "training images seen": number(last, "cost.images"),
+        "optimizer steps": number(last, "cost.steps"),
+        "last epoch (s)": number(last, "cost.wall_s", "{:.1f}"),
+        "training images per second": number(last, "cost.images_per_s"),
+        "wall time over all epochs (s)": f"{times.seconds:,.1f}",
+        "host": record.host,
+        "started, UTC": f"{times.started_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
+        "ended, UTC": f"{times.finished_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if times.finished_at else "",
+        "restarts": times.restarts,
+        "versions": ", ".join(f"{name} {value}" for name, value in record.versions.model_dump().items()),
+        "data": f"{record.data.train_images:,} training and {record.data.test_images:,} test images of "
+        f"{', '.join(record.data.class_names)}; fingerprint {record.data.fingerprint}"
+        if record.data
+        else "",
+    }
+    return {name: style.plain(value, 300) for name, value in said.items() if value not in ("", "\N{EN DASH}")}
+
+
+def again(record: TrialRecord) -> str:
+    """A study (YAML) of this trial alone."""
+    question = f"Does trial {record.trial_id} of study {record.study} come out the same again?"
+    study = GridStudy(name=f"again-{record.trial_id}", question=question, base=record.spec, seeds=(record.spec.seed,))
+    return dump_study(study)
+
+
+def number(row: Mapping[str, Any] | pd.Series[Any], column: str, form: str = "{:,.0f}") -> str:
+    """The value in words; a dash where it was not measured."""
+    value = row.get(column)
+    return "\N{EN DASH}" if value is None or value != value else form.format(value)

@@ -1,0 +1,53 @@
+"""Tables of a study's trials that several pages show."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from smoe_ray.analysis.arms import arms
+from smoe_ray.analysis.summary import trial_summary
+from smoe_ray.report.columns import COLUMNS, written
+
+from . import load
+
+MOST_ARMS = 60
+"""Arms beyond which a study is taken for a search, where nearly each trial is an arm of its own."""
+
+SHOWN = {
+    "arm": "arm",
+    "seed": "seed",
+    "status": "status",
+    "epoch": "epoch",
+    "experts.active": "active",
+    "experts.configured": "experts",
+    "experts.effective": "effective",
+    "test.reconstruction": "test loss",
+    "test.reconstruction_soft": "soft",
+    "gap": "gap",
+    "trial_id": "trial",
+}
+"""Columns of `trial_summary` in the table of trials, with their heads."""
+
+
+@load.cached
+def arm_of(study: str) -> pd.Series[str]:
+    """Label of each trial's arm, by `trial_id`: see `arms`."""
+    return arms(load.results(study).table)
+
+
+@load.cached
+def trials(study: str) -> pd.DataFrame:
+    """One row a trial, as `smoe-ray table` prints it."""
+    summary = trial_summary(load.results(study).table)
+    return summary[[column for column in SHOWN if column in summary]].astype({"arm": str})
+
+
+def readable(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table of the report as it is read: heads and numbers in words, a mean and its spread in one cell."""
+    names = [name for name in frame.columns if name.removesuffix("_sd") == name]
+    return pd.DataFrame(
+        [
+            {COLUMNS[name].head: written(name, row[name], row.get(f"{name}_sd")) for name in names}
+            for row in frame.to_dict("records")
+        ]
+    )
