@@ -1,4 +1,4 @@
-"""Pictures of images as data URLs and strips.
+"""Images as data URLs and strips.
 
 Shapes: N images of a strip, H W pixels (28 x 28).
 """
@@ -15,14 +15,15 @@ import numpy.typing as npt
 Pixels = npt.NDArray[np.uint8]
 
 _SCALE = 3
-"""Pixels of the screen that a pixel of a strip takes, a side."""
-_HAIRLINE = 128
+"""Screen pixels per image pixel, along each side."""
+_BORDER = 128
+"""Grey level."""
 
 
 def png(image_HW: npt.NDArray[Any]) -> str:
-    """A picture (uint8, or floats in [0, 1]) as a data URL.
+    """An image (uint8, or floats in [0, 1]) as a PNG data URL.
 
-    A page carries it itself: files that Streamlit keeps for a page go when it is drawn anew, maybe before a browser
+    It is embedded in the page, as Streamlit deletes a page's media files at the next rerun, possibly before the browser
     has fetched them.
     """
     from PIL import Image
@@ -33,9 +34,9 @@ def png(image_HW: npt.NDArray[Any]) -> str:
 
 
 def strip(image_NHW: npt.NDArray[Any]) -> Pixels:
-    """Pictures (uint8, or floats in [0, 1]) side by side, enlarged, each in a hairline: white paper has no edge."""
+    """Images (uint8, or floats in [0, 1]) side by side, enlarged, each with a border: white images show no edge."""
     large = _grey(image_NHW).repeat(_SCALE, axis=1).repeat(_SCALE, axis=2)
-    return np.concatenate(np.pad(large, ((0, 0), (1, 1), (1, 1)), constant_values=_HAIRLINE), axis=1)
+    return np.concatenate(np.pad(large, ((0, 0), (1, 1), (1, 1)), constant_values=_BORDER), axis=1)
 
 
 def _grey(image: npt.NDArray[Any]) -> Pixels:

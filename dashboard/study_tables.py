@@ -10,10 +10,10 @@ from smoe_ray.report.columns import COLUMNS, written
 
 from . import load
 
-MOST_ARMS = 60
-"""Arms beyond which a study is taken for a search, where nearly each trial is an arm of its own."""
+MAX_ARMS = 60
+"""With more arms, nearly every trial is its own arm (as in a search), and grouping by arm is of no use."""
 
-SHOWN = {
+TRIAL_COLUMNS = {
     "arm": "arm",
     "seed": "seed",
     "status": "status",
@@ -26,7 +26,7 @@ SHOWN = {
     "gap": "gap",
     "trial_id": "trial",
 }
-"""Columns of `trial_summary` in the table of trials, with their heads."""
+"""Columns of `trial_summary` in the table of trials, with their headings."""
 
 
 @load.cached
@@ -37,13 +37,13 @@ def arm_of(study: str) -> pd.Series[str]:
 
 @load.cached
 def trials(study: str) -> pd.DataFrame:
-    """One row a trial, as `smoe-ray table` prints it."""
+    """One row per trial, as `smoe-ray table` prints it."""
     summary = trial_summary(load.results(study).table)
-    return summary[[column for column in SHOWN if column in summary]].astype({"arm": str})
+    return summary[[column for column in TRIAL_COLUMNS if column in summary]].astype({"arm": str})
 
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
-    """A table of the report as it is read: heads and numbers in words, a mean and its spread in one cell."""
+    """A table of the report for display: headings, formatted numbers, and mean and s.d. in one cell."""
     names = [name for name in frame.columns if name.removesuffix("_sd") == name]
     return pd.DataFrame(
         [

@@ -1,4 +1,4 @@
-"""One trial looked at closely: what its embeddings say, computed once.
+"""Cached analyses of one trial's embeddings: routing, linear probes, t-SNE map.
 
 Shapes: B test images.
 """
@@ -35,11 +35,11 @@ Trials = Mapping[str, Mapping[int, "Trial"]]
 """Finished trials by arm, then by seed."""
 
 MAP_IMAGES = 1000
-"""Test images of a map: a map of 1,000 takes some seconds, one of 12,500 twenty."""
+"""Test images per map: t-SNE of 1,000 takes a few seconds, of 12,500 twenty."""
 
 
 class Trial:
-    """A finished trial. Whatever needs its embeddings may raise ResultsError: then it kept none."""
+    """A finished trial. What needs its embeddings raises ResultsError if it has stored none."""
 
     def __init__(self, record: TrialRecord, arm: str) -> None:
         self.record = record
@@ -58,7 +58,7 @@ class Trial:
 
     @property
     def test_set(self) -> str:
-        """Equal for trials that look at the same test images, in the same order."""
+        """Fingerprint of the data: equal for trials with the same test images in the same order."""
         return self._data.fingerprint
 
     @property
@@ -68,17 +68,17 @@ class Trial:
         return self.record.data
 
     def routing(self) -> Routing:
-        """Experts against classes."""
-        kept = self.embeddings
-        return routing(kept["expert"], kept["label"], kept["gate"].shape[1], self.class_names)
+        """Contingency of experts and classes."""
+        stored = self.embeddings
+        return routing(stored["expert"], stored["label"], stored["gate"].shape[1], self.class_names)
 
     def separability(self) -> tuple[Separability, ...]:
-        """Probes and controls."""
-        kept = self.embeddings
-        return _separability(kept["mu"], kept["label"], kept["expert"], self.record.spec.model.gate_hidden)
+        """Linear probes of the latent space and their controls."""
+        stored = self.embeddings
+        return _separability(stored["mu"], stored["label"], stored["expert"], self.record.spec.model.gate_hidden)
 
     def map(self) -> LatentMap:
-        """Map of the images that `mapped_images` chooses."""
+        """t-SNE map of the test images that `mapped_images` selects."""
         mu_BZ = self.embeddings["mu"]
         return _map(mu_BZ[mapped_images(len(mu_BZ))])
 
@@ -96,19 +96,19 @@ def _map(mu_BZ: npt.NDArray[Any]) -> LatentMap:
 
 
 def mapped_images(count: int) -> IntArray:
-    """Places of at most `MAP_IMAGES` of `count` test images, the same for all trials; ascending."""
+    """Indices of at most `MAP_IMAGES` of `count` test images, ascending; the same for all trials."""
     if count <= MAP_IMAGES:
         return np.arange(count)
     return np.sort(np.random.default_rng(0).choice(count, MAP_IMAGES, replace=False))
 
 
 def arm_labels(study: str) -> dict[str, str]:
-    """Label of each trial by its id, in the order of arms."""
+    """Arm label of each trial by its id, sorted by arm."""
     return {str(trial): str(label) for trial, label in study_tables.arm_of(study).sort_values(kind="stable").items()}
 
 
 def finished_trials(study: str) -> Trials:
-    """Arms in their order; seeds rising. Of trials that share arm and seed, the first."""
+    """Finished trials by arm and ascending seed; of trials that share both, the first."""
     records = load.results(study).records
     by_arm: dict[str, dict[int, Trial]] = {}
     for trial_id, arm in arm_labels(study).items():
@@ -119,7 +119,7 @@ def finished_trials(study: str) -> Trials:
 
 
 def pick(trials: Trials) -> Trial:
-    """The trial that a reader chooses."""
+    """Select box for one trial."""
     trial_of = {trial.record.trial_id: trial for of_seed in trials.values() for trial in of_seed.values()}
     words = {trial_id: trial.title for trial_id, trial in trial_of.items()}
     return trial_of[url_state.one("Trial", list(trial_of), "trial", words=words)]

@@ -72,7 +72,9 @@ def test_what_is_not_told_apart_is_hollow_and_what_is_not_tested_has_no_interval
 
 def test_names_of_strangers_are_inert() -> None:
     figure = routing.differences(compare_arms(study(HOSTILE), reference="blend"))
-    assert "<b>cat" not in json.dumps(json.loads(figure.to_json()))  # Plotly itself writes every < as \\u003c
+    told = json.dumps(json.loads(figure.to_json()))  # Plotly itself writes every < as \\u003c
+    assert "&lt;b&gt;cat&lt;/b&gt;" in told
+    assert "<b>cat" not in told
 
 
 # --- experts against classes ------------------------------------------------------------------------------------------
@@ -151,7 +153,7 @@ def mapped(picked: frozenset[int] | None) -> routing.ImageMap:
         hue_G=np.array([0, 0, 1]),
         num_hues=2,
         hover_B=("a", HOSTILE, "c", "d", "e"),
-        picked=picked,
+        highlighted=picked,
     )
 
 

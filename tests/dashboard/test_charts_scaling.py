@@ -71,7 +71,7 @@ def test_the_fitted_surface_and_the_best_count_with_its_interval(
     figure = charts.plane(loss_surface(study), grid, best)
     np.testing.assert_array_equal(trace(figure, "fitted").z, grid.loss_GG)
     assert not traces(figure, "interpolated")
-    line = trace(figure, "best count")
+    line = trace(figure, "optimal number")
     np.testing.assert_array_equal(line.x, best.amount_G)
     np.testing.assert_array_equal(line.y, best.best_G)
     np.testing.assert_array_equal(np.array(line.customdata).T, [best.low_G, best.high_G])

@@ -129,7 +129,7 @@ def test_strokes_are_rastered_in_the_ink_of_the_data(
     assert drawing_P3 is not None
     codes = load_model(out, "arm", trial.trial_id).encode(draw(drawing_P3, "black_on_white")[None])
     assert bars(at) == [f"{probability:.3f}" for probability in codes.gate_BE[0]]
-    assert "drawn by others" not in said(at)
+    assert "rasterised by other software" not in said(at)
 
 
 def test_data_that_do_not_say_how_they_are_inked_let_the_reader_choose(
@@ -139,8 +139,8 @@ def test_data_that_do_not_say_how_they_are_inked_let_the_reader_choose(
     spec = trial_with(trial.spec, {"data": {"source": "images", "root": "mnist"}})
     file.write_text(trial.model_copy(update={"spec": spec}).model_dump_json(), encoding="utf-8")
     at = open_page("experts", out, study="arm", trial=trial.trial_id, show="Doodle", ink="white on black")
-    assert "do not say how they are inked" in said(at)
-    assert "drawn by others" in said(at)
+    assert "do not record which colour is the ink" in said(at)
+    assert "rasterised by other software" in said(at)
     at.session_state["canvas"] = {"drawing": CROSS}
     at.run()
     drawing_P3 = parse_strokes(CROSS)
@@ -200,7 +200,7 @@ def test_class_names_of_strangers_are_inert(open_page: Open, out: Path) -> None:
     at = open_page("experts", out, study="arm", trial=record.trial_id, show="Doodle", doodle="test image")
     shown = [element.value for element in [*at.caption, *at.markdown]]
     shown += [one.caption for images in at.get("image") for one in images.proto.imgs]
-    assert any("onerror" in text for text in shown)
+    assert any(r"\<img src\=x onerror\=alert\(1\)\>" in text for text in shown)
     assert not [text for text in shown if re.search(r"(?<!\\)(<img|\]\(javascript|\*\*flower)", text)]
 
 

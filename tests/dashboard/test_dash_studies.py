@@ -29,7 +29,7 @@ ENDS = [{"status": "failed", "error": "why"}, {"status": "pruned", "reason": "co
 
 @pytest.fixture
 def always_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(load, "_MIN_SECONDS", 0.0)
     monkeypatch.setattr(load, "_SHARE_OF_TIME", 0.0)
 
 
@@ -80,7 +80,7 @@ def test_the_trials_are_those_of_the_table_command(open_page: Open, out: Path) -
     summary = trial_summary(read_results(out, "second"))
     shown = at.dataframe[1].value
     assert list(shown["trial"]) == list(summary["trial_id"])
-    for column, head in study_tables.SHOWN.items():
+    for column, head in study_tables.TRIAL_COLUMNS.items():
         pd.testing.assert_series_equal(
             shown[head], summary[column].astype(shown[head].dtype), check_names=False, check_exact=True
         )
@@ -97,7 +97,7 @@ def test_it_shows_what_has_changed_since(open_page: Open, out: Path, always_anew
 def test_an_empty_place_says_what_to_do(open_page: Open, out: Path, said: Said) -> None:
     out.mkdir()
     at = open_page("studies", out)
-    assert "holds no study yet" in said(at)
+    assert "contains no study yet" in said(at)
     assert "smoe-ray run" in said(at)
     assert not at.dataframe
 

@@ -55,7 +55,7 @@ def printed(text: str, folder: Path) -> str:
 
 
 def test_the_page_is_there_only_with_a_cluster(open_page: Open, out: Path) -> None:
-    with pytest.raises(Exception, match="submit"):
+    with pytest.raises(AssertionError, match="page submit is not shown"):
         open_page("submit", out)
 
 
@@ -121,7 +121,7 @@ def test_a_study_in_out_can_be_taken_up_again(open_page: Open, out: Path, said: 
     (out / "tiny" / "study.yaml").write_text(TEXT)
     at = open_page("submit", out, address=NOWHERE, template="tiny (in OUT)")
     assert at.text_area[0].value == TEXT
-    assert "OUT has a study tiny: this one takes its place" in said(at)
+    assert "OUT contains a study tiny: this one replaces its definition" in said(at)
 
 
 def test_names_and_questions_are_shown_as_they_are(edit: Callable[[str], AppTest], said: Said) -> None:
@@ -163,7 +163,7 @@ def with_data(data: str, axes: str = "{}") -> str:
 )
 def test_data_outside_of_the_named_folders_are_refused(root: str, study: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(submission.ROOTS, "/data/drawings, s3://bucket/x")
-    with pytest.raises(StudyError, match="is in no folder that this dashboard may have read"):
+    with pytest.raises(StudyError, match="is in none of the folders that this dashboard allows"):
         submission.admitted(study.replace("ROOT", f"'{root}'"))
 
 
@@ -186,7 +186,7 @@ def test_a_refused_study_is_not_sent_even_when_the_button_is_not_asked(
 ) -> None:
     monkeypatch.setattr(jobs, "submit", lambda *_, **__: pytest.fail("it was sent"))
     monkeypatch.setattr(sys, "argv", ["app.py", str(out)])
-    with pytest.raises(StudyError, match="data\\.root: /etc is in no folder"):
+    with pytest.raises(StudyError, match="data\\.root: /etc is in none of the folders"):
         submission.submit(with_data("{source: images, root: /etc}"), "", NOWHERE)
 
 
@@ -255,7 +255,7 @@ def test_a_second_click_in_the_middle_of_the_first_does_not_hide_what_that_has_s
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (TEXT.replace("[0]", str(list(range(3000)))), "6,000 trials to plan; the page takes 5,000"),
+        (TEXT.replace("[0]", str(list(range(3000)))), "6,000 trials to plan; this page allows 5,000"),
         (f"a: &a [x]\nb: [{', '.join(['*a'] * 9)}]\n{TEXT}", "YAML aliases"),
         ("# " + "x" * 1_000_000, "larger than 1,000,000 bytes"),
     ],

@@ -1,4 +1,4 @@
-"""Collapse: experts in use over training, their survival, how often runs collapse, and the phase diagram."""
+"""Charts of collapse: experts in use over training, their survival, collapse rates, and the phase diagram."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _BANDS = ((0, 6, 0.12, "all trials"), (1, 5, 0.2, "90 % of the trials"), (2, 4, 0.3, "half of the trials"))
-"""Rows of the quantiles that bound each band, its opacity and its name; the median is the row between."""
+"""Of each band: rows of its two quantiles, opacity and name; the median is the row in the middle."""
 _MEDIAN = QUANTILES.index(0.5)
 _RHO = "\N{GREEK SMALL LETTER RHO}"
 _THEORY = f"theory: min(1, 0.60 {_RHO}), no measurement"
@@ -28,9 +28,9 @@ _RHO_TICKS = (0, 0.5, 1, 1.5, 2, 5, 10, 100, 1000, 10_000)
 _LINEAR_TO, _DECADE = 2.0, 4 / 3
 _ASIDE = 0.03
 _MANY_POINTS = 500
-"""From here on points are drawn by WebGL."""
+"""With more points, WebGL draws them."""
 _ROW = 40
-"""Pixels of a row of names."""
+"""Height of a row of labels, in pixels."""
 
 
 def usage(trial: TrialUsage) -> go.Figure:
@@ -54,7 +54,7 @@ def usage(trial: TrialUsage) -> go.Figure:
 
 
 def in_use(measures: Sequence[InUse]) -> go.Figure:
-    """A panel per measure: bands of quantiles over all trials, their median, and the chosen trials as lines."""
+    """One panel per measure: quantile bands and median over all trials, and the selected trials as lines."""
     from plotly.subplots import make_subplots
 
     figure = make_subplots(rows=1, cols=len(measures), shared_yaxes=True, horizontal_spacing=0.1)
@@ -119,7 +119,7 @@ def _add_trial(
 
 
 def survival(info: ExpertSurvival, labels: Collection[str]) -> go.Figure:
-    """Share of the experts still alive against epoch, a step line per arm of `labels`, and where one half is left."""
+    """Share of experts still alive against epoch, one step line per arm in `labels`, with a line at one half."""
     figure = style.figure(height=420)
     arms = [arm for arm in info.arms if arm.label in labels]
     looks = zip(style.colours(len(arms)), style.dashes(len(arms)), strict=True)
@@ -146,7 +146,7 @@ def _epochs(life: float, last: float) -> str:
 
 
 def rates(found: Sequence[CollapseRate]) -> go.Figure:
-    """Share of the runs of an arm that collapse, with Wilson's interval, a row an arm."""
+    """Share of runs that collapse with its Wilson interval, one row per arm."""
     figure = style.figure(height=110 + _ROW * len(found), showlegend=False)
     places = list(range(len(found)))
     share = np.array([rate.share for rate in found])
@@ -175,9 +175,9 @@ def rates(found: Sequence[CollapseRate]) -> go.Figure:
 
 
 def phase(info: PhaseDiagram) -> go.Figure:
-    """Share of the experts in use against rho, mean and s.d. over runs; runs without an entropy term at the margin.
+    """Share of experts in use against rho, mean and s.d. over runs; runs without an entropy term in a margin.
 
-    The axis of rho is linear as far as the theory rises and logarithmic beyond, where little changes.
+    The rho axis is linear where the theoretical curve rises and logarithmic beyond.
     """
     from plotly.subplots import make_subplots
 
@@ -226,7 +226,7 @@ def _add_over_rho(
 ) -> None:
     ticks = np.array(_RHO_TICKS, float)
     for number, curve in enumerate(panel.curves):
-        # Side by side: studies share a few values of rho.
+        # Offset horizontally, as studies share a few values of rho.
         aside = _ASIDE * (number - (len(panel.curves) - 1) / 2)
         _add_points(figure, curve, _place(curve.x) + aside, _RHO, look_of, named, column)
     figure.update_xaxes(
@@ -294,6 +294,6 @@ def _spread(sd: float) -> str:
 
 
 def _place(rho: npt.ArrayLike) -> npt.NDArray[Any]:
-    """Where a rho stands on the axis."""
+    """Axis coordinate of rho."""
     rho = np.asarray(rho, float)
     return np.where(rho <= _LINEAR_TO, rho, _LINEAR_TO + _DECADE * np.log10(np.maximum(rho, _LINEAR_TO) / _LINEAR_TO))

@@ -1,4 +1,4 @@
-"""What the page of collapse shows, computed once per state of the study."""
+"""Results of the collapse page, cached until the study changes."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def labels(study: str, grouping: Grouping) -> pd.Series[str]:
     return study_tables.arm_of(study) if grouping == "arm" else _coarse_labels(study)
 
 
-def usual_grouping(study: str) -> Grouping:
-    """By arm, unless nearly each trial is one."""
-    return "arm" if len(labels(study, "arm").cat.categories) <= study_tables.MOST_ARMS else "objective and size"
+def default_grouping(study: str) -> Grouping:
+    """By arm, unless nearly every trial is its own arm."""
+    return "arm" if len(labels(study, "arm").cat.categories) <= study_tables.MAX_ARMS else "objective and size"
 
 
 @load.cached
 def titles(study: str) -> dict[str, str]:
-    """By readable name, the id of each trial that has not failed, in the order of arms and seeds."""
+    """Trial id by title, for trials that have not failed, sorted by arm and seed."""
     trials = load.results(study).table.drop_duplicates("trial_id")
     trials = trials[trials["status"] != "failed"]
     trials = trials.assign(arm=trials["trial_id"].map(labels(study, "arm"))).sort_values(["arm", "seed"], kind="stable")
@@ -55,7 +55,7 @@ def titles(study: str) -> dict[str, str]:
 
 @load.cached
 def in_use(study: str, trials: tuple[str, ...]) -> tuple[InUse, ...]:
-    """Active and effective experts of all trials over epochs, and of some one by one."""
+    """Active and effective experts over epochs: quantiles over all trials, and curves of the given ones."""
     return experts_in_use(load.results(study).table, trials)
 
 
@@ -80,8 +80,8 @@ def survival(study: str, grouping: Grouping) -> ExpertSurvival:
 
 
 @load.cached
-def basins(study: str, grouping: Grouping) -> tuple[BasinTest, ...]:
-    """Whether final losses fall into two groups."""
+def bimodality(study: str, grouping: Grouping) -> tuple[BasinTest, ...]:
+    """Whether the final losses of each group are bimodal."""
     return basin_tests(load.results(study).table, label_of=labels(study, grouping))
 
 
@@ -95,9 +95,9 @@ class Deaths(NamedTuple):
     """Which experts died."""
 
     dead: pd.DataFrame
-    """One row an expert that is dead at the end of its run, first death first."""
+    """One row per expert that is dead at the end of its run, earliest death first."""
     experts: int
-    """Dead or alive."""
+    """Number of experts, dead or alive."""
     trials: int
 
 

@@ -1,4 +1,4 @@
-"""Experts: what each of them draws, and what they make of a doodle."""
+"""Experts: what each expert reconstructs, and how a doodle is routed."""
 
 from ...navigation import Page
 
@@ -7,5 +7,5 @@ PAGE = Page(
     title="Experts",
     icon="draw",
     position=60,
-    question="What does each expert draw, and whom does the gate ask?",
+    question="What does each expert draw, and which expert does the gate choose?",
 )

@@ -1,4 +1,4 @@
-"""The canvas in the browser: a component of this dashboard, drawn on with mouse, pen or finger."""
+"""Streamlit component: a canvas to draw on with mouse, pen or finger."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ button:disabled { opacity: 0.4; cursor: not-allowed; }
 .full { font-family: var(--st-font); color: var(--st-text-color); font-size: 0.875rem; }
 """
 
-# Called when the component appears and again after each run of the page: strokes live on the element, so that one
-# drawn while the page ran is kept. Only an element that is new takes the strokes that the page remembers.
+# Called when the component appears and after each run of the page. Strokes are kept on the element, so that one drawn
+# while the page runs is not lost; only a new element takes the strokes from the page's memory.
 _JS = """
 const LEAST_STEP = 3  // canvas units between two points of a stroke
 
@@ -66,7 +66,7 @@ export default function ({ parentElement, data, setStateValue }) {
     for (const stroke of strokes()) {
       pen.beginPath()
       pen.moveTo(stroke[0][0] * scale, stroke[0][1] * scale)
-      for (const [x, y] of stroke) pen.lineTo(x * scale + 0.01, y * scale)  // a line of no length would not show
+      for (const [x, y] of stroke) pen.lineTo(x * scale + 0.01, y * scale)  // a line of length zero would be invisible
       pen.stroke()
     }
     undo.disabled = clear.disabled = !strokes().length
@@ -116,11 +116,11 @@ _component = st.components.v2.component("smoe_ray_doodle", html=_HTML, css=_CSS,
 
 
 def canvas(key: str, ink: DrawingColours) -> object:
-    """Show the canvas; what `strokes.parse_strokes` takes, from a browser and therefore of any type.
+    """Show the canvas and return its strokes for `parse_strokes`: untrusted input of any type.
 
     Args:
-        key: names the drawing, which outlives the page that shows it.
-        ink: how the canvas is inked.
+        key: identifies the drawing, which is kept while other pages are shown.
+        ink: colours of the canvas.
     """
     memory = f"{key}-kept"
     shown = _component(
@@ -136,7 +136,7 @@ def canvas(key: str, ink: DrawingColours) -> object:
         width=320,
         on_drawing_change=lambda: None,
     )
-    # The value of a widget goes when a page does not show it.
+    # Streamlit drops the value of a widget that a page does not show.
     st.session_state[memory] = shown["drawing"]
     kept: object = shown["drawing"]
     return kept

@@ -1,4 +1,4 @@
-"""What experts draw, in the data's own ink: strips of pictures, swap matrix, a path, the gate's bars.
+"""Images that experts reconstruct, and charts of them: swap matrix, latent interpolation, gate probabilities.
 
 Shapes: E experts, N images of a strip, R inputs, S steps of a path, H W pixels (28 x 28).
 """
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _TILE = 52
-"""Pixels of a picture in a figure."""
+"""Size of an image in a figure, in pixels."""
 _PITCH = 1.4
-"""Pictures and the number below them, in pictures."""
+"""Height of an image and the number below it, in images."""
 
 
 def block_strip(block: ExpertBlock) -> Pixels:
@@ -30,20 +30,20 @@ def block_strip(block: ExpertBlock) -> Pixels:
 
 
 def swap_matrix(info: SwapMatrix) -> go.Figure:
-    """A row an input, a column an expert that decodes it; the chosen expert framed, the least error in bold."""
+    """One row per input, one column per decoding expert; chosen experts framed, lowest errors in bold."""
     import plotly.graph_objects as go
 
     rows, columns = info.error_RE.shape
     left = -1.4
     tops = [_PITCH * row for row in range(rows)]
-    figure = style.figure(height=int(80 + _TILE * _PITCH * rows), margin={"t": 60})
+    figure = style.figure(height=int(130 + _TILE * _PITCH * rows), margin={"t": 60})
     for row, top in enumerate(tops):
         _place(figure, strip(info.image_RHW[row : row + 1]), left, top, 1)
         _place(figure, strip(info.decoded_REHW[row]), 0, top, columns)
         frame = {"x0": row, "x1": row + 1, "y0": top, "y1": top + 1}
         figure.add_shape(type="rect", **frame, line={"color": style.COLOURS[1], "width": 3})
     best = info.best_R.tolist()
-    # A trace without a look of its own: it carries the numbers and answers the pointer.
+    # Text only: it carries the numbers and their hover texts.
     figure.add_trace(
         go.Scatter(
             x=[column + 0.5 for _ in tops for column in range(columns)],
@@ -73,7 +73,7 @@ def swap_matrix(info: SwapMatrix) -> go.Figure:
 
 
 def path(info: LatentPath) -> go.Figure:
-    """Pictures along a straight path, by the chosen expert and by the blend of all; gate probabilities below."""
+    """Images along a straight path, by the chosen expert and by the blend of all; gate probabilities below."""
     steps = len(info.expert_S)
     figure = style.figure(height=430)
     _place(figure, strip(info.chosen_SHW), 0, 0, steps)
@@ -107,7 +107,7 @@ def path(info: LatentPath) -> go.Figure:
 
 
 def gate_bars(gate_E: npt.NDArray[np.float32], chosen: int) -> go.Figure:
-    """Gate probability of each expert; the chosen one hatched and named."""
+    """Gate probability of each expert; the chosen one is hatched and labelled."""
     experts = list(range(len(gate_E)))
     figure = style.figure(height=230, showlegend=False, bargap=0.25, margin={"t": 8})
     figure.add_bar(
@@ -136,7 +136,7 @@ def _place(figure: go.Figure, pixels: Pixels, left: float, top: float, width: fl
 
 
 def _bare(figure: go.Figure, left: float, right: float, bottom: float) -> None:
-    """First axes for pictures in unit squares: y downwards, nothing else drawn."""
+    """Set up the first axes for images in unit squares: y downwards, no grid."""
     common: dict[str, Any] = {"showgrid": False, "zeroline": False, "ticks": "", "fixedrange": True}
     figure.update_xaxes(range=[left, right], constrain="domain", constraintoward="left", **common)
     figure.update_layout(yaxis={"range": [bottom, 0], "scaleanchor": "x", "constrain": "domain", **common})

@@ -1,4 +1,4 @@
-"""The one place where a trained model runs: torch is loaded at the first call, which only the Experts page makes.
+"""Runs trained models. torch is imported at the first call, which only the Experts page makes.
 
 Shapes: B images, E experts, N nearest images, H W pixels (28 x 28).
 """
@@ -24,50 +24,50 @@ NEAREST = 8
 
 
 def model(record: TrialRecord) -> TrainedModel:
-    """The model of a finished trial; raises ResultsError where there is none, or one too large to load here."""
+    """The model of a finished trial; raises ResultsError if it has none, or one too large for the dashboard."""
     tag = load.tag(record.study, record.trial_id, "model.safetensors")
     return _model(load.out(), record.study, record.trial_id, tag)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Loading the model of this trial ...")
-def _model(out: str, study: str, trial_id: str, tag: str) -> TrainedModel:  # noqa: ARG001  # for the key
+def _model(out: str, study: str, trial_id: str, tag: str) -> TrainedModel:  # noqa: ARG001  # part of the cache key
     from smoe_ray.training.inference import load_model
 
     return load_model(out, study, trial_id)
 
 
-class Look(NamedTuple):
-    """What a model makes of one image."""
+class Output(NamedTuple):
+    """Output of a model for one image."""
 
     image_HW: npt.NDArray[np.uint8]
     gate_E: npt.NDArray[np.float32]
     expert: int
-    """The chosen one: argmax of the gate."""
+    """The chosen expert: argmax of the gate."""
     decoded_EHW: npt.NDArray[np.float32]
     error_E: npt.NDArray[np.float64]
-    """Squared error of each expert's attempt, summed over the pixels."""
+    """Squared error of each expert's reconstruction, summed over the pixels."""
     nearest_N: npt.NDArray[np.int64]
-    """Places in the test set of the images whose latent vectors are the nearest (Euclidean), nearest first."""
+    """Indices in the test set of the images with the nearest latent vectors (Euclidean), nearest first."""
 
 
-def look(model: TrainedModel, image_HW: npt.NDArray[np.uint8], embeddings: Mapping[str, npt.NDArray[Any]]) -> Look:
-    """Encode an image that is inked as the trial's, let every expert decode it, and find test images like it.
+def route(model: TrainedModel, image_HW: npt.NDArray[np.uint8], embeddings: Mapping[str, npt.NDArray[Any]]) -> Output:
+    """Encode an image, decode it with every expert, and find the nearest test images.
 
     Args:
         model: of the trial.
-        image_HW: uint8 (28, 28).
+        image_HW: uint8 (28, 28), with the ink colour of the trial's data.
         embeddings: of the same trial: mu (B, Z).
 
     Raises:
-        ResultsError: the embeddings are another trial's.
+        ResultsError: the embeddings belong to another model.
     """
     codes = model.encode(image_HW[None])
     mu_BZ = embeddings["mu"]
     if mu_BZ.shape[1:] != codes.mu_BZ.shape[1:]:
-        raise ResultsError("embeddings: their latent vectors are not of this model's size; run the trial again")
+        raise ResultsError("embeddings: their latent vectors do not have this model's size; run the trial again")
     decoded_EHW = model.decode_all(codes.mu_BZ)[0]
     distance_B = np.linalg.norm(mu_BZ - codes.mu_BZ, axis=1)
-    return Look(
+    return Output(
         image_HW,
         codes.gate_BE[0],
         int(codes.expert_B[0]),

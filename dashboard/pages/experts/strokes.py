@@ -1,4 +1,4 @@
-"""From the strokes of a canvas, which come from a browser and may hold anything, to the image that a model sees.
+"""Validates the strokes of the canvas, untrusted input from a browser, and rasterises them as a model's input.
 
 Shapes: P points of a drawing, H W pixels (28 x 28).
 """
@@ -21,9 +21,9 @@ CANVAS_UNITS = 1000
 """Side of the canvas, in the units of its coordinates: x to the right, y downwards."""
 MAX_STROKES = 200
 MAX_POINTS = 5000
-"""Of all strokes together."""
+"""Over all strokes."""
 MAX_CHARACTERS = 100_000
-"""Of the JSON text: what `MAX_POINTS` whole coordinates take, and some air."""
+"""Length of the JSON text: enough for `MAX_POINTS` integer coordinates, with a margin."""
 
 Image = npt.NDArray[np.uint8]
 _Coordinate = Annotated[float, Field(ge=0, le=CANVAS_UNITS, allow_inf_nan=False)]
@@ -37,21 +37,21 @@ def _schema() -> TypeAdapter[list[list[tuple[float, float]]]]:
 
 
 def parse_strokes(text: object) -> Drawing | None:
-    """The drawing behind ``[[[x, y], …], …]``, a list of points a stroke, in the layout of Quick, Draw!
+    """The drawing behind ``[[[x, y], …], …]``, one list of points per stroke, in the layout of Quick, Draw!
 
     Args:
         text: JSON from the browser; coordinates from 0 to `CANVAS_UNITS`.
 
     Returns:
-        int16 (P, 3): dx, dy and 1 where the pen is lifted after the point; None where nothing is drawn.
+        int16 (P, 3): dx, dy and 1 where the pen is lifted after the point; None if nothing is drawn.
 
     Raises:
         DataError: it is anything else, or too large.
     """
     if not isinstance(text, str):
-        raise _refused(f"strokes come as text, not as {type(text).__name__}")
+        raise _refused(f"strokes must be text, not {type(text).__name__}")
     if len(text) > MAX_CHARACTERS:
-        raise _refused(f"its strokes are {len(text):,} characters long, {MAX_CHARACTERS:,} are the most")
+        raise _refused(f"its strokes are {len(text):,} characters long, at most {MAX_CHARACTERS:,} are allowed")
     try:
         strokes = _schema().validate_json(text)
     except ValidationError as error:
@@ -60,7 +60,7 @@ def parse_strokes(text: object) -> Drawing | None:
         raise _refused(f"strokes{where}: {problem['msg']}") from None
     points = sum(map(len, strokes))
     if points > MAX_POINTS:
-        raise _refused(f"it has {points:,} points, {MAX_POINTS:,} are the most")
+        raise _refused(f"it has {points:,} points, at most {MAX_POINTS:,} are allowed")
     if not points:
         return None
     position_P2 = np.rint(list(chain.from_iterable(strokes))).astype(np.int16)
@@ -70,7 +70,7 @@ def parse_strokes(text: object) -> Drawing | None:
 
 
 def draw(drawing_P3: Drawing, ink: DrawingColours) -> Image:
-    """The drawing as a trial's data have theirs, (28, 28): fit and centred by `quickdraw.rasterise`, in their ink."""
+    """Rasterise a drawing, (28, 28), as the trial's data: scaled and centred by `quickdraw.rasterise`, same ink."""
     image_HW: Image = rasterise([drawing_P3])[0]
     if ink == "white_on_black":
         image_HW = WHITE - image_HW

@@ -1,4 +1,4 @@
-"""Loss surface: test loss over data and experts (the paper's Figs. 6, 2, 7), and the experts that a budget asks for."""
+"""Loss surface: test loss over data and experts (arXiv:2509.10025, Figs. 6, 2, 7), and how many experts to use."""
 
 from ...navigation import Page
 
@@ -7,5 +7,5 @@ PAGE = Page(
     title="Loss surface",
     icon="landscape",
     position=20,
-    question="How does the loss fall with data and experts, and how many experts does a budget ask for?",
+    question="How does the loss depend on data and experts, and how many experts suit a given budget?",
 )

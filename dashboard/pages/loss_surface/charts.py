@@ -1,4 +1,4 @@
-"""Test loss over data, updates and experts, and the number of experts that follows from it."""
+"""Charts of the test loss over data, updates and experts, and of the recommended number of experts."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def plane(
 
     Args:
         info: one surface, its limits and diagonals.
-        grid: the surface to draw below the cells; without it the interpolated one.
-        best: the best count against the amount, drawn with its interval and what is tied with it.
-        published: cells of the paper, as hollow grey diamonds.
+        grid: the surface to draw below the cells; by default the interpolated one.
+        best: optimal number of experts against the amount, drawn with its interval and the tied numbers.
+        published: published cells, as hollow grey diamonds.
     """
     surface = info.surfaces[0]
     effort = EFFORT_NAME[info.effort]
@@ -62,7 +62,7 @@ def plane(
     )
     drawn = grid or surface.grid
     if drawn is not None:
-        # No contours: those of plotly.js never end on logarithmic axes.
+        # No contours: plotly.js does not terminate for them on logarithmic axes.
         figure.add_heatmap(
             x=drawn.x_G,
             y=drawn.experts_G,
@@ -133,7 +133,7 @@ def _add_best(figure: go.Figure, best: BestCurve, effort: str) -> None:
         y=best.best_G,
         mode="lines",
         line={"color": _FIT, "width": 3},
-        name="best count K*, fitted",
+        name="optimal number K*, fitted",
         customdata=list(zip(best.low_G, best.high_G, strict=True)),
         hovertemplate=f"%{{x:,.3s}} {effort}: K* %{{y:.1f}} "
         "(95 % %{customdata[0]:.1f} to %{customdata[1]:.1f})<extra></extra>",
@@ -141,7 +141,7 @@ def _add_best(figure: go.Figure, best: BestCurve, effort: str) -> None:
 
 
 def _add_band(figure: go.Figure, x: Any, low: Any, high: Any, name: str) -> None:
-    """The space between two curves, in the colour of the fit."""
+    """Fill between two curves, in the colour of the fit."""
     edge = {"mode": "lines", "line": {"color": _FIT, "width": 0}, "hoverinfo": "skip", "x": x, "legendgroup": name}
     figure.add_scatter(**edge, y=low, showlegend=False)
     figure.add_scatter(**edge, y=high, fill="tonexty", fillcolor="rgba(213,94,0,0.35)", name=name)
@@ -155,7 +155,7 @@ def against_experts(
     Args:
         info: curves of all arms.
         labels: which of them are drawn.
-        published: what the paper has, drawn in grey.
+        published: published curves, drawn in grey.
     """
     figure = style.figure(height=460)
     curves = [curve for curve in info.curves if curve.label in labels]
@@ -227,7 +227,7 @@ def _add_published(figure: go.Figure, curve: Curve, unit: str, dash: str) -> Non
 
 
 def at_amount(arm: Recommendation, gating: str) -> go.Figure:
-    """Loss against experts at the asked-for amount: fit with interval, tied counts, Gaussian process, nearest cells."""
+    """Loss against experts at a given amount: fit with interval, tied numbers, Gaussian process, nearest cells."""
     figure = style.figure(height=420)
     unit = f"{arm.counted} experts"
     for curve, symbol in zip(arm.measured, style.symbols(len(arm.measured)), strict=True):

@@ -1,4 +1,4 @@
-"""What the page of the loss surface shows, computed once per state of the study."""
+"""Results of the loss-surface page, cached until the study changes."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ _COARSE = ("routing", "objective.name", *DATA_PATHS)
 _PUBLISHED_LABEL = "350,000 images"
 
 
-class Asked(NamedTuple):
-    """Switches of the page."""
+class Options(NamedTuple):
+    """Options that the user sets on the page."""
 
     effort: Effort
     counted: Counted
@@ -51,56 +51,56 @@ class Asked(NamedTuple):
 
     @property
     def comparable(self) -> bool:
-        """Whether the published results count the same."""
+        """Whether the published results use the same definitions."""
         return self.counted == "active" and self.loss == "hard"
 
 
-def table(study: str, asked: Asked) -> pd.DataFrame:
-    """The study's results, with the wanted loss as the test loss."""
+def table(study: str, options: Options) -> pd.DataFrame:
+    """The study's results, with the selected loss as the test loss."""
     results = load.results(study).table
-    return with_soft_loss(results) if asked.loss == "soft" else results
+    return with_soft_loss(results) if options.loss == "soft" else results
 
 
 @load.cached
-def all_runs(study: str, asked: Asked) -> pd.DataFrame:
-    """What `study_runs` gives, with column arm; the arms with the most cells first."""
-    found = study_runs(table(study, asked), asked.effort, asked.counted)
+def all_runs(study: str, options: Options) -> pd.DataFrame:
+    """Rows of `study_runs` with a column `arm`, arms with the most cells first."""
+    found = study_runs(table(study, options), options.effort, options.counted)
     cells = {arm: len(of_arm[["amount", "experts"]].drop_duplicates()) for arm, of_arm in found.items()}
     return pd.concat(found[arm].assign(arm=arm) for arm in sorted(found, key=lambda arm: -cells[arm]))
 
 
-def runs(study: str, arm: str, asked: Asked) -> pd.DataFrame:
+def runs(study: str, arm: str, options: Options) -> pd.DataFrame:
     """The runs of one arm."""
-    every = all_runs(study, asked)
+    every = all_runs(study, options)
     return every[every["arm"] == arm]
 
 
 @load.cached
-def surface(study: str, arm: str, asked: Asked) -> LossSurface:
+def surface(study: str, arm: str, options: Options) -> LossSurface:
     """Fig. 6 of one arm."""
-    return loss_surface(_of_arm(study, arm, asked), asked.effort, experts=asked.counted)
+    return loss_surface(_of_arm(study, arm, options), options.effort, experts=options.counted)
 
 
 @load.cached
-def per_expert(study: str, arm: str, asked: Asked) -> LossAgainstSamplesPerExpert:
+def per_expert(study: str, arm: str, options: Options) -> LossAgainstSamplesPerExpert:
     """Fig. 7 of one arm."""
-    return loss_against_samples_per_expert(_of_arm(study, arm, asked), effort=asked.effort, experts=asked.counted)
+    return loss_against_samples_per_expert(_of_arm(study, arm, options), effort=options.effort, experts=options.counted)
 
 
 @load.cached
-def against_experts(study: str, asked: Asked) -> LossAgainstExperts:
-    """Fig. 2, a curve an arm; in a search, a curve for all trials of an objective and an amount of data."""
-    results = table(study, asked)
+def against_experts(study: str, options: Options) -> LossAgainstExperts:
+    """Fig. 2, one curve per arm; for a search, one curve per objective and amount of data."""
+    results = table(study, options)
     label_of = arms(results, ignore=(NUM_EXPERTS,))
-    if len(label_of.cat.categories) > study_tables.MOST_ARMS:
+    if len(label_of.cat.categories) > study_tables.MAX_ARMS:
         label_of = coarse_arms(results, _COARSE)
-    return loss_against_experts(results, asked.counted, label_of)
+    return loss_against_experts(results, options.counted, label_of)
 
 
 @load.cached
-def fit(study: str, arm: str, asked: Asked) -> SurfaceFit | None:
-    """The fitted surface; None where the study is too small for one."""
-    checked = check_runs(runs(study, arm, asked))
+def fit(study: str, arm: str, options: Options) -> SurfaceFit | None:
+    """The fitted surface; None if the study is too small for one."""
+    checked = check_runs(runs(study, arm, options))
     try:
         return fit_surface(checked)
     except ResultsError:
@@ -108,39 +108,39 @@ def fit(study: str, arm: str, asked: Asked) -> SurfaceFit | None:
 
 
 @load.cached
-def recommended(study: str, arm: str, amount: int, asked: Asked) -> Recommendation:
+def recommended(study: str, arm: str, amount: int, options: Options) -> Recommendation:
     """The best number of experts at `amount`."""
     return recommend_from_runs(
-        runs(study, arm, asked), amount, asked.effort, asked.counted, arm, fit=fit(study, arm, asked)
+        runs(study, arm, options), amount, options.effort, options.counted, arm, fit=fit(study, arm, options)
     )
 
 
 @load.cached
-def fitted(study: str, arm: str, asked: Asked) -> tuple[Grid, BestCurve] | tuple[None, None]:
-    """The fitted surface as a grid and the best count against the amount, where the study is large enough."""
-    found = recommended(study, arm, most(study, arm, asked), asked)
+def fitted(study: str, arm: str, options: Options) -> tuple[Grid, BestCurve] | tuple[None, None]:
+    """Fitted surface on a grid and optimal number of experts against the amount, if the study is large enough."""
+    found = recommended(study, arm, largest_amount(study, arm, options), options)
     if found.surface is None:
         return None, None
     return fitted_grid(found.surface.fit, found.cells), found.surface.curve
 
 
-def most(study: str, arm: str, asked: Asked) -> int:
+def largest_amount(study: str, arm: str, options: Options) -> int:
     """The largest amount of training that the arm has."""
-    return int(runs(study, arm, asked)["amount"].max())
+    return int(runs(study, arm, options)["amount"].max())
 
 
-def gating(study: str, asked: Asked) -> str:
-    """What the test loss was measured with."""
-    return "soft" if asked.loss == "soft" else test_gating(load.results(study).table)
+def gating(study: str, options: Options) -> str:
+    """Gating with which the test loss was measured."""
+    return "soft" if options.loss == "soft" else test_gating(load.results(study).table)
 
 
-def _of_arm(study: str, arm: str, asked: Asked) -> pd.DataFrame:
-    results = table(study, asked)
-    return results[results["trial_id"].isin(runs(study, arm, asked)["run"])]
+def _of_arm(study: str, arm: str, options: Options) -> pd.DataFrame:
+    results = table(study, options)
+    return results[results["trial_id"].isin(runs(study, arm, options)["run"])]
 
 
 class Published(NamedTuple):
-    """The results of arXiv:2509.10025, to lay over a figure."""
+    """The results of arXiv:2509.10025 that can be overlaid on a figure."""
 
     surface: Surface
     against_experts: LossAgainstExperts
@@ -149,7 +149,7 @@ class Published(NamedTuple):
 
 @st.cache_data(show_spinner=False)
 def published(effort: Effort) -> Published:
-    """Published runs as the figures show them; Fig. 2 at all the data."""
+    """Published results in the form of the figures; Fig. 2 on the full data."""
     results = read_published()
     at_all_data = loss_against_experts(results[results["config.data.fraction"] == 1])
     (curve,) = at_all_data.curves

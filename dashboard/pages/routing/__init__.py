@@ -7,5 +7,5 @@ PAGE = Page(
     title="Routing comparisons",
     icon="alt_route",
     position=30,
-    question="Do arms differ in loss, in what their experts take, in their latent spaces?",
+    question="Do arms differ in test loss, in how experts divide the classes, and in their latent spaces?",
 )

@@ -1,4 +1,4 @@
-"""A routing comparison: differences, probes, contingency, flow, and maps with linked selection.
+"""Charts of a routing comparison: differences, probes, contingency, flow, and maps with linked selection.
 
 Shapes: B images of a map, C classes, E experts.
 """
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from smoe_ray.analysis.curves import FloatArray, IntArray
 
 _ROW = 44
-"""Pixels of a row of names."""
+"""Height of a row of labels, in pixels."""
 _NAME_CHARACTERS = 30
-_MOST_ROWS = 40
-_MOST_WRITTEN_CLASSES = 12
+_MAX_ROWS = 40
+_MAX_WRITTEN_CLASSES = 12
 _BLUES = ((0, "rgba(0,114,178,0.04)"), (1, "rgba(0,114,178,1)"))
-"""From the page's own background to full colour, on light and dark alike."""
+"""From the page's background to full colour, for light and dark themes."""
 _FULL = 0.55
-"""Share from which a cell is too blue for the page's own text."""
+"""Share above which a cell is too dark for the page's text colour."""
 _LINK_ALPHA = 0.45
 
 
 def differences(info: ArmComparison) -> go.Figure:
-    """Difference of every arm to the reference, a row a cell: point and interval, hollow if not told apart."""
-    shown = info.differences[:_MOST_ROWS]
+    """Difference of each arm from the reference, one row per cell: estimate and interval; hollow if indistinct."""
+    shown = info.differences[:_MAX_ROWS]
     looks = zip(style.colours(len(info.arms)), style.symbols(len(info.arms)), strict=True)
     look_of = dict(zip(info.arms, looks, strict=True))
     figure = style.figure(height=110 + _ROW * len(shown), showlegend=False)
@@ -63,7 +63,7 @@ def differences(info: ArmComparison) -> go.Figure:
 
 
 def _row_names(shown: tuple[Difference, ...]) -> list[str]:
-    """Arm and cell, as far as either tells the rows apart."""
+    """Arm and cell, without what all rows share."""
     cells = {difference.label for difference in shown}
     arms = {difference.arm for difference in shown}
     if len(cells) == 1:
@@ -82,7 +82,7 @@ def _difference_text(one: Difference) -> Iterator[str]:
 
 
 def probes(info: ProbeBars) -> go.Figure:
-    """Accuracy of linear probes, a panel an arm: bars with spread, controls hatched, chance levels as marks."""
+    """Accuracy of linear probes, one panel per arm: bars with s.d., controls hatched, chance levels as markers."""
     from plotly.subplots import make_subplots
 
     count = len(info.panels)
@@ -144,7 +144,7 @@ def _draw_probes(figure: go.Figure, bars: tuple[ProbeBar, ...], column: int) -> 
 
 
 def _bar_text(bar: ProbeBar) -> str:
-    # Room for the end of the interval.
+    # The spaces leave room for the end of the interval.
     return "fewer than two groups" if math.isnan(bar.mean) else f"&nbsp;&nbsp;{written('accuracy', bar.mean)}"
 
 
@@ -154,7 +154,7 @@ def _probe_text(bar: ProbeBar) -> str:
 
 
 def contingency(info: Routing) -> go.Figure:
-    """Images of each class that each active expert takes; colour and per cent are shares of the expert's images."""
+    """Images per class and active expert; colours and percentages are shares of the expert's images."""
     import plotly.graph_objects as go
 
     experts = info.reading_order
@@ -170,7 +170,7 @@ def contingency(info: Routing) -> go.Figure:
             zmin=0,
             zmax=1,
             colorscale=_BLUES,
-            showscale=len(names) > _MOST_WRITTEN_CLASSES,
+            showscale=len(names) > _MAX_WRITTEN_CLASSES,
             colorbar={"title": {"text": "share of the<br>expert's images"}, "tickformat": ".0%", "thickness": 12},
             hovertext=[[f"expert {expert}, {name}" for name in names] for expert in experts],
             hovertemplate="%{hovertext}<br>%{customdata:,} images, %{z:.1%} of the expert's<extra></extra>",
@@ -178,7 +178,7 @@ def contingency(info: Routing) -> go.Figure:
             ygap=1,
         )
     )
-    if len(names) <= _MOST_WRITTEN_CLASSES:
+    if len(names) <= _MAX_WRITTEN_CLASSES:
         _write_shares(figure, share)
     figure.update_xaxes(tickvals=list(range(len(names))), ticktext=names, showgrid=False, zeroline=False, side="top")
     labels = [f"expert {expert}" for expert in experts]
@@ -188,7 +188,7 @@ def contingency(info: Routing) -> go.Figure:
 
 
 def _write_shares(figure: go.Figure, share: FloatArray) -> None:
-    """Each share in per cent: in the page's colour, and white on cells that are full of colour."""
+    """Write each share as a percentage, in the page's text colour, or in white on dark cells."""
     for cells, colour in ((share <= _FULL, None), (share > _FULL, "white")):
         rows, columns = cells.nonzero()
         figure.add_scatter(
@@ -203,7 +203,7 @@ def _write_shares(figure: go.Figure, share: FloatArray) -> None:
 
 
 def flow(info: Routing) -> go.Figure:
-    """Sankey diagram: test images from their class (left, its colour) to the expert that takes them."""
+    """Sankey diagram: test images from their class (left, its colour) to the expert that they are routed to."""
     import plotly.graph_objects as go
 
     classes, experts = len(info.class_names), info.reading_order.tolist()
@@ -247,31 +247,31 @@ def _faint(colour: str) -> str:
 
 
 class ImageMap(NamedTuple):
-    """Some test images on the plane, in groups, and which of them are picked out."""
+    """Test images on a 2-D map, in groups, and which of them are highlighted."""
 
     xy_B2: FloatArray
     image_B: IntArray
-    """Place of each point's image in the test set."""
+    """Index of each point's image in the test set."""
     group_B: IntArray
     """Index into `names`."""
     names: tuple[str, ...]
     hue_G: IntArray
-    """Of each group: groups of one hue differ in their marks."""
+    """Colour index of each group; groups of one colour differ in their markers."""
     num_hues: int
     hover_B: tuple[str, ...]
-    picked: frozenset[int] | None
-    """Places in the test set; None: nothing is picked out."""
+    highlighted: frozenset[int] | None
+    """Indices in the test set; None: nothing is highlighted."""
 
 
 def image_map(info: ImageMap) -> go.Figure:
-    """Points by group; those that are not picked out fade. A point's `customdata` is its image's place."""
+    """Points by group; others than the highlighted ones are faded. A point's `customdata` is its image's index."""
     colours = style.colours(info.num_hues)
     hues = info.hue_G.tolist()
     figure = style.figure(height=460, dragmode="lasso")
     for group, name in enumerate(info.names):
         members = (info.group_B == group).nonzero()[0]
         images = info.image_B[members].tolist()
-        picked = info.picked
+        highlighted = info.highlighted
         figure.add_scatter(
             x=info.xy_B2[members, 0],
             y=info.xy_B2[members, 1],
@@ -281,7 +281,9 @@ def image_map(info: ImageMap) -> go.Figure:
             hovertext=[style.escape(info.hover_B[member]) for member in members],
             hovertemplate="%{hovertext}<extra></extra>",
             marker={"color": colours[hues[group]], "symbol": style.symbols(7)[_mark(hues, group)], "size": 5},
-            selectedpoints=None if picked is None else [place for place, image in enumerate(images) if image in picked],
+            selectedpoints=None
+            if highlighted is None
+            else [at for at, image in enumerate(images) if image in highlighted],
             selected={"marker": {"opacity": 1, "size": 7}},
             unselected={"marker": {"opacity": 0.12}},
         )
@@ -292,7 +294,7 @@ def image_map(info: ImageMap) -> go.Figure:
 
 
 def _mark(hues: list[int], group: int) -> int:
-    """Number of the group's mark: its own where each group has a hue, else its place among the groups of its hue."""
+    """Index of the group's marker: its own if each group has its own colour, else its rank within its colour."""
     return group % 7 if len(set(hues)) == len(hues) else hues[:group].count(hues[group]) % 7
 
 

@@ -1,4 +1,4 @@
-"""What the page of routing comparisons shows."""
+"""Results of the routing-comparisons page."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ...trial_analysis import Trial, Trials
 
 
 def baseline(trials: Trials, chosen: Sequence[str]) -> str:
-    """What arms are compared with unless a reader says otherwise: the supervised one, else the first."""
+    """Default reference arm: the supervised one if there is one, else the first."""
     routing_of = {arm: next(iter(trials[arm].values())).record.spec.routing for arm in chosen}
     return next((arm for arm in chosen if routing_of[arm] == "supervised"), chosen[0])
 
 
 @load.cached
 def compare(study: str, chosen: tuple[str, ...], reference: str) -> ArmComparison:
-    """Compare some of a study's arms with one of them, under the names that they have in the whole study.
+    """Compare some of a study's arms with one of them, under their labels in the whole study.
 
     Args:
         study: its name.
@@ -34,7 +34,7 @@ def compare(study: str, chosen: tuple[str, ...], reference: str) -> ArmCompariso
     """
     results, label_of = load.results(study).table, trial_analysis.arm_labels(study)
     some = results[results["trial_id"].map(label_of).isin(chosen)]
-    # Among fewer arms less tells them apart, so `compare_arms` has shorter names for them.
+    # A label names only what distinguishes arms, so `compare_arms` has shorter ones for a subset of the arms.
     long_of = {short: label_of[str(trial)] for trial, short in arms(some).astype(str).items()}
     short = next(short for short, long in long_of.items() if long == reference)
     found = compare_arms(some, reference=short, cells=())
@@ -46,12 +46,12 @@ def compare(study: str, chosen: tuple[str, ...], reference: str) -> ArmCompariso
 
 
 def verdict(compared: ArmComparison) -> list[str]:
-    """The report's sentences, one a difference."""
+    """The report's sentences, one per difference."""
     return [verdict_sentence(difference, "test loss", compared) for difference in compared.differences]
 
 
 def agreements(trials: Sequence[Trial]) -> pd.DataFrame:
-    """How well experts agree with classes, a row a trial; columns as the report names them."""
+    """Agreement of experts and classes, one row per trial, under the report's column names."""
     found = [trial.routing() for trial in trials]
     return pd.DataFrame(
         [
@@ -62,7 +62,7 @@ def agreements(trials: Sequence[Trial]) -> pd.DataFrame:
 
 
 def with_embeddings(trials: Sequence[Trial]) -> list[Trial]:
-    """Those that kept theirs; raises the last one's ResultsError where none did."""
+    """Trials that have stored their embeddings. Raises ResultsError if none has."""
     found = []
     for place, trial in enumerate(trials, start=1):
         try:

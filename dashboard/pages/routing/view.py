@@ -14,10 +14,10 @@ from ... import page, style, trial_analysis, url_state
 from ...study_tables import readable
 from . import PAGE, charts, data, linked_maps
 
-MOST_COMPARED = 4
-READING = (
-    "An expert is a deterministic function of the latent vector that the probe reads, and so are both controls: "
-    "what counts is the lead over them, not the height of a bar."
+MAX_COMPARED = 4
+PROBE_NOTE = (
+    "Expert assignments, like both controls, are deterministic functions of the latent vector that the probe reads, "
+    "so compare each bar with the controls rather than with an accuracy of 1."
 )
 
 
@@ -25,32 +25,34 @@ def body(study: str) -> None:
     """Two or more arms side by side."""
     trials_of = trial_analysis.finished_trials(study)
     if len(trials_of) < 2:
-        raise ResultsError(f"{study}: a comparison needs two arms with a finished trial, there are {len(trials_of)}")
-    arms = url_state.several("Arms", list(trials_of), "arms", list(trials_of)[:2], most=MOST_COMPARED)
+        raise ResultsError(
+            f"{study}: a comparison needs two arms with finished trials; this study has {len(trials_of)}"
+        )
+    arms = url_state.several("Arms", list(trials_of), "arms", list(trials_of)[:2], limit=MAX_COMPARED)
     if len(arms) < 2:
-        st.info("Choose two or more arms.")
+        st.info("Select at least two arms.")
         return
     left, right = st.columns(2)
     with left:
-        reference = url_state.one("Compared with", arms, "reference", data.baseline(trials_of, arms))
+        reference = url_state.one("Reference arm", arms, "reference", data.baseline(trials_of, arms))
     with right:
         seeds = sorted({seed for arm in arms for seed in trials_of[arm]})
-        seed = int(url_state.one("Seed of the trials looked at closely", list(map(str, seeds)), "seed"))
+        seed = int(url_state.one("Seed of the trials below", list(map(str, seeds)), "seed"))
     trials = [trials_of[arm].get(seed) or next(iter(trials_of[arm].values())) for arm in arms]
     with page.section("Difference in test loss"):
         show_difference(data.compare(study, tuple(arms), reference))
-    with page.section("Experts against classes"):
+    with page.section("Experts and classes"):
         show_routing(trials)
-    with page.section("How well experts and classes are read from the latent space"):
-        if url_state.switch("Fit linear probes and their controls (seconds to a minute an arm)", "probes"):
+    with page.section("Linear probes of the latent space"):
+        if url_state.switch("Fit linear probes and their controls (seconds to a minute per arm)", "probes"):
             show_probes(trials)
-    with page.section("Maps of the latent space"):
-        if url_state.switch("Compute t-SNE maps (some seconds an arm)", "maps"):
+    with page.section("t-SNE maps of the latent space"):
+        if url_state.switch("Compute t-SNE maps (a few seconds per arm)", "maps"):
             linked_maps.show(trials)
 
 
 def show_difference(compared: ArmComparison) -> None:
-    """Verdict in words, intervals, and the numbers behind them."""
+    """Verdict in words, intervals, and their numbers."""
     for sentence in data.verdict(compared):
         st.markdown(style.markdown(sentence))
     page.chart(charts.differences(compared), "differences")
@@ -59,10 +61,10 @@ def show_difference(compared: ArmComparison) -> None:
 
 
 def show_routing(trials: Sequence[trial_analysis.Trial]) -> None:
-    """Scores of agreement, then contingency or flow, a panel an arm."""
+    """Agreement scores, then a contingency heatmap or a flow diagram per arm."""
     trials = data.with_embeddings(trials)
     st.dataframe(readable(data.agreements(trials)), hide_index=True)
-    shape = url_state.choice("Shown as", ["Heatmap", "Flow"], "routing")
+    shape = url_state.choice("Show as", ["Heatmap", "Flow"], "routing")
     for trial, column in zip(trials, st.columns(2) * 2, strict=False):
         with column, page.boundary():
             st.caption(style.markdown(trial.title))
@@ -74,7 +76,7 @@ def show_probes(trials: Sequence[trial_analysis.Trial]) -> None:
     """Accuracies with chance levels and controls."""
     measured = {trial.title: [trial.separability()] for trial in data.with_embeddings(trials)}
     page.chart(charts.probes(probe_bars(measured)), "linear-probes")
-    st.caption(READING)
+    st.caption(PROBE_NOTE)
 
 
 def show() -> None:

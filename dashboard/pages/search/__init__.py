@@ -7,5 +7,5 @@ PAGE = Page(
     title="Search",
     icon="manage_search",
     position=50,
-    question="What was tried, what is best so far, and what mattered?",
+    question="What has been tried, what is best so far, and which parameters matter?",
 )

@@ -1,8 +1,8 @@
-"""What a search found: Optuna's own plots where they serve, in the dashboard's style.
+"""Charts of a search: Optuna's own plots where they are suitable, in the dashboard's style.
 
-The history's words are those of strangers: Optuna's plots get a copy in which they are inert. Its parallel coordinates
-are one curve a trial, seconds for a thousand of them, and its Pareto front writes everything that a trial carries into
-the hover text: those two are drawn here.
+Names and values in a history are untrusted, so Optuna's plots get an escaped copy. Two plots are drawn here: Optuna's
+parallel coordinates have one curve per trial, which takes seconds for a thousand trials, and its Pareto front writes
+all attributes of a trial into the hover text.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
     from smoe_ray.study.journal import History
 
-MOST_IN_CONTOUR = 200
-"""Finished trials; Optuna makes a row and a column of a grid from each."""
+MAX_IN_CONTOUR = 200
+"""Finished trials; Optuna makes a row and a column of a grid of each."""
 
-FEWEST_FOR_IMPORTANCES = 10
-"""Finished trials, so that `BEST_FOR_IMPORTANCES` are the better half of them at most."""
+MIN_FOR_IMPORTANCES = 10
+"""Finished trials, so that `BEST_FOR_IMPORTANCES` are at most the better half of them."""
 
 BEST_FOR_IMPORTANCES = 5
-"""Trials with which all are compared, at least: as few as Optuna advises."""
+"""Minimum number of best trials with which all are compared, as Optuna recommends."""
 
 
 def finished(history: History) -> list[FrozenTrial]:
@@ -48,7 +48,7 @@ def parameters(history: History) -> list[str]:
 
 
 def optimization_history(history: History, objective: int) -> go.Figure:
-    """The objective of each finished trial in the order in which all ended, and the best so far.
+    """The objective of each finished trial in order of completion, and the best so far.
 
     Raises:
         ResultsError: no trial is finished.
@@ -62,29 +62,27 @@ def optimization_history(history: History, objective: int) -> go.Figure:
     values.update(name="trial", marker={"color": style.COLOURS[0], "size": 7})
     best.update(name="best so far", line={"color": style.COLOURS[1], "shape": "hv", "width": 2})
     label = _metric(history, objective)
-    return style.figure(xaxis_title="trial, as they ended", yaxis_title=label).add_traces([values, best])
+    return style.figure(xaxis_title="trial, in order of completion", yaxis_title=label).add_traces([values, best])
 
 
 def importances(history: History, objective: int) -> go.Figure:
-    """How much each parameter matters for being among the best (PED-ANOVA, arXiv:2304.10255).
+    """Importance of each parameter for being among the best trials (PED-ANOVA, arXiv:2304.10255).
 
-    A parameter with a condition is judged among the trials that have it (arXiv:2601.20800).
-    The best are the best tenth of the finished trials, but `BEST_FOR_IMPORTANCES` at least.
+    A conditional parameter is judged among the trials that have it (arXiv:2601.20800).
+    The best are the best tenth of the finished trials, at least `BEST_FOR_IMPORTANCES`.
 
     Raises:
-        ResultsError: the trials cannot tell.
+        ResultsError: too few trials, or too few better than the worst.
     """
     from optuna.importance import PedAnovaImportanceEvaluator
     from optuna.visualization import plot_param_importances
 
     ranked = _ranked(history, objective)
-    if len(ranked) < FEWEST_FOR_IMPORTANCES:
-        raise ResultsError(
-            f"Importances need {FEWEST_FOR_IMPORTANCES} finished trials, and {len(ranked)} are; let the search run on"
-        )
+    if len(ranked) < MIN_FOR_IMPORTANCES:
+        raise ResultsError(f"Importances need {MIN_FOR_IMPORTANCES} finished trials; there are {len(ranked)} so far")
     best = max(BEST_FOR_IMPORTANCES, math.ceil(0.1 * len(ranked)))
     if ranked[best - 1].values[objective] == ranked[-1].values[objective]:
-        raise ResultsError(f"Fewer than {best} trials are better than the worst: too few to ask what made them so")
+        raise ResultsError(f"Fewer than {best} trials are better than the worst: too few to estimate importances")
     # A parameter that a single trial has, or a single one lacks, cannot be judged.
     holders = {name: sum(name in trial.params for trial in ranked) for name in parameters(history)}
     judged = [style.escape(name) for name, count in holders.items() if count >= 2 and len(ranked) - count != 1]
@@ -98,7 +96,7 @@ def importances(history: History, objective: int) -> go.Figure:
 def contour(history: History, objective: int, x: str, y: str) -> go.Figure:
     """The objective over two parameters: measured at the points, interpolated by Plotly elsewhere.
 
-    Of many trials, `MOST_IN_CONTOUR` are taken at even steps from the best to the worst.
+    At most `MAX_IN_CONTOUR` trials are used, evenly spaced from the best to the worst.
 
     Raises:
         ResultsError: too few trials have both parameters.
@@ -107,7 +105,9 @@ def contour(history: History, objective: int, x: str, y: str) -> go.Figure:
 
     both = [trial for trial in _ranked(history, objective) if {x, y} <= set(trial.params)]
     if x == y or any(len({trial.params[name] for trial in both}) < 2 for name in (x, y)):
-        raise ResultsError(f"Too few finished trials have both {x} and {y} for a map: choose others, or let it run on")
+        raise ResultsError(
+            f"Too few finished trials have both {x} and {y} for a contour plot; choose others, or wait for more trials"
+        )
     one = _one_objective(history, objective, _few(both))
     drawn = plot_contour(one, [style.escape(x), style.escape(y)])
     surface, points = drawn.data[:2]
@@ -119,7 +119,7 @@ def contour(history: History, objective: int, x: str, y: str) -> go.Figure:
 
 
 def parallel_coordinates(history: History, objective: int) -> go.Figure:
-    """A line for each finished trial through all objectives and parameters, coloured by its rank in `objective`.
+    """One line per finished trial through all objectives and parameters, coloured by its rank in `objective`.
 
     Raises:
         ResultsError: fewer than two trials are finished.
@@ -128,7 +128,7 @@ def parallel_coordinates(history: History, objective: int) -> go.Figure:
 
     trials = _ranked(history, objective)[::-1]  # the best are drawn last, above the others
     if len(trials) < 2:
-        raise ResultsError("Parallel coordinates need two finished trials; let the search run on")
+        raise ResultsError("Parallel coordinates need two finished trials; wait for more")
     axes = [
         _numeric_axis(_broken(metric), [trial.values[at] for trial in trials])
         for at, metric in enumerate(history.metrics)
@@ -152,7 +152,7 @@ def parallel_coordinates(history: History, objective: int) -> go.Figure:
 def pareto_front(history: History, x: int, y: int) -> go.Figure:
     """Two objectives of each finished trial; those that no other beats in all objectives are marked.
 
-    A line joins them where there are two objectives: what they attain together.
+    With two objectives, a line shows the attained front.
 
     Raises:
         ResultsError: no trial is finished.
@@ -163,7 +163,7 @@ def pareto_front(history: History, x: int, y: int) -> go.Figure:
     trials = sorted(finished(history), key=lambda trial: trial.values[x])
     if not trials:
         raise ResultsError("No trial of this search has finished yet")
-    # Between two of the front, what has been attained is the one that is better in x.
+    # Between two points of the front, the attained value is that of the one that is better in x.
     line = {"shape": "hv" if history.directions[x] == "minimize" else "vh", "width": 1.5, "color": style.COLOURS[1]}
     mode = "lines+markers" if len(history.metrics) == 2 else "markers"
     looks = (
@@ -204,9 +204,9 @@ def _ranked(history: History, objective: int) -> list[FrozenTrial]:
 
 
 def _few(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    if len(trials) <= MOST_IN_CONTOUR:
+    if len(trials) <= MAX_IN_CONTOUR:
         return trials
-    return [trials[step * (len(trials) - 1) // (MOST_IN_CONTOUR - 1)] for step in range(MOST_IN_CONTOUR)]
+    return [trials[step * (len(trials) - 1) // (MAX_IN_CONTOUR - 1)] for step in range(MAX_IN_CONTOUR)]
 
 
 def _is_measured(trial: FrozenTrial, objectives: int) -> bool:
@@ -233,7 +233,7 @@ def _axis(name: str, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
 
 
 def _broken(name: str) -> str:
-    """A dotted name in lines, for a narrow place."""
+    """A dotted name, broken into lines."""
     return style.escape(name).replace(".", ".<br>")
 
 
@@ -251,7 +251,7 @@ def _numeric_axis(
 
 
 def _with_absent(label: str, places: Sequence[float | None], ticks: list[float], words: list[str]) -> dict[str, Any]:
-    """An axis of Plotly's; trials without the parameter pass below its lowest tick."""
+    """An axis for Plotly; trials without the parameter pass below its lowest tick."""
     low, high = ticks[0], ticks[-1]
     if None in places:
         below = low - 0.15 * ((high - low) or 1)
@@ -261,11 +261,11 @@ def _with_absent(label: str, places: Sequence[float | None], ticks: list[float],
     return {"label": label, "values": places, "tickvals": ticks, "ticktext": words, **span}
 
 
-# --- what Optuna's plots are given ------------------------------------------------------------------------------------
+# --- escaped copies for Optuna's plots --------------------------------------------------------------------------------
 
 
 def _one_objective(history: History, objective: int, trials: Sequence[FrozenTrial]) -> optuna.Study:
-    """`trials` with one objective alone, and no word that Plotly would act on."""
+    """A study of `trials` with one objective, all text escaped for Plotly."""
     from optuna.trial import TrialState, create_trial
 
     copy = _empty_study(history.directions[objective])
@@ -275,8 +275,8 @@ def _one_objective(history: History, objective: int, trials: Sequence[FrozenTria
             create_trial(
                 state=TrialState.COMPLETE if is_measured else TrialState.FAIL,
                 value=trial.values[objective] if is_measured else None,
-                params={style.escape(name): _inert(value) for name, value in trial.params.items()},
-                distributions={style.escape(name): _inert_choices(one) for name, one in trial.distributions.items()},
+                params={style.escape(name): _escaped(value) for name, value in trial.params.items()},
+                distributions={style.escape(name): _escaped_choices(one) for name, one in trial.distributions.items()},
             )
         )
     return copy
@@ -289,13 +289,13 @@ def _empty_study(*directions: str) -> optuna.Study:
     return optuna.create_study(directions=cast(Any, directions))
 
 
-def _inert(value: Any) -> Any:
+def _escaped(value: Any) -> Any:
     return style.escape(value) if isinstance(value, str) else value
 
 
-def _inert_choices(distribution: BaseDistribution) -> BaseDistribution:
+def _escaped_choices(distribution: BaseDistribution) -> BaseDistribution:
     from optuna.distributions import CategoricalDistribution
 
     if isinstance(distribution, CategoricalDistribution):
-        return CategoricalDistribution([_inert(choice) for choice in distribution.choices])
+        return CategoricalDistribution([_escaped(choice) for choice in distribution.choices])
     return distribution

@@ -1,4 +1,4 @@
-"""What the Search page shows, computed once for each state of the study."""
+"""Results of the search page, cached until the study changes."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from smoe_ray.study.journal import History
 
 STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
-"""Optuna's words for how a trial ended, and ours."""
+"""Optuna's states of ended trials -> ours."""
 
 
 def search_of(study: str) -> SearchStudy:
-    """The study's spec. Raises SmoeRayError when it is none, or a grid."""
+    """The study's spec. Raises SmoeRayError if it cannot be read or is a grid study."""
     spec = load.spec(study)
     if not isinstance(spec, SearchStudy):
-        raise SmoeRayError(f"{study} is a grid, which tries every combination; choose a study with a 'space'")
+        raise SmoeRayError(f"{study} is a grid study, which runs every combination; choose a search study")
     return spec
 
 
 @load.cached
 def history(study: str) -> tuple[History, str]:
-    """What the search tried, from its journal, else from its trials: then also why, in a sentence."""
+    """The search's history from its journal; else from its trials, with a sentence that says why."""
     from smoe_ray.study.journal import JOURNAL, history_from_trials, parse_journal
 
     spec = search_of(study)
@@ -44,19 +44,19 @@ def history(study: str) -> tuple[History, str]:
         results = load.results(study)
         parts = results.table.groupby("trial_id")
         rows: dict[str, list[dict[str, Any]]] = {str(name): part.to_dict("records") for name, part in parts}  # type: ignore[misc]
-        return history_from_trials(spec, results.records.values(), rows), f"Made from the trials, since {error}."
+        return history_from_trials(spec, results.records.values(), rows), f"Reconstructed from the trials, as {error}."
 
 
 @load.cached
 def drawn(study: str, chart: str, *choices: int | str) -> go.Figure:
-    """A chart of `charts.search` by its name. Raises as that does."""
+    """The figure that function `chart` of `charts` makes. Raises ResultsError as that does."""
     figure: go.Figure = getattr(charts, chart)(history(study)[0], *choices)
     return figure
 
 
 @load.cached
 def trials(study: str) -> pd.DataFrame:
-    """One row a trial that has ended, the last first. `trial` is the address of its page."""
+    """One row per ended trial, latest first. `trial` is the relative URL of its page."""
     import pandas as pd
 
     past = history(study)[0]
@@ -80,11 +80,11 @@ def _is_number(value: object) -> bool:
 
 
 def progress(study: str) -> str:
-    """How many trials ended in which way, in a sentence."""
+    """Number of trials by state, and the search's target, as text."""
     spec, past = search_of(study), history(study)[0]
     ended = [STATES[trial.state.name] for trial in past.trials]
     told = [f"{ended.count(state)} {state}" for state in STATES.values() if state in ended]
     running = sum(record.status == "running" for record in load.results(study).records.values())
-    told += [f"{running} under way or interrupted"] if running else []
-    goal = f"The search, by {spec.sampler.name}, is to finish or prune {spec.num_trials}."
-    return f"Trials: {', '.join(told) or 'none has ended'}. {goal}"
+    told += [f"{running} running or interrupted"] if running else []
+    goal = f"Target: {spec.num_trials} finished or pruned; sampler: {spec.sampler.name}."
+    return f"Trials: {', '.join(told) or 'none has ended yet'}. {goal}"

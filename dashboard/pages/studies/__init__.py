@@ -1,4 +1,4 @@
-"""Studies: every study in OUT, how far it is, and its trials. Refreshes itself while something runs."""
+"""Studies: every study in OUT, its progress and its trials; refreshes while something runs."""
 
 from ...navigation import Page
 
@@ -7,5 +7,5 @@ PAGE = Page(
     title="Studies",
     icon="science",
     position=10,
-    question="What was asked, how far is it, and how does the answer look so far?",
+    question="Which studies are there, how far are they, and what are their results so far?",
 )

@@ -1,4 +1,4 @@
-"""What the pages Studies and Trial say of studies and trials, in rows and words."""
+"""Rows of the table of studies."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ... import load, style
 if TYPE_CHECKING:
     from smoe_ray.study.status import StudyStatus
 
-LIVELY = timedelta(minutes=10)
-"""A running trial whose record is older may have been interrupted: the files cannot tell."""
+RECENT = timedelta(minutes=10)
+"""After this time without a write, running trials may have been interrupted; the files cannot tell."""
 
 
 def study_row(study: str, with_best: bool) -> dict[str, Any]:
-    """One line about a study; of one that cannot be read, what is wrong with it."""
+    """Table row of a study; for one that cannot be read, the reason."""
     row: dict[str, Any] = {"study": study, "question": style.plain(load.question(study), 300)}
     try:
         status = load.status(study, with_best)
@@ -32,23 +32,23 @@ def study_row(study: str, with_best: bool) -> dict[str, Any]:
         }
         if status.best is not None:
             row["best"] = f"{status.best.value:.4g}"
-            row["measure"] = status.best.metric
+            row["metric"] = status.best.metric
         if with_best:
             row["collapsed"] = collapsed(study)
     except SmoeRayError as error:
         row["state"] = "unreadable"
         row["question"] = style.plain(error, 300)
-    except Exception as error:  # what strangers wrote can break anything; the other studies are shown all the same
+    except Exception as error:  # a malformed study can raise anything; the others are still shown
         row["state"] = "unreadable"
         row["question"] = style.plain(f"{type(error).__name__}: {error}", 300)
     return row
 
 
-def runs(study: str) -> bool:
-    """Whether a trial of the study runs, as far as its files tell."""
+def is_running(study: str) -> bool:
+    """Whether a trial of the study is running, according to its files."""
     try:
         return load.status(study, with_best=False).running > 0
-    except Exception:  # said where the study is shown
+    except Exception:  # reported where the study is shown
         return False
 
 
@@ -56,19 +56,19 @@ def is_search(study: str) -> bool:
     """Whether the study is a search."""
     try:
         return isinstance(load.spec(study), SearchStudy)
-    except Exception:  # said where the study is shown
+    except Exception:  # reported where the study is shown
         return False
 
 
 def settled(status: StudyStatus, of_search: bool) -> int:
-    """Trials that count towards the total: a search makes another one for each that failed."""
+    """Trials that count towards the total. A search replaces its failed trials, so they do not count."""
     return status.finished + status.pruned + (0 if of_search else status.failed)
 
 
 def state(status: StudyStatus, done: int) -> str:
-    """Where a study stands, in a word or three; `done`: its trials that are `settled`."""
+    """State of a study; `done` is its number of `settled` trials."""
     if status.running:
-        recent = status.updated_at is not None and datetime.now(UTC) - status.updated_at < LIVELY
+        recent = status.updated_at is not None and datetime.now(UTC) - status.updated_at < RECENT
         return "running" if recent else "stopped?"
     if not done + status.failed:
         return "not started"

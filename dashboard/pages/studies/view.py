@@ -1,4 +1,4 @@
-"""Studies: every study in OUT, how far it is, and its trials. Refreshes itself while something runs."""
+"""Studies: every study in OUT, its progress and its trials; refreshes while something runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ... import load, page, study_tables, style
 from . import PAGE, data
 
 REFRESH_SECONDS = {True: 3.0, False: 30.0}
-"""Between two looks at OUT, while something runs and while nothing does."""
+"""Refresh interval, by whether a trial is running."""
 
 TWO_DECIMALS = st.column_config.NumberColumn(format="%.2f")
 
@@ -19,39 +19,39 @@ COLUMNS = {
     "study": st.column_config.TextColumn("study", width=105, pinned=True),
     "question": st.column_config.TextColumn("question", width=130),
     "state": st.column_config.TextColumn(
-        "state", width=85, help="stopped?: trials have not ended, but for ten minutes nothing was written"
+        "state", width=85, help="stopped?: trials are unfinished, but nothing was written for ten minutes"
     ),
     "progress": st.column_config.ProgressColumn("progress", format=" ", min_value=0, max_value=100, width=65),
-    "finished": st.column_config.TextColumn("done", width=75, help="finished, of the trials that are planned"),
+    "finished": st.column_config.TextColumn("done", width=75, help="finished trials of those planned"),
     "running": st.column_config.NumberColumn("running", width=60),
     "failed": st.column_config.NumberColumn("failed", width=52),
     "pruned": st.column_config.NumberColumn("pruned", width=58),
-    "best": st.column_config.TextColumn("best", width=58, help="of the finished trials, in the measure named last"),
+    "best": st.column_config.TextColumn("best", width=58, help="best finished trial by the metric in the last column"),
     "collapsed": st.column_config.NumberColumn(
         "collapsed",
         width=72,
         format="percent",
-        help="finished unsupervised trials that end with fewer than half of their experts",
+        help="share of finished unsupervised trials with fewer than half of their experts active at the end",
     ),
     "updated": st.column_config.DatetimeColumn("updated", format="distance", width=100),
-    "measure": st.column_config.TextColumn("measure"),
+    "metric": st.column_config.TextColumn("metric"),
 }
 
 
 def body(study: str) -> None:
-    """Everything is one fragment, so that it refreshes without the page around it."""
-    runs = any(map(data.runs, load.studies()))
-    st.fragment(run_every=REFRESH_SECONDS[runs])(live)(study, runs)
+    """Draw everything in one fragment, which refreshes without the rest of the page."""
+    is_running = any(map(data.is_running, load.studies()))
+    st.fragment(run_every=REFRESH_SECONDS[is_running])(live)(study, is_running)
 
 
-@page.boundary()  # a fragment that refreshes itself has none around it
-def live(study: str, runs: bool) -> None:
-    """Studies, then the trials of the chosen one. `runs`: whether something ran when the page was opened."""
+@page.boundary()  # a fragment that reruns by itself is outside the page's boundary
+def live(study: str, was_running: bool) -> None:
+    """Table of studies, then the trials of the selected one. `was_running`: a trial ran when the page opened."""
     studies = load.studies()
-    if study not in studies or any(map(data.runs, studies)) != runs:
+    if study not in studies or any(map(data.is_running, studies)) != was_running:
         st.rerun()
     row = studies_table(studies, study)
-    if st.session_state["study"] != study:  # a click in the table chose another one
+    if st.session_state["study"] != study:  # a click in the table has selected another one
         st.rerun()
     st.subheader(style.markdown(study), anchor=False)
     st.text(row["question"])
@@ -65,7 +65,7 @@ def live(study: str, runs: bool) -> None:
 
 
 def studies_table(studies: list[str], chosen: str) -> dict[str, Any]:
-    """Every study, a line each; a click chooses one. States come first: what needs the epochs may take longer."""
+    """One row per study; a click selects one. Until all epochs are read, rows without their columns are shown."""
     place = st.empty()
     if not all(map(load.is_read, studies)):
         first = pd.DataFrame([data.study_row(study, with_best=False) for study in studies], columns=list(COLUMNS))
@@ -90,10 +90,10 @@ def studies_table(studies: list[str], chosen: str) -> dict[str, Any]:
 
 
 def trials_table(study: str) -> None:
-    """The trials of a study; a click on one leads to its page."""
+    """The trials of a study; selecting one shows a link to its page."""
     frame = study_tables.trials(study)
     chosen = st.dataframe(
-        frame.rename(columns=study_tables.SHOWN),
+        frame.rename(columns=study_tables.TRIAL_COLUMNS),
         hide_index=True,
         column_config=dict.fromkeys(("test loss", "soft", "gap", "effective"), TWO_DECIMALS),
         height=320,

@@ -1,4 +1,4 @@
-"""Submit: write a study, see what it takes, send it to the Ray cluster, watch its job."""
+"""Submit: edit a study, see its plan and cost, submit it to the Ray cluster, follow its job."""
 
 from ...navigation import Page
 

@@ -1,7 +1,7 @@
-"""What the Submit page lets through to the cluster, and what it says of a study before.
+"""Checks and submits studies for the Submit page.
 
-A study is data, no program, yet it names folders that the cluster's nodes read, and its results show what was in them.
-So `data.root` must lie in a folder that whoever started the dashboard has named, and results go to the dashboard's OUT.
+A study is data, not code, but it names folders that the cluster's nodes read, and its results show their contents. So
+`data.root` must be inside a folder that the dashboard's operator has allowed, and results go to the dashboard's OUT.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ if TYPE_CHECKING:
     from smoe_ray.cluster.jobs import Job
 
 ROOTS = "SMOE_RAY_DATA_ROOTS"
-"""Environment variable: folders and URIs below which `data.root` may lie, with commas between them."""
+"""Environment variable: comma-separated folders and URIs below which `data.root` may be."""
 
-MOST_TRIALS = 5_000
-"""A larger study takes longer to plan than a page may keep others waiting: submit it from the command line."""
+MAX_TRIALS = 5_000
+"""Planning a larger study would block other sessions for too long: submit it from the command line."""
 
 _sending = threading.Lock()
 """One submission at a time: all go to the same cluster."""
 
 
 class Checked(NamedTuple):
-    """What `smoe-ray check` says of a study."""
+    """Result of `smoe-ray check` on a study."""
 
     name: str | None = None
-    """None when it cannot run."""
+    """None if the study is invalid."""
     wrong: str = ""
-    """Why it cannot."""
+    """Why it is invalid."""
     lines: tuple[tuple[str, str], ...] = ()
-    """What it takes: a head, which may be empty, and what is said."""
+    """Plan and cost, as pairs of a heading, which may be empty, and a text."""
     absent: str = ""
-    """What data is not on this machine, where some is."""
+    """Which data are missing on this machine, if any."""
 
 
 def templates() -> dict[str, str]:
-    """The study files that come with smoe-ray: path below ``studies/`` -> YAML."""
+    """The study files that are installed with smoe-ray: path below ``studies/`` -> YAML."""
     folder = Path(smoe_ray_studies.__file__).parent
     return {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in sorted(folder.rglob("*.yaml"))}
 
@@ -71,7 +71,7 @@ def check(text: str) -> Checked:
 
 
 def submit(text: str, note: str, address: str) -> Job:
-    """Send a study to the cluster, into the dashboard's OUT; while its job runs, the same study starts nothing anew.
+    """Submit a study to the cluster, with the dashboard's OUT; if it is already running, its job is returned.
 
     Raises:
         SmoeRayError: the study is not admitted, or the cluster refuses.
@@ -82,10 +82,10 @@ def submit(text: str, note: str, address: str) -> Job:
 
 
 def send(key: str, note: str, address: str) -> None:
-    """Answer to the button: submit the text of widget `key`, and remember what to say.
+    """Callback of the button: submit the text of widget `key` and store the outcome in the session state.
 
-    At a second click Streamlit starts a run beside the one of the first, which ends where it next touches the session's
-    state. So the second waits for the first, and what that started is known by then.
+    On a second click, Streamlit starts another run beside the first, which ends where it next accesses the session
+    state. With the lock, the second waits for the first and then knows which job that has started.
     """
     with _sending:
         started: set[str] = st.session_state.setdefault("started here", set())
@@ -94,39 +94,37 @@ def send(key: str, note: str, address: str) -> None:
             if job.is_new:
                 started.add(job.id)
             st.session_state["sent"] = (job.id, job.study, job.id in started)
-            st.session_state["job"] = job.id  # the one whose log is shown
+            st.session_state["job"] = job.id  # its log is shown
         except SmoeRayError as error:
             st.session_state["sent"] = error
 
 
 def admitted(text: str) -> GridStudy | SearchStudy:
-    """The study of a YAML text. Raises StudyError when it is none, too large, or reads where it may not."""
+    """The study of a YAML text. Raises StudyError if it is invalid, too large, or reads what it may not."""
     if len(text.encode()) > MAX_STUDY_BYTES:
         raise StudyError(f"study: larger than {MAX_STUDY_BYTES:,} bytes; a study file is a short YAML text")
     _refuse_aliases(text)
     study = parse_study(text)
     trials = _most_trials(study)
-    if trials > MOST_TRIALS:
-        raise StudyError(
-            f"{trials:,} trials to plan; the page takes {MOST_TRIALS:,}, 'smoe-ray submit' takes any number"
-        )
+    if trials > MAX_TRIALS:
+        raise StudyError(f"{trials:,} trials to plan; this page allows {MAX_TRIALS:,}, 'smoe-ray submit' any number")
     allowed = allowed_roots()
     for root in roots(study):
         if not any(_is_below(root, folder) for folder in allowed):
             raise StudyError(
-                f"data.root: {root} is in no folder that this dashboard may have read "
-                f"({', '.join(allowed) or 'none'}); whoever starts it names them in {ROOTS}"
+                f"data.root: {root} is in none of the folders that this dashboard allows "
+                f"({', '.join(allowed) or 'none'}); its operator sets them in {ROOTS}"
             )
     return study
 
 
 def allowed_roots() -> tuple[str, ...]:
-    """Folders and URIs below which `data.root` may lie."""
+    """Folders and URIs below which `data.root` may be."""
     return tuple(root.strip() for root in os.environ.get(ROOTS, "").split(",") if root.strip())
 
 
 def _refuse_aliases(text: str) -> None:
-    """A few lines of YAML aliases stand for more values than fit into memory."""
+    """Raise StudyError on YAML aliases: a few lines of them can expand to more values than fit into memory."""
     import yaml
 
     try:
@@ -134,11 +132,11 @@ def _refuse_aliases(text: str) -> None:
     except yaml.YAMLError:
         return  # parse_study says where
     if has_alias:
-        raise StudyError("study: YAML aliases (*name) are not taken here; write the values out")
+        raise StudyError("study: YAML aliases (*name) are not allowed here; write the values out")
 
 
 def _most_trials(study: GridStudy | SearchStudy) -> int:
-    """How many trials must be planned: a grid's, or the corners of a search space."""
+    """Number of trials to plan: those of a grid, or the corners of a search space."""
     if isinstance(study, GridStudy):
         return math.prod(map(len, study.axes.values())) * len(study.seeds)
     ends = {path: len(one.choices) if isinstance(one, Choices) else 2 for path, one in study.space.items()}
@@ -151,7 +149,7 @@ def _is_below(place: str, folder: str) -> bool:
 
 
 def _plain(place: str) -> str:
-    """An absolute place; none where it makes detours, whose end only the file system knows."""
+    """Absolute path or URI; empty with ``..`` or chained protocols, whose target only the file system knows."""
     scheme, _, path = place.rpartition("://")
     if "::" in place or ".." in path.split("/"):
         return ""

@@ -1,4 +1,4 @@
-"""Trial: one trial's spec, curves, terms of the loss, cost, place and error, and all of it to take away."""
+"""Trial: one trial's spec, curves, loss terms, cost, host and error, and their downloads."""
 
 from ...navigation import Page
 
@@ -7,5 +7,5 @@ PAGE = Page(
     title="Trial",
     icon="labs",
     position=70,
-    question="What did one trial do, where did it run, and what did it cost?",
+    question="How did one trial train, where did it run, and what did it cost?",
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from smoe_ray.errors import ResultsError
+
 from ... import style
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ _COLUMNS = 3
 
 
 def reconstruction_chart(info: TrialCurves) -> go.Figure:
-    """Reconstruction errors against epoch, a line per measure."""
+    """Reconstruction errors against epoch, one line per measure."""
     figure = style.figure(hovermode="x unified")
     looks = zip(style.colours(3), style.symbols(3), style.dashes(3), strict=True)
     for series, (colour, symbol, dash) in zip(info.reconstruction, looks, strict=False):
@@ -34,9 +36,15 @@ def reconstruction_chart(info: TrialCurves) -> go.Figure:
 
 
 def terms_chart(info: TrialCurves) -> go.Figure:
-    """Terms of the training loss against epoch, a panel per term with an axis of its own."""
+    """Terms of the training loss against epoch, one panel per term with its own axis.
+
+    Raises:
+        ResultsError: no term was measured.
+    """
     from plotly.subplots import make_subplots
 
+    if not info.terms:
+        raise ResultsError("no finite term of the training loss was recorded")
     rows = -(-len(info.terms) // _COLUMNS)
     figure = style.figure(height=60 + 200 * rows, showlegend=False)
     titles = [series.label for series in info.terms]

@@ -1,4 +1,4 @@
-"""What the Trial page says of one trial, in rows and words."""
+"""Titles and facts of trials, as the Trial page shows them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 @load.cached
 def titles(study: str) -> dict[str, str]:
-    """Each trial in words, by its id."""
+    """Title of each trial, by its id."""
     rows = study_tables.trials(study)[["trial_id", "arm", "seed", "status"]].itertuples(index=False)
     return {trial: f"{style.plain(arm, 120)}, seed {seed}, {status} · {trial}" for trial, arm, seed, status in rows}
 
 
 def facts(record: TrialRecord, last: Mapping[str, Any]) -> dict[str, str]:
-    """Cost, place and time of a trial: name with unit -> value. `last` is its last row."""
+    """Cost, host and time of a trial: name with unit -> value. `last` is the row of its last epoch."""
     times = record.timings
     said: dict[str, object] = {
         "parameters": number(last, "cost.params_total"),
-        "parameters met by one image": number(last, "cost.params_active"),
+        "active parameters per image": number(last, "cost.params_active"),
         "training FLOPs": number(last, "cost.flops", "{:.3g}"),
         "training images seen": number(last, "cost.images"),
         "optimizer steps": number(last, "cost.steps"),
@@ -47,14 +47,14 @@ def facts(record: TrialRecord, last: Mapping[str, Any]) -> dict[str, str]:
     return {name: style.plain(value, 300) for name, value in said.items() if value not in ("", "\N{EN DASH}")}
 
 
-def again(record: TrialRecord) -> str:
-    """A study (YAML) of this trial alone."""
+def rerun_yaml(record: TrialRecord) -> str:
+    """A study (YAML) that runs this trial alone."""
     question = f"Does trial {record.trial_id} of study {record.study} come out the same again?"
     study = GridStudy(name=f"again-{record.trial_id}", question=question, base=record.spec, seeds=(record.spec.seed,))
     return dump_study(study)
 
 
 def number(row: Mapping[str, Any] | pd.Series[Any], column: str, form: str = "{:,.0f}") -> str:
-    """The value in words; a dash where it was not measured."""
+    """The formatted value; a dash if it was not measured."""
     value = row.get(column)
     return "\N{EN DASH}" if value is None or value != value else form.format(value)

@@ -1,4 +1,4 @@
-"""Trial: one trial's spec, curves, terms of the loss, cost, place and error, and all of it to take away."""
+"""Trial: one trial's spec, curves, loss terms, cost, host and error, and their downloads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ENDINGS: tuple[Literal["svg", "png"], ...] = ("svg", "png")
 
 
 def body(study: str) -> None:
-    """The chosen trial, part by part."""
+    """All sections of the selected trial."""
     titles = data.titles(study)
     if not titles:
         st.info("No trial of this study has started yet.", icon=":material/info:")
@@ -38,23 +38,27 @@ def body(study: str) -> None:
     with page.section("Terms of the training loss"):
         page.chart(terms_chart(trial_curves(rows, trial_id)), f"{trial_id}-terms")
     left, right = st.columns(2)
-    with left, page.section("Cost, place and time"):
+    with left, page.section("Cost, host and time"):
         facts = data.facts(record, last)
         st.dataframe(pd.DataFrame({"": facts.keys(), " ": facts.values()}), hide_index=True)
-    with right, page.section("Take away"):
+    with right, page.section("Downloads"):
         downloads(record, rows)
     with page.section("Spec"):
-        st.code(data.again(record), language="yaml", height=400)
+        st.code(data.rerun_yaml(record), language="yaml", height=400)
 
 
 def outcome(record: TrialRecord, row: pd.Series[Any]) -> None:
-    """What became of the trial, and why."""
+    """Status of the trial, its main numbers, and why it stopped or failed."""
     with st.container(horizontal=True):
         st.metric("status", record.status)
         st.metric("epochs", data.number(row, "epoch"))
         st.metric("test loss", data.number(row, "test.reconstruction", "{:.2f}"), help="squared error per image")
         st.metric("soft gating", data.number(row, "test.reconstruction_soft", "{:.2f}"))
-        st.metric("gap", data.number(row, "gap", "{:.2f}"), help="what choosing one expert costs against blending")
+        st.metric(
+            "gap",
+            data.number(row, "gap", "{:.2f}"),
+            help="hard minus soft gating: the cost of choosing one expert instead of blending all",
+        )
         active, configured = (data.number(row, f"experts.{name}") for name in ("active", "configured"))
         st.metric("active experts", f"{active} of {configured}")
     if record.reason:
@@ -67,19 +71,19 @@ def outcome(record: TrialRecord, row: pd.Series[Any]) -> None:
 
 
 def downloads(record: TrialRecord, rows: pd.DataFrame) -> None:
-    """Epochs as CSV, figures as SVG and PNG (drawn when asked for), the spec as a study of its own."""
+    """Epochs as CSV, figures as SVG and PNG (rendered on click), the spec as a study that runs this trial alone."""
     name = f"{record.study}-{record.trial_id}"
     with st.container(horizontal=True):
         st.download_button(
             "Epochs (CSV)", lambda: rows.to_csv(index=False), f"{name}.csv", "text/csv", on_click="ignore"
         )
-        study = data.again(record)
+        study = data.rerun_yaml(record)
         st.download_button("Run again (YAML)", study, f"{name}.yaml", "application/yaml", on_click="ignore")
     for kind, label in FIGURES_OF_TRIAL.items():
         with page.boundary(), st.container(horizontal=True):
             try:
                 info = FIGURES[kind].info(rows)
-            except ResultsError:  # it has failed, or has not got that far: there is nothing to take away
+            except ResultsError:  # it failed, or has not got that far: there is no figure to download
                 continue
             for ending in _ENDINGS:
                 file = f"{name}-{kind.replace('_', '-')}.{ending}"
@@ -89,7 +93,7 @@ def downloads(record: TrialRecord, rows: pd.DataFrame) -> None:
 
 
 def drawn(kind: str, info: Any, ending: Literal["svg", "png"]) -> bytes:
-    """The figure as a file."""
+    """Content of the figure's file."""
     return render(FIGURES[kind].plot(info), ending)
 
 
