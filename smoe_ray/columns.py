@@ -422,6 +422,21 @@ RESULTS = _by_name((*IDENTITY, *TRAINING, *TEST, *EXPERTS, *COST))
 COLUMNS = _by_name((*RESULTS.values(), *STATISTICS))
 """All columns by name."""
 
+TRIAL_TABLE = (
+    "arm",
+    "seed",
+    "status",
+    "epoch",
+    "experts.configured",
+    "experts.active",
+    "experts.effective",
+    "test.reconstruction",
+    "test.reconstruction_soft",
+    "gap",
+    "trial_id",
+)
+"""Columns of the table of trials that the command prints and the dashboard shows, in this order."""
+
 
 def format_cell(name: str, value: Any, sd: Any = None) -> str:
     """A value of a column in words, with its standard deviation if there is one; a dash where there is no value."""
