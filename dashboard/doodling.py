@@ -69,7 +69,7 @@ def _show_look(trial: Trial, look: inference.Look) -> None:
     st.markdown(f"The gate chooses **expert {chosen}** with probability {look.gate_E[chosen]:.3f}.")
     _pictures({"as the model sees it": look.image_HW, f"expert {chosen} draws": look.decoded_EHW[chosen]}, 2 * PICTURE)
     page.chart(gallery.gate_bars(look.gate_E, chosen), "gate")
-    st.markdown("**Every expert's attempt** and its squared error (sum over 784 pixels)")
+    st.markdown("**Every expert's attempt** and its squared error (sum over the pixels)")
     attempts = zip(look.error_E, look.decoded_EHW, strict=True)
     _pictures({f"{expert}: {error:.1f}": image_HW for expert, (error, image_HW) in enumerate(attempts)}, PICTURE)
     st.markdown("**Nearest test images** in the latent space: number, class, and the expert that takes it")

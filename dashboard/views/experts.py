@@ -56,7 +56,7 @@ def show_swap(trial: closely.Trial) -> None:
     page.chart(charts.swap_matrix(info), "swap-matrix")
     st.caption(
         "One test image of each expert that takes any, decoded by every expert from the same latent vector. Numbers: "
-        "squared error summed over 784 pixels, the least in bold; framed: the expert that the gate chose."
+        "squared error summed over the pixels, the least in bold; framed: the expert that the gate chose."
     )
 
 

@@ -1,6 +1,6 @@
 """What every dataset is: uint8 images, labels, and for drawn sketches what is known of each of them.
 
-Shapes: B images, H W pixels (28 x 28), P continuous parameters.
+Shapes: B images, H W pixels, P continuous parameters.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from smoe_ray.spec import ImageShape
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,12 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.label_B)
+
+    @property
+    def image_shape(self) -> ImageShape:
+        """(C, H, W) of each image; arrays of shape (B, H, W) have one channel."""
+        *channels, height, width = self.image_BHW.shape[1:]
+        return (channels[0] if channels else 1, height, width)
 
 
 @dataclass(frozen=True)
