@@ -66,7 +66,7 @@ def preview(study: GridStudy | SearchStudy | StudyPlan) -> Preview:
     for trial in trials:
         if trial.data.classes is not None:
             check_experts_per_class(trial, len(trial.data.classes))
-    costs = [model_cost(trial.model) for trial in trials]
+    costs = [model_cost(trial.model, trial.data.image_shape) for trial in trials]
     images = _all_known(planned_train_images(trial.data) for trial in trials)
     flops = _all_known(map(_training_flops, typical))
     return Preview(
@@ -125,7 +125,7 @@ def _training_flops(trial: TrialSpec) -> float | None:
     train_images = planned_train_images(trial.data)
     if train_images is None:
         return None
-    budget, cost = trial.training.budget, model_cost(trial.model)
+    budget, cost = trial.training.budget, model_cost(trial.model, trial.data.image_shape)
     per_image = cost.flops_train if trial.objective.decodes == "all" else cost.flops_train_hard
     steps_per_epoch = math.ceil(train_images / trial.training.batch_size)
     return budget.steps(steps_per_epoch) / steps_per_epoch * train_images * per_image

@@ -87,7 +87,7 @@ def test_budgets_and_what_they_cost(
     assert [epoch.last for epoch in epochs] == [False] * (len(steps) - 1) + [True]
     assert [epoch.row["cost.steps"] for epoch in epochs] == steps
     assert [epoch.row["cost.images"] for epoch in epochs] == images
-    cost = model_cost(trial.model)
+    cost = model_cost(trial.model, (1, 28, 28))
     an_image = cost.flops_train if routing == "unsupervised" else cost.flops_train_hard
     assert [epoch.row["cost.flops"] for epoch in epochs] == [an_image * count for count in images]
     for epoch in epochs:
@@ -135,7 +135,9 @@ def test_train_columns_are_means_over_images_not_batches(splits: Splits) -> None
     image_BHW = np.linspace(0, 255, 50).astype(np.uint8)[:, None, None].repeat(28, 1).repeat(28, 2)
     row = run(trial, dataclasses.replace(splits, train=Dataset(image_BHW, splits.train.label_B)))[0][0]
     with torch.no_grad():
-        mu_BZ, logvar_BZ = build_model(trial.model, trial.seed).encoder(torch.from_numpy(image_BHW).float() / 255)
+        mu_BZ, logvar_BZ = build_model(trial.model, (1, 28, 28), trial.seed).encoder(
+            torch.from_numpy(image_BHW).float() / 255
+        )
     kl_B = 0.5 * (mu_BZ**2 + logvar_BZ.exp() - 1 - logvar_BZ).sum(dim=1)
     assert kl_B.std() > 0.1 * kl_B.mean()
     assert row["train.kl"] == pytest.approx(float(kl_B.mean()), rel=1e-5)
@@ -276,7 +278,7 @@ def test_checkpoints_are_plain_arrays_of_their_own(splits: Splits) -> None:
     assert equal(
         {name.removeprefix("model/"): a for name, a in checkpoint.items() if name.startswith("model/")}, weights
     )
-    assert weights.keys() == build_model(tiny().model, 0).state_dict().keys()
+    assert weights.keys() == build_model(tiny().model, (1, 28, 28), 0).state_dict().keys()
     copies = {name: array.copy() for name, array in checkpoint.items()}
     next(epochs)  # trains on, in place
     assert equal(checkpoint, copies)
@@ -372,7 +374,7 @@ def test_compiled_training_follows_eager(changes: dict[str, Any], splits: Splits
 
 
 def test_supervised_reconstruction_never_reaches_the_gate(splits: Splits) -> None:
-    model = build_model(tiny().model, 0)
+    model = build_model(tiny().model, (1, 28, 28), 0)
     image_BHW = torch.from_numpy(splits.train.image_BHW[:8]).float() / 255
     label_B = torch.from_numpy(splits.train.label_B[:8])
     decoded = model(image_BHW, torch.zeros(8, 6), hard=True)

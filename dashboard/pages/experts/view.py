@@ -62,7 +62,7 @@ def show_swap(trial: trial_analysis.Trial) -> None:
     page.chart(charts.swap_matrix(info), "swap-matrix")
     st.caption(
         "One test image per active expert, decoded by every expert from the same latent vector. Numbers: squared error "
-        "summed over 784 pixels, the lowest in bold. Frame: the expert that the gate chose."
+        "summed over the pixels, the lowest in bold. Frame: the expert that the gate chose."
     )
 
 
