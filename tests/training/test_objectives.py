@@ -265,6 +265,27 @@ def test_hard_gating_is_the_argmax_forward_and_the_softmax_backward() -> None:
     assert grad[0].abs().min() > 0
 
 
+def gate_gradient(objective: ObjectiveSpec) -> tuple[Tensor, Tensor]:
+    """Gradient of the reconstruction term by the gate's logits, and the gate."""
+    logit_BE = tensor([[1, 2], [0.5, 0]]).requires_grad_()
+    decoding = Decoded(Encoded(MU_BZ, LOGVAR_BZ), logit_BE, IMAGE_EBP, None)
+    (grad,) = torch.autograd.grad(loss_terms(objective, decoding).reconstruction, logit_BE)
+    return grad, logit_BE.detach().softmax(dim=1)
+
+
+def test_the_expected_error_moves_the_gate_to_experts_better_than_average() -> None:
+    grad, p = gate_gradient(Expected())
+    assert torch.allclose(grad, p * (ERROR_BE - (p * ERROR_BE).sum(dim=1, keepdim=True)) / 2)
+
+
+def test_the_likelihood_moves_the_gate_to_the_posterior_of_the_experts() -> None:
+    # Prior minus posterior probability (Jacobs et al. 1991), times 2 s^2.
+    grad, p = gate_gradient(Likelihood(variance_start=2))
+    posterior = p * torch.exp(-ERROR_BE / 4)
+    posterior /= posterior.sum(dim=1, keepdim=True)
+    assert torch.allclose(grad, 4 * (p - posterior) / 2)
+
+
 @pytest.mark.parametrize("weight", [1, 200])
 def test_supervised_by_hand(weight: float) -> None:
     decoding = decoded(image_EBP=None, chosen_BP=IMAGE_EBP[1])
