@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ from smoe_ray.data import Dataset, Splits
 from smoe_ray.errors import DivergedError, StudyError
 from smoe_ray.model import build_model, model_cost
 from smoe_ray.results import EPOCH_COLUMNS, TIMING_COLUMNS
-from smoe_ray.spec import Supervised, TrialSpec, trial_with
+from smoe_ray.spec import Likelihood, Supervised, TrialSpec, trial_with
 from smoe_ray.training import Epoch, Runtime, epochs_done, fit
 from smoe_ray.training.images import DeviceImages
-from smoe_ray.training.objectives import LossInput, loss_for
+from smoe_ray.training.objectives import LossInput, Terms, loss_for
 from smoe_ray.training.objectives.likelihood import LikelihoodLoss
 
 Row = dict[str, Any]
@@ -231,10 +232,7 @@ def test_two_interleaved_trials_do_not_touch_each_other(splits: Splits) -> None:
 
 # --- resuming ---------------------------------------------------------------------------------------------------------
 
-VARIANTS = {
-    "blend": {"objective__name": "blend"},
-    "likelihood": {"objective__name": "likelihood"},
-    "supervised": {"routing": "supervised"},
+VARIANTS = {  # `ObjectiveContract` resumes every objective
     "sampled": {"objective__name": "expected", "evaluation__latent": "sample"},
     "steps": {"training__budget": "14 steps"},
 }
@@ -257,6 +255,36 @@ def test_resuming_after_any_epoch_ends_in_the_same_bits(variant: str, splits: Sp
         assert equal(resumed[-1][1].embeddings(), embeddings)
         assert equal(checkpoint, before)  # continuing from a checkpoint does not write into it
     assert list(fit(trial, splits, Runtime(device="cpu", checkpoint=checkpoints[-1]))) == []
+
+
+class CountingLoss(LikelihoodLoss):
+    """A loss with state and a term of its own."""
+
+    steps: torch.Tensor
+
+    def __init__(self, spec: Likelihood) -> None:
+        super().__init__(spec)
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, batch: LossInput) -> Terms:
+        self.steps += 1
+        terms = super().forward(batch)
+        return terms._replace(loss=terms.loss * self.steps, own={"steps": self.steps.clone()})
+
+
+def test_state_of_a_loss_is_in_the_checkpoint_and_its_own_term_a_column(
+    splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["smoe_ray.training.fit"], "loss_for", CountingLoss)
+    epochs = [(epoch.row, epoch.checkpoint(), epoch.weights()) for epoch in fit(tiny(), splits, Runtime("cpu"))]
+    means = [(16 * (1 + 2 + 3) + 2 * 4) / 50, (16 * (5 + 6 + 7) + 2 * 8) / 50, (16 * (9 + 10 + 11) + 2 * 12) / 50]
+    assert [row["train.steps"] for row, _, _ in epochs] == pytest.approx(means)
+    assert [float(checkpoint["loss/steps"]) for _, checkpoint, _ in epochs] == [4, 8, 12]
+    (_, first, _), (row, last, weights) = epochs[0], epochs[-1]
+    *_, resumed = through_a_file(tiny(), splits, first)
+    assert resumed[0] == timeless(row)
+    assert equal(resumed[1].weights(), weights)
+    assert equal(resumed[1].checkpoint(), last)
 
 
 def through_a_file(trial: TrialSpec, splits: Splits, checkpoint: Arrays) -> list[tuple[Row, Epoch]]:
