@@ -151,8 +151,8 @@ TRAINING = (
         "cross-entropy",
         SCORE,
         unit="nats",
-        meaning="cross-entropy of the gate against the class label, unweighted (`objective.cross_entropy_weight`: 200 in "
-        "the released code, 1 by default; the paper names none); 0 in unsupervised routing",
+        meaning="cross-entropy of the gate against the class label, unweighted (`objective.cross_entropy_weight`: 200 "
+        "in the released code, 1 by default; the paper names none); 0 in unsupervised routing",
         source="supervised baseline",
         direction="minimize",
         objective=True,

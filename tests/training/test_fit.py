@@ -23,23 +23,10 @@ from smoe_ray.training import Epoch, Runtime, epochs_done, fit
 from smoe_ray.training.images import DeviceImages
 from smoe_ray.training.objectives import LossInput, Terms, loss_for
 from smoe_ray.training.objectives.likelihood import LikelihoodLoss
+from support.specs import tiny
 
 Row = dict[str, Any]
 Arrays = Mapping[str, np.ndarray]
-
-TINY = {
-    "model.encoder": "lite",
-    "model.num_experts": 3,
-    "model.latent_dim": 6,
-    "model.gate_hidden": [8],
-    "training.batch_size": 16,
-    "training.budget": "3 epochs",
-}
-
-
-def tiny(**changes: Any) -> TrialSpec:
-    """A trial of seconds / 10; keywords with ``__`` for the dot."""
-    return trial_with(TrialSpec(), TINY | {key.replace("__", "."): value for key, value in changes.items()})
 
 
 def run(trial: TrialSpec, data: Splits, checkpoint: Arrays | None = None) -> tuple[list[Row], Arrays]:
