@@ -17,18 +17,17 @@ from dashboard import load, overview, selection
 from smoe_ray.analysis import (
     ArmComparison,
     LatentMap,
-    Routing,
     Separability,
     arms,
     compare_arms,
     latent_map,
-    routing,
     separability,
 )
 from smoe_ray.errors import ResultsError
-from smoe_ray.report.columns import COLUMNS, written
-from smoe_ray.report.verdicts import verdict_sentence
-from smoe_ray.results import DataFacts, TrialRecord
+from smoe_ray.report.columns import COLUMNS, format_cell
+from smoe_ray.report.findings import verdict_sentence
+from smoe_ray.report.trial_analysis import TrialAnalysis
+from smoe_ray.results import TrialRecord
 from smoe_ray.results.trial import Arrays
 
 if TYPE_CHECKING:
@@ -36,53 +35,32 @@ if TYPE_CHECKING:
 
     from smoe_ray.analysis.curves import IntArray
 
-Trials = Mapping[str, Mapping[int, "Trial"]]
+Trials = Mapping[str, Mapping[int, "CachedTrialAnalysis"]]
 """Finished trials by arm, then by seed."""
 
 MAP_IMAGES = 1000
 """Test images of a map: a map of 1,000 takes some seconds, one of 12,500 twenty."""
 
 
-class Trial:
-    """A finished trial. Whatever needs its embeddings may raise ResultsError: then it kept none."""
+class CachedTrialAnalysis(TrialAnalysis):
+    """The analyses of a trial behind Streamlit's caches, which outlive a rerun and are shared between sessions."""
 
     def __init__(self, record: TrialRecord, arm: str) -> None:
-        self.record = record
-        self.arm = arm
-        self.title = f"{arm}, seed {record.spec.seed}"
+        super().__init__(load.out(), record, arm)
 
     @cached_property
     def embeddings(self) -> Arrays:
         """Arrays over the fixed test set, read-only."""
         return load.embeddings(self.record.study, self.record.trial_id)
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the labels."""
-        return self._data.class_names
-
-    @property
-    def test_set(self) -> str:
-        """Equal for trials that look at the same test images, in the same order."""
-        return self._data.fingerprint
-
-    @property
-    def _data(self) -> DataFacts:
-        if self.record.data is None:
-            raise ResultsError(f"trial {self.record.trial_id}: its record names no data; run it again")
-        return self.record.data
-
-    def routing(self) -> Routing:
-        """Experts against classes."""
-        kept = self.embeddings
-        return routing(kept["expert"], kept["label"], kept["gate"].shape[1], self.class_names)
-
+    @cached_property
     def separability(self) -> tuple[Separability, ...]:
         """Probes and controls."""
         kept = self.embeddings
         return _separability(kept["mu"], kept["label"], kept["expert"], self.record.spec.model.gate_hidden)
 
-    def map(self) -> LatentMap:
+    @cached_property
+    def sampled_map(self) -> LatentMap:
         """Map of the images that `mapped_images` chooses."""
         mu_BZ = self.embeddings["mu"]
         return _map(mu_BZ[mapped_images(len(mu_BZ))])
@@ -115,15 +93,15 @@ def _arm_of(study: str) -> dict[str, str]:
 def finished_trials(study: str) -> Trials:
     """Arms in their order; seeds rising. Of trials that share arm and seed, the first."""
     records = load.results(study).records
-    by_arm: dict[str, dict[int, Trial]] = {}
+    by_arm: dict[str, dict[int, CachedTrialAnalysis]] = {}
     for trial_id, arm in _arm_of(study).items():
         record = records[trial_id]
         if record.status == "finished":
-            by_arm.setdefault(arm, {}).setdefault(record.spec.seed, Trial(record, arm))
+            by_arm.setdefault(arm, {}).setdefault(record.spec.seed, CachedTrialAnalysis(record, arm))
     return {arm: dict(sorted(of_seed.items())) for arm, of_seed in by_arm.items()}
 
 
-def pick(trials: Trials) -> Trial:
+def pick(trials: Trials) -> CachedTrialAnalysis:
     """The trial that a reader chooses."""
     trial_of = {trial.record.trial_id: trial for of_seed in trials.values() for trial in of_seed.values()}
     words = {trial_id: trial.title for trial_id, trial in trial_of.items()}
@@ -166,9 +144,9 @@ def verdict(compared: ArmComparison) -> list[str]:
     return [verdict_sentence(difference, "test loss", compared) for difference in compared.differences]
 
 
-def agreements(trials: Sequence[Trial]) -> pd.DataFrame:
+def agreements(trials: Sequence[CachedTrialAnalysis]) -> pd.DataFrame:
     """How well experts agree with classes, a row a trial; columns as the report names them."""
-    found = [trial.routing() for trial in trials]
+    found = [trial.routing for trial in trials]
     return pd.DataFrame(
         [
             {"arm": trial.title, "active": one.active, "effective": one.effective, **one.agreement._asdict()}
@@ -182,13 +160,13 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     names = [name for name in frame.columns if name.removesuffix("_sd") == name]
     return pd.DataFrame(
         [
-            {COLUMNS[name].head: written(name, row[name], row.get(f"{name}_sd")) for name in names}
+            {COLUMNS[name].head: format_cell(name, row[name], row.get(f"{name}_sd")) for name in names}
             for row in frame.to_dict("records")
         ]
     )
 
 
-def with_embeddings(trials: Sequence[Trial]) -> list[Trial]:
+def with_embeddings(trials: Sequence[CachedTrialAnalysis]) -> list[CachedTrialAnalysis]:
     """Those that kept theirs; raises the last one's ResultsError where none did."""
     found = []
     for place, trial in enumerate(trials, start=1):

@@ -14,7 +14,7 @@ import streamlit as st
 
 from dashboard import inference, page, selection, style
 from dashboard.charts import gallery
-from dashboard.closely import Trial
+from dashboard.closely import CachedTrialAnalysis
 from dashboard.doodle.canvas import canvas
 from dashboard.doodle.strokes import Image, draw, parse_strokes
 from smoe_ray.spec import CombinedData, DataSpec, DrawingColours, QuickDrawData, SyntheticData
@@ -26,7 +26,7 @@ _INKS: dict[str, DrawingColours] = {"black on white": "black_on_white", "white o
 
 @st.fragment
 @page.boundary()  # a fragment shows what goes wrong in it by itself, as a traceback
-def show(trial: Trial) -> None:
+def show(trial: CachedTrialAnalysis) -> None:
     """Canvas or test image at the left, what the model makes of it at the right."""
     model = inference.model(trial.record)
     image_HW = None
@@ -40,7 +40,7 @@ def show(trial: Trial) -> None:
             _show_look(trial, inference.look(model, image_HW, trial.embeddings))
 
 
-def _doodle(trial: Trial, ink: DrawingColours | None) -> Image | None:
+def _doodle(trial: CachedTrialAnalysis, ink: DrawingColours | None) -> Image | None:
     if selection.choice("Doodle", ["draw", "test image"], "doodle") == "test image":
         image_BHW: Image = trial.embeddings["image"]
         number = selection.number("Test image", "image", 0, 0, len(image_BHW) - 1, 1)
@@ -63,7 +63,7 @@ def _drawn_here(data: DataSpec) -> bool:
     return isinstance(data, SyntheticData) or (isinstance(data, QuickDrawData) and data.layout == "sketchrnn")
 
 
-def _show_look(trial: Trial, look: inference.Look) -> None:
+def _show_look(trial: CachedTrialAnalysis, look: inference.Look) -> None:
     """Gate, chosen expert, everybody's attempt, test images like it."""
     chosen = look.expert
     st.markdown(f"The gate chooses **expert {chosen}** with probability {look.gate_E[chosen]:.3f}.")

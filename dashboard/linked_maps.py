@@ -15,7 +15,7 @@ import streamlit as st
 from dashboard import page, selection, style
 from dashboard.charts import gallery
 from dashboard.charts.routing import ImageMap, image_map
-from dashboard.closely import Trial, mapped_images, with_embeddings
+from dashboard.closely import CachedTrialAnalysis, mapped_images, with_embeddings
 from smoe_ray.analysis.maps import NEIGHBOURS
 from smoe_ray.results.trial import Arrays
 
@@ -28,7 +28,7 @@ MOST_PICTURES = 24
 
 @st.fragment
 @page.boundary()  # a fragment shows what goes wrong in it by itself, as a traceback
-def show(trials: Sequence[Trial]) -> None:
+def show(trials: Sequence[CachedTrialAnalysis]) -> None:
     """The maps, what is picked out, and of which classes and experts that is."""
     trials = with_embeddings(trials)
     if len({trial.test_set for trial in trials}) > 1:
@@ -48,7 +48,7 @@ def show(trials: Sequence[Trial]) -> None:
     for trial, column in zip(trials, st.columns(2) * 2, strict=False):
         with column, page.boundary():
             key = f"map-{trial.record.trial_id}"
-            mapped = trial.map()
+            mapped = trial.sampled_map
             title = f"{trial.title}: {len(place_B):,} of {len(label_B):,} test images"
             trust = f"trustworthiness {mapped.trustworthiness:.3f} ({NEIGHBOURS} neighbours)"
             st.caption(style.markdown(f"{title}, {trust}"))
@@ -62,7 +62,7 @@ def show(trials: Sequence[Trial]) -> None:
         st.caption("Circle points on a map, or choose what to pick out, to see the same test images on every map.")
 
 
-def _groups(trials: Sequence[Trial], place_B: IntArray) -> Mapping[str, frozenset[int]]:
+def _groups(trials: Sequence[CachedTrialAnalysis], place_B: IntArray) -> Mapping[str, frozenset[int]]:
     """Mapped images by class, and by expert of each trial: what can be picked out without a pointer."""
     label_B = trials[0].embeddings["label"][place_B]
     names = trials[0].class_names
@@ -86,7 +86,9 @@ def _forget(memory: str) -> None:
     st.session_state["picked"] = BY_HAND
 
 
-def _coloured(trial: Trial, xy_B2: FloatArray, place_B: IntArray, by: str, picked: frozenset[int] | None) -> ImageMap:
+def _coloured(
+    trial: CachedTrialAnalysis, xy_B2: FloatArray, place_B: IntArray, by: str, picked: frozenset[int] | None
+) -> ImageMap:
     kept = trial.embeddings
     label_B, expert_B = kept["label"][place_B], kept["expert"][place_B]
     names = trial.class_names
@@ -97,7 +99,7 @@ def _coloured(trial: Trial, xy_B2: FloatArray, place_B: IntArray, by: str, picke
     classes = np.arange(len(names))
     if by == "class":
         return ImageMap(xy_B2, place_B, label_B, names, classes, len(names), hover_B, picked)
-    found = trial.routing()
+    found = trial.routing
     order = found.reading_order
     hue_G = found.count_EC[order].argmax(axis=1)
     group_of = np.zeros(len(found.share_E), np.int64)
@@ -106,7 +108,7 @@ def _coloured(trial: Trial, xy_B2: FloatArray, place_B: IntArray, by: str, picke
     return ImageMap(xy_B2, place_B, group_of[expert_B], experts, hue_G, len(names), hover_B, picked)
 
 
-def _show_picked(trials: Sequence[Trial], picked: Sequence[int], mapped: int) -> None:
+def _show_picked(trials: Sequence[CachedTrialAnalysis], picked: Sequence[int], mapped: int) -> None:
     """How many images, of which classes and experts, and some of them."""
     kept: Arrays = trials[0].embeddings
     st.markdown(f"**{len(picked):,} of {mapped:,} images** are picked out:")

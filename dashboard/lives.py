@@ -8,12 +8,12 @@ import pandas as pd
 
 from dashboard import load, overview
 from smoe_ray.analysis import (
-    BasinTest,
+    BimodalityTest,
     CollapseRate,
     ExpertSurvival,
     PhaseDiagram,
     TrialUsage,
-    basin_tests,
+    bimodality_tests,
     collapse_rates,
     expert_deaths,
     expert_survival,
@@ -21,8 +21,7 @@ from smoe_ray.analysis import (
     usage_over_epochs,
 )
 from smoe_ray.analysis.arms import coarse_arms
-from smoe_ray.analysis.collapse import InUse, experts_in_use
-from smoe_ray.analysis.experts import NUM_EXPERTS
+from smoe_ray.analysis.experts import NUM_EXPERTS, InUse, experts_in_use
 
 Grouping = Literal["arm", "objective and size"]
 
@@ -79,9 +78,9 @@ def survival(study: str, grouping: Grouping) -> ExpertSurvival:
 
 
 @load.cached
-def basins(study: str, grouping: Grouping) -> tuple[BasinTest, ...]:
+def basins(study: str, grouping: Grouping) -> tuple[BimodalityTest, ...]:
     """Whether final losses fall into two groups."""
-    return basin_tests(load.results(study).table, label_of=labels(study, grouping))
+    return bimodality_tests(load.results(study).table, label_of=labels(study, grouping))
 
 
 @load.cached

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from dashboard import load, style
 from smoe_ray.analysis.arms import arms
-from smoe_ray.analysis.overview import collapsed_share
 from smoe_ray.analysis.summary import trial_summary
+from smoe_ray.analysis.survival import collapsed_share
 from smoe_ray.errors import SmoeRayError
 from smoe_ray.results import TrialRecord
 from smoe_ray.spec import GridStudy, SearchStudy, dump_study

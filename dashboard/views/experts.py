@@ -27,7 +27,7 @@ def body(study: str) -> None:
         shows[view](trial)
 
 
-def show_gallery(trial: closely.Trial) -> None:
+def show_gallery(trial: closely.CachedTrialAnalysis) -> None:
     """Inputs of each expert above its reconstructions, with its share and its classes."""
     choice = CHOICES[selection.choice("Images", list(CHOICES), "images")]
     info = expert_gallery(trial.embeddings, trial.class_names, choice=choice, limit=MOST_EXPERTS)
@@ -49,7 +49,7 @@ def show_gallery(trial: closely.Trial) -> None:
         )
 
 
-def show_swap(trial: closely.Trial) -> None:
+def show_swap(trial: closely.CachedTrialAnalysis) -> None:
     """Every expert's decoding of one image of each."""
     choice = CHOICES[selection.choice("Inputs", list(CHOICES), "inputs", "most confident")]
     info = swap_matrix(trial.embeddings, inference.model(trial.record), choice=choice, limit=MOST_EXPERTS)
@@ -60,9 +60,9 @@ def show_swap(trial: closely.Trial) -> None:
     )
 
 
-def show_path(trial: closely.Trial) -> None:
+def show_path(trial: closely.CachedTrialAnalysis) -> None:
     """A straight line from one expert's images to another's."""
-    share_E = trial.routing().share_E
+    share_E = trial.routing.share_E
     active = [str(expert) for expert in (-share_E).argsort(kind="stable") if share_E[expert] > 0]
     if len(active) < 2:
         raise ResultsError(f"expert {active[0]} takes every test image; a path needs two experts")

@@ -81,7 +81,7 @@ def show_recommendation(study: str, arm: str, asked: surfaces.Asked) -> None:
     amount = selection.number(EFFORT_NAME[asked.effort].capitalize(), asked.effort, most, 1)
     with st.spinner("Fitting the loss surface ..."):
         found = surfaces.recommended(study, arm, int(amount), asked)
-    say = st.success if found.verdict.kind == "answer" else st.warning
+    say = st.success if found.conclusion.kind == "answer" else st.warning
     say(style.markdown(found.sentence[0].upper() + found.sentence[1:]))
     page.chart(charts.at_amount(found, surfaces.gating(study, asked)), "loss-at-amount")
     if found.surface is not None:

@@ -56,7 +56,7 @@ def show_difference(compared: ArmComparison) -> None:
         st.dataframe(closely.readable(tables.differences(compared.differences)), hide_index=True)
 
 
-def show_routing(trials: Sequence[closely.Trial]) -> None:
+def show_routing(trials: Sequence[closely.CachedTrialAnalysis]) -> None:
     """Scores of agreement, then contingency or flow, a panel an arm."""
     trials = closely.with_embeddings(trials)
     st.dataframe(closely.readable(closely.agreements(trials)), hide_index=True)
@@ -65,12 +65,12 @@ def show_routing(trials: Sequence[closely.Trial]) -> None:
         with column, page.boundary():
             st.caption(style.markdown(trial.title))
             draw = charts.contingency if shape == "Heatmap" else charts.flow
-            page.chart(draw(trial.routing()), f"routing-{trial.record.trial_id}")
+            page.chart(draw(trial.routing), f"routing-{trial.record.trial_id}")
 
 
-def show_probes(trials: Sequence[closely.Trial]) -> None:
+def show_probes(trials: Sequence[closely.CachedTrialAnalysis]) -> None:
     """Accuracies with chance levels and controls."""
-    measured = {trial.title: [trial.separability()] for trial in closely.with_embeddings(trials)}
+    measured = {trial.title: [trial.separability] for trial in closely.with_embeddings(trials)}
     page.chart(charts.probes(probe_bars(measured)), "linear-probes")
     st.caption(READING)
 

@@ -10,7 +10,7 @@ import streamlit as st
 
 from dashboard import load, overview, page, selection, style
 from dashboard.charts.trial import reconstruction_chart, terms_chart
-from smoe_ray.analysis.overview import trial_curves
+from smoe_ray.analysis.curves import trial_curves
 from smoe_ray.errors import ResultsError
 from smoe_ray.figures import FIGURES, render
 from smoe_ray.results import TrialRecord

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from smoe_ray.analysis.trials import require
+from smoe_ray.analysis.outcomes import require
 
 _TOKENS: dict[str, str] = {
     "routing": "{}",

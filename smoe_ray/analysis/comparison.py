@@ -15,7 +15,7 @@ import pandas as pd
 from smoe_ray.analysis.arms import arms
 from smoe_ray.analysis.curves import FloatArray
 from smoe_ray.analysis.experts import NUM_EXPERTS, is_supervised
-from smoe_ray.analysis.trials import last_evaluated, require, test_gating
+from smoe_ray.analysis.outcomes import last_evaluated, require, test_gating
 from smoe_ray.errors import ResultsError
 
 CELL_PATHS = (NUM_EXPERTS, "data.fraction", "data.train_per_class")
@@ -34,7 +34,7 @@ _RESAMPLES = 9_999
 _NO_SPREAD = 1e-12
 
 
-class Cell(NamedTuple):
+class CellOutcomes(NamedTuple):
     """Outcomes of an arm and of its reference where all else is equal."""
 
     label: str
@@ -141,7 +141,7 @@ def compare_arms(
     _check_labels(arm, reference, labels)
     reference = reference or _default_reference(outcomes, [label for label in labels if label != arm])
     compared = [label for label in labels if label != reference] if arm is None else [arm]
-    found: list[Cell] = []
+    found: list[CellOutcomes] = []
     one_sided: list[str] = []
     for label in compared:
         sides = outcomes[outcomes["arm"] == label], outcomes[outcomes["arm"] == reference]
@@ -184,7 +184,7 @@ def _default_reference(outcomes: pd.DataFrame, labels: Sequence[str]) -> str:
     return next((label for label in labels if label in supervised), labels[0])
 
 
-def _cells(arm: pd.DataFrame, reference: pd.DataFrame, metric: str, paths: Collection[str]) -> Iterator[Cell]:
+def _cells(arm: pd.DataFrame, reference: pd.DataFrame, metric: str, paths: Collection[str]) -> Iterator[CellOutcomes]:
     """Every cell that either side has; a side without runs there has an empty array."""
     names = str(arm["arm"].iloc[0]), str(reference["arm"].iloc[0])
     if NUM_EXPERTS in paths:
@@ -212,7 +212,7 @@ def _at_every_expert_count(baseline: pd.DataFrame, swept: pd.DataFrame) -> pd.Da
     return pd.concat(list(copies))
 
 
-def _cell(label: str, arm: str, reference: str, arm_N: pd.Series[Any], reference_M: pd.Series[Any]) -> Cell:
+def _cell(label: str, arm: str, reference: str, arm_N: pd.Series[Any], reference_M: pd.Series[Any]) -> CellOutcomes:
     """Runs of a cell, given by seed: paired where the seeds allow it."""
     runs = len(arm_N) + len(reference_M)
     arm_N, reference_M = arm_N.dropna(), reference_M.dropna()
@@ -221,10 +221,12 @@ def _cell(label: str, arm: str, reference: str, arm_N: pd.Series[Any], reference
     if paired:
         arm_N, reference_M = arm_N[seeds], reference_M[seeds]
     left_out = runs - len(arm_N) - len(reference_M)
-    return Cell(label, arm, reference, arm_N.to_numpy(np.float64), reference_M.to_numpy(np.float64), paired, left_out)
+    return CellOutcomes(
+        label, arm, reference, arm_N.to_numpy(np.float64), reference_M.to_numpy(np.float64), paired, left_out
+    )
 
 
-def compare_cells(cells: Sequence[Cell], alpha: float = 0.05) -> tuple[Difference, ...]:
+def compare_cells(cells: Sequence[CellOutcomes], alpha: float = 0.05) -> tuple[Difference, ...]:
     """Test every cell; the probability of one false verdict or more is at most `alpha`.
 
     *Statistic*: difference of means over its standard error, paired or Welch's. *Null distribution*: Student's t with
@@ -311,7 +313,7 @@ class _Test(NamedTuple):
         return float(self.error * self.resampled_B[-beyond])
 
 
-def _untestable(cell: Cell) -> str | None:
+def _untestable(cell: CellOutcomes) -> str | None:
     """Why a cell cannot be tested; None where it can."""
     n, m = len(cell.arm_N), len(cell.reference_M)
     if min(n, m) < LEAST_RUNS:
@@ -329,7 +331,7 @@ def _studentise(arm_N: FloatArray, reference_M: FloatArray, paired: bool) -> tup
     return estimate, np.sqrt(sum(sample.var(-1, ddof=1) / sample.shape[-1] for sample in samples))
 
 
-def _test(cell: Cell, least_alpha: float) -> _Test:
+def _test(cell: CellOutcomes, least_alpha: float) -> _Test:
     arm_N, reference_M, paired = cell.arm_N, cell.reference_M, cell.paired
     estimate, error = _studentise(arm_N, reference_M, paired)
     runs = min(len(arm_N), len(reference_M))
@@ -346,7 +348,7 @@ def _test(cell: Cell, least_alpha: float) -> _Test:
     return _Test(float(estimate), float(error), runs - 1, resampled_B)
 
 
-def _difference(cell: Cell, test: _Test | None, problem: str | None, p_holm: float, alpha: float) -> Difference:
+def _difference(cell: CellOutcomes, test: _Test | None, problem: str | None, p_holm: float, alpha: float) -> Difference:
     n, m = len(cell.arm_N), len(cell.reference_M)
     mean_arm = float(cell.arm_N.mean()) if n else np.nan
     mean_reference = float(cell.reference_M.mean()) if m else np.nan
@@ -377,7 +379,7 @@ def _difference(cell: Cell, test: _Test | None, problem: str | None, p_holm: flo
     return difference
 
 
-def _hedges_g(cell: Cell) -> float:
+def _hedges_g(cell: CellOutcomes) -> float:
     """Standardised difference, corrected for the bias of small samples by the exact factor (Hedges 1981)."""
     from scipy.special import gammaln
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from smoe_ray.analysis.curves import FloatArray, IntArray
-from smoe_ray.analysis.second_opinion import SecondOpinion, second_opinions
+from smoe_ray.analysis.gaussian_process import GaussianProcessEstimate, gaussian_process_estimates
 from smoe_ray.analysis.surface_fit import SurfaceFit, cells_of, fit_surface, levels_of
 
 TIED_WITHIN = 0.1
@@ -38,7 +38,7 @@ class Forecast(NamedTuple):
     best: int
     interval: tuple[int, int]
     """95 % bootstrap interval of K*, rounded outwards, cut to the studied counts."""
-    second: SecondOpinion
+    gaussian_process: GaussianProcessEstimate
 
     @property
     def tied(self) -> tuple[int, int]:
@@ -49,8 +49,8 @@ class Forecast(NamedTuple):
     @property
     def agrees(self) -> bool:
         """Whether the best of either method lies in the interval of the other."""
-        (low, high), (second_low, second_high) = self.interval, self.second.interval
-        return low <= self.second.best <= high and second_low <= self.best <= second_high
+        (low, high), (process_low, process_high) = self.interval, self.gaussian_process.interval
+        return low <= self.gaussian_process.best <= high and process_low <= self.best <= process_high
 
 
 class BestCurve(NamedTuple):
@@ -74,7 +74,7 @@ class FittedSurface(NamedTuple):
     curve: BestCurve
     level_L: FloatArray
     """The studied amounts."""
-    second_L: tuple[SecondOpinion, ...]
+    gaussian_process_L: tuple[GaussianProcessEstimate, ...]
     """The Gaussian process at each of them."""
     level_C: IntArray
     """Place of each cell's amount in `level_L`."""
@@ -103,21 +103,21 @@ def fit_and_forecast(
     level_L = levels_of(cells.amount_C)
     spaced = np.geomspace(cells.experts_C.min(), cells.experts_C.max(), _MOST_COUNTS)
     count_K = np.unique(np.round(spaced).astype(np.int64))
-    *second_L, second = second_opinions(cells, [*level_L, amount], count_K, seed)
+    *gaussian_process_L, gaussian_process = gaussian_process_estimates(cells, [*level_L, amount], count_K, seed)
     fitted_C = fit.loss(cells.amount_C, cells.experts_C)
     return FittedSurface(
         fit,
-        _forecast(fit, amount, count_K, second),
+        _forecast(fit, amount, count_K, gaussian_process),
         _best_curve(fit, amount, count_K, level_L),
         level_L,
-        tuple(second_L),
+        tuple(gaussian_process_L),
         np.searchsorted(level_L, cells.amount_C),
         fitted_C,
         cells.mean_C - fitted_C,
     )
 
 
-def _forecast(fit: SurfaceFit, amount: float, count_K: IntArray, second: SecondOpinion) -> Forecast:
+def _forecast(fit: SurfaceFit, amount: float, count_K: IntArray, gaussian_process: GaussianProcessEstimate) -> Forecast:
     loss_K = fit.loss(amount, count_K)
     low_K, high_K = np.quantile(fit.replicate_losses(amount, count_K), _INTERVAL, axis=0)
     best_R = fit.replicate_bests([amount])[:, 0]
@@ -133,7 +133,7 @@ def _forecast(fit: SurfaceFit, amount: float, count_K: IntArray, second: SecondO
         np.bincount(nearest_R, minlength=len(count_K)) / len(best_R),
         int(count_K[loss_K.argmin()]),
         (int(np.floor(low)), int(np.ceil(high))),
-        second,
+        gaussian_process,
     )
 
 

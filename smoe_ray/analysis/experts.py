@@ -5,6 +5,7 @@ E experts configured, T evaluated epochs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ import pandas as pd
 
 from smoe_ray.analysis.arms import arms
 from smoe_ray.analysis.curves import Curve, FloatArray, IntArray, n_range, summarise
-from smoe_ray.analysis.trials import last_evaluated, not_failed, require, test_gating
+from smoe_ray.analysis.outcomes import last_evaluated, not_failed, require, test_gating
 from smoe_ray.errors import ResultsError
 
 NUM_EXPERTS = "model.num_experts"
@@ -188,4 +189,84 @@ def _trial_usage(rows: pd.DataFrame) -> TrialUsage:
         share_ET[expert_E, -1] > 0,
         rows["experts.active"].to_numpy(np.int64),
         rows["experts.effective"].to_numpy(np.float64),
+    )
+
+
+IN_USE_MEASURES = {"active experts / E": "experts.active", "effective experts / E": "experts.effective"}
+
+
+class TrialInUse(NamedTuple):
+    """How many experts one trial uses. Arrays have shape (T,)."""
+
+    label: str
+    trial_id: str
+    seed: int
+    epoch_T: IntArray
+    count_T: FloatArray
+    share_T: FloatArray
+    """Of the configured experts."""
+
+
+class InUse(NamedTuple):
+    """One measure of how many experts are in use, as a share of E, over all trials."""
+
+    title: str
+    epoch_T: IntArray
+    quantile_QT: FloatArray
+    """Over the trials that were evaluated at the epoch; rows follow `QUANTILES`."""
+    n_T: IntArray
+    """How many these are."""
+    trials: tuple[TrialInUse, ...]
+    """Those that were asked for, in the order asked."""
+
+
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+
+
+def experts_in_use(results: pd.DataFrame, trials: Sequence[str] = ()) -> tuple[InUse, ...]:
+    """Active and effective experts / E against epoch: quantiles over trials, and single trials beside them.
+
+    Trials that run still or were pruned count as far as they came; failed ones do not.
+
+    Args:
+        results: the table of `read_results`, one row per (trial, epoch).
+        trials: ids of those returned one by one; such as are not in the table are left out.
+
+    Raises:
+        ResultsError: no trial but failed ones has an evaluated epoch, or a column is absent.
+    """
+    require(results, ("experts.configured", "seed", *IN_USE_MEASURES.values()))
+    rows = not_failed(results)
+    label_of = arms(rows)
+    rows = rows[rows["experts.active"].notna()].sort_values("epoch", kind="stable")
+    if rows.empty:
+        raise ResultsError("experts in use: no trial has experts.active yet; wait for its first evaluation")
+    chosen = {trial: rows[rows["trial_id"] == trial] for trial in trials}
+    measured = []
+    for title, column in IN_USE_MEASURES.items():
+        share = rows[column] / rows["experts.configured"]
+        by_epoch = share.groupby(rows["epoch"], sort=True)
+        quantiles = by_epoch.quantile(np.array(QUANTILES)).unstack()
+        lines = (_in_use(of, str(label_of[trial]), column) for trial, of in chosen.items() if len(of))
+        measured.append(
+            InUse(
+                title,
+                quantiles.index.to_numpy(np.int64),
+                quantiles.to_numpy(np.float64).T,
+                np.asarray(by_epoch.count(), np.int64),
+                tuple(lines),
+            )
+        )
+    return tuple(measured)
+
+
+def _in_use(rows: pd.DataFrame, label: str, column: str) -> TrialInUse:
+    first = rows.iloc[0]
+    return TrialInUse(
+        label,
+        str(first["trial_id"]),
+        int(first["seed"]),
+        rows["epoch"].to_numpy(np.int64),
+        rows[column].to_numpy(np.float64),
+        (rows[column] / rows["experts.configured"]).to_numpy(np.float64),
     )

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smoe_ray.analysis.curves import FloatArray, IntArray
-from smoe_ray.analysis.routing import contingency, reading_order, require_aligned
+from smoe_ray.analysis.expert_routing import contingency, reading_order, require_aligned
 from smoe_ray.errors import ResultsError
 
 LEAST_IMAGES = 50

@@ -13,8 +13,8 @@ import pandas as pd
 from smoe_ray.analysis.arms import arms
 from smoe_ray.analysis.curves import FloatArray, IntArray, Panel, log_limits, n_range, summarise
 from smoe_ray.analysis.experts import NUM_EXPERTS, unsupervised_outcomes
+from smoe_ray.analysis.outcomes import require, test_gating
 from smoe_ray.analysis.surface_fit import Cells, SurfaceFit
-from smoe_ray.analysis.trials import require, test_gating
 
 Effort = Literal["images", "steps"]
 Counted = Literal["active", "configured"]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from smoe_ray.analysis.arms import arms
-from smoe_ray.analysis.trials import last_evaluated, require
+from smoe_ray.analysis.outcomes import last_evaluated, require
 
 
 def trial_summary(results: pd.DataFrame) -> pd.DataFrame:

@@ -21,17 +21,18 @@ from smoe_ray.analysis import (
     training_curves,
     usage_over_epochs,
 )
-from smoe_ray.figures.collapse import plot_expert_survival, plot_phase_diagram
 from smoe_ray.figures.comparison import plot_comparison
 from smoe_ray.figures.curves import plot_training_curves
+from smoe_ray.figures.data_homogeneity import plot_homogeneity
+from smoe_ray.figures.expert_routing import plot_probes, plot_routing
 from smoe_ray.figures.experts import plot_loss_against_experts, plot_usage_over_epochs
+from smoe_ray.figures.export import render, save
 from smoe_ray.figures.gallery import plot_gallery, plot_interpolation, plot_swap_matrix
-from smoe_ray.figures.homogeneity import plot_homogeneity
 from smoe_ray.figures.maps import plot_map
-from smoe_ray.figures.recommend import plot_best_experts, plot_loss_at_amount, plot_surface_fit
-from smoe_ray.figures.routing import plot_probes, plot_routing
-from smoe_ray.figures.save import render, save
+from smoe_ray.figures.phase_diagrams import plot_phase_diagram
+from smoe_ray.figures.recommendation import plot_best_experts, plot_loss_at_amount, plot_surface_fit
 from smoe_ray.figures.scaling import plot_loss_against_samples_per_expert, plot_loss_surface
+from smoe_ray.figures.survival import plot_expert_survival
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -135,7 +135,7 @@ def is_text(name: str) -> bool:
     return COLUMNS[name].form == "{}"
 
 
-def written(name: str, value: Any, sd: Any = None) -> str:
+def format_cell(name: str, value: Any, sd: Any = None) -> str:
     """A cell in words; a dash where there is no value."""
     form = COLUMNS[name].form
     if value is None or (isinstance(value, float) and math.isnan(value)):

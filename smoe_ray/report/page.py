@@ -9,14 +9,14 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from smoe_ray.report.columns import COLUMNS, is_text, written
-from smoe_ray.report.verdicts import Verdict
+from smoe_ray.report.columns import COLUMNS, format_cell, is_text
+from smoe_ray.report.findings import Finding
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class Picture(NamedTuple):
+class FigureItem(NamedTuple):
     """A figure on the page."""
 
     title: str
@@ -27,7 +27,7 @@ class Picture(NamedTuple):
     """Beside the page."""
 
 
-class Cell(NamedTuple):
+class TableCell(NamedTuple):
     """Of a table."""
 
     text: str
@@ -35,32 +35,32 @@ class Cell(NamedTuple):
     """Set to the left; numbers are set to the right."""
 
 
-class Sheet(NamedTuple):
+class TableItem(NamedTuple):
     """A table on the page."""
 
     title: str
-    heads: tuple[Cell, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    heads: tuple[TableCell, ...]
+    rows: tuple[tuple[TableCell, ...], ...]
     files: tuple[str, ...]
 
 
-class Shown(NamedTuple):
+class RenderedSection(NamedTuple):
     """A section on the page."""
 
     anchor: str
     title: str
     reading: str
-    items: tuple[Picture | Sheet, ...]
+    items: tuple[FigureItem | TableItem, ...]
     absent: tuple[str, ...]
     """Why something is not shown, a line each."""
 
 
-class Asked(NamedTuple):
+class ReportedStudy(NamedTuple):
     """A study of the page."""
 
-    study: str
+    name: str
     question: str
-    file: str
+    yaml: str
     """Its study.yaml, as it was run."""
 
 
@@ -68,12 +68,12 @@ class Page(NamedTuple):
     """All of a report."""
 
     title: str
-    asked: tuple[Asked, ...]
-    verdicts: tuple[Verdict, ...]
-    sections: tuple[Shown, ...]
+    studies: tuple[ReportedStudy, ...]
+    findings: tuple[Finding, ...]
+    sections: tuple[RenderedSection, ...]
     made_by: tuple[str, ...]
     """Commands."""
-    made: Shown
+    made: RenderedSection
     """Versions, and trials that are not finished."""
     version: str
     """Of smoe-ray, that made the report."""
@@ -93,15 +93,15 @@ def render_page(page: Page) -> str:
     return environment.get_template("page.html.jinja").render(page=page)
 
 
-def sheet(title: str, frame: pd.DataFrame, files: Sequence[str]) -> Sheet:
+def table_item(title: str, frame: pd.DataFrame, files: Sequence[str]) -> TableItem:
     """A frame as a table: numbers rounded for reading, a mean and its spread in one cell."""
     names = [name for name in frame.columns if name.removesuffix("_sd") == name]
-    heads = tuple(Cell(COLUMNS[name].head, is_text(name)) for name in names)
+    heads = tuple(TableCell(COLUMNS[name].head, is_text(name)) for name in names)
     rows = []
     for record in frame.to_dict("records"):
-        cells = (Cell(written(name, record[name], record.get(f"{name}_sd")), is_text(name)) for name in names)
+        cells = (TableCell(format_cell(name, record[name], record.get(f"{name}_sd")), is_text(name)) for name in names)
         rows.append(tuple(cells))
-    return Sheet(title, heads, tuple(rows), tuple(files))
+    return TableItem(title, heads, tuple(rows), tuple(files))
 
 
 def inline_svg(svg: str, prefix: str, description: str) -> str:

@@ -44,7 +44,8 @@ from smoe_ray.figures import (
     plot_usage_over_epochs,
 )
 from smoe_ray.report import tables
-from smoe_ray.report.evidence import Evidence, Trial
+from smoe_ray.report.evidence import Evidence
+from smoe_ray.report.trial_analysis import TrialAnalysis
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -209,7 +210,7 @@ def _close_sections(evidence: Evidence) -> Iterator[Section]:
                 lambda: plot_probes(probe_bars({trial.title: [found] for trial, found in probed().items()})),
             ),
             Exhibit("separability", "Probes, neighbours, silhouettes", lambda: tables.separabilities(trials)),
-            *_per_trial(trials, "map", "Map of the latent space", lambda trial: plot_map(trial.map)),
+            *_per_trial(trials, "map", "Map of the latent space", lambda trial: plot_map(trial.coloured_map)),
             Exhibit("maps", "Trust in the maps", lambda: tables.maps(trials)),
         ),
     )
@@ -239,25 +240,25 @@ def _of_recommendations(name: str, title: str, plot: Callable[..., Figure], evid
 
 
 def _per_trial(
-    trials: Sequence[Trial], name: str, title: str, make: Callable[[Trial], Figure | pd.DataFrame]
+    trials: Sequence[TrialAnalysis], name: str, title: str, make: Callable[[TrialAnalysis], Figure | pd.DataFrame]
 ) -> Iterator[Exhibit]:
     for trial in trials:
         yield Exhibit(f"{name}-{trial.record.trial_id}", f"{title}: {trial.title}", partial(make, trial))
 
 
-def _gallery(trial: Trial) -> Figure:
+def _gallery(trial: TrialAnalysis) -> Figure:
     return plot_gallery(expert_gallery(trial.embeddings, trial.class_names, label=trial.title))
 
 
-def _swap_matrix(trial: Trial) -> Figure:
+def _swap_matrix(trial: TrialAnalysis) -> Figure:
     return plot_swap_matrix(swap_matrix(trial.embeddings, trial.model, label=trial.title))
 
 
-def _interpolation(trial: Trial) -> Figure:
+def _interpolation(trial: TrialAnalysis) -> Figure:
     return plot_interpolation(interpolation(trial.embeddings, trial.model, label=trial.title))
 
 
-def _has_styles(trial: Trial) -> bool:
+def _has_styles(trial: TrialAnalysis) -> bool:
     try:
         return bool(trial.style_names)
     except ResultsError:  # it kept no embeddings, which the other exhibits say

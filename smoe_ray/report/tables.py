@@ -12,13 +12,14 @@ from smoe_ray.analysis import (
     Homogeneity,
     Recommendations,
     arm_summary,
-    basin_tests,
+    bimodality_tests,
     collapse_rates,
     expert_survival,
     trial_summary,
 )
 from smoe_ray.errors import ResultsError
-from smoe_ray.report.evidence import Evidence, Trial
+from smoe_ray.report.evidence import Evidence
+from smoe_ray.report.trial_analysis import TrialAnalysis
 
 Answer = TypeVar("Answer")
 
@@ -112,7 +113,7 @@ def collapse_shares(results: pd.DataFrame) -> pd.DataFrame:
 
 def basins(results: pd.DataFrame) -> pd.DataFrame:
     """Basin test of each arm. Raises ResultsError where no arm has enough runs for one."""
-    tests = basin_tests(results)
+    tests = bimodality_tests(results)
     if all(test.verdict.startswith("cannot tell") for test in tests):
         raise ResultsError(f"basin test: {tests[0].verdict} in every arm; add seeds")
     frame = pd.DataFrame(tests).rename(columns={"label": "arm", "sd": "basin_sd"})
@@ -122,7 +123,7 @@ def basins(results: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def agreements(trials: Sequence[Trial]) -> pd.DataFrame:
+def agreements(trials: Sequence[TrialAnalysis]) -> pd.DataFrame:
     """Agreement of experts with classes and styles, a row a trial and partition."""
     rows = []
     for trial, agreement_of in that_have(trials, lambda trial: trial.agreements).items():
@@ -132,7 +133,7 @@ def agreements(trials: Sequence[Trial]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def separabilities(trials: Sequence[Trial]) -> pd.DataFrame:
+def separabilities(trials: Sequence[TrialAnalysis]) -> pd.DataFrame:
     """Probes, neighbours and silhouettes with their controls, a row a trial and partition."""
     rows = []
     for trial, targets in that_have(trials, lambda trial: trial.separability).items():
@@ -147,7 +148,7 @@ def separabilities(trials: Sequence[Trial]) -> pd.DataFrame:
     return frame[[*front, *frame.columns.difference(front, sort=False)]]
 
 
-def maps(trials: Sequence[Trial]) -> pd.DataFrame:
+def maps(trials: Sequence[TrialAnalysis]) -> pd.DataFrame:
     """How far to trust each map."""
     return pd.DataFrame(
         [
@@ -157,7 +158,7 @@ def maps(trials: Sequence[Trial]) -> pd.DataFrame:
                 "perplexity": drawn.perplexity,
                 "images": len(drawn.xy_B2),
             }
-            for trial, drawn in that_have(trials, lambda trial: trial.map.latent_map).items()
+            for trial, drawn in that_have(trials, lambda trial: trial.latent_map).items()
         ]
     )
 
@@ -209,7 +210,7 @@ def versions(evidence: Evidence) -> pd.DataFrame:
     return made.reset_index()
 
 
-def that_have(trials: Sequence[Trial], ask: Callable[[Trial], Answer]) -> dict[Trial, Answer]:
+def that_have(trials: Sequence[TrialAnalysis], ask: Callable[[TrialAnalysis], Answer]) -> dict[TrialAnalysis, Answer]:
     """What `ask` finds in each of the trials that have it. Raises the first one's ResultsError where none does."""
     found, problems = {}, []
     for trial in trials:

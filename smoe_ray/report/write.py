@@ -16,10 +16,19 @@ from smoe_ray.figures import render
 from smoe_ray.published import TABLES, read_file
 from smoe_ray.report import tables
 from smoe_ray.report.evidence import Evidence
-from smoe_ray.report.page import Asked, Page, Picture, Sheet, Shown, inline_svg, render_page, sheet
+from smoe_ray.report.findings import findings
+from smoe_ray.report.page import (
+    FigureItem,
+    Page,
+    RenderedSection,
+    ReportedStudy,
+    TableItem,
+    inline_svg,
+    render_page,
+    table_item,
+)
 from smoe_ray.report.published import published_section
 from smoe_ray.report.sections import Exhibit, Section, sections
-from smoe_ray.report.verdicts import verdicts
 from smoe_ray.results import Store, list_studies
 
 if TYPE_CHECKING:
@@ -61,8 +70,10 @@ def write_report(
     made = _how_it_was_made(evidence)
     page = Page(
         title=", ".join(studies),
-        asked=tuple(Asked(study, evidence.question(study), file) for study, file in evidence.study_files().items()),
-        verdicts=tuple(verdicts(evidence)),
+        studies=tuple(
+            ReportedStudy(study, evidence.question(study), file) for study, file in evidence.study_files().items()
+        ),
+        findings=tuple(findings(evidence)),
         sections=tuple(writer.show(section) for section in sections(evidence)),
         made_by=_commands(evidence, to, compare),
         made=writer.show(made),
@@ -83,10 +94,10 @@ class _Writer:
         self.store = store
         self._progress = progress
 
-    def show(self, section: Section) -> Shown:
+    def show(self, section: Section) -> RenderedSection:
         """The section with what could be made of it."""
         self._progress(section.title)
-        items: list[Picture | Sheet] = []
+        items: list[FigureItem | TableItem] = []
         reasons: dict[str, list[str]] = {}
         for exhibit in section.exhibits:
             try:
@@ -98,20 +109,20 @@ class _Writer:
         # Where the whole section is absent, the reasons say it all.
         absent = tuple(f"{', '.join(titles)}: {reason}" if items else reason for reason, titles in reasons.items())
         anchor = re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-")
-        return Shown(anchor, section.title, section.reading if items else "", tuple(items), absent)
+        return RenderedSection(anchor, section.title, section.reading if items else "", tuple(items), absent)
 
-    def _figure(self, exhibit: Exhibit, figure: Figure) -> Picture:
+    def _figure(self, exhibit: Exhibit, figure: Figure) -> FigureItem:
         svg = render(figure, "svg")
         files = (f"figures/{exhibit.name}.svg", f"figures/{exhibit.name}.pdf")
         self.store.write(files[0], svg)
         self.store.write(files[1], render(figure, "pdf"))
         description = f"{exhibit.title}. {' '.join(figure.get_supxlabel().split())}"
-        return Picture(exhibit.title, description, inline_svg(svg.decode(), exhibit.name, description), files)
+        return FigureItem(exhibit.title, description, inline_svg(svg.decode(), exhibit.name, description), files)
 
-    def _table(self, exhibit: Exhibit, frame: pd.DataFrame) -> Sheet:
+    def _table(self, exhibit: Exhibit, frame: pd.DataFrame) -> TableItem:
         file = f"tables/{exhibit.name}.csv"
         self.store.write(file, frame.to_csv(index=False).encode())
-        return sheet(exhibit.title, frame, (file,))
+        return table_item(exhibit.title, frame, (file,))
 
 
 def _how_it_was_made(evidence: Evidence) -> Section:

@@ -13,14 +13,14 @@ from planted_results import published, table, trial
 from scipy import stats
 
 from smoe_ray.analysis import comparison
-from smoe_ray.analysis.comparison import Cell, Difference, compare_arms, compare_cells, holm
+from smoe_ray.analysis.comparison import CellOutcomes, Difference, compare_arms, compare_cells, holm
 from smoe_ray.errors import ResultsError
 
 STUDIES = 2000
 
 
-def cell(arm: object, reference: object, paired: bool = False) -> Cell:
-    return Cell("c", "new", "old", np.asarray(arm, float), np.asarray(reference, float), paired)
+def cell(arm: object, reference: object, paired: bool = False) -> CellOutcomes:
+    return CellOutcomes("c", "new", "old", np.asarray(arm, float), np.asarray(reference, float), paired)
 
 
 def compare(arm: object, reference: object, paired: bool = False) -> Difference:
@@ -274,7 +274,7 @@ def test_arms_are_compared_cell_by_cell_at_their_last_epoch() -> None:
     )
     expected = compare_cells(
         [
-            Cell(
+            CellOutcomes(
                 f"E={n}", "likelihood", "blend", *(np.array(losses[name][n]) for name in ("likelihood", "blend")), True
             )
             for n in (2, 10)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from planted_results import table, trial
 
-from smoe_ray.analysis.homogeneity import homogeneity
+from smoe_ray.analysis.data_homogeneity import homogeneity
 from smoe_ray.errors import ResultsError
 
 FIVE = ("cat", "eye", "face", "pencil", "snowflake")

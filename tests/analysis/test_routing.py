@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from smoe_ray.analysis.routing import Agreement, reading_order, routing, routing_within_classes
+from smoe_ray.analysis.expert_routing import Agreement, reading_order, routing, routing_within_classes
 from smoe_ray.errors import ResultsError
 
 NAN = float("nan")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smoe_ray.analysis.separability import (
+from smoe_ray.analysis.latent_separability import (
     Separability,
     _gate_like_prediction,
     measure_separability,

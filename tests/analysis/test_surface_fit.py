@@ -13,7 +13,7 @@ from planted_results import PAPER_IMAGES
 from planted_surface import AMOUNTS, TRUE, best_of, loss_of, planted_runs, published_with_steps
 from scipy.optimize import check_grad
 
-from smoe_ray.analysis.recommend import study_runs
+from smoe_ray.analysis.recommendation import study_runs
 from smoe_ray.analysis.surface_fit import (
     SurfaceFit,
     _jacobian,

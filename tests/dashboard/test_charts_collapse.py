@@ -12,7 +12,7 @@ from planted_results import dying, many_arms, table, trial
 
 from dashboard.charts import collapse as charts
 from smoe_ray.analysis import collapse_rates, expert_survival, phase_diagram, usage_over_epochs
-from smoe_ray.analysis.collapse import QUANTILES, experts_in_use
+from smoe_ray.analysis.experts import QUANTILES, experts_in_use
 
 SCRIPT = "<script>alert(1)</script><b>bold"
 

@@ -10,7 +10,7 @@ from planted_folder import plant
 from streamlit.testing.v1 import AppTest
 
 from smoe_ray.analysis import loss_against_experts, loss_surface, recommend
-from smoe_ray.analysis.trials import with_soft_loss
+from smoe_ray.analysis.outcomes import with_soft_loss
 from smoe_ray.results import read_results
 
 Open = Callable[..., AppTest]

@@ -16,8 +16,8 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import load, overview
 from smoe_ray.analysis import collapse_rates
-from smoe_ray.analysis.overview import collapsed_share
 from smoe_ray.analysis.summary import trial_summary
+from smoe_ray.analysis.survival import collapsed_share
 from smoe_ray.results import read_results
 from smoe_ray.study.status import StudyStatus, study_status
 

@@ -16,7 +16,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import overview
 from dashboard.charts.trial import reconstruction_chart, terms_chart
-from smoe_ray.analysis.overview import trial_curves
+from smoe_ray.analysis.curves import trial_curves
 from smoe_ray.analysis.summary import trial_summary
 from smoe_ray.cli import main
 from smoe_ray.errors import ResultsError

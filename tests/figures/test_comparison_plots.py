@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 from planted_results import many_arms, published, table, trial
 from test_plots import assert_well_set
 
-from smoe_ray.analysis.collapse import expert_survival, phase_diagram
+from smoe_ray.analysis import expert_survival, phase_diagram
 from smoe_ray.analysis.comparison import compare_arms
-from smoe_ray.analysis.homogeneity import homogeneity
-from smoe_ray.figures.collapse import plot_expert_survival, plot_phase_diagram
+from smoe_ray.analysis.data_homogeneity import homogeneity
 from smoe_ray.figures.comparison import plot_comparison
-from smoe_ray.figures.homogeneity import plot_homogeneity
+from smoe_ray.figures.data_homogeneity import plot_homogeneity
+from smoe_ray.figures.phase_diagrams import plot_phase_diagram
+from smoe_ray.figures.survival import plot_expert_survival
 
 AWKWARD = ["a$b$", "x^2_1", "ß" * 90, "many words " * 12]
 

@@ -12,10 +12,10 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from test_plots import assert_well_set
 
-from smoe_ray.analysis.routing import Routing, routing
-from smoe_ray.analysis.separability import ProbeBars, Separability, probe_bars
+from smoe_ray.analysis.expert_routing import Routing, routing
+from smoe_ray.analysis.latent_separability import ProbeBars, Separability, probe_bars
 from smoe_ray.errors import ResultsError
-from smoe_ray.figures.routing import plot_probes, plot_routing
+from smoe_ray.figures.expert_routing import plot_probes, plot_routing
 
 CLASSES = ("cat", "eye", "snowflake", "flower", "banana")
 STYLES = tuple(f"{name}/{style}" for name in CLASSES for style in ("plain", "lashes", "tall", "a-b_c $x$"))

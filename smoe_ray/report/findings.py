@@ -8,31 +8,31 @@ from typing import Any, NamedTuple
 
 from smoe_ray.analysis import ArmComparison, Difference, arm_summary
 from smoe_ray.errors import ResultsError
-from smoe_ray.report.columns import written
+from smoe_ray.report.columns import format_cell
 from smoe_ray.report.evidence import Evidence
 
 _MOST_SENTENCES = 6
 """Of a kind; more are counted instead."""
 
 
-class Verdict(NamedTuple):
+class Finding(NamedTuple):
     """Sentences that answer one question."""
 
-    about: str
+    question: str
     sentences: tuple[str, ...]
 
 
-def verdicts(evidence: Evidence) -> Iterator[Verdict]:
+def findings(evidence: Evidence) -> Iterator[Finding]:
     """Recommended number of experts, comparison of arms, experts in use: each as far as the results say."""
-    for about, say in (
+    for question, say in (
         ("How many experts?", _recommended),
         ("Which arm is better?", _compared),
         ("Do the experts live?", _alive),
     ):
         try:
-            yield Verdict(about, tuple(say(evidence)))
+            yield Finding(question, tuple(say(evidence)))
         except ResultsError as error:
-            yield Verdict(about, (f"No answer: {str(error).rstrip('.')}.",))
+            yield Finding(question, (f"No answer: {str(error).rstrip('.')}.",))
 
 
 def _recommended(evidence: Evidence) -> list[str]:
@@ -63,13 +63,14 @@ def verdict_sentence(difference: Difference, measure: str, of: ArmComparison) ->
         if difference.paired
         else f"{difference.n_arm} against {difference.n_reference} runs"
     )
-    mean = f"mean {written('mean_arm', difference.mean_arm)} against {written('mean_arm', difference.mean_reference)}"
+    means = [format_cell("mean_arm", mean) for mean in (difference.mean_arm, difference.mean_reference)]
+    mean = f"mean {means[0]} against {means[1]}"
     if difference.interval == "none":
         return f"{difference.arm} and {difference.reference}{cell}: {difference.verdict}; {mean}, {runs}."
-    ends = f"{written('estimate', difference.low)} to {written('estimate', difference.high)}"
-    p = written("p_holm", difference.p_holm)
+    ends = f"{format_cell('estimate', difference.low)} to {format_cell('estimate', difference.high)}"
+    p = format_cell("p_holm", difference.p_holm)
     numbers = (
-        f"{measure} {mean}, difference {written('estimate', difference.estimate)} "
+        f"{measure} {mean}, difference {format_cell('estimate', difference.estimate)} "
         f"({100 * difference.level:.3g} % interval {ends}), p {p if p.startswith('<') else f'= {p}'}, {runs}"
     )
     if not difference.distinguishable:
@@ -90,5 +91,5 @@ def _alive(evidence: Evidence) -> list[str]:
 
 
 def _kept(arm: Any) -> str:
-    kept = written("active", arm.active, arm.active_sd)
+    kept = format_cell("active", arm.active, arm.active_sd)
     return f"{arm.arm}: {kept} of {arm.configured:.0f} experts stay active (n = {arm.finished})."

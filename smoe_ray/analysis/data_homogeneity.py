@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from smoe_ray.analysis.arms import arms
-from smoe_ray.analysis.comparison import Cell, Difference, compare_cells, difference_limits
+from smoe_ray.analysis.comparison import CellOutcomes, Difference, compare_cells, difference_limits
 from smoe_ray.analysis.curves import FloatArray
-from smoe_ray.analysis.trials import last_evaluated, require, test_gating
+from smoe_ray.analysis.outcomes import last_evaluated, require, test_gating
 from smoe_ray.errors import ResultsError
 
 _CLASSES, _IMAGES = "config.data.classes", "data.train_images"
@@ -132,5 +132,7 @@ def _condition(runs: pd.DataFrame) -> Condition:
     )
 
 
-def _against(late: Condition, early: Condition) -> Cell:
-    return Cell(f"{late.label} against {early.label}", late.label, early.label, late.loss_R, early.loss_R, paired=False)
+def _against(late: Condition, early: Condition) -> CellOutcomes:
+    return CellOutcomes(
+        f"{late.label} against {early.label}", late.label, early.label, late.loss_R, early.loss_R, paired=False
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from smoe_ray.analysis.homogeneity import Condition, Homogeneity
+from smoe_ray.analysis.data_homogeneity import Condition, Homogeneity
 from smoe_ray.figures import style
 from smoe_ray.figures.comparison import ROW_INCHES, draw_forest, verdict_text
 

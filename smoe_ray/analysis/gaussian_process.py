@@ -19,7 +19,7 @@ _LENGTH_BOUNDS = (0.5, 20.0)  # in ln amount and ln experts: from a factor of 1.
 _NOISE_BOUNDS = (1e-8, 1.0)
 
 
-class SecondOpinion(NamedTuple):
+class GaussianProcessEstimate(NamedTuple):
     """The best count at one amount, after the Gaussian process."""
 
     best: int
@@ -30,9 +30,9 @@ class SecondOpinion(NamedTuple):
     """Squared error per image, at the counts asked about."""
 
 
-def second_opinions(
+def gaussian_process_estimates(
     cells: Cells, amounts: npt.ArrayLike, count_K: IntArray, seed: int = 0
-) -> tuple[SecondOpinion, ...]:
+) -> tuple[GaussianProcessEstimate, ...]:
     """Fit ln(cell mean) by a Gaussian process and ask it for the best of `count_K` at each amount.
 
     Matern 5/2 kernel with a length scale per axis, amplitude and noise level learned by marginal likelihood
@@ -60,7 +60,7 @@ def second_opinions(
         process.fit(np.log(np.column_stack([cells.amount_C, cells.experts_C])), (log_C - centre) / scale)
 
     rng = np.random.default_rng(seed)
-    opinions = []
+    estimates = []
     for amount in np.asarray(amounts, np.float64):
         mean_K, covariance_KK = process.predict(
             np.log(np.column_stack([np.full(len(count_K), amount), count_K])), return_cov=True
@@ -69,7 +69,9 @@ def second_opinions(
         covariance_KK = covariance_KK - process.kernel_.k2.noise_level * np.eye(len(count_K))
         drawn_SK = rng.multivariate_normal(mean_K, covariance_KK, _DRAWS, check_valid="ignore", method="eigh")
         low, high = np.quantile(count_K[drawn_SK.argmin(axis=1)], (0.025, 0.975), method="inverted_cdf")
-        opinions.append(
-            SecondOpinion(int(count_K[mean_K.argmin()]), (int(low), int(high)), np.exp(centre + scale * mean_K))
+        estimates.append(
+            GaussianProcessEstimate(
+                int(count_K[mean_K.argmin()]), (int(low), int(high)), np.exp(centre + scale * mean_K)
+            )
         )
-    return tuple(opinions)
+    return tuple(estimates)

@@ -29,7 +29,7 @@ _MISFIT = 1.5
 _MOST_ADDED = 6
 
 
-class Addition(NamedTuple):
+class MissingRuns(NamedTuple):
     """Runs that the study lacks: each count of experts at each amount."""
 
     experts: tuple[int, ...]
@@ -38,21 +38,21 @@ class Addition(NamedTuple):
     """Runs (seeds) in each of these cells."""
 
 
-class Verdict(NamedTuple):
+class Conclusion(NamedTuple):
     """Whether there is an answer."""
 
     kind: Literal["answer", "edge", "cannot tell"]
     """edge: the best is at the end of the studied counts, so no optimum was seen."""
     reason: str = ""
     """Why there is no answer, or which end it is; empty where there is one."""
-    addition: Addition | None = None
+    missing: MissingRuns | None = None
     """What to add to the study; None where there is an answer."""
 
 
-ANSWER = Verdict("answer")
+ANSWER = Conclusion("answer")
 
 
-def too_small(cells: Cells, amount: float) -> Verdict | None:
+def too_small(cells: Cells, amount: float) -> Conclusion | None:
     """Why no surface can be fitted to the cells, if so; `amount` is what one wants to know about."""
     counts, level_L = np.unique(cells.experts_C).tolist(), levels_of(cells.amount_C)
     new_counts: list[int] = []
@@ -77,7 +77,7 @@ def too_small(cells: Cells, amount: float) -> Verdict | None:
     return _cannot_tell(f"a fit needs {' and '.join(reasons)}", experts, amounts)
 
 
-def judge(runs: pd.DataFrame, surface: FittedSurface, amount: float) -> Verdict:
+def conclude(runs: pd.DataFrame, surface: FittedSurface, amount: float) -> Conclusion:
     """Whether the fitted surface answers at `amount`.
 
     Args:
@@ -116,8 +116,8 @@ def judge(runs: pd.DataFrame, surface: FittedSurface, amount: float) -> Verdict:
     return ANSWER
 
 
-def _cannot_tell(reason: str, experts: Iterable[int], amounts: Iterable[float], runs: int = 3) -> Verdict:
-    return Verdict("cannot tell", reason, Addition(_few(experts), _few(amounts), runs))
+def _cannot_tell(reason: str, experts: Iterable[int], amounts: Iterable[float], runs: int = 3) -> Conclusion:
+    return Conclusion("cannot tell", reason, MissingRuns(_few(experts), _few(amounts), runs))
 
 
 def _around(level_L: FloatArray, amount: float) -> tuple[float, ...]:

@@ -10,12 +10,12 @@ import pandas as pd
 
 from smoe_ray.analysis.arms import arms
 from smoe_ray.analysis.curves import Curve, log_limits, n_range
+from smoe_ray.analysis.expert_conclusion import Conclusion, MissingRuns, conclude, too_small
 from smoe_ray.analysis.expert_forecast import TIED_WITHIN, FittedSurface, fit_and_forecast
-from smoe_ray.analysis.expert_verdict import Addition, Verdict, judge, too_small
 from smoe_ray.analysis.experts import unsupervised_outcomes
+from smoe_ray.analysis.outcomes import require, test_gating
 from smoe_ray.analysis.scaling import EFFORT_COLUMN, EFFORT_NAME, Counted, Effort, ignored_paths
 from smoe_ray.analysis.surface_fit import Cells, NoiseFloor, SurfaceFit, cells_of, check_runs
-from smoe_ray.analysis.trials import require, test_gating
 from smoe_ray.errors import ResultsError
 
 _LEAST_RATIO = 4.0
@@ -30,7 +30,7 @@ class Recommendation(NamedTuple):
     effort: Effort
     counted: Counted
     amount: float
-    verdict: Verdict
+    conclusion: Conclusion
     cells: Cells
     measured: tuple[Curve, ...]
     """Loss against experts at the studied amounts next to `amount`, which the labels tell."""
@@ -41,10 +41,10 @@ class Recommendation(NamedTuple):
     @property
     def headline(self) -> str:
         """The answer in a few words."""
-        if self.surface is None or self.verdict.kind == "cannot tell":
+        if self.surface is None or self.conclusion.kind == "cannot tell":
             return "cannot tell"
         found = self.surface.forecast
-        if self.verdict.kind == "edge":
+        if self.conclusion.kind == "edge":
             return f"no optimum seen, best studied: {found.best}"
         return f"{_experts(str(found.best), self.counted)} (95 % {_span(found.interval)})"
 
@@ -52,18 +52,18 @@ class Recommendation(NamedTuple):
     def sentence(self) -> str:
         """The answer with its interval, or why there is none and what to add; no capital in front."""
         at = f"at {self.amount:,.0f} {EFFORT_NAME[self.effort]}"
-        reason, lacking = self.verdict.reason, self._lacking()
-        if self.surface is None or self.verdict.kind == "cannot tell":
+        reason, lacking = self.conclusion.reason, self._lacking()
+        if self.surface is None or self.conclusion.kind == "cannot tell":
             return f"{at} the study cannot tell the best number of {self.counted} experts: {reason}{lacking}."
         found = self.surface.forecast
         best = f"{_experts(str(found.best), self.counted)} (95 % {_span(found.interval)}"
-        if self.verdict.kind == "edge":
+        if self.conclusion.kind == "edge":
             return f"{at} the study cannot tell where the optimum is: best are {best}), {reason}{lacking}."
         tied = "no other is" if found.tied_K.sum() == 1 else f"{_span(found.tied)} are"
-        opinion = "agrees" if found.agrees else "disagrees"
+        stance = "agrees" if found.agrees else "disagrees"
         return (
             f"{at}{self._beyond()}: {best}; {tied} tied within {TIED_WITHIN:g}), by a fit to {self.num_runs:,} runs; "
-            f"a Gaussian process {opinion}: {found.second.best} ({_span(found.second.interval)})."
+            f"a Gaussian process {stance}: {found.gaussian_process.best} ({_span(found.gaussian_process.interval)})."
         )
 
     @property
@@ -86,7 +86,7 @@ class Recommendation(NamedTuple):
                 "above_best": found.loss_K - found.loss_K.min(),
                 "tied": found.tied_K,
                 "chance": found.chance_K,
-                "gaussian_process": found.second.loss_K,
+                "gaussian_process": found.gaussian_process.loss_K,
                 "runs": runs_K,
             }
         )
@@ -115,9 +115,9 @@ class Recommendation(NamedTuple):
         return f" (extrapolated: the study has {least:,.0f} to {most:,.0f})"
 
     def _lacking(self) -> str:
-        if self.verdict.addition is None:
+        if self.conclusion.missing is None:
             return ""
-        return f"; add {_addition(self.verdict.addition, self.counted, self.effort)}"
+        return f"; add {_missing_runs(self.conclusion.missing, self.counted, self.effort)}"
 
 
 class Recommendations(NamedTuple):
@@ -258,12 +258,12 @@ def recommend_from_runs(
         raise ResultsError(f"recommend: {amount:g} {EFFORT_NAME[effort]}; ask for one or more")
     runs = check_runs(runs)
     cells = cells_of(runs)
-    verdict, surface = too_small(cells, amount), None
-    if verdict is None:
+    conclusion, surface = too_small(cells, amount), None
+    if conclusion is None:
         surface = fit_and_forecast(runs, amount, replicates, seed, fit)
-        verdict = judge(runs, surface, amount)
+        conclusion = conclude(runs, surface, amount)
     return Recommendation(
-        label, effort, counted, amount, verdict, cells, cells.beside(amount), runs["run"].nunique(), surface
+        label, effort, counted, amount, conclusion, cells, cells.beside(amount), runs["run"].nunique(), surface
     )
 
 
@@ -280,11 +280,11 @@ def _noise(noise: NoiseFloor) -> str:
     return f"noise floor {noise.sd:.2f}" if noise.degrees else "noise floor unknown"
 
 
-def _addition(addition: Addition, counted: Counted, effort: Effort) -> str:
-    each = " each" if len(addition.experts) * len(addition.amounts) > 1 else ""
-    experts = _experts(_listed(map(str, addition.experts)), counted)
-    amounts = f"{_listed(f'{amount:,}' for amount in addition.amounts)} {EFFORT_NAME[effort]}"
-    return f"{addition.runs} runs{each} of {experts} at {amounts}"
+def _missing_runs(missing: MissingRuns, counted: Counted, effort: Effort) -> str:
+    each = " each" if len(missing.experts) * len(missing.amounts) > 1 else ""
+    experts = _experts(_listed(map(str, missing.experts)), counted)
+    amounts = f"{_listed(f'{amount:,}' for amount in missing.amounts)} {EFFORT_NAME[effort]}"
+    return f"{missing.runs} runs{each} of {experts} at {amounts}"
 
 
 def _listed(words: Iterable[str]) -> str:

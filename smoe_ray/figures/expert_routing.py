@@ -6,8 +6,8 @@ import math
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from smoe_ray.analysis.routing import Routing
-from smoe_ray.analysis.separability import ProbeBar, ProbeBars
+from smoe_ray.analysis.expert_routing import Routing
+from smoe_ray.analysis.latent_separability import ProbeBar, ProbeBars
 from smoe_ray.errors import ResultsError
 from smoe_ray.figures import style
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smoe_ray.analysis.curves import FloatArray, IntArray
-from smoe_ray.analysis.routing import require_aligned
+from smoe_ray.analysis.expert_routing import require_aligned
 from smoe_ray.errors import ResultsError
 
 FOLDS = 5

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from smoe_ray.analysis.expert_forecast import TIED_WITHIN, FittedSurface, Forecast
-from smoe_ray.analysis.recommend import Recommendation, Recommendations
+from smoe_ray.analysis.recommendation import Recommendation, Recommendations
 from smoe_ray.analysis.scaling import EFFORT_NAME
 from smoe_ray.figures import style
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _MOST_PANELS = 12
 _MOST_FITS = 4
-_FIT, _SECOND = style.COLOURS[:2]
+_FIT, _GAUSSIAN_PROCESS = style.COLOURS[:2]
 _RUN_AREA = 5
 """Marker area per run, in points squared."""
 
@@ -59,15 +59,16 @@ def _plot_curve(ax: Axes, surface: FittedSurface) -> dict[str, Any]:
     )
     (best,) = ax.plot(curve.amount_G, curve.best_G, color=_FIT)
     lows, bests, highs = zip(
-        *((opinion.interval[0], opinion.best, opinion.interval[1]) for opinion in surface.second_L), strict=True
+        *((estimate.interval[0], estimate.best, estimate.interval[1]) for estimate in surface.gaussian_process_L),
+        strict=True,
     )
-    ax.vlines(surface.level_L, lows, highs, color=_SECOND, linewidth=1)
-    (second,) = ax.plot(surface.level_L, bests, "D", color=_SECOND)
+    ax.vlines(surface.level_L, lows, highs, color=_GAUSSIAN_PROCESS, linewidth=1)
+    (process,) = ax.plot(surface.level_L, bests, "D", color=_GAUSSIAN_PROCESS)
     return {
         "best, fitted surface": best,
         "its 95 % interval": interval,
         f"tied within {TIED_WITHIN:g}": tied,
-        "Gaussian process, 95 %": second,
+        "Gaussian process, 95 %": process,
     }
 
 
@@ -104,14 +105,14 @@ def _plot_forecast(ax: Axes, found: Forecast) -> dict[str, Any]:
     (tied,) = ax.plot(
         found.count_K[found.tied_K], found.loss_K[found.tied_K], "o", color=_FIT, markerfacecolor="white", markersize=5
     )
-    (second,) = ax.plot(found.count_K, found.second.loss_K, color=_SECOND, linestyle="--")
+    (process,) = ax.plot(found.count_K, found.gaussian_process.loss_K, color=_GAUSSIAN_PROCESS, linestyle="--")
     best = ax.axvline(found.best, color=_FIT, linestyle=":", linewidth=1)
     return {
         "fitted surface": fitted,
         "its 95 % interval": band,
         f"tied within {TIED_WITHIN:g}": tied,
         "best": best,
-        "Gaussian process": second,
+        "Gaussian process": process,
     }
 
 
