@@ -20,7 +20,7 @@ from smoe_ray.analysis import (
     phase_diagram,
     usage_over_epochs,
 )
-from smoe_ray.analysis.arms import coarse_arms
+from smoe_ray.analysis.arm_labels import coarse_arms
 from smoe_ray.analysis.experts import NUM_EXPERTS, InUse, experts_in_use
 
 Grouping = Literal["arm", "objective and size"]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from dashboard import load, style
-from smoe_ray.analysis.arms import arms
+from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.summary import trial_summary
 from smoe_ray.analysis.survival import collapsed_share
 from smoe_ray.errors import SmoeRayError

@@ -1,6 +1,6 @@
 """From the results table to the numbers behind a figure: DataFrames in, NamedTuples out; no torch, no files."""
 
-from smoe_ray.analysis.arms import arms, coarse_arms
+from smoe_ray.analysis.arm_labels import arms, coarse_arms
 from smoe_ray.analysis.bimodality import BimodalityTest, bimodality_tests
 from smoe_ray.analysis.comparison import ArmComparison, CellOutcomes, Difference, compare_arms, compare_cells
 from smoe_ray.analysis.curves import Curve, Panel, TrainingCurves, training_curves

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from smoe_ray.analysis.arms import arms
+from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.curves import FloatArray
 from smoe_ray.analysis.experts import NUM_EXPERTS, is_supervised
 from smoe_ray.analysis.outcomes import last_evaluated, require, test_gating

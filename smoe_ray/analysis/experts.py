@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from smoe_ray.analysis.arms import arms
+from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.curves import Curve, FloatArray, IntArray, n_range, summarise
 from smoe_ray.analysis.outcomes import last_evaluated, not_failed, require, test_gating
 from smoe_ray.errors import ResultsError

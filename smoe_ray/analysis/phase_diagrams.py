@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from smoe_ray.analysis.arms import coarse_arms
+from smoe_ray.analysis.arm_labels import coarse_arms
 from smoe_ray.analysis.curves import Curve, FloatArray, n_range, summarise
 from smoe_ray.analysis.experts import IN_USE_MEASURES, NUM_EXPERTS, unsupervised_outcomes
 from smoe_ray.analysis.outcomes import require

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from smoe_ray.analysis.arms import arms
+from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.curves import FloatArray, IntArray, Panel, log_limits, n_range, summarise
 from smoe_ray.analysis.experts import NUM_EXPERTS, unsupervised_outcomes
 from smoe_ray.analysis.outcomes import require, test_gating

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from smoe_ray.analysis.arms import arms
+from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.outcomes import last_evaluated, require
 
 

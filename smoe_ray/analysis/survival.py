@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from smoe_ray.analysis.arms import arms
+from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.curves import FloatArray, n_range
 from smoe_ray.analysis.experts import is_collapsed, unsupervised_outcomes
 from smoe_ray.analysis.outcomes import not_failed, require

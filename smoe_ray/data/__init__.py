@@ -1,9 +1,9 @@
 """Data: Quick, Draw! files, image sets, sketches drawn here; a cache of prepared sources; splits."""
 
 from smoe_ray.data.dataset import Dataset, Splits
-from smoe_ray.data.describe import Need, describe
+from smoe_ray.data.description import Need, describe
 from smoe_ray.data.files import cache_folder
-from smoe_ray.data.prepare import load_splits, prepare
+from smoe_ray.data.preparation import load_splits, prepare
 from smoe_ray.data.source import Source
 from smoe_ray.data.splits import split
 

@@ -29,7 +29,7 @@ from smoe_ray.study.plan import plan_grid
 from smoe_ray.study.stopping import collapse_reason
 
 if TYPE_CHECKING:
-    from smoe_ray.training.fit import Epoch
+    from smoe_ray.training.loop import Epoch
 
 Fit = Callable[[TrialSpec, Splits, Arrays | None], "Iterator[Epoch]"]
 """(trial, data, checkpoint to start from) -> one `Epoch` after another."""
@@ -259,7 +259,7 @@ def fit_on(device: str) -> Fit:
 def _fit(device: str, trial: TrialSpec, data: Splits, checkpoint: Arrays | None) -> Iterator[Epoch]:
     import torch
 
-    from smoe_ray.training.fit import Runtime, fit
+    from smoe_ray.training.loop import Runtime, fit
 
     # How a sum is split over threads changes its last digits: the spec, not the machine, must say how many.
     before = torch.get_num_threads()

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from smoe_ray.data.dataset import Splits
 from smoe_ray.errors import SmoeRayError
 from smoe_ray.spec import TrialSpec
-from smoe_ray.training.fit import Epoch, Runtime, fit
+from smoe_ray.training.loop import Epoch, Runtime, fit
 from smoe_ray.training.workers import GroupBroken, WorkerGroup, Workers
 
 _Checkpoint = Mapping[str, npt.NDArray[Any]] | None

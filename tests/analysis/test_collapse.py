@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted_results import dying, many_arms, table, trial
 
-from smoe_ray.analysis.arms import coarse_arms
+from smoe_ray.analysis.arm_labels import coarse_arms
 from smoe_ray.analysis.bimodality import bimodality_of, bimodality_tests
 from smoe_ray.analysis.experts import QUANTILES, experts_in_use
 from smoe_ray.analysis.phase_diagrams import phase_diagram

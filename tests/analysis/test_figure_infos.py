@@ -20,7 +20,7 @@ from smoe_ray.analysis import (
     training_curves,
     usage_over_epochs,
 )
-from smoe_ray.analysis.arms import coarse_arms
+from smoe_ray.analysis.arm_labels import coarse_arms
 from smoe_ray.analysis.outcomes import with_soft_loss
 from smoe_ray.analysis.scaling import fitted_grid
 from smoe_ray.analysis.surface_fit import cells_of, check_runs, fit_surface

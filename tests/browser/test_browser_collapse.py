@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from smoe_ray.analysis import collapse_rates, expert_deaths
-from smoe_ray.analysis.arms import coarse_arms
+from smoe_ray.analysis.arm_labels import coarse_arms
 from smoe_ray.analysis.experts import experts_in_use
 from smoe_ray.results import read_results
 

@@ -150,7 +150,7 @@ def test_annealing_goes_from_the_first_step_to_the_last_resumed_or_not(
         seen.append(float(arguments[4]))  # progress
         return unsupervised_terms(*arguments)
 
-    monkeypatch.setattr(sys.modules["smoe_ray.training.fit"], "unsupervised_terms", spy)
+    monkeypatch.setattr(sys.modules["smoe_ray.training.loop"], "unsupervised_terms", spy)
     trial = tiny(training__budget="9 steps")  # 4 + 4 + 1
     epochs = fit(trial, splits, Runtime(device="cpu"))
     checkpoint = next(epochs).checkpoint()
