@@ -1,4 +1,7 @@
-"""From the results table to the numbers behind a figure: DataFrames in, NamedTuples out; no torch, no files."""
+"""Analysis of results: from the results table to the numbers behind a figure. DataFrames in, NamedTuples out.
+
+Imports no torch and touches no files.
+"""
 
 from smoe_ray.analysis.arm_labels import arms, coarse_arms
 from smoe_ray.analysis.bimodality import BimodalityTest, bimodality_tests

@@ -18,8 +18,8 @@ from smoe_ray.analysis.curves import FloatArray
 from smoe_ray.analysis.outcomes import last_evaluated
 
 LEAST_LOSSES = 10
-"""Runs below which no basin test is made: at ten, basins six standard deviations apart are found 8 times in 10, and
-such as lie four apart 3 times."""
+"""Fewest runs that are tested: with ten, the power is 0.8 for modes six standard deviations apart and 0.3 for modes
+four apart."""
 
 _RESAMPLES = 999
 _EM_STEPS = 100
@@ -33,17 +33,17 @@ class BimodalityTest(NamedTuple):
     label: str
     n: int
     means: tuple[float, float]
-    """Of the two components, ascending; NaN where nothing was tested, as all that follows."""
+    """Of the two components, ascending. This and all numbers below are NaN if the arm was not tested."""
     upper_share: float
     """Weight of the upper component."""
     sd: float
-    """Of either component."""
+    """Common to both components."""
     delta_bic: float
-    """BIC of one component minus BIC of two: positive where two describe the losses better."""
+    """BIC of one component minus BIC of two: positive if two describe the losses better."""
     p: float
-    """Of the likelihood ratio, from its distribution in normal samples of the same size."""
+    """Of the likelihood-ratio test, from the ratio's distribution in normal samples of the same size."""
     p_holm: float
-    """Corrected for the number of arms tested."""
+    """Holm-corrected for the number of arms tested."""
     verdict: str
     """``two modes``, ``one mode suffices`` or ``cannot tell (...)``."""
 
@@ -51,18 +51,18 @@ class BimodalityTest(NamedTuple):
 def bimodality_tests(
     results: pd.DataFrame, alpha: float = 0.05, label_of: pd.Series[str] | None = None
 ) -> tuple[BimodalityTest, ...]:
-    """Test the final test losses of every arm (so of every E) for two basins.
+    """Test whether the final test losses of each arm (hence of each E) are bimodal.
 
-    Two basins are claimed where BIC prefers two components and the parametric-bootstrap likelihood-ratio test
-    (McLachlan 1987), corrected by Holm 1979 over the arms, rejects one.
+    The verdict is two modes if BIC prefers two components and the parametric-bootstrap likelihood-ratio test
+    (McLachlan 1987), Holm-corrected (1979) over the arms, rejects a single one.
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
         alpha: family-wise error rate.
-        label_of: label per trial instead of its arm, as `arms` or `coarse_arms` give them.
+        label_of: label per trial that replaces its arm, as returned by `arms` or `coarse_arms`.
 
     Returns:
-        One per arm, in the order of arms; an arm with fewer than `LEAST_LOSSES` finished runs says so.
+        One per arm, in the order of arms; arms with fewer than `LEAST_LOSSES` finished runs are not tested.
 
     Raises:
         ResultsError: no finished trial.
@@ -100,7 +100,7 @@ def _bimodality_test(label: str, loss_N: FloatArray) -> BimodalityTest:
         (float(mean + sd * fit.low_B[0]), float(mean + sd * fit.high_B[0])),
         float(fit.upper_share_B[0]),
         float(sd * np.sqrt(fit.variance_B[0])),
-        ratio - 2 * float(np.log(n)),  # two parameters more: a mean and a weight
+        ratio - 2 * float(np.log(n)),  # two additional parameters: a mean and a weight
         float((1 + (_null_ratios(n) >= ratio).sum()) / (1 + _RESAMPLES)),
         nan,
         "one mode suffices",
@@ -109,14 +109,14 @@ def _bimodality_test(label: str, loss_N: FloatArray) -> BimodalityTest:
 
 @lru_cache(maxsize=64)
 def _null_ratios(n: int) -> FloatArray:
-    """Likelihood ratios of normal samples. The statistic ignores location and scale, so one set serves every arm."""
+    """Likelihood ratios of normal samples. The statistic ignores location and scale: one set serves all arms."""
     z_BN = np.random.default_rng(0).normal(size=(_RESAMPLES, n))
     z_BN = (z_BN - z_BN.mean(axis=1, keepdims=True)) / z_BN.std(axis=1, keepdims=True)
     return _fit_two_components(z_BN).ratio_B
 
 
 class _TwoComponents(NamedTuple):
-    """Mixtures of two normal distributions of equal variance, one per sample. Arrays have shape (B,)."""
+    """Two-component normal mixtures with equal variances, one per sample. Arrays have shape (B,)."""
 
     ratio_B: FloatArray
     """2 ln (likelihood / likelihood of one normal distribution)."""
@@ -127,10 +127,10 @@ class _TwoComponents(NamedTuple):
 
 
 def _fit_two_components(z_BN: FloatArray) -> _TwoComponents:
-    """Fit by expectation maximisation to samples of mean 0 and variance 1, all at once, the best of S starts each.
+    """Fit by expectation maximisation to samples of mean 0 and variance 1, batched, keeping the best of S starts.
 
-    Equal variances, because with free ones the likelihood has no bound. (scikit-learn's GaussianMixture finds the same
-    fits one after another, 0.02 s each: minutes for a bootstrap.)
+    Variances are equal because the likelihood is unbounded otherwise. (scikit-learn's GaussianMixture finds the same
+    fits one at a time, 0.02 s each: minutes for a bootstrap.)
     """
     from scipy.special import expit
 
@@ -141,7 +141,7 @@ def _fit_two_components(z_BN: FloatArray) -> _TwoComponents:
         (np.arange(n) >= below_S[:, None, None]).astype(np.float64), (len(_SPLITS), *z_BN.shape)
     )
     for _ in range(_EM_STEPS):
-        upper_SBN = np.clip(upper_SBN, 1e-9, 1 - 1e-9)  # a component that vanishes would have no mean
+        upper_SBN = np.clip(upper_SBN, 1e-9, 1 - 1e-9)  # keeps both components' means defined
         share_SB = upper_SBN.mean(axis=2, keepdims=True)
         high_SB = (upper_SBN * z_BN).mean(axis=2, keepdims=True) / share_SB
         low_SB = ((1 - upper_SBN) * z_BN).mean(axis=2, keepdims=True) / (1 - share_SB)

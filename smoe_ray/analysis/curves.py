@@ -1,4 +1,4 @@
-"""Means and spreads over seeds, as curves; training curves.
+"""Curves: mean and spread over seeds, training curves of arms, and the curves of one trial.
 
 T epochs, P points of a curve.
 """
@@ -56,15 +56,15 @@ def summarise(runs: pd.DataFrame, label: str, x: str, y: str) -> Curve:
 
 
 def n_range(counts: Iterable[IntArray]) -> tuple[int, int]:
-    """Least and most runs behind any point."""
+    """Smallest and largest number of runs behind any point."""
     every = np.concatenate(list(counts))
     return int(every.min()), int(every.max())
 
 
 def log_limits(values: npt.NDArray[Any], least_ratio: float) -> tuple[float, float]:
-    """Limits of a logarithmic axis that holds the positive ones of `values`, with some room on both sides.
+    """Limits of a logarithmic axis that contains the positive `values`, with a margin on both sides.
 
-    Their ratio is at least `least_ratio`, so that one value alone does not blow up to a whole axis.
+    Their ratio is at least `least_ratio`, so that a single value is not stretched over a whole axis.
     """
     shown = values[values > 0]
     low, high = float(shown.min()), float(shown.max())
@@ -80,7 +80,7 @@ class Panel(NamedTuple):
 
 
 class TrainingCurves(NamedTuple):
-    """Reconstruction error (squared error per image) against epoch, a panel per measure, a curve per arm."""
+    """Reconstruction error (squared error per image) against epoch, one panel per measure, one curve per arm."""
 
     arms: tuple[str, ...]
     """In the order of colours. A curve's label is one of them."""
@@ -92,14 +92,14 @@ class TrainingCurves(NamedTuple):
 def training_curves(results: pd.DataFrame) -> TrainingCurves:
     """Test error (as evaluated, and with soft gating) and training error against epoch; mean and spread over seeds.
 
-    Trials that run still or were pruned count as far as they came; failed ones do not. Measures that no trial has are
-    left out.
+    Running and pruned trials count up to their last epoch; failed trials are excluded, as are measures that no trial
+    has.
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
 
     Raises:
-        ResultsError: no trial but failed ones, or no reconstruction error in any.
+        ResultsError: there is no trial other than failed ones, or none has a reconstruction error.
     """
     rows = not_failed(results)
     label_of = arms(rows)
@@ -126,7 +126,7 @@ def training_curves(results: pd.DataFrame) -> TrainingCurves:
 
 
 class Series(NamedTuple):
-    """One measure of a trial in the epochs in which it was taken. Arrays have shape (T,)."""
+    """One measure of a trial at the epochs at which it was recorded. Arrays have shape (T,)."""
 
     label: str
     epoch_T: IntArray
@@ -134,7 +134,7 @@ class Series(NamedTuple):
 
 
 class TrialCurves(NamedTuple):
-    """A trial over its epochs; measures that were never taken are left out."""
+    """Curves of one trial; measures that were never recorded are omitted."""
 
     reconstruction: tuple[Series, ...]
     """Reconstruction errors, squared error per image."""
@@ -157,16 +157,16 @@ def trial_curves(results: pd.DataFrame, trial_id: str) -> TrialCurves:
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
-        trial_id: one of its trials.
+        trial_id: a trial of `results`.
 
     Raises:
-        ResultsError: no such trial, or it has no epoch yet.
+        ResultsError: there is no such trial, or it has no epoch yet.
     """
     require(results, ("trial_id", "epoch"))
     rows = results[results["trial_id"] == trial_id]
     rows = rows[rows["epoch"].notna()].sort_values("epoch", kind="stable")
     if rows.empty:
-        raise ResultsError(f"trial {trial_id}: no epoch has ended yet; wait for its first one")
+        raise ResultsError(f"trial {trial_id}: it has no epoch yet; wait for the first")
     errors = {
         "test.reconstruction": f"test, {test_gating(rows)} gating",
         "test.reconstruction_soft": "test, soft gating",

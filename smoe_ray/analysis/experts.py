@@ -1,6 +1,6 @@
-"""Experts: test loss against their number, and how evenly they are used over training.
+"""Experts: test loss against their number, and how many are used, and how evenly, over training.
 
-E experts configured, T evaluated epochs.
+E experts configured, T evaluated epochs, Q quantiles.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ class Baseline(NamedTuple):
 
 
 class LossAgainstExperts(NamedTuple):
-    """Test loss (squared error per image) against the number of experts, a curve per arm."""
+    """Test loss (squared error per image) against the number of experts, one curve per arm."""
 
     experts: Literal["active", "configured"]
-    """Which experts x counts."""
+    """Which experts are on the x axis."""
     gating: str
     curves: tuple[Curve, ...]
     baselines: tuple[Baseline, ...]
     x_limits: tuple[float, float]
     n_range: tuple[int, int]
-    """Least and most runs behind a point of the curves."""
+    """Smallest and largest number of runs behind a point of the curves."""
 
 
 def is_collapsed(outcomes: pd.DataFrame, below: float = 0.5) -> pd.Series[bool]:
-    """Rows whose active fraction (active / configured experts) is under `below`, exclusive."""
+    """Whether the active fraction (active / configured experts) of each row is below `below`."""
     return outcomes["experts.active"] / outcomes["experts.configured"] < below
 
 
@@ -67,7 +67,7 @@ def is_supervised(results: pd.DataFrame) -> pd.Series[bool]:
 
 
 def unsupervised_outcomes(results: pd.DataFrame, figure: str) -> pd.DataFrame:
-    """`last_evaluated` without the supervised baseline. Raises ResultsError, naming `figure`, when none is left."""
+    """`last_evaluated` without the supervised baseline. Raises ResultsError, naming `figure`, if no trial remains."""
     outcomes = last_evaluated(results)
     outcomes = outcomes[~is_supervised(outcomes)]
     if outcomes.empty:
@@ -82,15 +82,15 @@ def loss_against_experts(
 ) -> LossAgainstExperts:
     """Test loss of finished trials against active or configured experts (arXiv:2509.10025, Fig. 2).
 
-    As in the paper, runs are grouped by how many experts stayed active, whatever number was configured.
+    As in the paper, runs are grouped by the number of experts that stayed active, not by the number configured.
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
         experts: which experts the x axis counts.
-        label_of: label per trial in place of its arm, so one curve for all trials of a label; the baseline keeps arms.
+        label_of: label per trial that replaces its arm (one curve per label); the baseline keeps its arms.
 
     Raises:
-        ResultsError: no finished trial, or supervised ones alone.
+        ResultsError: there is no finished trial, or all are supervised.
     """
     x = f"experts.{experts}"
     require(results, (x,))
@@ -133,7 +133,7 @@ class TrialUsage(NamedTuple):
     share_ET: FloatArray
     """Rows in the order of `expert_E`; columns sum to 1."""
     expert_E: IntArray
-    """Experts by falling share at the last evaluated epoch, so that unused ones come last."""
+    """Experts by decreasing share at the last evaluated epoch; unused ones come last."""
     alive_E: npt.NDArray[np.bool_]
     """Whether the expert takes at least one test image at the last evaluated epoch; order of `expert_E`."""
     active_T: IntArray
@@ -146,7 +146,7 @@ class UsageOverEpochs(NamedTuple):
 
     trials: tuple[TrialUsage, ...]
     num_available: int
-    """How many there would be without the limit on panels."""
+    """Number of trials without the limit on panels."""
 
 
 def usage_over_epochs(results: pd.DataFrame, each: Literal["arm", "trial"] = "arm", limit: int = 12) -> UsageOverEpochs:
@@ -154,11 +154,11 @@ def usage_over_epochs(results: pd.DataFrame, each: Literal["arm", "trial"] = "ar
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
-        each: show the lowest seed of each arm (a finished trial where there is one), or every trial.
-        limit: most trials returned, in the order of arms and seeds.
+        each: show one trial per arm (that of the lowest seed, finished if possible), or every trial.
+        limit: maximum number of trials returned, in the order of arms and seeds.
 
     Raises:
-        ResultsError: no trial but failed ones has two epochs with `experts.usage`.
+        ResultsError: no trial, other than failed ones, has two epochs with `experts.usage`.
     """
     require(results, ("experts.usage", "experts.active", "experts.effective", "seed"))
     rows = not_failed(results)
@@ -196,7 +196,7 @@ IN_USE_MEASURES = {"active experts / E": "experts.active", "effective experts / 
 
 
 class TrialInUse(NamedTuple):
-    """How many experts one trial uses. Arrays have shape (T,)."""
+    """Number of experts that one trial uses. Arrays have shape (T,)."""
 
     label: str
     trial_id: str
@@ -204,36 +204,36 @@ class TrialInUse(NamedTuple):
     epoch_T: IntArray
     count_T: FloatArray
     share_T: FloatArray
-    """Of the configured experts."""
+    """Fraction of the configured experts."""
 
 
 class InUse(NamedTuple):
-    """One measure of how many experts are in use, as a share of E, over all trials."""
+    """One measure of the number of experts in use, as a fraction of E, over all trials."""
 
     title: str
     epoch_T: IntArray
     quantile_QT: FloatArray
-    """Over the trials that were evaluated at the epoch; rows follow `QUANTILES`."""
+    """Quantiles over the trials evaluated at the epoch; rows follow `QUANTILES`."""
     n_T: IntArray
-    """How many these are."""
+    """Number of these trials."""
     trials: tuple[TrialInUse, ...]
-    """Those that were asked for, in the order asked."""
+    """The requested trials, in the order of the request."""
 
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
 def experts_in_use(results: pd.DataFrame, trials: Sequence[str] = ()) -> tuple[InUse, ...]:
-    """Active and effective experts / E against epoch: quantiles over trials, and single trials beside them.
+    """Active and effective experts / E against epoch: quantiles over trials, and selected single trials.
 
-    Trials that run still or were pruned count as far as they came; failed ones do not.
+    Running and pruned trials count up to their last epoch; failed trials are excluded.
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
-        trials: ids of those returned one by one; such as are not in the table are left out.
+        trials: ids of trials to return individually; unknown ids are ignored.
 
     Raises:
-        ResultsError: no trial but failed ones has an evaluated epoch, or a column is absent.
+        ResultsError: no trial, other than failed ones, has an evaluated epoch, or a column is absent.
     """
     require(results, ("experts.configured", "seed", *IN_USE_MEASURES.values()))
     rows = not_failed(results)

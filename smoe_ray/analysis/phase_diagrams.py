@@ -21,13 +21,13 @@ _BALANCE_FORM = "config.objective.balance_form"
 
 
 class PhasePanel(NamedTuple):
-    """One measure of how many experts are in use, as a share of E."""
+    """One measure of the number of experts in use, as a fraction of E."""
 
     title: str
     curves: tuple[Curve, ...]
-    """Over rho, one per objective and E. A label is one of the diagram's."""
+    """Against rho, one per objective and E. Labels are those of the diagram."""
     margin: tuple[Curve, ...]
-    """Runs without an entropy term, so without a rho: one point per objective and E, at x = 0, 1, ..."""
+    """Runs without an entropy term, hence without rho: one point per objective and E, at x = 0, 1, ..."""
 
 
 class PhaseDiagram(NamedTuple):
@@ -38,23 +38,25 @@ class PhaseDiagram(NamedTuple):
     panels: tuple[PhasePanel, ...]
     theory_rho: FloatArray
     theory_share: FloatArray
-    """min(1, 0.60 rho), a prediction for the first panel's active experts and no measurement: a straight line between
-    the values of `theory_rho`, whose last is the limit of the axis. Empty where no run has a rho."""
+    """min(1, 0.60 rho), a prediction for active experts (first panel), not a measurement: linear between the values of
+    `theory_rho`, the last of which is the axis limit. Empty if no run has a rho."""
     n_range: tuple[int, int]
 
 
 def phase_diagram(results: pd.DataFrame) -> PhaseDiagram:
-    """Experts in use at the end of finished unsupervised trials against rho, pooled over all but objective, E and rho.
+    """Experts in use at the end of finished unsupervised trials against rho.
 
-    rho weighs the penalty that spreads the load against the one that sharpens the gate. Only `blend` has both; runs
-    without an entropy term (other objectives, lambda_entropy 0) stand apart. With ``balance_form: paper_text`` the
-    balance term is 1/E of the released code's, so lambda_balance counts 1/E.
+    Trials are pooled over all settings except objective, E and rho.
+
+    rho is the ratio of the load-balancing penalty to the entropy penalty, which sharpens the gate. Only `blend` has
+    both; runs without an entropy term (other objectives, lambda_entropy 0) are shown separately. With
+    ``balance_form: paper_text`` the balance term is 1/E of the released code's, so lambda_balance is divided by E.
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
 
     Raises:
-        ResultsError: no finished trial, supervised ones alone, or a column is absent.
+        ResultsError: there is no finished trial, all are supervised, or a column is absent.
     """
     require(results, ("experts.active", "experts.effective", "experts.configured", _OBJECTIVE))
     outcomes = unsupervised_outcomes(results, "phase diagram")
@@ -75,7 +77,7 @@ def phase_diagram(results: pd.DataFrame) -> PhaseDiagram:
 
 
 def _rho(outcomes: pd.DataFrame) -> pd.Series[float]:
-    """2 lambda_balance / lambda_entropy; NaN where there is no entropy term."""
+    """2 lambda_balance / lambda_entropy; NaN without an entropy term."""
     if not (outcomes[_OBJECTIVE] == "blend").any():
         return pd.Series(np.nan, outcomes.index)
     require(outcomes, (_BALANCE, _ENTROPY))

@@ -20,24 +20,24 @@ from smoe_ray.errors import ResultsError
 
 
 def expert_deaths(results: pd.DataFrame, label_of: pd.Series[str] | None = None) -> pd.DataFrame:
-    """When each expert died, one row an expert.
+    """When each expert died, one row per expert.
 
-    An expert is *alive* at an evaluated epoch when it is the argmax of at least one test image there. Experts can
-    revive, so only the last stretch counts: it *died* at the first evaluated epoch from which on it takes no image up
-    to the end of the run (of what there is of it, in trials that run still or were pruned).
+    An expert is *alive* at an evaluated epoch if it is the argmax of the gate for at least one test image. Experts can
+    revive, so only the final stretch counts: an expert *died* at the first evaluated epoch from which on it receives no
+    image until the end of the run (for running and pruned trials: until their last epoch).
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
-        label_of: label per trial instead of its arm, as `arms` or `coarse_arms` give them.
+        label_of: label per trial that replaces its arm, as returned by `arms` or `coarse_arms`.
 
     Returns:
-        Columns arm, trial_id, seed, expert; ``last_used``: last evaluated epoch at which it was alive, NaN where it
-        never was; ``died``: the evaluated epoch after that, NaN where it is alive at the end; ``revivals``: how often
-        it was unused and then used again; ``first_epoch``, ``last_epoch``: evaluated epochs between which it was
-        watched; ``alive_first``: whether it was alive at the first of them.
+        Columns arm, trial_id, seed, expert; ``last_used``: last evaluated epoch at which it was alive, NaN if
+        never; ``died``: the evaluated epoch after that, NaN if it is alive at the end; ``revivals``: number of times it
+        was unused and then used again; ``first_epoch``, ``last_epoch``: first and last evaluated epochs of the run;
+        ``alive_first``: whether it was alive at the first of them.
 
     Raises:
-        ResultsError: no trial but failed ones has an epoch with `experts.usage`.
+        ResultsError: no trial, other than failed ones, has an epoch with `experts.usage`.
     """
     require(results, ("experts.usage", "seed"))
     rows = not_failed(results)
@@ -50,13 +50,13 @@ def expert_deaths(results: pd.DataFrame, label_of: pd.Series[str] | None = None)
         seed=("seed", "first"), first_epoch=("epoch", "first"), last_epoch=("epoch", "last"), epochs=("epoch", list)
     )
     found = [_deaths_of(*trial) for trial in zip(watched["epochs"], by_trial["experts.usage"].agg(list), strict=True)]
-    # One frame of them all: a frame a trial takes seconds where there are thousands.
+    # One frame for all trials: building one per trial takes seconds for thousands of trials.
     deaths = pd.DataFrame({name: np.concatenate([trial[name] for trial in found]) for name in found[0]})
     described = watched.drop(columns="epochs").reset_index()
     described = described.loc[described.index.repeat([len(trial["expert"]) for trial in found])].reset_index(drop=True)
     deaths = pd.concat([described, deaths], axis=1).astype({"first_epoch": np.float64, "last_epoch": np.float64})
     deaths["arm"] = pd.Categorical(deaths["trial_id"].map(label_of), label_of.cat.categories, ordered=True)
-    order = ["arm", "seed", "trial_id", "expert"]  # an arm of 2 experts before one of 16: as in `label_of`
+    order = ["arm", "seed", "trial_id", "expert"]  # ordered as in `label_of`: an arm of 2 experts before one of 16
     deaths = deaths[[*order, "last_used", "died", "revivals", "first_epoch", "last_epoch", "alive_first"]]
     return deaths.sort_values(order, kind="stable", ignore_index=True)
 
@@ -64,7 +64,7 @@ def expert_deaths(results: pd.DataFrame, label_of: pd.Series[str] | None = None)
 def _deaths_of(epochs: Sequence[float], usage: Sequence[npt.ArrayLike]) -> dict[str, npt.NDArray[Any]]:
     epoch_T = np.asarray(epochs, np.float64)
     alive_TE = np.stack(usage) > 0
-    # Evaluations up to the last one at which the expert was alive: 0 where it never was, T where it is at the end.
+    # Number of evaluations up to the last one at which the expert was alive: 0 if never, T if alive at the end.
     survived_E = len(epoch_T) - alive_TE[::-1].argmax(axis=0)
     survived_E = np.where(alive_TE.any(axis=0), survived_E, 0)
     return {
@@ -77,42 +77,42 @@ def _deaths_of(epochs: Sequence[float], usage: Sequence[npt.ArrayLike]) -> dict[
 
 
 class Survival(NamedTuple):
-    """Experts of one arm over training."""
+    """Survival curve of the experts of one arm."""
 
     label: str
     epoch_T: FloatArray
-    """First and last evaluated epochs of the runs and those at which an expert died, ascending; 0 in front where all
+    """First and last evaluated epochs of the runs and the epochs at which an expert died, ascending; starts at 0 if all
     configured experts count."""
     share_T: FloatArray
-    """Kaplan-Meier estimate of the share of experts that are in use at the epoch or later, the arm's runs pooled."""
+    """Kaplan-Meier estimate of the share of experts in use at the epoch or later; runs of the arm pooled."""
     sd_T: FloatArray
-    """Sample standard deviation (ddof = 1) of that share over the runs that came so far; NaN where n = 1."""
+    """Sample standard deviation (ddof = 1) of that share over the runs that reached the epoch; NaN where n = 1."""
     half_life: float
-    """First of the epochs at which `share_T` is one half or less; inf where it never is."""
+    """First epoch at which `share_T` is at most one half; inf if there is none."""
     half_life_R: FloatArray
-    """The same for each run by itself, ascending."""
+    """The same for each run separately, ascending."""
     experts: int
-    """Experts at the start, in all runs."""
+    """Number of experts at the start, summed over runs."""
 
     @property
     def low(self) -> FloatArray:
-        """share - sd, 0 at least."""
+        """max(share - sd, 0)."""
         return np.maximum(self.share_T - self.sd_T, 0)
 
     @property
     def high(self) -> FloatArray:
-        """share + sd, 1 at most."""
+        """min(share + sd, 1)."""
         return np.minimum(self.share_T + self.sd_T, 1)
 
 
 class ExpertSurvival(NamedTuple):
-    """Share of experts alive against epoch, a curve per arm."""
+    """Share of experts alive against epoch, one curve per arm."""
 
     of: Literal["configured", "alive"]
-    """Whose share: all configured experts, or those alive at the first evaluated epoch."""
+    """Population: all configured experts, or those alive at the first evaluated epoch."""
     arms: tuple[Survival, ...]
     n_range: tuple[int, int]
-    """Least and most runs behind a curve."""
+    """Smallest and largest number of runs behind a curve."""
 
 
 def expert_survival(
@@ -120,19 +120,19 @@ def expert_survival(
     of: Literal["configured", "alive"] = "configured",
     label_of: pd.Series[str] | None = None,
 ) -> ExpertSurvival:
-    """Survival of experts: Kaplan and Meier 1958, an expert that is alive at the end of its run being censored there.
+    """Survival of experts (Kaplan and Meier 1958); an expert alive at the end of its run is censored there.
 
-    Death as in `expert_deaths`. The experts of one run share its images, so they are no independent observations:
-    spread is over runs.
+    Death as in `expert_deaths`. Experts of one run compete for the same images and are not independent observations:
+    the spread is over runs.
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
         of: *configured*: all E experts, alive at epoch 0 by definition; *alive*: those alive at the first evaluated
             epoch.
-        label_of: label per trial instead of its arm, as `arms` or `coarse_arms` give them.
+        label_of: label per trial that replaces its arm, as returned by `arms` or `coarse_arms`.
 
     Raises:
-        ResultsError: no trial but failed ones has an epoch with `experts.usage`.
+        ResultsError: no trial, other than failed ones, has an epoch with `experts.usage`.
     """
     experts = expert_deaths(results, label_of)
     if of == "alive":
@@ -166,14 +166,14 @@ def _survival(label: str, experts: pd.DataFrame, of: str) -> Survival:
 
 
 def _share_alive(experts: pd.DataFrame, epoch_T: FloatArray) -> FloatArray:
-    """Share of one run's experts that are not dead at each epoch; NaN after the run's last."""
+    """Fraction of one run's experts that are alive at each epoch; NaN after the run's last."""
     died_E = experts["died"].fillna(np.inf).to_numpy(np.float64)
     share_T = (died_E[:, None] > epoch_T).mean(axis=0)
     return np.where(epoch_T <= experts["last_epoch"].iloc[0], share_T, np.nan)
 
 
 def _half_life(epoch_T: FloatArray, share_T: FloatArray) -> float:
-    halved = share_T <= 0.5 + 1e-9  # a product of fractions may miss one half by a rounding
+    halved = share_T <= 0.5 + 1e-9  # tolerance: a product of fractions may miss one half by rounding
     return float(epoch_T[halved.argmax()]) if halved.any() else np.inf
 
 
@@ -185,25 +185,25 @@ class CollapseRate(NamedTuple):
     n: int
     share: float
     low: float
-    """Of Wilson's 95 % interval."""
+    """Lower end of Wilson's 95 % interval."""
     high: float
 
 
 def collapse_rates(
     results: pd.DataFrame, below: float = 0.5, label_of: pd.Series[str] | None = None
 ) -> tuple[CollapseRate, ...]:
-    """Share of finished unsupervised trials whose active fraction (active / configured experts) is under `below`.
+    """Share of finished unsupervised trials whose active fraction (active / configured experts) is below `below`.
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
         below: threshold, exclusive.
-        label_of: label per trial instead of its arm, as `arms` or `coarse_arms` give them.
+        label_of: label per trial that replaces its arm, as returned by `arms` or `coarse_arms`.
 
     Returns:
         One per arm, in the order of arms.
 
     Raises:
-        ResultsError: no finished trial, or supervised ones alone.
+        ResultsError: there is no finished trial, or all are supervised.
     """
     from statsmodels.stats.proportion import proportion_confint
 
@@ -226,7 +226,7 @@ def collapsed_share(results: pd.DataFrame) -> float | None:
         results: the table of `read_results`, one row per (trial, epoch).
 
     Returns:
-        The share, 0 to 1; None where there is no such trial. `collapse_rates` gives intervals, arm by arm.
+        The share, 0 to 1; None if there is no such trial. `collapse_rates` returns intervals per arm.
     """
     require(results, ("experts.active", "experts.configured"))
     try:

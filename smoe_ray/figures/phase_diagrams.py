@@ -20,7 +20,7 @@ _SPREAD_POINTS = 12
 
 @style.styled
 def plot_phase_diagram(info: PhaseDiagram) -> Figure:
-    """Share of the experts in use against rho, mean and s.d. over runs; runs without an entropy term at the margin."""
+    """Share of the experts in use against rho, mean and s.d.; separate axes for runs without an entropy term."""
     figure = style.new_figure(width=9, height=4.2)
     looks = zip(style.colours(len(info.labels)), style.markers(len(info.labels)), strict=True)
     look_of = dict(zip(info.labels, looks, strict=True))
@@ -50,9 +50,9 @@ def plot_phase_diagram(info: PhaseDiagram) -> Figure:
     style.caption(
         figure,
         style.spread_text(info.n_range),
-        *((f"points of one {_RHO} are drawn side by side",) if len(info.panels[0].curves) > 1 else ()),
-        f"trials that differ in anything but objective, E and {_RHO} are pooled",
-        *(("dashed: theory for active experts under blend, no measurement",) if has_rho else ()),
+        *((f"points of the same {_RHO} are drawn side by side",) if len(info.panels[0].curves) > 1 else ()),
+        f"pooled over all settings except objective, E and {_RHO}",
+        *(("dashed: theory for active experts under blend, not a measurement",) if has_rho else ()),
         *style.unnamed_text(len(shown)),
     )
     return figure
@@ -62,10 +62,10 @@ def _plot_over_rho(ax: Axes, panel: PhasePanel, look_of: dict[str, Any], handle_
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
     from matplotlib.transforms import ScaledTranslation
 
-    # Linear as far as the theory rises; logarithmic beyond, where little changes.
+    # Linear where the theory rises; logarithmic beyond, where little changes.
     ax.set_xscale("symlog", linthresh=2, linscale=1.5)
     for place, curve in enumerate(panel.curves):
-        # Side by side: studies share a few values of rho.
+        # Side by side, because studies share a few values of rho.
         aside = _SPREAD_POINTS / 72 * (place - (len(panel.curves) - 1) / 2) / max(len(panel.curves), 4)
         shift = ScaledTranslation(aside, 0, ax.figure.dpi_scale_trans)
         handle_of[curve.label] = _plot_points(ax, curve, look_of, transform=ax.transData + shift)

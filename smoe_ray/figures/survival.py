@@ -17,7 +17,7 @@ _OF = {"configured": "of the configured experts", "alive": "of the experts alive
 
 @style.styled
 def plot_expert_survival(info: ExpertSurvival) -> Figure:
-    """Share of the experts still alive against epoch: a step line per arm, a band of one s.d. over runs."""
+    """Share of the experts still alive against epoch: one step line per arm, bands of one s.d. over runs."""
     from matplotlib.ticker import MaxNLocator
 
     figure = style.new_figure(width=7)
@@ -39,7 +39,7 @@ def plot_expert_survival(info: ExpertSurvival) -> Figure:
     style.legend(figure, [*handles, half], [*map(_label_survival, info.arms), "one half"])
     style.caption(
         figure,
-        "alive: takes a test image at that epoch or later",
+        "alive: has a test image at that epoch or later",
         f"line: Kaplan-Meier estimate over the experts of all runs of an arm ({style.runs_text(info.n_range)})",
         *(("band: ± s.d. over runs",) if banded else ()),
         *style.unnamed_text(len(info.arms)),

@@ -1,4 +1,7 @@
-"""How the columns of the report's tables read. docs/metrics.md describes each of them, which docs/check.py checks."""
+"""Headings and number formats of the columns of the report's tables.
+
+docs/metrics.md describes every column, as docs/check.py verifies.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any, NamedTuple
 
 
 class Column(NamedTuple):
-    """Head of a column and the form of its numbers."""
+    """Heading of a column and the format of its numbers."""
 
     head: str
     form: str = "{}"
@@ -16,7 +19,7 @@ class Column(NamedTuple):
 _LOSS, _SHARE, _COUNT, _SCORE = "{:.2f}", "{:.0%}", "{:,.0f}", "{:.3f}"
 
 COLUMNS: dict[str, Column] = {
-    # what a row is about
+    # keys of a row
     "arm": Column("arm"),
     "reference": Column("reference"),
     "label": Column("cell"),
@@ -127,16 +130,16 @@ COLUMNS: dict[str, Column] = {
     "first_started": Column("first started, UTC"),
     "last_ended": Column("last ended, UTC"),
 }
-"""A column ``<name>_sd`` (sample standard deviation) is shown beside the mean in column ``<name>``."""
+"""A column ``<name>_sd`` (sample standard deviation) is shown in the cell of the mean, column ``<name>``."""
 
 
 def is_text(name: str) -> bool:
-    """Whether a column holds words."""
+    """Whether a column contains text."""
     return COLUMNS[name].form == "{}"
 
 
 def format_cell(name: str, value: Any, sd: Any = None) -> str:
-    """A cell in words; a dash where there is no value."""
+    """Text of a table cell, with the spread `sd` after the value; a dash for a missing value."""
     form = COLUMNS[name].form
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "\N{EN DASH}"

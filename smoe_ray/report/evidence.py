@@ -1,4 +1,4 @@
-"""What a report draws from: the results of some studies, read once, and what several of its sections share."""
+"""Input of a report: the results of its studies, read once, and the analyses that several sections share."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from smoe_ray.report.trial_analysis import TrialAnalysis
 from smoe_ray.results import Store, read_together, read_trials
 
 MOST_TRIALS = 4
-"""Arms of which one trial is looked at closely: each takes up to a minute."""
+"""Maximum number of arms with analyses of a single trial, each of which takes up to a minute."""
 
 
 class Evidence:
     """Results of one or several studies as one table."""
 
     def __init__(self, out: str | Path, studies: Sequence[str]) -> None:
-        """Read them. Raises ResultsError when one is absent or unreadable."""
+        """Read the results. Raises ResultsError if a study is absent or unreadable."""
         self.out = str(out)
         self.studies = tuple(studies)
         self.results = read_together(out, studies)
@@ -35,17 +35,17 @@ class Evidence:
 
     @cached_property
     def recommendations(self) -> Recommendations:
-        """The recommended number of experts at the largest amount of data; raises ResultsError."""
+        """The recommended number of experts at the largest amount of data. Raises ResultsError."""
         return recommend(self.results)
 
     @cached_property
     def comparison(self) -> ArmComparison:
-        """Every arm against the supervised, or else the first one; raises ResultsError."""
+        """Every arm against the supervised arm or, if there is none, the first. Raises ResultsError."""
         return compare_arms(self.results)
 
     @cached_property
     def representatives(self) -> Representatives:
-        """The trials that are looked at closely; raises ResultsError."""
+        """The trials that are analysed individually. Raises ResultsError."""
         return representatives(self.results, MOST_TRIALS)
 
     @cached_property
@@ -62,13 +62,13 @@ class Evidence:
         return {str(trial): str(label) for trial, label in arms(self.results).items()}
 
     def study_files(self) -> dict[str, str]:
-        """By study, its study.yaml as it was run; empty text where there is none."""
+        """By study, its study.yaml as it was run; empty if absent."""
         store = Store(self.out)
         contents = {study: store.read(f"{study}/study.yaml") or b"" for study in self.studies}
         return {study: content.decode(errors="replace") for study, content in contents.items()}
 
     def question(self, study: str) -> str:
-        """What the study asks; empty where its file does not say."""
+        """The question of the study; empty if its file has none."""
         import yaml
 
         try:

@@ -1,4 +1,4 @@
-"""What a study says, in plain sentences: they stand first in the report."""
+"""Key findings of a study in plain sentences, shown first in the report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from smoe_ray.report.columns import format_cell
 from smoe_ray.report.evidence import Evidence
 
 _MOST_SENTENCES = 6
-"""Of a kind; more are counted instead."""
+"""Per question; more are summarised as counts."""
 
 
 class Finding(NamedTuple):
@@ -23,11 +23,11 @@ class Finding(NamedTuple):
 
 
 def findings(evidence: Evidence) -> Iterator[Finding]:
-    """Recommended number of experts, comparison of arms, experts in use: each as far as the results say."""
+    """Recommended number of experts, comparison of arms, experts in use: each if the results allow."""
     for question, say in (
         ("How many experts?", _recommended),
         ("Which arm is better?", _compared),
-        ("Do the experts live?", _alive),
+        ("Do the experts stay in use?", _alive),
     ):
         try:
             yield Finding(question, tuple(say(evidence)))
@@ -51,12 +51,12 @@ def _compared(evidence: Evidence) -> list[str]:
     told = ", ".join(f"{verdict} in {count[verdict]}" for verdict in ("lower", "higher", "not distinguishable"))
     return [
         f"Of {len(found.differences)} differences in {measure} from {found.reference}: {told} "
-        f"(at most {100 * found.alpha:g} % chance of any false claim among them)."
+        f"(probability of any false verdict at most {100 * found.alpha:g} %)."
     ]
 
 
 def verdict_sentence(difference: Difference, measure: str, of: ArmComparison) -> str:
-    """A difference in words: which arm is lower, by how much, how sure that is; no winner where there is none."""
+    """A difference as a sentence: which arm is lower, by how much and how certainly, if any."""
     cell = "" if difference.label == "all trials" or len(of.differences) == 1 else f" at {difference.label}"
     runs = (
         f"{difference.n_arm} pairs of the same seed"
@@ -87,7 +87,7 @@ def _alive(evidence: Evidence) -> list[str]:
         return [_kept(row) for row in summary.itertuples()]
     by_share = summary.assign(share=summary["active"] / summary["configured"]).sort_values("share", kind="stable")
     least, *_, most = by_share.itertuples()
-    return [f"Of {len(summary)} arms, the least: {_kept(least)}", f"The most: {_kept(most)}"]
+    return [f"Lowest share of {len(summary)} arms: {_kept(least)}", f"Highest share: {_kept(most)}"]
 
 
 def _kept(arm: Any) -> str:

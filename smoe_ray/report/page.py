@@ -1,6 +1,6 @@
-"""The page: what is shown, as HTML. Nothing in it is fetched from anywhere, and no script runs.
+"""The HTML page. It loads no external resources and runs no scripts.
 
-Jinja2 escapes every value; the figures alone are inserted as they are, and those this package drew.
+Jinja2 escapes every value except the figures, which are SVGs drawn by this package.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ class FigureItem(NamedTuple):
 
     title: str
     description: str
-    """What its caption says, for those who do not see it."""
+    """Text alternative of the figure, from its caption."""
     svg: str
     files: tuple[str, ...]
-    """Beside the page."""
+    """Paths relative to the page."""
 
 
 class TableCell(NamedTuple):
-    """Of a table."""
+    """A cell of a table."""
 
     text: str
     is_text: bool
-    """Set to the left; numbers are set to the right."""
+    """Left-aligned; numbers are right-aligned."""
 
 
 class TableItem(NamedTuple):
@@ -52,7 +52,7 @@ class RenderedSection(NamedTuple):
     reading: str
     items: tuple[FigureItem | TableItem, ...]
     absent: tuple[str, ...]
-    """Why something is not shown, a line each."""
+    """Why items are not shown, one line each."""
 
 
 class ReportedStudy(NamedTuple):
@@ -72,11 +72,11 @@ class Page(NamedTuple):
     findings: tuple[Finding, ...]
     sections: tuple[RenderedSection, ...]
     made_by: tuple[str, ...]
-    """Commands."""
+    """Commands that reproduce the report."""
     made: RenderedSection
-    """Versions, and trials that are not finished."""
+    """Versions, and unfinished trials."""
     version: str
-    """Of smoe-ray, that made the report."""
+    """Version of smoe-ray that wrote the report."""
 
 
 def render_page(page: Page) -> str:
@@ -94,7 +94,7 @@ def render_page(page: Page) -> str:
 
 
 def table_item(title: str, frame: pd.DataFrame, files: Sequence[str]) -> TableItem:
-    """A frame as a table: numbers rounded for reading, a mean and its spread in one cell."""
+    """A frame as a table: numbers rounded for display, a mean and its spread in one cell."""
     names = [name for name in frame.columns if name.removesuffix("_sd") == name]
     heads = tuple(TableCell(COLUMNS[name].head, is_text(name)) for name in names)
     rows = []
@@ -105,19 +105,19 @@ def table_item(title: str, frame: pd.DataFrame, files: Sequence[str]) -> TableIt
 
 
 def inline_svg(svg: str, prefix: str, description: str) -> str:
-    """An SVG file of matplotlib's as part of a page: its ids made its own, nothing that refers to another place.
+    """An SVG file of matplotlib for inlining into a page: ids made unique, no external references.
 
     Args:
         svg: the file.
         prefix: unique on the page.
-        description: text that stands for the picture.
+        description: text alternative.
     """
     from markupsafe import escape
 
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.DOTALL)
     body = re.sub(r' xmlns(?::xlink)?="[^"]*"', "", body).replace("xlink:href", "href")
-    # Every file has the same ids for its glyphs and clip paths, and pictures that are alike share theirs within one.
+    # matplotlib reuses the ids of glyphs and clip paths in every file: keep those that are referenced, with the prefix.
     used = set(re.findall(r'(?:\bhref="#|url\(#)([^")]+)', body))
     body = re.sub(r' id="([^"]*)"', lambda found: f' id="{prefix}-{found[1]}"' if found[1] in used else "", body)
     body = re.sub(r'(\bhref="#|url\(#)', rf"\g<1>{prefix}-", body)

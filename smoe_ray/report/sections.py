@@ -1,4 +1,4 @@
-"""The sections of a report: what each shows, in which order, and how to read it."""
+"""The sections of a report: contents, order, and how to read them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Exhibit(NamedTuple):
     """Of its files: a-z, 0-9 and '-'; unique in a report."""
     title: str
     make: Callable[[], Figure | pd.DataFrame]
-    """Raises ResultsError, which says why, when the results do not hold it."""
+    """Raises ResultsError with the reason if the results lack what it needs."""
 
 
 class Section(NamedTuple):
@@ -72,7 +72,7 @@ class Section(NamedTuple):
 
 
 def sections(evidence: Evidence) -> Iterator[Section]:
-    """The sections about the project's own results."""
+    """Sections on the results of the studies."""
     results = evidence.results
     yield Section(
         "Arms",
@@ -111,7 +111,7 @@ def sections(evidence: Evidence) -> Iterator[Section]:
         (
             _of_recommendations("best-experts", "Best number of experts against data", plot_best_experts, evidence),
             _of_recommendations(
-                "loss-at-amount", "Loss against experts at the most data", plot_loss_at_amount, evidence
+                "loss-at-amount", "Loss against experts at the largest amount of data", plot_loss_at_amount, evidence
             ),
             Exhibit(
                 "recommended-counts",
@@ -152,10 +152,10 @@ def sections(evidence: Evidence) -> Iterator[Section]:
                 "Experts in use against the ratio of the penalties",
                 lambda: plot_phase_diagram(phase_diagram(results)),
             ),
-            Exhibit("basins", "One basin or two", lambda: tables.basins(results)),
+            Exhibit("basins", "Bimodality test", lambda: tables.basins(results)),
         ),
     )
-    yield from _close_sections(evidence)
+    yield from _single_trial_sections(evidence)
     yield Section(
         "Homogeneity",
         reading("homogeneity"),
@@ -171,8 +171,8 @@ def sections(evidence: Evidence) -> Iterator[Section]:
     )
 
 
-def _close_sections(evidence: Evidence) -> Iterator[Section]:
-    """Sections about single trials."""
+def _single_trial_sections(evidence: Evidence) -> Iterator[Section]:
+    """Sections on single trials."""
     try:
         found = evidence.representatives
     except ResultsError as error:
@@ -206,16 +206,16 @@ def _close_sections(evidence: Evidence) -> Iterator[Section]:
         (
             Exhibit(
                 "probes",
-                "Linear probes beside their controls",
+                "Linear probes and controls",
                 lambda: plot_probes(probe_bars({trial.title: [found] for trial, found in probed().items()})),
             ),
             Exhibit("separability", "Probes, neighbours, silhouettes", lambda: tables.separabilities(trials)),
             *_per_trial(trials, "map", "Map of the latent space", lambda trial: plot_map(trial.coloured_map)),
-            Exhibit("maps", "Trust in the maps", lambda: tables.maps(trials)),
+            Exhibit("maps", "Trustworthiness of the maps", lambda: tables.maps(trials)),
         ),
     )
     yield Section(
-        "What experts draw",
+        "Images by expert",
         f"{shown}. {reading('drawings')}",
         (
             *_per_trial(trials, "gallery", "Gallery", _gallery),
@@ -261,15 +261,15 @@ def _interpolation(trial: TrialAnalysis) -> Figure:
 def _has_styles(trial: TrialAnalysis) -> bool:
     try:
         return bool(trial.style_names)
-    except ResultsError:  # it kept no embeddings, which the other exhibits say
+    except ResultsError:  # no embeddings were stored, as the other exhibits report
         return False
 
 
 def _several_amounts(results: pd.DataFrame) -> pd.DataFrame:
-    """The same results. Raises ResultsError when every trial has the same amount of data."""
+    """The results, unchanged. Raises ResultsError if all trials have the same amount of data."""
     if "data.train_images" in results and results["data.train_images"].nunique() < 2:
         raise ResultsError(
-            "every trial has the same number of training images; vary data.fraction or data.train_per_class"
+            "all trials have the same number of training images; vary data.fraction or data.train_per_class"
         )
     return results
 

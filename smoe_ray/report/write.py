@@ -1,4 +1,4 @@
-"""Writing a report: figures and tables first, the page that shows them last."""
+"""Writing a report: figures and tables first, then the page that refers to them."""
 
 from __future__ import annotations
 
@@ -44,27 +44,27 @@ def write_report(
     compare: Literal["published"] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> str:
-    """Write ``index.html``, ``figures/*.svg|pdf`` and ``tables/*.csv`` below `to`; each appears whole, the page last.
+    """Write ``index.html``, ``figures/*.svg|pdf`` and ``tables/*.csv`` below `to`; each atomically, the page last.
 
-    Several studies are read as one table, so that their arms are compared (a study and its supervised baseline). The
-    same results give the same bytes, with the same versions.
+    Several studies are read as one table, so that their arms are compared (e.g. a study and its supervised baseline).
+    The same results and versions give the same bytes.
 
     Args:
         out: folder or URI of the results.
-        studies: names of studies in `out`; none: all of them.
-        to: folder or URI of the report, made when absent; files of the same name are replaced.
+        studies: names of studies in `out`; empty: all of them.
+        to: folder or URI of the report, created if absent; files of the same name are replaced.
         compare: *published*: add a section with what arXiv:2509.10025 published.
-        progress: is told the title of each section before it is made.
+        progress: called with the title of each section before it is made.
 
     Returns:
-        Where the page is.
+        Path or URI of the page.
 
     Raises:
         ResultsError: no study, a study is absent or unreadable, or `to` cannot be written.
     """
     studies = list(studies) or list_studies(out)
     if not studies:
-        raise ResultsError(f"{out}: no study there; name the folder that 'smoe-ray run --out' was given")
+        raise ResultsError(f"{out}: no study found; pass the folder given to 'smoe-ray run --out'")
     evidence = Evidence(out, studies)
     writer = _Writer(Store(to), progress)
     made = _how_it_was_made(evidence)
@@ -88,14 +88,14 @@ def write_report(
 
 
 class _Writer:
-    """Makes exhibits, and keeps each as files below `store`."""
+    """Makes exhibits and writes each to files in `store`."""
 
     def __init__(self, store: Store, progress: Callable[[str], None]) -> None:
         self.store = store
         self._progress = progress
 
     def show(self, section: Section) -> RenderedSection:
-        """The section with what could be made of it."""
+        """The section with the exhibits that could be made."""
         self._progress(section.title)
         items: list[FigureItem | TableItem] = []
         reasons: dict[str, list[str]] = {}
@@ -106,7 +106,7 @@ class _Writer:
                 reasons.setdefault(str(error).rstrip("."), []).append(exhibit.title)
                 continue
             items.append(self._table(exhibit, made) if isinstance(made, pd.DataFrame) else self._figure(exhibit, made))
-        # Where the whole section is absent, the reasons say it all.
+        # If the whole section is absent, titles of exhibits are redundant.
         absent = tuple(f"{', '.join(titles)}: {reason}" if items else reason for reason, titles in reasons.items())
         anchor = re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-")
         return RenderedSection(anchor, section.title, section.reading if items else "", tuple(items), absent)
@@ -127,11 +127,11 @@ class _Writer:
 
 def _how_it_was_made(evidence: Evidence) -> Section:
     return Section(
-        "How this was made",
+        "Reproducibility",
         "",
         (
-            Exhibit("versions", "Versions that made the trials", lambda: tables.versions(evidence)),
-            Exhibit("not-finished", "Trials that are not finished, and why", lambda: tables.not_finished(evidence)),
+            Exhibit("versions", "Software versions of the trials", lambda: tables.versions(evidence)),
+            Exhibit("not-finished", "Unfinished trials, and why", lambda: tables.not_finished(evidence)),
         ),
     )
 

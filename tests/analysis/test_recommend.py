@@ -179,7 +179,7 @@ def test_beyond_the_studied_amounts_the_answer_says_so(shared_data: Path) -> Non
     assert "At 1,000,000 training images (extrapolated: the study has 17,500 to 350,000): 12 active" in near.sentence
     (far,) = recommend(results, samples=2_000_000, replicates=20).arms
     assert far.conclusion.kind == "cannot tell"
-    assert "more than 4 times beyond its 17,500 to 350,000" in far.sentence
+    assert "more than a factor of 4 beyond its 17,500 to 350,000" in far.sentence
     assert far.conclusion.missing is not None
     assert far.conclusion.missing.amounts == (2_000_000,)
 
@@ -206,12 +206,13 @@ def test_a_flat_surface_has_no_best() -> None:
         (
             np.log(60),
             COUNTS,
-            "best are 20 active experts (95 % 20 to 20), the most that it has; add 3 runs each of 30 and 40 active",
+            "best are 20 active experts (95 % 20 to 20), the largest studied count; "
+            "add 3 runs each of 30 and 40 active",
         ),
         (
             np.log(2),
             (4, 6, 8, 12, 16),
-            "best are 4 active experts (95 % 4 to 4), the least that it has; add 3 runs each of 1 and 2 active",
+            "best are 4 active experts (95 % 4 to 4), the smallest studied count; add 3 runs each of 1 and 2 active",
         ),
     ],
 )
@@ -224,12 +225,12 @@ def test_an_optimum_at_the_end_of_the_counts_is_called_so(k0: float, counts: tup
 
 def test_without_repeats_noise_is_unknown() -> None:
     alone = ask(planted_runs(repeats=1).drop(columns="seed"))
-    assert "too few of its cells were run twice to say what is noise; add 2 runs each of" in alone.sentence
+    assert "too few of its cells have two runs or more, so the noise is unknown; add 2 runs each of" in alone.sentence
     assert alone.conclusion.missing == MissingRuns((1, 2, 5, 7, 15, 20), tuple(map(round, AMOUNTS)), 2)
     assert "noise floor unknown" in alone.evidence[0]
     # Equal cells of one seed are repeats to the eye, but not of the seed.
     one_seed = ask(planted_runs().assign(seed=0))
-    assert "all its runs have one seed" in one_seed.sentence
+    assert "all its runs have the same seed" in one_seed.sentence
 
 
 def test_a_wide_interval_answers_nothing() -> None:
@@ -246,7 +247,7 @@ def test_a_form_that_misses_the_runs_answers_nothing() -> None:
     runs["loss"] += np.where(np.isin(runs["experts"], COUNTS[::2]), 0.8, -0.8)
     found = ask(runs)
     assert found.conclusion.kind == "cannot tell"
-    assert "the fitted form misses the runs by 0.8" in found.sentence
+    assert "the fitted form has an RMSE of 0.8" in found.sentence
 
 
 def test_a_small_misfit_is_forgiven_where_it_is_below_the_tie() -> None:
@@ -386,9 +387,9 @@ def test_a_single_amount_of_data_can_answer_in_steps() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"samples": 10, "steps": 10}, "exclude one another"),
-        ({"samples": 0}, "0 training images; ask for one or more"),
-        ({"steps": -3}, "-3 optimizer steps; ask for one or more"),
+        ({"samples": 10, "steps": 10}, "are mutually exclusive"),
+        ({"samples": 0}, "0 training images; pass a finite amount of at least 1"),
+        ({"steps": -3}, "-3 optimizer steps; pass a finite amount of at least 1"),
         ({"samples": float("nan")}, "nan training images"),
         ({"samples": float("inf")}, "inf training images"),
     ],

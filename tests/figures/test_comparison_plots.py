@@ -94,13 +94,13 @@ def test_what_is_left_out_is_said() -> None:
     figure = plot_comparison(compare_arms(results))
     assert "3 pairs\n(1 left out)" in words(figure)
     caption = " ".join(figure.get_supxlabel().split())
-    assert "cells of one arm alone left out: 1" in caption
+    assert "cells with runs of only one arm left out: 1" in caption
     assert "unfinished trials left out: 1" in caption
 
 
 def test_without_an_interval_there_is_a_point_and_a_reason() -> None:
     figure = plot_comparison(compare_arms(arms_and_counts(2, (10,), 2)))
-    assert "not distinguishable (fewer\nthan 3 runs a side)" in words(figure)
+    assert "not distinguishable (fewer\nthan 3 runs per arm)" in words(figure)
     assert "too few runs for any interval" in figure.get_supxlabel()
 
 
@@ -181,7 +181,7 @@ def test_the_theory_is_labelled_as_such_and_drawn_beside_active_experts_alone() 
     assert dashed == [1, 0, 0, 0]
     (legend,) = figure.legends
     assert legend.get_texts()[-1].get_text() == "theory: min(1, 0.60 \N{GREEK SMALL LETTER RHO})"
-    assert "theory for active experts under blend, no measurement" in " ".join(figure.get_supxlabel().split())
+    assert "theory for active experts under blend, not a measurement" in " ".join(figure.get_supxlabel().split())
     without = plot_phase_diagram(phase_diagram(phases((10,), (), ("likelihood",))))
     assert "theory" not in without.get_supxlabel()
 
