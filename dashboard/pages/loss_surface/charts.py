@@ -263,7 +263,7 @@ def _add_forecast(figure: go.Figure, found: Forecast, unit: str) -> None:
     )
     figure.add_scatter(
         x=found.count_K,
-        y=found.second.loss_K,
+        y=found.gaussian_process.loss_K,
         mode="lines",
         line=second,
         name="Gaussian process",
