@@ -188,7 +188,7 @@ def _add_baseline(figure: go.Figure, baseline: Baseline, label: str, x: tuple[fl
 
 
 def per_expert(info: LossAgainstSamplesPerExpert, published: Sequence[Curve] = ()) -> go.Figure:
-    """Mean and s.d. of the test loss against training images (or steps) per expert, a curve per amount; first panel."""
+    """Mean and s.d. of the test loss against images (or steps) per expert, one curve per amount; first panel."""
     figure = style.figure(height=460)
     (panel, *_) = info.panels
     count = len(info.amounts)
