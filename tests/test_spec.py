@@ -465,7 +465,7 @@ def test_every_leaf_of_a_trial_was_changed() -> None:
 def test_the_id_depends_on_data_and_numerics_version(monkeypatch: pytest.MonkeyPatch) -> None:
     before = trial_id(TrialSpec(), FINGERPRINT)
     assert trial_id(TrialSpec(), "1" * 64) != before
-    monkeypatch.setattr("smoe_ray.spec.NUMERICS_VERSION", -1)
+    monkeypatch.setattr("smoe_ray.spec.trial.NUMERICS_VERSION", -1)
     assert trial_id(TrialSpec(), FINGERPRINT) != before
 
 

@@ -1,0 +1,96 @@
+"""Studies and trials as frozen pydantic models: every choice that a study can make, with its unit and default.
+
+A *trial* is one training run, fully described by a `TrialSpec`. A *study* describes many: a `GridStudy` crosses axes
+and seeds, a `SearchStudy` lets a sampler propose. Axes and search spaces name fields of the trial by dotted path
+(``model.num_experts``). Unknown keys are errors everywhere.
+
+This package needs pydantic alone; a YAML reader is loaded only by `load_study`.
+"""
+
+from smoe_ray.spec.base import NAME_PATTERN
+from smoe_ray.spec.data import (
+    CLASS_PATTERN,
+    IMAGE_SIDE,
+    ClassName,
+    CombinedData,
+    DataSpec,
+    DrawingColours,
+    ImageData,
+    Imbalance,
+    LeafData,
+    QuickDrawData,
+    SyntheticData,
+)
+from smoe_ray.spec.model import ModelSpec
+from smoe_ray.spec.objectives import Blend, Expected, Likelihood, Objective
+from smoe_ray.spec.paths import assign, dotted_keys, merge, with_roots
+from smoe_ray.spec.search import (
+    SCALAR_METRICS,
+    Choices,
+    Distribution,
+    FloatRange,
+    IntRange,
+    PrunerSpec,
+    SamplerSpec,
+    SearchObjective,
+    SearchStudy,
+)
+from smoe_ray.spec.study import PRESETS, CollapseSpec, GridStudy
+from smoe_ray.spec.training import Budget, EvaluationSpec, ResourcesSpec, TrainingSpec, WorkerRange, Workers
+from smoe_ray.spec.trial import NUMERICS_VERSION, TrialSpec, check_experts_per_class, trial_id, trial_with, value_at
+from smoe_ray.spec.yaml_io import MAX_STUDY_BYTES, Study, dump_study, load_study, parse_study, read_name, roots
+
+__all__ = [
+    "CLASS_PATTERN",
+    "IMAGE_SIDE",
+    "MAX_STUDY_BYTES",
+    "NAME_PATTERN",
+    "NUMERICS_VERSION",
+    "PRESETS",
+    "SCALAR_METRICS",
+    "Blend",
+    "Budget",
+    "Choices",
+    "ClassName",
+    "CollapseSpec",
+    "CombinedData",
+    "DataSpec",
+    "Distribution",
+    "DrawingColours",
+    "EvaluationSpec",
+    "Expected",
+    "FloatRange",
+    "GridStudy",
+    "ImageData",
+    "Imbalance",
+    "IntRange",
+    "LeafData",
+    "Likelihood",
+    "ModelSpec",
+    "Objective",
+    "PrunerSpec",
+    "QuickDrawData",
+    "ResourcesSpec",
+    "SamplerSpec",
+    "SearchObjective",
+    "SearchStudy",
+    "Study",
+    "SyntheticData",
+    "TrainingSpec",
+    "TrialSpec",
+    "WorkerRange",
+    "Workers",
+    "assign",
+    "check_experts_per_class",
+    "dotted_keys",
+    "dump_study",
+    "load_study",
+    "merge",
+    "parse_study",
+    "read_name",
+    "roots",
+    "trial_id",
+    "trial_with",
+    "value_at",
+    "with_roots",
+]

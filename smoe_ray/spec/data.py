@@ -1,0 +1,127 @@
+"""Where images come from, and which of them are used."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from smoe_ray.spec.base import NAME_PATTERN, Spec
+
+IMAGE_SIDE = 28
+"""Height and width of every image, in pixels."""
+
+CLASS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,62}$"
+"""Names of classes: they become file and folder names below `data.root`."""
+
+ClassName = Annotated[str, Field(pattern=CLASS_PATTERN)]
+DrawingColours = Literal["black_on_white", "white_on_black"]
+
+
+class Imbalance(Spec):
+    """Unequal class sizes in the training set; the test set stays balanced. Exactly one of the two fields."""
+
+    weights: dict[str, Annotated[float, Field(gt=0, le=1)]] | None = Field(
+        default=None, description="share of the balanced class size that a class keeps, 0 < w <= 1; 1 where not named"
+    )
+    exponent: float | None = Field(
+        default=None,
+        gt=0,
+        description="long tail: class number c (from 0, in the order of `classes`) keeps (c+1)^-exponent",
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.weights is None) == (self.exponent is None):
+            raise ValueError("give exactly one of 'weights' and 'exponent'")
+        return self
+
+
+class DataSpecBase(Spec):
+    """What every data source has in common. Images are 28x28 grey, uint8; the model sees them as [0, 1]."""
+
+    not_identity: ClassVar[frozenset[str]] = frozenset({"root", "download"})
+
+    classes: tuple[ClassName, ...] | None = Field(
+        default=None, min_length=1, description="classes to use, in label order; null: all that the source has"
+    )
+    train_per_class: int | None = Field(
+        default=None, ge=1, description="training images per class at fraction 1 (the first n); null: all there are"
+    )
+    test_per_class: int | None = Field(
+        default=None, ge=1, description="test images per class, the same at every fraction; null: all there are"
+    )
+    fraction: float = Field(
+        default=1.0, gt=0, le=1, description="share of the training images: the first int(fraction * n) of each class"
+    )
+    imbalance: Imbalance | None = Field(default=None, description="unequal class sizes in training; null: balanced")
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if classes is not None and len(set(classes)) < len(classes):
+            raise ValueError("a class is named twice")
+        return classes
+
+
+class SyntheticData(DataSpecBase):
+    """Sketches drawn by this package: families with named styles and continuous parameters, all recorded."""
+
+    source: Literal["synthetic"] = "synthetic"
+    classes: tuple[Literal["face", "eye", "cat", "snowflake", "pencil"], ...] = Field(
+        default=("face", "eye", "cat", "snowflake", "pencil"), min_length=1, description="families, in label order"
+    )
+    train_per_class: int = Field(
+        default=2000, ge=1, le=1_000_000, description="training images per class at fraction 1"
+    )
+    test_per_class: int = Field(default=500, ge=1, le=1_000_000, description="test images per class")
+    jitter: float = Field(
+        default=1.0, ge=0, le=3, description="hand tremor, in pixels of the 56x56 canvas; 0 draws exact lines"
+    )
+    drawing_seed: int = Field(default=0, ge=0, description="seed of the drawings (not of the training)")
+    ink: DrawingColours = Field(default="black_on_white", description="what the model sees")
+
+
+class QuickDrawData(DataSpecBase):
+    """Google's Quick, Draw! drawings: sketch-rnn ``<class>.npz`` (rasterised here) or ``<class>.npy`` bitmaps."""
+
+    source: Literal["quickdraw"] = "quickdraw"
+    classes: tuple[ClassName, ...] = Field(
+        default=("face", "eye", "cat", "snowflake", "pencil"), min_length=1, description="categories, in label order"
+    )
+    train_per_class: int = Field(default=70_000, ge=1, description="training drawings per class at fraction 1")
+    test_per_class: int = Field(default=2_500, ge=1, description="test drawings per class")
+    layout: Literal["sketchrnn", "bitmap"] = Field(
+        default="sketchrnn", description="sketchrnn: vector drawings in .npz; bitmap: Google's 28x28 .npy"
+    )
+    ink: DrawingColours = Field(default="black_on_white", description="what the model sees, whatever the files hold")
+    root: str | None = Field(default=None, description="folder or URI with the files; null: the download cache")
+    download: bool = Field(default=False, description="fetch absent categories from Google's public bucket")
+
+
+class ImageData(DataSpecBase):
+    """Labelled images from disk: MNIST-format IDX files, an ``.npz`` with x and y, or a folder of image files."""
+
+    source: Literal["images"] = "images"
+    root: str = Field(description="folder with IDX files or class folders, or an .npz file; a path or a URI")
+    layout: Literal["auto", "idx", "npz", "folder"] = Field(
+        default="auto", description="auto: decided by what root holds"
+    )
+
+
+LeafData = Annotated[SyntheticData | QuickDrawData | ImageData, Field(discriminator="source")]
+
+
+class CombinedData(DataSpecBase):
+    """Several sources as one: labels distinct, classes named ``<part>/<class>``; `classes` may choose among them."""
+
+    source: Literal["combined"] = "combined"
+    classes: tuple[Annotated[str, Field(max_length=130)], ...] | None = Field(
+        default=None, min_length=1, description="classes to use, as <part>/<class>; null: all"
+    )
+    parts: dict[Annotated[str, Field(pattern=NAME_PATTERN)], LeafData] = Field(
+        min_length=1, description="name of a part: its source"
+    )
+
+
+DataSpec = Annotated[SyntheticData | QuickDrawData | ImageData | CombinedData, Field(discriminator="source")]

@@ -1,0 +1,21 @@
+"""Architecture of a model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from smoe_ray.spec.base import Spec
+
+
+class ModelSpec(Spec):
+    """The SMoE-VAE (arXiv:2509.10025): encoder, gate and E decoders that read the same latent vector."""
+
+    num_experts: int = Field(default=10, ge=1, le=1024, description="decoders configured (E)")
+    latent_dim: int = Field(default=32, ge=1, le=4096, description="size of the latent vector (Z)")
+    encoder: Literal["lite", "medium"] = Field(default="medium", description="convolutional encoder")
+    decoder: Literal["lite", "medium", "large"] = Field(default="lite", description="architecture of each expert")
+    gate_hidden: tuple[Annotated[int, Field(strict=True, ge=1, le=65536)], ...] = Field(
+        default=(64, 32), description="hidden units of the gate MLP, layer by layer"
+    )

@@ -1,0 +1,103 @@
+"""Grid studies, and the presets that fill in what a study does not say."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from smoe_ray.spec.base import NAME_PATTERN, Spec
+from smoe_ray.spec.paths import merge
+from smoe_ray.spec.trial import TrialSpec, check_trial_path
+
+_PAPER = {
+    "model": {"encoder": "medium", "decoder": "lite", "latent_dim": 32, "gate_hidden": [64, 32]},
+    "routing": "unsupervised",
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper_text": _PAPER
+    | {
+        "objective": {"name": "blend", "lambda_balance": 200, "lambda_entropy": 400, "balance_form": "paper_text"},
+        "training": {"learning_rate": 1e-4, "beta": 0.1, "batch_size": 128, "budget": "20 epochs"},
+        "evaluation": {"gating": "hard", "latent": "sample"},
+    },
+    "released_code": _PAPER
+    | {
+        "objective": {"name": "blend", "lambda_balance": 200, "lambda_entropy": 400, "balance_form": "released_code"},
+        "training": {"learning_rate": 1e-3, "beta": 0.01, "batch_size": 128, "budget": "20 epochs"},
+        "evaluation": {"gating": "hard", "latent": "sample"},
+    },
+    "recommended": _PAPER
+    | {
+        "objective": {"name": "likelihood", "lambda_balance": 400, "variance_start": 8, "variance_end": 1},
+        "training": {"learning_rate": 1e-3, "beta": 0.01, "batch_size": 128, "budget": "20 epochs"},
+        "evaluation": {"gating": "hard", "latent": "mean"},
+    },
+}
+"""What each preset fills in under a study's own `base`: the text of arXiv:2509.10025, its released code (which made the
+published numbers), and what we recommend."""
+
+PresetName = Literal["paper_text", "released_code", "recommended"]
+
+
+class CollapseSpec(Spec):
+    """Stops (prunes) a trial whose experts have died: at least one of the two limits."""
+
+    min_active_fraction: float | None = Field(
+        default=None, gt=0, le=1, description="stop below this share of active experts (experts.active_fraction)"
+    )
+    min_effective: float | None = Field(
+        default=None, ge=1, description="stop below this number of effective experts (experts.effective)"
+    )
+    grace_epochs: int = Field(default=3, ge=0, description="epochs before a trial may be stopped")
+
+    @model_validator(mode="after")
+    def _at_least_one(self) -> Self:
+        if self.min_active_fraction is None and self.min_effective is None:
+            raise ValueError("give 'min_active_fraction', 'min_effective' or both")
+        return self
+
+
+class StudyBase(Spec):
+    """What grid and search studies have in common."""
+
+    name: str = Field(pattern=NAME_PATTERN, description="folder of the results below OUT")
+    question: str = Field(min_length=1, max_length=500, description="the one question that this study answers")
+    preset: PresetName = Field(default="recommended", description="fills in what base does not say")
+    base: TrialSpec = Field(default=TrialSpec(), description="what all trials share")
+    collapse: CollapseSpec | None = Field(default=None, description="stop trials whose experts die; null: let them run")
+    max_concurrent_trials: int | None = Field(
+        default=None, ge=1, description="most trials at once; null: as many as there is room for"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_base_from_preset(cls, study: Any) -> Any:
+        if isinstance(study, dict):
+            preset, base = study.get("preset", "recommended"), study.get("base", {})
+            if isinstance(preset, str) and preset in PRESETS and isinstance(base, dict):
+                return {**study, "base": merge(PRESETS[preset], base)}
+        return study
+
+
+class GridStudy(StudyBase):
+    """All combinations of the axes' values, each with every seed."""
+
+    kind: Literal["grid"] = "grid"
+    axes: dict[str, tuple[Any, ...]] = Field(
+        default={}, description="dotted path in a trial: values; a mapping is merged over what base has there"
+    )
+    seeds: tuple[Annotated[int, Field(strict=True, ge=0, lt=2**31)], ...] = Field(
+        default=(0,), min_length=1, description="one trial per seed"
+    )
+
+    @model_validator(mode="after")
+    def _axes_name_fields(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: a seed is named twice")
+        for path, values in self.axes.items():
+            check_trial_path(path, where="axes")
+            if not values:
+                raise ValueError(f"axes.{path}: no values")
+        return self

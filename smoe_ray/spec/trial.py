@@ -1,0 +1,108 @@
+"""One training run, and the id that all its choices hash to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import reprlib
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from smoe_ray.errors import StudyError
+from smoe_ray.spec.base import Spec
+from smoe_ray.spec.data import DataSpec, SyntheticData
+from smoe_ray.spec.messages import nearest, one_line
+from smoe_ray.spec.model import ModelSpec
+from smoe_ray.spec.objectives import Likelihood, Objective
+from smoe_ray.spec.paths import assign, dotted_keys
+from smoe_ray.spec.training import EvaluationSpec, ResourcesSpec, TrainingSpec
+
+NUMERICS_VERSION = 1
+"""Raised whenever the same spec on the same data would train to other numbers; part of every `trial_id`."""
+
+
+class TrialSpec(Spec):
+    """One training run. Defaults are those of the preset `recommended`."""
+
+    not_identity: ClassVar[frozenset[str]] = frozenset({"resources"})
+
+    seed: int = Field(default=0, ge=0, lt=2**31, description="fixes initial weights, batch order and latent noise")
+    data: DataSpec = Field(default=SyntheticData(), description="where images come from and which are used")
+    model: ModelSpec = Field(default=ModelSpec(), description="architecture")
+    routing: Literal["unsupervised", "supervised"] = Field(
+        default="unsupervised",
+        description="supervised: the gate learns the class label and the objective is unused",
+    )
+    objective: Objective | None = Field(
+        default=Likelihood(), description="loss of unsupervised routing; null when supervised"
+    )
+    training: TrainingSpec = Field(default=TrainingSpec(), description="optimizer and budget")
+    evaluation: EvaluationSpec = Field(default=EvaluationSpec(), description="how test columns are measured")
+    resources: ResourcesSpec = Field(default=ResourcesSpec(), description="what the trial occupies")
+
+    @model_validator(mode="after")
+    def _objective_matches_routing(self) -> Self:
+        # The supervised baseline has its own loss. Dropping the unused objective keeps its trial_id honest:
+        # two supervised trials that differ in it alone are the same trial.
+        if self.routing == "supervised":
+            object.__setattr__(self, "objective", None)
+        elif self.objective is None:
+            raise ValueError("unsupervised routing needs an objective: {name: blend | expected | likelihood}")
+        return self
+
+
+def check_experts_per_class(trial: TrialSpec, num_classes: int) -> None:
+    """Supervised routing sends each class to an expert of its own. Raises StudyError when there are not as many."""
+    if trial.routing == "supervised" and trial.model.num_experts != num_classes:
+        raise StudyError(
+            f"supervised routing needs one expert a class: set model.num_experts to {num_classes} "
+            f"(it is {trial.model.num_experts})"
+        )
+
+
+def trial_id(trial: TrialSpec, data_fingerprint: str) -> str:
+    """First 12 hex digits of the SHA-256 of all that can change the numbers: spec, data, `NUMERICS_VERSION`."""
+    everything = {"trial": trial.identity(), "data": data_fingerprint, "numerics": NUMERICS_VERSION}
+    canonical = json.dumps(everything, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def trial_with(base: TrialSpec, values: Mapping[str, Any]) -> TrialSpec:
+    """`base` with the fields at dotted paths replaced.
+
+    Raises:
+        StudyError: a path is unknown or a value does not fit.
+    """
+    for path in values:
+        try:
+            check_trial_path(path, where="trial")
+        except ValueError as error:
+            raise StudyError(str(error)) from None
+    tree = assign(base.model_dump(mode="json"), values)
+    try:
+        return TrialSpec.model_validate(tree)
+    except ValidationError as error:
+        chosen = ", ".join(f"{path}={reprlib.repr(value)}" for path, value in values.items())
+        raise StudyError(f"trial with {chosen}: {one_line(error, tree, TrialSpec)}") from None
+
+
+def value_at(trial: TrialSpec, path: str) -> Any:
+    """The value at a dotted path of a trial, as plain JSON. Raises KeyError when this trial has no such field."""
+    value: Any = trial.model_dump(mode="json")
+    for key in path.split("."):
+        if not isinstance(value, dict):
+            raise KeyError(path)
+        value = value[key]
+    return value
+
+
+def check_trial_path(path: str, where: str) -> None:
+    """Raises ValueError unless `path` names a field that a study may vary; `where` begins the message."""
+    known = dotted_keys(TrialSpec)
+    if path == "seed":
+        raise ValueError(f"{where}.seed: seeds are set by 'seeds' (grid) or 'base.seed' (search)")
+    # Below data.combined.parts the path goes through a mapping whose keys are names.
+    if path not in known and not path.startswith("data.parts."):
+        raise ValueError(f"{where}.{path}: unknown key{nearest(path, known)}")

@@ -1,0 +1,165 @@
+"""Study files: read, override and validate YAML; write it back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from smoe_ray.errors import StudyError
+from smoe_ray.spec.base import NAME_PATTERN
+from smoe_ray.spec.messages import nearest, one_line
+from smoe_ray.spec.paths import assign, dotted_keys, with_roots
+from smoe_ray.spec.search import SearchStudy
+from smoe_ray.spec.study import GridStudy
+from smoe_ray.spec.trial import TrialSpec
+
+MAX_STUDY_BYTES = 1_000_000
+"""A study file above this size (bytes) is refused."""
+
+_EXPONENT_FORM = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
+"""Numbers such as 1e-4: floats to YAML 1.2 and to everyone who writes them, but strings to PyYAML (YAML 1.1)."""
+
+Study = Annotated[GridStudy | SearchStudy, Field(discriminator="kind")]
+_STUDY: TypeAdapter[GridStudy | SearchStudy] = TypeAdapter(Study)
+
+
+def roots(study: GridStudy | SearchStudy) -> list[str]:
+    """Every value that some trial of a study may have as a `root` of its data."""
+    found: list[str] = []
+
+    def note(root: str) -> str:
+        found.append(root)
+        return root
+
+    with_roots(study.model_dump(mode="json"), note)
+    return found
+
+
+def load_study(path: str | Path, overrides: Sequence[str] = ()) -> GridStudy | SearchStudy:
+    """Read, override and validate a study file.
+
+    Args:
+        path: a YAML file, 1 MB at most.
+        overrides: ``key=value`` with a dotted key; values are YAML. A key of the study (``seeds``, ``preset``,
+            ``axes.model.num_experts``) or, for short, of its base (``data.root`` means ``base.data.root``).
+
+    Raises:
+        StudyError: the file is absent, too large or no YAML mapping, or a key or value is wrong; the message names
+            file, dotted key, value and the nearest valid key.
+    """
+    return parse_study(_read_text(Path(path)), overrides, origin=str(path))
+
+
+def read_name(path: str | Path) -> str:
+    """The name of a study file that may lack what overrides would add. Raises StudyError as `load_study`."""
+    tree = _read_yaml(_read_text(Path(path)), str(path))
+    name = tree.get("name") if isinstance(tree, dict) else None
+    if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name):
+        raise StudyError(f"{path}: name: required, as lower-case letters, digits and dashes (value {name!r})")
+    return name
+
+
+def parse_study(text: str, overrides: Sequence[str] = (), origin: str = "study") -> GridStudy | SearchStudy:
+    """`load_study` for a text; `origin` stands for the file in messages."""
+    tree = _read_yaml(text, origin)
+    if not isinstance(tree, dict):
+        raise StudyError(f"{origin}: a study is a mapping with 'name', 'question', 'base' and 'axes' or 'space'")
+    for override in overrides:
+        tree = _override(tree, override)
+    tree.setdefault("kind", "search" if "space" in tree else "grid")
+    try:
+        return _STUDY.validate_python(tree)
+    except ValidationError as error:
+        model = SearchStudy if tree["kind"] == "search" else GridStudy
+        raise StudyError(f"{origin}: {one_line(error, tree, model)}") from None
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_STUDY_BYTES:
+            raise StudyError(f"{path}: larger than {MAX_STUDY_BYTES:,} bytes; a study file is a short YAML text")
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise StudyError(f"{path}: no such study file{_other_studies(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: cannot be read as text: {error}") from None
+
+
+def dump_study(study: GridStudy | SearchStudy) -> str:
+    """The study as YAML text that `parse_study` reads back to an equal study."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """Quotes every string that `_read_yaml` would take for a number, and escapes YAML's rarer line breaks."""
+
+    def text(dumper: Dumper, value: str) -> yaml.ScalarNode:
+        style = '"' if set(value) & set("\x85\u2028\u2029\ufeff") else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, text)
+    _know_exponent_form(Dumper)
+    tree = study.model_dump(mode="json")
+    return yaml.dump(tree, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _know_exponent_form(resolver: Any) -> None:
+    resolver.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT_FORM, list("-+.0123456789"))
+
+
+def _read_yaml(text: str, origin: str) -> Any:
+    import yaml
+
+    class UniqueKeyLoader(yaml.SafeLoader):
+        """PyYAML lets a repeated key overwrite the first silently; a study must not."""
+
+        def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+            node = super().compose_mapping_node(anchor)
+            seen: set[str] = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode):
+                    if key.value in seen:
+                        problem = f"key '{key.value}' stands twice"
+                        raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                    seen.add(key.value)
+            return node
+
+    _know_exponent_form(UniqueKeyLoader)
+    try:
+        return yaml.load(text, Loader=UniqueKeyLoader)  # noqa: S506 - a SafeLoader: makes no Python objects
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise StudyError(f"{origin}{line}: not valid YAML: {error.problem}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise StudyError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _override(tree: dict[str, Any], override: str) -> dict[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise StudyError(f"--set {override}: write key=value, for instance data.root=/path/to/drawings")
+    value = _read_yaml(text, f"--set {override}")
+    head, _, rest = key.partition(".")
+    if head in ("axes", "space"):  # keys there are dotted paths themselves
+        if not rest:
+            return {**tree, head: value}
+        paths = tree.get(head) or {}
+        if not isinstance(paths, dict):
+            raise StudyError(f"--set {override}: the study's '{head}' is no mapping of dotted paths")
+        return {**tree, head: {**paths, rest: value}}
+    if head not in GridStudy.model_fields and head not in SearchStudy.model_fields:
+        if head not in TrialSpec.model_fields:
+            known = set(GridStudy.model_fields) | set(SearchStudy.model_fields) | dotted_keys(TrialSpec)
+            raise StudyError(f"--set {override}: unknown key '{key}'{nearest(key, known)}")
+        key = f"base.{key}"
+    return assign(tree, {key: value})
+
+
+def _other_studies(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"; the folder {path.parent} does not exist"
+    names = [str(candidate) for candidate in path.parent.glob("*.yaml")]
+    return nearest(str(path), names)
