@@ -9,18 +9,14 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from smoe_ray.columns import EPOCHS
 from smoe_ray.results import Row
 from smoe_ray.spec import GridStudy, SearchStudy
 from smoe_ray.study.events import EpochDone, Event, StudyStarted
 from smoe_ray.study.plan import plan_grid
 from smoe_ray.study.progress import Tally, first_objective
 
-_OF_AN_EPOCH = {
-    "active_fraction": ("experts.active_fraction", "Share of experts that are argmax for a test image, newest epoch"),
-    "effective_experts": ("experts.effective", "exp(entropy of expert usage), newest epoch"),
-    "max_share": ("experts.max_share", "Largest share of the test images of one expert, newest epoch"),
-    "test_reconstruction": ("test.reconstruction", "Test loss, squared error per image, newest epoch"),
-}
+_GAUGES = [column for column in EPOCHS if column.gauge]
 
 
 class LiveMetrics:
@@ -49,10 +45,10 @@ class LiveMetrics:
             self._set("collapse_rate", what, self._tally.collapse_rate)
 
     def _show_epoch(self, row: Row) -> None:
-        for name, (column, description) in _OF_AN_EPOCH.items():
-            value = row.get(column)
+        for column in _GAUGES:
+            value = row.get(column.name)
             if value is not None:
-                self._set(name, description, value)
+                self._set(column.gauge, f"{column.label}, newest epoch", value)
         _counter("epochs", "Epochs trained", ("study",)).inc(1, tags={"study": self._study})
 
     def _set(self, name: str, description: str, value: float, **tags: str) -> None:

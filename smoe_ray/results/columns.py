@@ -1,4 +1,4 @@
-"""Columns of `epochs.parquet` (docs/metrics.md says what each means) and their types."""
+"""The columns of `epochs.parquet` as a Parquet file, and back."""
 
 from __future__ import annotations
 
@@ -6,52 +6,18 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-EPOCH_COLUMNS: tuple[str, ...] = (
-    "epoch",
-    "train.loss",
-    "train.reconstruction",
-    "train.kl",
-    "train.balance",
-    "train.entropy",
-    "train.cross_entropy",
-    "test.reconstruction",
-    "test.reconstruction_soft",
-    "test.kl",
-    "experts.configured",
-    "experts.active",
-    "experts.effective",
-    "experts.active_fraction",
-    "experts.max_share",
-    "experts.usage",
-    "cost.params_total",
-    "cost.params_active",
-    "cost.flops",
-    "cost.images",
-    "cost.steps",
-    "cost.wall_s",
-    "cost.images_per_s",
-)
+from smoe_ray.columns import EPOCHS
+
+EPOCH_COLUMNS: tuple[str, ...] = tuple(column.name for column in EPOCHS)
 """Every epoch file has these; a value that was not measured in an epoch is null."""
 
-TIMING_COLUMNS: tuple[str, ...] = ("cost.wall_s", "cost.images_per_s")
+TIMING_COLUMNS: tuple[str, ...] = tuple(column.name for column in EPOCHS if column.timing)
 """The only columns in which two runs of the same trial differ."""
 
 MOST_VALUES = 20_000_000
 """Most numbers in a file that is read, or in its column of lists: 200,000 epochs of 100 experts."""
 _NUMBERS = frozenset(
     {"null", "float", "double", "halffloat", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
-)
-
-_INTEGERS = frozenset(
-    {
-        "epoch",
-        "experts.configured",
-        "experts.active",
-        "cost.params_total",
-        "cost.params_active",
-        "cost.images",
-        "cost.steps",
-    }
 )
 
 Row = dict[str, Any]
@@ -81,9 +47,9 @@ def empty_epochs(extra: Sequence[str] = ()) -> Any:
     """A `pyarrow.Table` without rows: `EPOCH_COLUMNS` and `extra` (floats) with their types."""
     import pyarrow as pa
 
-    types = {name: pa.int64() if name in _INTEGERS else pa.float64() for name in (*EPOCH_COLUMNS, *extra)}
-    types["experts.usage"] = pa.list_(pa.float64())
-    return pa.schema(list(types.items())).empty_table()
+    kinds = {"float": pa.float64(), "int": pa.int64(), "list": pa.list_(pa.float64())}
+    types = [(column.name, kinds[column.dtype]) for column in EPOCHS]
+    return pa.schema([*types, *((name, pa.float64()) for name in extra)]).empty_table()
 
 
 def from_parquet(content: bytes) -> Any:

@@ -22,7 +22,7 @@ from smoe_ray.spec.data import (
     SyntheticData,
 )
 from smoe_ray.spec.model import ModelSpec
-from smoe_ray.spec.objectives import Blend, Expected, Likelihood, Objective
+from smoe_ray.spec.objectives import Blend, Expected, Likelihood, Objective, ObjectiveSpec, Supervised
 from smoe_ray.spec.paths import assign, dotted_keys, merge, with_roots
 from smoe_ray.spec.search import (
     SCALAR_METRICS,
@@ -68,6 +68,7 @@ __all__ = [
     "Likelihood",
     "ModelSpec",
     "Objective",
+    "ObjectiveSpec",
     "PrunerSpec",
     "QuickDrawData",
     "ResourcesSpec",
@@ -75,6 +76,7 @@ __all__ = [
     "SearchObjective",
     "SearchStudy",
     "Study",
+    "Supervised",
     "SyntheticData",
     "TrainingSpec",
     "TrialSpec",

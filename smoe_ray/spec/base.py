@@ -49,7 +49,7 @@ def _names_of_identity(spec: type[Spec]) -> tuple[str, ...]:
 
 def _identity(value: Any) -> Any:
     if isinstance(value, Spec):
-        return value.identity()
+        return value.identity() or None
     if isinstance(value, (tuple, list)):
         return [_identity(item) for item in value]
     if isinstance(value, Mapping):

@@ -122,7 +122,7 @@ def _training_flops(trial: TrialSpec) -> float | None:
     if train_images is None:
         return None
     budget, cost = trial.training.budget, model_cost(trial.model)
-    per_image = cost.flops_train if trial.objective else cost.flops_train_hard
+    per_image = cost.flops_train if trial.objective.decodes == "all" else cost.flops_train_hard
     steps_per_epoch = math.ceil(train_images / trial.training.batch_size)
     return budget.steps(steps_per_epoch) / steps_per_epoch * train_images * per_image
 

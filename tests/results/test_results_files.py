@@ -16,7 +16,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted_folder import plant
 
 from smoe_ray.errors import ResultsError
 from smoe_ray.results import (
@@ -36,6 +35,7 @@ from smoe_ray.results import (
 )
 from smoe_ray.results.record import now
 from smoe_ray.spec import TrialSpec, trial_with
+from support.planted_folder import plant
 
 
 def record(trial_id: str, spec: TrialSpec | None = None, **changes: Any) -> TrialRecord:
@@ -122,7 +122,8 @@ def test_trials_of_different_shape_share_one_table(tmp_path: Path) -> None:
         folder(tmp_path, name).write_epochs([row(1)])
     table = read_results(tmp_path, "demo").set_index("trial_id")
     assert "config.objective" not in table.columns
-    assert pd.isna(table.loc["aaa", "config.objective.name"])
+    assert table.loc["aaa", "config.objective.name"] == "supervised"
+    assert pd.isna(table.loc["aaa", "config.objective.lambda_entropy"])
     assert table.loc["bbb", "config.objective.lambda_entropy"] == 3.0
 
 
