@@ -138,8 +138,9 @@ def _near_miss(wanted: Path, layout: str) -> str | None:
             return f"there is {name}: set data.layout: {other[Path(name).suffix.lower()]}"
     if alike:
         return f"there is {alike[0]}, which is not read: get {wanted.name}, or the same file of the other layout"
-    close = difflib.get_close_matches(wanted.name, [name for name in names if name.endswith(wanted.suffix)], n=1)
-    return f"did you mean '{Path(close[0]).stem}'?" if close else None
+    stems = [Path(name).stem for name in names if name.endswith(wanted.suffix)]
+    close = difflib.get_close_matches(wanted.stem, stems, n=1)
+    return f"did you mean '{close[0]}'?" if close else None
 
 
 def _category_in(file_name: str) -> str:
@@ -147,7 +148,7 @@ def _category_in(file_name: str) -> str:
     name = unquote(file_name).lower()
     for prefix in _PREFIXES:
         name = name.removeprefix(prefix)
-    name = re.sub(r"( \(\d+\))?(\.full)?\.(npz|npy|ndjson|bin|json|part)+$", "", name)
+    name = re.sub(r"( \(\d+\))?(\.full)?(\.(npz|npy|ndjson|bin|json|part))+$", "", name)
     return re.sub(r"[ _+-]+", " ", name).strip()
 
 
