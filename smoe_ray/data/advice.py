@@ -63,6 +63,8 @@ def about_folder(root: Path) -> str:
     archives = [entry for entry in entries if entry.suffix.lower() == ".npz" and entry.is_file()]
     if archives:
         return f"{root}: holds {some(file.name for file in archives)}; set data.root: {archives[0]}"
+    if _is_readable(root):
+        return f"{root}: no images of this data.layout, but of another; set data.layout: auto"
     inside = _readable_below(root, _DEPTH)
     if inside is not None:
         return f"{root}: no images here, but in {inside.relative_to(root)}; set data.root: {inside}"

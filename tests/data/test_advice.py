@@ -79,7 +79,8 @@ def test_one_file_of_a_set_is_answered_with_its_folder(tmp_path: Path) -> None:
     refused(file.parent, tmp_path / "cache", "images (img00.png, img01.png), but no class folders")
     (tmp_path / "empty" / "deeper").mkdir(parents=True)
     refused(tmp_path / "empty", tmp_path / "cache", "it holds deeper/", "needed")
-    refused(root, tmp_path / "cache", "no images", layout="folder")
+    refused(root, tmp_path / "cache", "set data.layout: auto", layout="folder")
+    refused(write_classes(tmp_path / "classes", "F"), tmp_path / "cache", "set data.layout: auto", layout="idx")
 
 
 # --- the arrays of an npz ---------------------------------------------------------------------------------------------
