@@ -29,7 +29,7 @@ def _names(classes: Any) -> Any:
     """Refuse what YAML made of an unquoted name: `classes: [0, yes]` is a number and a truth value."""
     for number, name in enumerate(classes if isinstance(classes, (list, tuple)) else ()):
         if isinstance(name, (bool, int, float)):
-            raise ValueError(f"class {number + 1} is {name!r} to YAML, not a name: write it in quotes")
+            raise ValueError(f"class {number + 1} is {name!r}, not text: write it in quotes")
     return classes
 
 

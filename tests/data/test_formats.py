@@ -358,7 +358,8 @@ def try_mutants(reader: str, count: int) -> None:
 
 
 def assert_mutants(reader: str, count: int) -> None:
-    program = f"import sys; sys.path[:0] = {sys.path!r}; import test_formats as t; t.try_mutants({reader!r}, {count})"
+    imports = f"import sys; sys.path[:0] = {sys.path!r}; from test_formats import try_mutants"
+    program = f"{imports}; try_mutants({reader!r}, {count})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=1800)
     assert done.returncode == 0, done.stderr[-2000:]
     outcome = json.loads(done.stdout)
