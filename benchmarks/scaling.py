@@ -33,7 +33,7 @@ from smoe_ray.cluster.distributed import train_distributed
 from smoe_ray.data import Dataset, Splits
 from smoe_ray.model import build_model
 from smoe_ray.spec import TrialSpec, trial_id, trial_with
-from smoe_ray.study.run import TrialTask
+from smoe_ray.study.trial_run import TrialTask
 from smoe_ray.training.collectives import ALONE, WorkerGroup, Workers
 from smoe_ray.training.fit import TrainingStep
 from smoe_ray.training.images import DeviceImages
@@ -93,7 +93,7 @@ def steps_of_a_group(config: dict[str, Any]) -> dict[str, float]:
     data = DeviceImages(images(arguments.steps * spec.training.batch_size).train, device)
 
     def step(of: Workers) -> TrainingStep:
-        model = build_model(spec.model, spec.seed).to(device)
+        model = build_model(spec.model, (1, 28, 28), spec.seed).to(device)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
         return TrainingStep(spec, model, optimizer, torch.Generator(device).manual_seed(0), of)
 

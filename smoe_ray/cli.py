@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import sys
 import traceback
@@ -19,6 +20,7 @@ from rich.text import Text
 
 from smoe_ray import cli_k8s
 from smoe_ray.cli_k8s import printable
+from smoe_ray.columns import COLUMNS, TRIAL_TABLE
 from smoe_ray.errors import ClusterError, ResultsError, SmoeRayError
 
 if TYPE_CHECKING:
@@ -27,9 +29,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from smoe_ray.data.files import Map
+    from smoe_ray.inspect.status import StudyStatus
     from smoe_ray.spec import GridStudy, SearchStudy
     from smoe_ray.study import Executor
-    from smoe_ray.study.status import StudyStatus
 
 app = typer.Typer(
     name="smoe-ray",
@@ -44,6 +46,22 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Drawings and image sets: fetch them, look at them.")
 app.add_typer(data_app, name="data")
 app.add_typer(cli_k8s.app, name="k8s")
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"smoe-ray {importlib.metadata.version('smoe-ray')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[  # its callback prints it
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the program itself; the help text is that of `app`."""
+
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="Study file (YAML).", show_default=False)]
 Out = Annotated[str, typer.Argument(metavar="OUT", help="Folder or URI with the results.", show_default=False)]
@@ -61,8 +79,8 @@ Overrides = Annotated[
 @app.command(epilog="Example: smoe-ray check studies/quickstart.yaml --set training.budget='5 epochs'")
 def check(study: StudyFile, overrides: Overrides = None) -> None:
     """Validate a study; show its trials, parameters, FLOPs and the data it needs. Starts nothing."""
+    from smoe_ray.inspect.preview import in_words, preview
     from smoe_ray.spec import load_study
-    from smoe_ray.study.preview import in_words, preview
 
     spec = load_study(study, overrides or ())
     seen = preview(spec)
@@ -114,15 +132,17 @@ def run(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train diverged trials again, too.")] = False,
 ) -> None:
     """Run a study. Trials that are finished are not run again: to resume, give the same command."""
+    from smoe_ray.inspect.preview import preview
+    from smoe_ray.planning import StudyPlan
     from smoe_ray.spec import load_study
     from smoe_ray.study import refuse_failures, run_study
-    from smoe_ray.study.preview import preview
     from smoe_ray.study.progress import StudyProgress
 
     spec = load_study(study, overrides or ())
-    preview(spec)  # refuses what cannot run before anything is written, and so does what makes the executor
+    plan = StudyPlan(spec)
+    preview(plan)  # refuses what cannot run before anything is written, and so does what makes the executor
     with _executor(executor, spec, address, jobs, device) as (trains, data_jobs), StudyProgress(spec) as progress:
-        records = run_study(spec, out, trains, data_jobs=data_jobs, retry_failed=retry_failed, on_event=progress)
+        records = run_study(plan, out, trains, data_jobs=data_jobs, retry_failed=retry_failed, on_event=progress)
     _print_summary(_read(out, spec.name))
     refuse_failures(records)
 
@@ -327,7 +347,7 @@ def status(
     else:
         name = _study_name(name)
         state = _job_state(address, name, out) if address else None
-    from smoe_ray.study.status import study_status
+    from smoe_ray.inspect.status import study_status
 
     trials = study_status(out, name)
     if trials is not None:
@@ -372,7 +392,7 @@ def dashboard(
     ] = None,
 ) -> None:
     """Browse the results in a web browser, while studies run. Reads OUT and writes nothing there."""
-    from dashboard.serve import serve
+    from smoe_ray_dashboard.serve import serve
 
     serve(out, port, host, address)
 
@@ -469,21 +489,6 @@ def _read(out: str, study: str) -> pd.DataFrame:
     return read_results(out, study)
 
 
-_SHOWN = (
-    "arm",
-    "seed",
-    "epoch",
-    "status",
-    "experts.configured",
-    "experts.active",
-    "experts.effective",
-    "test.reconstruction",
-    "test.reconstruction_soft",
-    "gap",
-    "trial_id",
-)
-"""Columns of the printed table; the files and --csv have them all."""
-
 _RECOMMENDED = ("experts", "fitted_loss", "low", "high", "above_best", "tied", "chance", "gaussian_process", "runs")
 
 _WIDTH_IN_A_FILE = 120
@@ -529,10 +534,8 @@ def _local_time(moment: datetime) -> str:
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
-def _print_frame(frame: pd.DataFrame, names: Sequence[str] = _SHOWN) -> None:
+def _print_frame(frame: pd.DataFrame, names: Sequence[str] = TRIAL_TABLE) -> None:
     import pandas as pd
-
-    from smoe_ray.columns import COLUMNS
 
     shown = Table(header_style="bold", box=None, pad_edge=False)
     columns = [COLUMNS[name] for name in names if name in frame.columns]

@@ -8,10 +8,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from smoe_ray.spec.architectures import ImageShape
 from smoe_ray.spec.base import NAME_PATTERN, Spec
 
 IMAGE_SIDE = 28
-"""Height and width of every image, in pixels."""
+"""Height and width of the images that the sources make, in pixels."""
 
 CLASS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,62}$"
 """Names of Quick, Draw! categories: they become file names and parts of addresses."""
@@ -93,6 +94,11 @@ class DataSpecBase(Spec):
     imbalance: Imbalance | None = Field(default=None, description="unequal class sizes in training; null: balanced")
 
     _classes_are_names = field_validator("classes", mode="before")(_names)
+
+    @property
+    def image_shape(self) -> ImageShape:
+        """Shape of the images that the source makes, known before they are read."""
+        return (1, IMAGE_SIDE, IMAGE_SIDE)
 
     @field_validator("classes")
     @classmethod

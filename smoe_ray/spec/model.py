@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
+from smoe_ray.spec.architectures import DECODERS, ENCODERS
 from smoe_ray.spec.base import Spec
+
+if TYPE_CHECKING:
+    EncoderName: TypeAlias = str
+    DecoderName: TypeAlias = str
+else:
+    EncoderName, DecoderName = Literal[tuple(ENCODERS)], Literal[tuple(DECODERS)]
 
 
 class ModelSpec(Spec):
@@ -14,8 +21,8 @@ class ModelSpec(Spec):
 
     num_experts: int = Field(default=10, ge=1, le=1024, description="decoders configured (E)")
     latent_dim: int = Field(default=32, ge=1, le=4096, description="size of the latent vector (Z)")
-    encoder: Literal["lite", "medium"] = Field(default="medium", description="convolutional encoder")
-    decoder: Literal["lite", "medium", "large"] = Field(default="lite", description="architecture of each expert")
+    encoder: EncoderName = Field(default="medium", description="convolutional encoder")
+    decoder: DecoderName = Field(default="lite", description="architecture of each expert")
     gate_hidden: tuple[Annotated[int, Field(strict=True, ge=1, le=65536)], ...] = Field(
         default=(64, 32), description="hidden units of the gate MLP, layer by layer"
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -403,9 +401,9 @@ def test_what_cannot_be_compared_is_one_line() -> None:
         compare_arms(results.assign(status="running"))
 
 
-def test_published_runs(shared_data: Path) -> None:
+def test_published_runs() -> None:
     """SCIENCE.md 2: five experts beat the supervised baseline (15.96 against 16.56); seven have two runs."""
-    runs = published(shared_data)
+    runs = published()
     full = runs[runs["config.data.fraction"] == 1.0]
     supervised = full["config.routing"] == "supervised"
     full = full.assign(seed=full["seed"] + 1000 * supervised)  # a number of a run, no seed that both arms share

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -142,8 +141,8 @@ def test_one_expert_may_be_the_best_and_is_no_edge() -> None:
 # --- the published runs -----------------------------------------------------------------------------------------------
 
 
-def test_published_recommendation_at_all_data(shared_data: Path) -> None:
-    found = recommend(published_with_steps(shared_data), samples=PAPER_IMAGES)
+def test_published_recommendation_at_all_data() -> None:
+    found = recommend(published_with_steps(), samples=PAPER_IMAGES)
     (arm,) = found.arms
     assert arm.surface is not None
     forecast = arm.surface.forecast
@@ -167,14 +166,14 @@ def test_published_recommendation_at_all_data(shared_data: Path) -> None:
     assert arm.evidence[-1] == "held out 350,000 training images: RMSE 0.40, noise floor 0.32 (n = 90)"
 
 
-def test_published_recommendation_in_steps(shared_data: Path) -> None:
+def test_published_recommendation_in_steps() -> None:
     """54,700 steps are 20 epochs of all data, so the optimum is the same."""
-    found = recommend(published_with_steps(shared_data), steps=54_700, replicates=60)
+    found = recommend(published_with_steps(), steps=54_700, replicates=60)
     assert re.match(r"At 54,700 optimizer steps: 8 active experts \(95 % 7 to (9|10); 6 to 13 are tied", found.sentence)
 
 
-def test_beyond_the_studied_amounts_the_answer_says_so(shared_data: Path) -> None:
-    results = published_with_steps(shared_data)
+def test_beyond_the_studied_amounts_the_answer_says_so() -> None:
+    results = published_with_steps()
     near = recommend(results, samples=1_000_000, replicates=60)
     assert "At 1,000,000 training images (extrapolated: the study has 17,500 to 350,000): 12 active" in near.sentence
     (far,) = recommend(results, samples=2_000_000, replicates=20).arms

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -54,11 +52,11 @@ def test_a_forest_plot_is_well_set(arms: int, counts: tuple[int, ...], seeds: in
     assert_well_set(plot_comparison(compare_arms(arms_and_counts(arms, counts, seeds))))
 
 
-def test_awkward_arms_and_published_runs_are_well_set(shared_data: Path) -> None:
+def test_awkward_arms_and_published_runs_are_well_set() -> None:
     rng = np.random.default_rng(0)
     awkward = table(*(trial(f"{n}{s}", [rng.normal()], seed=s, data__source=n) for n in AWKWARD for s in range(3)))
     assert_well_set(plot_comparison(compare_arms(awkward)))
-    assert_well_set(plot_comparison(compare_arms(published(shared_data))))
+    assert_well_set(plot_comparison(compare_arms(published())))
 
 
 def test_a_row_says_in_words_what_its_interval_shows() -> None:

@@ -49,8 +49,8 @@ def test_the_figures_are_well_set_at_every_size(arms: int) -> None:
         assert_well_set(plot(info))
 
 
-def test_the_published_runs_are_well_set(shared_data: Path) -> None:
-    info = ask(published(shared_data))
+def test_the_published_runs_are_well_set() -> None:
+    info = ask(published())
     for plot in (plot_best_experts, plot_loss_at_amount, plot_surface_fit):
         assert_well_set(plot(info))
 

@@ -18,7 +18,7 @@ from support.planted_results import dying, learning
 
 STUDY = "name: {name}\nquestion: {question}\nbase: {{}}\n"
 EPOCHS = 4
-_MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def plant(
@@ -57,7 +57,7 @@ def plant(
             spec=spec,
             host="here",
             versions=Versions(smoe_ray="0.1.0", torch="2.9.9", numpy="2.0.0", python="3.11.0", numerics=1),
-            timings=Timings(started_at=_MOMENT, finished_at=_MOMENT),
+            timings=Timings(started_at=MOMENT, finished_at=MOMENT),
             data=DataFacts(
                 fingerprint="f" * 64,
                 train_images=images * len(class_names),
@@ -80,7 +80,7 @@ def _write(store: Store, record: TrialRecord, seed: int, embeddings: bool) -> No
     done = EPOCHS if record.status == "finished" else 2
     folder.write_epochs([_row(epoch + 1, losses[epoch], usage[epoch], images) for epoch in range(done)])
     if record.status == "finished":
-        weights = build_model(record.spec.model, seed).state_dict()
+        weights = build_model(record.spec.model, record.spec.data.image_shape, seed).state_dict()
         folder.write_weights({key: value.numpy() for key, value in weights.items()})
         if embeddings:
             folder.write_embeddings(_embeddings(record, seed))

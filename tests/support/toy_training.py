@@ -12,7 +12,7 @@ from typing import Any
 
 from smoe_ray.data import Splits
 from smoe_ray.spec import TrialSpec
-from smoe_ray.study.run import fit_on
+from smoe_ray.study.trial_run import fit_on
 from smoe_ray.testing.toy_training import Arrays, Toy, ToyEpoch
 
 
@@ -39,10 +39,12 @@ class Blocks(Toy):
 
 
 def _unpickled() -> None:
-    raise ImportError("this module cannot be imported there")
+    raise ImportError("this module cannot be imported twice")
 
 
 class FailsOnArrival:
+    """Pickles well and fails where it is unpickled: in the worker."""
+
     def __reduce__(self) -> Any:
         return _unpickled, ()
 

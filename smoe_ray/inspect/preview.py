@@ -1,0 +1,148 @@
+"""What a study will cost, from its spec alone: no data are read or generated, and nothing is started."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from smoe_ray.data import DataRequirement, requirements
+from smoe_ray.data.splits import planned_train_images
+from smoe_ray.errors import DataError
+from smoe_ray.model.cost import model_cost
+from smoe_ray.planning import StudyPlan
+from smoe_ray.spec import DataSpec, GridStudy, SearchStudy, TrialSpec, check_experts_per_class
+
+_Number = TypeVar("_Number", int, float)
+
+
+class Preview(NamedTuple):
+    """What a study will cost."""
+
+    trials: int
+    configurations: int
+    """Distinct configurations; each is run with every seed. For a search: 1, its base."""
+    params_total: tuple[int, int]
+    """Parameters of the smallest and the largest model of the study; for a search, at the corners of its space."""
+    params_active: tuple[int, int]
+    """Likewise, the parameters that are active for one image."""
+    train_images: tuple[int, int] | None
+    """Likewise, the fewest and the most training images of a trial; None if only the data files can tell."""
+    flops: float | None
+    """Training FLOPs of all trials together; for a search, as if every trial were its base. None as above."""
+    needs: tuple[DataRequirement, ...]
+    """Files and generated sketches that the study needs; for a search, those of its base and corners."""
+
+    @property
+    def absent(self) -> tuple[DataRequirement, ...]:
+        """Those that must be provided before the study can run."""
+        return tuple(need for need in self.needs if need.state == "absent")
+
+    def require_data(self) -> None:
+        """Raise DataError if any of them is absent."""
+        if self.absent:
+            raise DataError(
+                f"{self.absent[0].where}: absent ({len(self.absent)} of {len(self.needs)} files are); set data.root to "
+                "the folder that has them, or data.download: true where Google has them"
+            )
+
+
+def preview(study: GridStudy | SearchStudy | StudyPlan) -> Preview:
+    """Plan a study and count its cost.
+
+    Args:
+        study: a study, or its plan where the caller has made one already.
+
+    Raises:
+        StudyError, DataError: a trial of the study is invalid.
+    """
+    plan = StudyPlan.of(study)
+    typical = plan.known_trials
+    if isinstance(plan.study, GridStudy):
+        trials, configurations = typical, len({_without_seed(trial) for trial in typical})
+    else:
+        trials, configurations = plan.corners, 1
+    for trial in trials:
+        if trial.data.classes is not None:
+            check_experts_per_class(trial, len(trial.data.classes))
+    costs = [model_cost(trial.model, trial.data.image_shape) for trial in trials]
+    images = _all_known(planned_train_images(trial.data) for trial in trials)
+    flops = _all_known(map(_training_flops, typical))
+    return Preview(
+        trials=plan.total,
+        configurations=configurations,
+        params_total=_range(cost.params_total for cost in costs),
+        params_active=_range(cost.params_active for cost in costs),
+        train_images=_range(images) if images else None,
+        flops=sum(flops) * plan.total / len(flops) if flops else None,
+        needs=_needs(trial.data for trial in [*typical, *trials]),
+    )
+
+
+def in_words(study: GridStudy | SearchStudy, seen: Preview) -> list[tuple[str, str]]:
+    """A study and its preview as lines of text, each with a heading, which may be empty."""
+    lines = [("study", f"{study.name} (preset {study.preset})"), ("question", study.question)]
+    if isinstance(study, GridStudy):
+        lines.append(("trials", f"{seen.trials:,} = {seen.configurations:,} configurations x {len(study.seeds)} seeds"))
+        lines += [(f"  {path}", _listed(values)) for path, values in study.axes.items()]
+        total = "in all"
+    else:
+        lines.append(("trials", f"{seen.trials:,} proposed by {study.sampler.name}"))
+        lines += [(f"  {path}", _distribution(parameter)) for path, parameter in study.space.items()]
+        total = "if every trial were like base"
+    lines.append(("parameters", f"{_span(seen.params_total)}, {_span(seen.params_active)} active for an image"))
+    if seen.train_images and seen.flops is not None:
+        lines.append(("training images", _span(seen.train_images)))
+        lines.append(("training", f"{seen.flops:.3g} FLOPs {total}"))
+    else:
+        lines.append(("training images", "known once the files are read"))
+    for position, need in enumerate(seen.needs):
+        size = f", {need.size_bytes / 1e6:.1f} MB" if need.size_bytes is not None else ""
+        lines.append(("data" if position == 0 else "", f"{need.what}: {need.state} ({need.where}{size})"))
+    return lines
+
+
+def _span(low_high: tuple[int, int]) -> str:
+    low, high = low_high
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(json.dumps(value) if isinstance(value, dict) else str(value) for value in values)
+
+
+def _distribution(parameter: Any) -> str:
+    said = parameter.model_dump(exclude_defaults=True)
+    return ", ".join(str(value) if key == "type" else f"{key} {value}" for key, value in said.items())
+
+
+def _without_seed(trial: TrialSpec) -> str:
+    return trial.model_copy(update={"seed": 0}).model_dump_json()
+
+
+def _training_flops(trial: TrialSpec) -> float | None:
+    train_images = planned_train_images(trial.data)
+    if train_images is None:
+        return None
+    budget, cost = trial.training.budget, model_cost(trial.model, trial.data.image_shape)
+    per_image = cost.flops_train if trial.objective.decodes == "all" else cost.flops_train_hard
+    steps_per_epoch = math.ceil(train_images / trial.training.batch_size)
+    return budget.steps(steps_per_epoch) / steps_per_epoch * train_images * per_image
+
+
+def _all_known(values: Iterable[_Number | None]) -> list[_Number] | None:
+    values = list(values)
+    known = [value for value in values if value is not None]
+    return known if len(known) == len(values) else None
+
+
+def _range(values: Iterable[int]) -> tuple[int, int]:
+    values = list(values)
+    return min(values), max(values)
+
+
+def _needs(specs: Iterable[DataSpec]) -> tuple[DataRequirement, ...]:
+    """Each file once, however many trials read it."""
+    distinct = {spec.model_dump_json(exclude={"fraction", "imbalance"}): spec for spec in specs}
+    return tuple(dict.fromkeys(need for spec in distinct.values() for need in requirements(spec)))

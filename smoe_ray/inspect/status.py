@@ -1,0 +1,119 @@
+"""Progress of a study, read from its results alone: works while the study runs, after it, and on another machine."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from smoe_ray.planning import StudyPlan, identity_of, parameters_of
+from smoe_ray.results import Store, TrialRecord, list_studies, read_results, read_trials
+from smoe_ray.spec import GridStudy, SearchObjective, SearchStudy, parse_study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Best(NamedTuple):
+    """The best finished trial so far."""
+
+    metric: str
+    value: float
+    trial_id: str
+
+
+class StudyStatus(NamedTuple):
+    """Numbers of trials of a study by status. Trials of earlier versions of the study do not count."""
+
+    study: str
+    total: int
+    """Trials of the grid, or the number that the search is to reach."""
+    finished: int
+    running: int
+    """Started and not ended: training at this moment, or interrupted (the files cannot tell which)."""
+    failed: int
+    pruned: int
+    best: Best | None
+    """By the first objective of a search, by test.reconstruction in a grid; None before a trial has finished."""
+    updated_at: datetime | None
+    """When a trial last wrote its record, UTC; None before the first."""
+
+
+def study_status(out: str, study: str) -> StudyStatus | None:
+    """Status of study `study` in `out`; None if it has not written anything there.
+
+    Raises:
+        ResultsError, StudyError: its files cannot be read.
+    """
+    store = Store(out)
+    name = f"{study}/study.yaml"
+    content = store.read(name) if study in list_studies(out) else None
+    if content is None:
+        return None
+    spec = parse_study(content.decode(), origin=store.path(name))
+    plan = StudyPlan(spec)
+    records = current(plan, read_trials(out, study))
+    modified = {
+        record.trial_id: store.modified(f"{study}/trials/{record.trial_id}/trial.json")
+        for record in records
+        if record.timings.finished_at is None
+    }
+    return status_of(plan, records, read_results(out, study), modified)
+
+
+def current(plan: StudyPlan, trials: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """The trials that belong to the study as it is now; of one that ran on two versions of its data, the newest."""
+    if isinstance(plan.study, SearchStudy):
+        return [record for record in trials if parameters_of(plan.study, record.spec) is not None]
+    by_start = sorted(trials, key=lambda record: record.timings.started_at)
+    newest = {identity_of(record.spec): record for record in by_start}
+    return [record for identity, record in newest.items() if identity in plan.grid]
+
+
+def status_of(
+    plan: StudyPlan,
+    records: Sequence[TrialRecord],
+    results: pd.DataFrame | None,
+    modified: Mapping[str, datetime | None],
+) -> StudyStatus:
+    """The status, from records and results that were read already.
+
+    Args:
+        plan: of the study.
+        records: its `current` trials.
+        results: the table of `read_results`; None if it is not read yet, which leaves `best` None.
+        modified: trial_id -> when the `trial.json` of a running trial was last written.
+    """
+    count = Counter(record.status for record in records)
+    finished = [record.trial_id for record in records if record.status == "finished"]
+    return StudyStatus(
+        study=plan.study.name,
+        total=plan.total,
+        finished=count["finished"],
+        running=count["running"],
+        failed=count["failed"],
+        pruned=count["pruned"],
+        best=None if results is None else _best(plan.study, results, finished),
+        updated_at=_updated_at(records, modified),
+    )
+
+
+def _best(study: GridStudy | SearchStudy, results: pd.DataFrame, finished: Sequence[str]) -> Best | None:
+    first = study.objectives[0] if isinstance(study, SearchStudy) else SearchObjective(metric="test.reconstruction")
+    last = results.drop_duplicates("trial_id", keep="last").set_index("trial_id")
+    if first.metric not in last.columns:
+        return None
+    values = last[first.metric].reindex(list(finished)).dropna()
+    if values.empty:
+        return None
+    trial_id = str(values.idxmin() if first.direction == "minimize" else values.idxmax())
+    return Best(first.metric, float(values[trial_id]), trial_id)
+
+
+def _updated_at(records: Iterable[TrialRecord], modified: Mapping[str, datetime | None]) -> datetime | None:
+    """A running trial rewrites its record after each epoch; only the modification time of its file says when."""
+    moments = [
+        record.timings.finished_at or modified.get(record.trial_id) or record.timings.started_at for record in records
+    ]
+    return max(moments, default=None)
