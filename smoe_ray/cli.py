@@ -388,7 +388,7 @@ def fetch(
 ) -> None:
     """Download Quick, Draw! categories from Google's public bucket. Resumes; checks sizes and checksums."""
     from smoe_ray.data.download import fetch as download
-    from smoe_ray.data.quickdraw import download_folder
+    from smoe_ray.data.sources.quickdraw import download_folder
 
     with _bars(DownloadColumn(), TransferSpeedColumn()) as progress:
         paths = download(categories, layout, to or download_folder(), progress=progress)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from smoe_ray.data.synthetic import FAMILIES, draw
+from smoe_ray.data.sources.synthetic import FAMILIES, draw
 from smoe_ray.spec import SyntheticData
 
 ROWS, COLUMNS = 2, 6

@@ -1,6 +1,6 @@
-"""What every dataset is: uint8 images, labels, and for drawn sketches what is known of each of them.
+"""Datasets in memory: uint8 images, labels and, for synthetic sketches, the style and parameters of each drawing.
 
-Shapes: B images, H W pixels (28 x 28), P continuous parameters.
+Shapes: B images, H W pixels, P continuous parameters.
 """
 
 from __future__ import annotations
@@ -10,6 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+IMAGE_SIDE = 28
+"""Height and width of the images that all sources of this package produce, in pixels. Consumers of a `Dataset` take the
+size from its arrays (`Dataset.image_shape`), so that a source may produce another."""
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -18,17 +22,22 @@ class Dataset:
     image_BHW: npt.NDArray[np.uint8]
     label_B: npt.NDArray[np.int64]
     style_B: npt.NDArray[np.int64] | None = None
-    """Index into `Splits.style_names`; None where the source knows no styles."""
+    """Index into `Splits.style_names`; None where the source has no styles."""
     parameter_BP: npt.NDArray[np.float32] | None = None
-    """Continuous parameters of each drawing, columns as `Splits.parameter_names`; NaN where one does not apply."""
+    """Continuous parameters of each drawing, columns as `Splits.parameter_names`; NaN where not applicable."""
 
     def __len__(self) -> int:
         return len(self.label_B)
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Height and width of every image, in pixels: (H, W)."""
+        return self.image_BHW.shape[1:]
+
 
 @dataclass(frozen=True)
 class Splits:
-    """A training set and the fixed test set, with the names behind their numbers."""
+    """A training set and the fixed test set, with the names that their labels and styles index."""
 
     train: Dataset
     test: Dataset

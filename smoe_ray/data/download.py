@@ -24,15 +24,15 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _ATTEMPTS = 6
 _FIRST_WAIT_S = 0.5  # doubled after each attempt
 _LONGEST_WAIT_S = 30.0
-_TIMEOUT_S = (10.0, 60.0)  # to connect, between two pieces
-_PIECE_BYTES = 2**16
+_TIMEOUT_S = (10.0, 60.0)  # to connect, between two chunks
+_CHUNK_BYTES = 2**16
 
 
 class TransferError(Exception):
-    """The server or the connection failed in a way that may pass."""
+    """The server or the connection failed in a way that may be temporary."""
 
 
-_PASSING = (TransferError, requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+_TRANSIENT = (TransferError, requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
 
 def fetch(
@@ -44,21 +44,21 @@ def fetch(
 ) -> tuple[Path, ...]:
     """Download the files of `categories` that `folder` does not hold yet.
 
-    A broken download goes on where it stopped (``<file>.part``), unless the file changed on the server meanwhile. A
-    finished one appears whole, with its SHA-256 beside it in ``<file>.sha256``.
+    An interrupted download resumes where it stopped (``<file>.part``), unless the file has changed on the server. A
+    finished one appears atomically, with its SHA-256 beside it in ``<file>.sha256``.
 
     Args:
         categories: as Google names them, for instance ``The Eiffel Tower``.
         layout: vector drawings or 28x28 bitmaps.
-        folder: where to put them, made if absent.
+        folder: where to put them, created if absent.
         base_url: https, or http on this machine.
-        progress: called with (what, bytes done, bytes in all).
+        progress: called with (what, bytes done, total bytes).
 
     Returns:
-        one path a category.
+        one path per category.
 
     Raises:
-        DataError: no such category, no connection after several attempts, or nowhere to write.
+        DataError: no such category, no connection after several attempts, or the folder cannot be written.
     """
     address = urlsplit(base_url)
     if address.scheme != "https" and address.hostname not in _LOOPBACK:
@@ -70,7 +70,7 @@ def fetch(
         folder.mkdir(parents=True, exist_ok=True)
         return tuple(_fetch_one(category, layout, folder, base_url, progress) for category in categories)
     except requests.RequestException as error:
-        raise DataError(f"{base_url}: cannot be downloaded from ({one_line(error)}); run again to go on") from None
+        raise DataError(f"{base_url}: cannot be downloaded from ({one_line(error)}); run again to resume") from None
     except OSError as error:
         raise DataError(f"{error.filename or folder}: {one_line(error)}; check disk space and permissions") from None
 
@@ -86,18 +86,18 @@ def _fetch_one(category: str, layout: str, folder: Path, base_url: str, progress
             return target
         part = target.with_name(f"{target.name}.part")
         retrying = Retrying(
-            retry=retry_if_exception_type(_PASSING),
+            retry=retry_if_exception_type(_TRANSIENT),
             stop=stop_after_attempt(_ATTEMPTS),
             wait=wait_exponential(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
             reraise=True,
         )
         try:
             retrying(_download, url, part, progress)
-        except _PASSING as error:
+        except _TRANSIENT as error:
             raise DataError(
-                f"{url}: failed {_ATTEMPTS} times ({one_line(error)}); run again to go on where it stopped"
+                f"{url}: failed {_ATTEMPTS} times ({one_line(error)}); run again to resume where it stopped"
             ) from None
-        # The checksum first: a file that is there always has one.
+        # The checksum first, so that a file never exists without one.
         write_whole(target.with_name(f"{target.name}.sha256"), f"{sha256_of(part)}  {target.name}\n".encode())
         part.replace(target)
         _etag_file(part).unlink(missing_ok=True)
@@ -109,39 +109,39 @@ def _etag_file(part: Path) -> Path:
 
 
 def _download(url: str, part: Path, progress: Progress | None) -> None:
-    """Bring `part` to its full length, from where it stands."""
+    """Download the rest of the file to `part`."""
     etag_file = _etag_file(part)
     have = part.stat().st_size if part.is_file() and etag_file.is_file() else 0
     headers = {"Accept-Encoding": "identity"}  # so that lengths are those of the file
     if have:
         headers |= {"Range": f"bytes={have}-", "If-Range": etag_file.read_text(encoding="ascii")}
 
-    with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S, allow_redirects=False) as answer:
-        _refuse_failure(answer, url)
-        resumed = answer.status_code == requests.codes.partial_content
-        if answer.status_code == requests.codes.requested_range_not_satisfiable or (
-            resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+    with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S, allow_redirects=False) as response:
+        _refuse_failure(response, url)
+        resumed = response.status_code == requests.codes.partial_content
+        if response.status_code == requests.codes.requested_range_not_satisfiable or (
+            resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         ):
             part.unlink(missing_ok=True)
-            raise TransferError("the server and the partial file disagree; starting anew")
+            raise TransferError("the server and the partial file disagree; starting again")
         have = have if resumed else 0
-        length = answer.headers.get("Content-Length", "")
+        length = response.headers.get("Content-Length", "")
         if not length.isdigit():
             raise DataError(f"{url}: the server does not say how large the file is; download it by hand")
         total = have + int(length)
         with part.open("ab" if resumed else "wb") as file:
-            _remember_etag(answer, etag_file)
-            for piece in answer.iter_content(_PIECE_BYTES):
-                file.write(piece)
-                have += len(piece)
+            _remember_etag(response, etag_file)
+            for chunk in response.iter_content(_CHUNK_BYTES):
+                file.write(chunk)
+                have += len(chunk)
                 if progress:
                     progress(f"downloading {part.stem}", have, total)
     if have != total:  # urllib3 2 notices by itself, urllib3 1 does not
         raise TransferError(f"{have:,} bytes arrived of {total:,}")
 
 
-def _refuse_failure(answer: requests.Response, url: str) -> None:
-    status = answer.status_code
+def _refuse_failure(response: requests.Response, url: str) -> None:
+    status = response.status_code
     if status in (requests.codes.forbidden, requests.codes.not_found):
         raise DataError(f"{url}: no such file (HTTP {status}); categories: https://quickdraw.withgoogle.com/data")
     if status >= 500 or status in (requests.codes.too_many_requests, requests.codes.request_timeout):
@@ -150,8 +150,8 @@ def _refuse_failure(answer: requests.Response, url: str) -> None:
         raise DataError(f"{url}: HTTP {status}; download the file by hand into data.root")
 
 
-def _remember_etag(answer: requests.Response, etag_file: Path) -> None:
-    etag = answer.headers.get("ETag", "")
+def _remember_etag(response: requests.Response, etag_file: Path) -> None:
+    etag = response.headers.get("ETag", "")
     if etag.startswith('"'):  # a weak one (W/"…") does not promise the same bytes
         etag_file.write_text(etag, encoding="ascii")
     else:

@@ -1,4 +1,4 @@
-"""Where files lie: cache folders, content hashes, folders that appear whole or not at all, and URIs fetched to disk."""
+"""Files of the data room: the cache folder, content hashes, folders that are created atomically, and copies of URIs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from smoe_ray.errors import DataError, StorageError
 from smoe_ray.files import write_whole
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is in all (0: not known)."""
-
+"""Called with what is being done, how much of it is done, and the total (0: not known)."""
 
 Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
-"""As `map`: results in order, made wherever there is room."""
+"""As the built-in `map`, results in order; may run in parallel, for instance on a cluster."""
 
 
 def cache_folder() -> Path:
@@ -29,7 +28,7 @@ def cache_folder() -> Path:
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception of another library says, fit for the end of a one-line message."""
+    """Type and text of another library's exception on one line, to end a message with."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
 
@@ -40,7 +39,7 @@ def is_uri(root: str) -> bool:
 
 
 def build_once(target: Path, build: Callable[[Path], None]) -> None:
-    """Make the folder `target` by `build(folder)`, whole or not at all, once however many processes ask for it."""
+    """Create the folder `target` with `build(folder)`: atomically, and once even when several processes want it."""
     from filelock import FileLock
 
     if target.is_dir():
@@ -57,7 +56,7 @@ def build_once(target: Path, build: Callable[[Path], None]) -> None:
             build(aside)
             aside.rename(target)
         except OSError:
-            # Some network file systems have no locks: then the first process to rename wins, and theirs is as good.
+            # Some network file systems have no locks: then the first process to rename wins, with the same content.
             if not target.is_dir():
                 raise
         finally:
@@ -71,14 +70,14 @@ def sha256_of(path: Path) -> str:
 
 
 def content_hash(path: Path, records: Path) -> str:
-    """SHA-256 (hex) of a file's content, read again only when its size or time of change differ from the record.
+    """SHA-256 (hex) of a file's content, read again only when its size or modification time differ from the record.
 
     Args:
         path: the file.
-        records: folder in which to remember what was read.
+        records: folder that remembers hashes between runs.
 
     Raises:
-        DataError: the file is a download and no longer what it was (``<file>.sha256`` beside it says otherwise).
+        DataError: the file was downloaded and has changed since (``<file>.sha256`` beside it differs).
     """
     path = path.resolve()
     stat = path.stat()
@@ -106,13 +105,13 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def fetch_uri(uri: str, progress: Progress | None = None) -> Path | None:
-    """A local copy of the file or folder at a URI (``s3://``, ``gs://``, ``file://`` …), fetched when it has changed.
+    """A local copy of the file or folder at a URI (``s3://``, ``gs://``, ``file://`` …), refreshed when it changes.
 
     Returns:
-        The copy in the download cache (for ``file://`` the original), or None when nothing is there.
+        The copy in the download cache (for ``file://`` the original), or None if nothing exists there.
 
     Raises:
-        DataError: the place cannot be reached, or no library for its protocol is installed.
+        DataError: the URI cannot be reached, or no library for its protocol is installed.
     """
     try:
         return _fetch_uri(uri, progress)
@@ -143,7 +142,7 @@ def _fetch_uri(uri: str, progress: Progress | None) -> Path | None:
     if any(".." in PurePosixPath(name).parts for name in name_of.values()):
         raise DataError(f"{uri}: holds a file name with '..'; rename it")
 
-    # The copy's name holds what the file system tells of each file (size, time, ETag): a changed one is fetched anew.
+    # Keyed by what the file system reports of each file (size, time, ETag): changed files are fetched again.
     state = sorted(
         (name, sorted((str(key), str(value)) for key, value in found[r].items())) for r, name in name_of.items()
     )
@@ -166,10 +165,12 @@ def _fetch_uri(uri: str, progress: Progress | None) -> Path | None:
 
 
 def copy_from(uri: str, folder: Path, last: str) -> bool:
-    """Copy the files of the folder at `uri` into `folder`, and say whether they were there: see `copy_to`.
+    """Copy the files of the folder at `uri` into `folder` and return True, or return False if it is not complete there.
+
+    `last` is the file that `copy_to` writes last.
 
     Raises:
-        StorageError: the place cannot be reached.
+        StorageError: the URI cannot be reached.
     """
     from fsspec.core import url_to_fs
 
@@ -185,10 +186,10 @@ def copy_from(uri: str, folder: Path, last: str) -> bool:
 
 
 def copy_to(uri: str, folder: Path, last: str) -> None:
-    """Copy the files of `folder` to the folder at `uri`; it counts as there when its file `last` is, which goes last.
+    """Copy the files of `folder` to the folder at `uri`, the file `last` last: its presence marks a complete copy.
 
     Raises:
-        StorageError: the place cannot be reached.
+        StorageError: the URI cannot be reached.
     """
     from fsspec.core import url_to_fs
 

@@ -1,4 +1,4 @@
-"""Google's Quick, Draw! files: the sketch-rnn layout (vector drawings, rasterised here) and the bitmap layout.
+"""Quick, Draw! drawings: reading Google's sketch-rnn files, and rasterising drawings as the paper does.
 
 Shapes: B drawings, P points of one drawing, H W pixels.
 """
@@ -7,24 +7,18 @@ from __future__ import annotations
 
 import io
 import pickle
-import shlex
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from smoe_ray.data.dataset import Dataset
-from smoe_ray.data.files import Map, Progress, cache_folder, fetch_uri, is_uri, one_line
-from smoe_ray.data.source import Content
+from smoe_ray.data.dataset import IMAGE_SIDE
+from smoe_ray.data.files import Map, one_line
 from smoe_ray.errors import DataError
-from smoe_ray.spec import IMAGE_SIDE, QuickDrawData
-
-SUFFIXES = {"sketchrnn": ".npz", "bitmap": ".npy"}
 
 CANVAS_SIDE = 56
 FILLED_SHARE = 0.8
@@ -32,126 +26,16 @@ LINE_WIDTH = 3
 WHITE = 255
 
 MAX_MEMBER_BYTES = 2**30
-"""A part of an ``.npz`` that would unpack to more is refused; Google's largest take about a tenth of it."""
+"""A member of an ``.npz`` that would unpack to more is refused; Google's largest are about a tenth of it."""
 
 _CHUNK = 500
-_POOL_PAYS_FROM = 20_000  # drawings; below, starting processes takes longer than drawing
+_POOL_PAYS_FROM = 20_000  # drawings; below, starting processes takes longer than rasterising
 
 Image = npt.NDArray[np.uint8]
 Drawing = npt.NDArray[np.int16]
 
 
-def read(spec: QuickDrawData, files: Sequence[Path], jobs: int | Map, progress: Progress | None) -> Content:
-    """All classes of `spec` from their files (one a class, in label order), in the ink that the spec asks for.
-
-    Raises:
-        DataError: a file is damaged, is not what its layout says, or holds fewer drawings than asked for.
-    """
-    read_class = _read_sketchrnn if spec.layout == "sketchrnn" else _read_bitmap
-    train_images, test_images = [], []
-    for name, file in zip(spec.classes, files, strict=True):
-        step = partial(progress, f"reading {name}") if progress else None
-        train, test = read_class(file, spec, jobs, step)
-        train_images.append(train)
-        test_images.append(test)
-    return Content(_dataset(train_images), _dataset(test_images), spec.classes)
-
-
-def _dataset(image_BHW_of_class: Sequence[Image]) -> Dataset:
-    counts = [len(image_BHW) for image_BHW in image_BHW_of_class]
-    return Dataset(np.concatenate(image_BHW_of_class), np.repeat(np.arange(len(counts), dtype=np.int64), counts))
-
-
-# --- finding the files ------------------------------------------------------------------------------------------------
-
-
-def download_folder() -> Path:
-    """Where downloaded files lie, and where they are sought when `data.root` is null."""
-    return cache_folder() / "quickdraw"
-
-
-def find_files(spec: QuickDrawData, progress: Progress | None = None) -> tuple[Path, ...]:
-    """A local file for each class of `spec`, in label order, downloaded where it is absent and the spec allows it.
-
-    Raises:
-        DataError: a file is absent, or cannot be fetched.
-    """
-    return tuple(_find_file(spec, name, progress) for name in spec.classes)
-
-
-def _find_file(spec: QuickDrawData, name: str, progress: Progress | None) -> Path:
-    place = f"{(spec.root or str(download_folder())).rstrip('/')}/{name}{SUFFIXES[spec.layout]}"
-    found = fetch_uri(place, progress) if is_uri(place) else Path(place).expanduser()
-    if found is not None and found.is_file():
-        return found
-    if spec.download:
-        from smoe_ray.data.download import fetch
-
-        # Never into `root`: it belongs to the user, and may be read-only.
-        return fetch([name], spec.layout, download_folder(), progress=progress)[0]
-    remedy = "set data.download: true"
-    if spec.root is None or not is_uri(spec.root):
-        to = f" --to {shlex.quote(spec.root)}" if spec.root else ""
-        remedy += f", or run: smoe-ray data fetch {shlex.quote(name)} --layout {spec.layout}{to}"
-    raise DataError(f"{place}: no such file; {remedy}")
-
-
-# --- bitmaps ----------------------------------------------------------------------------------------------------------
-
-
-def _read_bitmap(
-    file: Path, spec: QuickDrawData, _jobs: int | Map, _step: Callable[[int, int], None] | None
-) -> tuple[Image, Image]:
-    """The last drawings of the file are the test set, so that it is the same however many are trained on."""
-    pixels_BX = _map_bitmap(file)
-    n, m = spec.train_per_class, spec.test_per_class
-    if n + m > len(pixels_BX):
-        raise DataError(
-            f"{file}: holds {len(pixels_BX):,} drawings, {n:,} + {m:,} are asked for; "
-            "lower data.train_per_class or data.test_per_class"
-        )
-    invert = spec.ink == "black_on_white"  # Google's bitmaps are white on black
-
-    def images(part_BX: Image) -> Image:
-        return (WHITE - part_BX if invert else part_BX).reshape(-1, IMAGE_SIDE, IMAGE_SIDE)
-
-    return images(pixels_BX[:n]), images(pixels_BX[len(pixels_BX) - m :])
-
-
-def _map_bitmap(file: Path) -> npt.NDArray[np.uint8]:
-    try:
-        array = np.lib.format.open_memmap(file, mode="r")  # never unpickles
-    except Exception as error:  # damaged headers raise nearly anything
-        raise DataError(f"{file}: not a readable .npy file ({one_line(error)}); fetch it again") from None
-    if array.dtype != np.uint8 or array.ndim != 2 or array.shape[1] != IMAGE_SIDE**2:
-        raise DataError(
-            f"{file}: holds {array.dtype} of shape {array.shape}; a bitmap file holds uint8 of shape (drawings, 784)"
-        )
-    return array
-
-
 # --- sketch-rnn drawings ----------------------------------------------------------------------------------------------
-
-
-def _read_sketchrnn(
-    file: Path, spec: QuickDrawData, jobs: int | Map, step: Callable[[int, int], None] | None
-) -> tuple[Image, Image]:
-    parts = []
-    for member, wanted, key in (
-        ("train", spec.train_per_class, "data.train_per_class"),
-        ("test", spec.test_per_class, "data.test_per_class"),
-    ):
-        drawings = read_drawings(file, member)
-        if len(drawings) < wanted:
-            raise DataError(
-                f"{file}: '{member}' holds {len(drawings):,} drawings, {wanted:,} are asked for; "
-                f"set {key}: {len(drawings)} or fewer"
-            )
-        parts.append(drawings[:wanted])
-    image_BHW = rasterise([*parts[0], *parts[1]], jobs, step)
-    if spec.ink == "white_on_black":
-        image_BHW = WHITE - image_BHW
-    return image_BHW[: len(parts[0])], image_BHW[len(parts[0]) :]
 
 
 def read_drawings(file: Path, member: str) -> list[Drawing]:

@@ -1,4 +1,4 @@
-"""Which of a source's training images a trial sees: a balanced fraction, then unequal class sizes.
+"""Which training images of a source a trial sees: a balanced fraction, then class imbalance.
 
 Shapes: B images, H W pixels, P parameters, C classes.
 """
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smoe_ray.data.dataset import Dataset, Splits
-from smoe_ray.data.source import Source
+from smoe_ray.data.prepared import Source
 from smoe_ray.errors import DataError
 from smoe_ray.spec import DataSpec, Imbalance
 
@@ -24,10 +24,10 @@ _NUDGE = Decimal("1e-12")
 def split(source: Source, spec: DataSpec) -> Splits:
     """The first ``int(fraction * n)`` training images of each class, thinned by `imbalance`; the test set whole.
 
-    Training images come class by class. At fraction 1 without imbalance they are the source's own memory map.
+    Training images are sorted by label. At fraction 1 without imbalance they are the source's own memory map.
 
     Raises:
-        DataError: a class would be left without an image, or `imbalance` names an unknown class.
+        DataError: a class would keep no image, or `imbalance` names an unknown class.
     """
     available_C = np.bincount(source.train.label_B, minlength=len(source.class_names)).tolist()
     kept_C = _kept(available_C, source.class_names, spec)
@@ -42,10 +42,10 @@ def split(source: Source, spec: DataSpec) -> Splits:
 
 
 def planned_train_images(spec: DataSpec) -> int | None:
-    """Training images that a trial will see, as far as the spec alone can tell; None where only the files can.
+    """Training images that a trial will see, if the spec alone determines it; None if it depends on the files.
 
     Raises:
-        DataError: a class would be left without an image, or `imbalance` names an unknown class.
+        DataError: a class would keep no image, or `imbalance` names an unknown class.
     """
     if spec.classes is None or spec.train_per_class is None:
         return None
@@ -71,12 +71,12 @@ def _share(n: int, share: Decimal) -> int:
 
 
 def _decimal(number: float) -> Decimal:
-    # 0.29 is a little less than 0.29 in binary, and int(0.29 * 100) is 28. What counts is the decimal that was written.
+    # 0.29 is a little less than 0.29 in binary, and int(0.29 * 100) is 28. The decimal as written is what counts.
     return Decimal(repr(number))
 
 
 def _weights(imbalance: Imbalance, class_names: Sequence[str]) -> list[Decimal]:
-    """Share of its images that each class keeps."""
+    """Share of its images that each class keeps, in label order."""
     if imbalance.exponent is not None:
         # (1/3 of 9 images are 3, though 3 ** -1 is rounded down: the nudge is far below one image of any class.)
         return [_decimal(number**-imbalance.exponent) + _NUDGE for number in range(1, len(class_names) + 1)]

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from smoe_ray.data import Need, describe
+from smoe_ray.data import DataRequirement, requirements
 from smoe_ray.data.splits import planned_train_images
 from smoe_ray.errors import DataError
 from smoe_ray.model.cost import model_cost
@@ -31,11 +31,11 @@ class Preview(NamedTuple):
     """Fewest and most training images of a trial, likewise; None where only the files can tell."""
     flops: float | None
     """Training FLOPs of all trials together; for a search, as if every trial were the base. None as above."""
-    needs: tuple[Need, ...]
+    needs: tuple[DataRequirement, ...]
     """Files and drawings; for a search, those of its base and of the corners."""
 
     @property
-    def absent(self) -> tuple[Need, ...]:
+    def absent(self) -> tuple[DataRequirement, ...]:
         """What must be there before the study can run."""
         return tuple(need for need in self.needs if need.state == "absent")
 
@@ -138,7 +138,7 @@ def _range(values: Iterable[int]) -> tuple[int, int]:
     return min(values), max(values)
 
 
-def _needs(specs: Iterable[DataSpec]) -> tuple[Need, ...]:
+def _needs(specs: Iterable[DataSpec]) -> tuple[DataRequirement, ...]:
     """Each file once, whatever number of trials reads it."""
     distinct = {spec.model_dump_json(exclude={"fraction", "imbalance"}): spec for spec in specs}
-    return tuple(dict.fromkeys(need for spec in distinct.values() for need in describe(spec)))
+    return tuple(dict.fromkeys(need for spec in distinct.values() for need in requirements(spec)))

@@ -44,8 +44,8 @@ def test_classes_are_chosen_and_limits_apply_on_top(tmp_path: Path, parts: dict[
     assert splits.test.image_BHW[:, 0, 0].tolist() == [110, 11]
     for fields, words in (
         ({"classes": ["two/9"]}, r"no class 'two/9'; did you mean 'two/[01]'\?"),
-        ({"train_per_class": 6}, "class 'one/0' has 5 train images, 6 are asked for"),
-        ({"test_per_class": 2}, "class 'one/0' has 1 test images, 2 are asked for"),
+        ({"train_per_class": 6}, "class 'one/0' has 5 train images, 6 are needed"),
+        ({"test_per_class": 2}, "class 'one/0' has 1 test images, 2 are needed"),
     ):
         with pytest.raises(DataError, match=words) as error:
             load(tmp_path, parts, **fields)

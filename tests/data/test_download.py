@@ -80,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(download, "_FIRST_WAIT_S", 0.0)
-    monkeypatch.setattr(download, "_PIECE_BYTES", 1000)  # of a piece that breaks nothing is kept
+    monkeypatch.setattr(download, "_CHUNK_BYTES", 1000)  # nothing of an interrupted chunk is kept
     state = Server()
     with ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"state": state})) as http:
         state.url = f"http://127.0.0.1:{http.server_port}"

@@ -10,7 +10,8 @@ import fsspec
 import numpy as np
 import pytest
 
-from smoe_ray.data import prepare, quickdraw, synthetic
+from smoe_ray.data import prepare, quickdraw
+from smoe_ray.data.sources import synthetic
 from smoe_ray.errors import StorageError
 from smoe_ray.spec import SyntheticData
 

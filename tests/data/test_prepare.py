@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from sketch_files import scribbles, write_sketchrnn
 
-from smoe_ray.data import describe, files, load_splits, prepare
+from smoe_ray.data import files, load_splits, prepare, requirements
 from smoe_ray.errors import DataError
 from smoe_ray.spec import CombinedData, ImageData, QuickDrawData, SyntheticData
 
@@ -195,28 +195,28 @@ def test_progress_ends_at_the_total(tmp_path: Path, drawings: QuickDrawData) -> 
     assert told[-1] == ("reading cat", 60, 60)
 
 
-# --- describe ---------------------------------------------------------------------------------------------------------
+# --- requirements -----------------------------------------------------------------------------------------------------
 
 
-def test_describe_says_what_is_there_and_makes_nothing(
+def test_requirements_say_what_is_there_and_create_nothing(
     tmp_path: Path, drawings: QuickDrawData, downloads: Path
 ) -> None:
     both = drawings.model_copy(update={"classes": ("cat", "face")})
-    cat, face = describe(both)
+    cat, face = requirements(both)
     size = (tmp_path / "drawings" / "cat.npz").stat().st_size
     assert (cat.what, cat.state, cat.size_bytes) == ("cat", "present", size)
     assert (face.state, face.where) == ("absent", str(tmp_path / "drawings" / "face.npz"))
-    to_fetch = describe(both.model_copy(update={"download": True}))[1]
+    to_fetch = requirements(both.model_copy(update={"download": True}))[1]
     assert (to_fetch.state, to_fetch.where) == ("download", str(downloads / "quickdraw" / "face.npz"))
-    assert describe(QuickDrawData(classes=("cat",)))[0].where == str(downloads / "quickdraw" / "cat.npz")
-    assert describe(QuickDrawData(classes=("cat",), root="s3://bucket/x/"))[0].where == "s3://bucket/x/cat.npz"
-    assert describe(QuickDrawData(classes=("cat",), root="s3://bucket/x/"))[0].state == "remote"
+    assert requirements(QuickDrawData(classes=("cat",)))[0].where == str(downloads / "quickdraw" / "cat.npz")
+    assert requirements(QuickDrawData(classes=("cat",), root="s3://bucket/x/"))[0].where == "s3://bucket/x/cat.npz"
+    assert requirements(QuickDrawData(classes=("cat",), root="s3://bucket/x/"))[0].state == "remote"
 
-    assert describe(SKETCHES)[0].state == "drawn"
-    assert "50" in describe(SKETCHES)[0].what
-    assert describe(ImageData(root=str(tmp_path / "nothing")))[0].state == "absent"
-    assert describe(ImageData(root=str(tmp_path)))[0].state == "present"
-    assert describe(ImageData(root="gs://x/y.npz"))[0].state == "remote"
-    combined = describe(CombinedData(parts={"ours": SKETCHES, "theirs": both}))
+    assert requirements(SKETCHES)[0].state == "drawn"
+    assert "50" in requirements(SKETCHES)[0].what
+    assert requirements(ImageData(root=str(tmp_path / "nothing")))[0].state == "absent"
+    assert requirements(ImageData(root=str(tmp_path)))[0].state == "present"
+    assert requirements(ImageData(root="gs://x/y.npz"))[0].state == "remote"
+    combined = requirements(CombinedData(parts={"ours": SKETCHES, "theirs": both}))
     assert [need.what.split(":")[0] for need in combined] == ["ours", "theirs", "theirs"]
     assert not downloads.exists()

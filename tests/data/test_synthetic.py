@@ -16,7 +16,7 @@ from sklearn.linear_model import Ridge, RidgeClassifier
 from sklearn.metrics import r2_score
 
 from smoe_ray.data.dataset import Dataset
-from smoe_ray.data.synthetic import (
+from smoe_ray.data.sources.synthetic import (
     FAMILIES,
     LINE_WIDTH,
     PARAMETER_NAMES,
@@ -388,6 +388,9 @@ def test_jitter_changes_the_lines_and_nothing_else(splits: tuple[Dataset, Datase
 
 
 def test_import_stays_light() -> None:
-    code = "import sys, smoe_ray.data.synthetic; print([m for m in ('PIL', 'torch', 'matplotlib') if m in sys.modules])"
+    code = (
+        "import sys, smoe_ray.data.sources.synthetic;"
+        "print([m for m in ('PIL', 'torch', 'matplotlib') if m in sys.modules])"
+    )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "[]"

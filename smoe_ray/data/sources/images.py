@@ -1,6 +1,6 @@
-"""Labelled images from disk: MNIST-format IDX files, an ``.npz`` with x and y, or a folder of image files.
+"""Data source `images`: MNIST-format IDX files, an ``.npz`` with x and y, or folders of image files.
 
-Shapes: N images of a file or class, H W pixels of any size.
+Shapes: N images of a file or class, H W pixels.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any, BinaryIO, Literal, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from smoe_ray.data.dataset import Dataset
-from smoe_ray.data.files import Progress, content_hash, fetch_uri, is_uri, one_line
-from smoe_ray.data.source import Content
+from smoe_ray.data.dataset import IMAGE_SIDE, Dataset
+from smoe_ray.data.files import Progress, fetch_uri, is_uri, one_line
+from smoe_ray.data.source import Content, DataRequirement, ReadContext
 from smoe_ray.errors import DataError
-from smoe_ray.spec import IMAGE_SIDE, ImageData
+from smoe_ray.spec import ImageData
 
 IDX_FILES = (
     "train-images-idx3-ubyte",
@@ -37,7 +37,7 @@ MAX_ARRAY_BYTES = 2**32
 MAX_LABEL = 9_999
 
 _IDX_UINT8 = 0x08
-_TEST_SHARE = 6  # without a test part, one image of six is for testing, as in MNIST
+_TEST_SHARE = 6  # without a separate test set, one image in six is held out, as in MNIST
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -45,42 +45,52 @@ Some = TypeVar("Some", Images, tuple[Path, ...])
 Layout = Literal["idx", "npz", "folder"]
 
 
-def find_root(spec: ImageData, progress: Progress | None = None) -> Path:
+def requirements(spec: ImageData) -> tuple[DataRequirement, ...]:
+    """The file or folder that `spec.root` names."""
+    if is_uri(spec.root):
+        return (DataRequirement("images", spec.root, "remote"),)
+    root = Path(spec.root).expanduser()
+    if root.is_file():
+        return (DataRequirement("images", str(root), "present", root.stat().st_size),)
+    return (DataRequirement("images", str(root), "present" if root.is_dir() else "absent"),)
+
+
+def find(spec: ImageData, context: ReadContext) -> Path:
     """The file or folder that `spec.root` names, fetched if it is a URI.
 
     Raises:
-        DataError: nothing is there, or it cannot be fetched.
+        DataError: it does not exist, or cannot be fetched.
     """
-    found = fetch_uri(spec.root, progress) if is_uri(spec.root) else Path(spec.root).expanduser()
+    found = fetch_uri(spec.root, context.progress) if is_uri(spec.root) else Path(spec.root).expanduser()
     if found is None or not found.exists():
         raise DataError(f"{spec.root}: no such file or folder; set data.root")
     return found
 
 
-def content_key(spec: ImageData, root: Path, records: Path) -> list[str]:
-    """What changes when the files of a source do: their content; for a folder of images, names, sizes and times."""
+def key(spec: ImageData, root: Path, context: ReadContext) -> list[str]:
+    """The content of the files; for a folder of images, their names, sizes and modification times."""
     layout = _layout(spec, root)
     if layout == "npz":
-        return [content_hash(root, records)]
+        return [context.content_hash(root)]
     if layout == "idx":
-        return [content_hash(file, records) for file in _idx_files(root)]
+        return [context.content_hash(file) for file in _idx_files(root)]
     files = sorted(file for file in root.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
     states = [(file.relative_to(root).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return [hashlib.sha256(json.dumps(states).encode()).hexdigest()]
 
 
-def read(spec: ImageData, root: Path, progress: Progress | None = None) -> Content:
+def read(spec: ImageData, root: Path, context: ReadContext) -> Content:
     """All images of `spec` as 28x28 grey. Other sizes are resampled (LANCZOS), what is transparent becomes white.
 
     Raises:
-        DataError: a file is damaged or of the wrong kind, or a class is absent or has fewer images than asked for.
+        DataError: a file is damaged or of the wrong kind, or a class is absent or has fewer images than required.
     """
     layout = _layout(spec, root)
     if layout == "folder":
         train_files, test_files = _list_folder(root)
         names, train_parts, test_parts = _choose(train_files, test_files, spec)
         total = sum(map(len, (*train_parts, *test_parts)))
-        reader = _FileReader(total, progress)
+        reader = _FileReader(total, context.progress)
         return _content(names, [reader(part) for part in train_parts], [reader(part) for part in test_parts])
     arrays = _read_npz(root) if layout == "npz" else _read_idx(root)
     train, test = (None if part is None else _by_label(*part) for part in arrays)
@@ -110,9 +120,9 @@ def _layout(spec: ImageData, root: Path) -> Layout:
 def _choose(
     train: Mapping[str, Some], test: Mapping[str, Some] | None, spec: ImageData
 ) -> tuple[tuple[str, ...], list[Some], list[Some]]:
-    """Class names, and the images of each class for training and testing: the first that the spec asks for.
+    """Class names, and the images of each class for training and testing: the first n that the spec requires.
 
-    Without a test part, the last images of each class are the test set.
+    Without a separate test set, the last images of each class are the test set.
     """
     known = list(dict.fromkeys([*train, *(test or ())]))
     names = spec.classes or tuple(known)
@@ -188,7 +198,7 @@ def _read_npz(file: Path) -> tuple[Labelled, Labelled | None]:
 
 
 def _idx_files(root: Path) -> list[Path]:
-    """The two files of the training part and, where there is one, the two of the test part."""
+    """The image and label files of the training set and, if present, of the test set."""
     found = []
     for name in IDX_FILES:
         present = [root / f"{name}{suffix}" for suffix in ("", ".gz") if (root / f"{name}{suffix}").is_file()]
@@ -274,13 +284,13 @@ def _list_classes(folder: Path) -> dict[str, tuple[Path, ...]]:
     files = {name: found for name, found in files.items() if found}
     if not files:
         raise DataError(
-            f"{folder}: no images; needed: IDX files, or one folder a class with {', '.join(IMAGE_SUFFIXES)}"
+            f"{folder}: no images; needed: IDX files, or one folder per class with {', '.join(IMAGE_SUFFIXES)}"
         )
     return files
 
 
 class _FileReader:
-    """Reads image files, telling how far it is."""
+    """Reads image files and reports progress."""
 
     def __init__(self, total: int, progress: Progress | None) -> None:
         self._total = total

@@ -1,13 +1,13 @@
-"""Sketches drawn by this package: five families of doodles whose class, style and parameters are all known.
+"""Data source `synthetic`: sketches drawn by this package, whose class, style and parameters are all known.
 
 A *family* (face, eye, cat, snowflake, pencil) is one class. Its *styles* are the sub-categories that a model might
-discover; `FAMILIES` lists them. A style is a small function that turns a batch of parameters into pen strokes, together
-with the range of each parameter. Strokes are then turned, scaled, given a hand's tremor and rasterised as
-arXiv:2509.10025 rasterises its drawings (3 px lines on a 56x56 canvas, centred, LANCZOS to 28x28), except that a
-drawing fills 0.55 to 0.8 of the canvas instead of always 0.8, so that size is a real parameter.
+discover; `FAMILIES` lists them. A style is a function that turns a batch of parameters into pen strokes, together with
+the range of each parameter. Strokes are then rotated, scaled, given hand tremor and rasterised as arXiv:2509.10025
+rasterises its drawings (3 px lines on a 56x56 canvas, centred, LANCZOS to 28x28), except that a drawing fills 0.55 to
+0.8 of the canvas instead of always 0.8, so that size is a real parameter.
 
 Shapes: B drawings, N points of a stroke or path, V control points, K waves, 2 coordinates x (right) and y (up), H W
-pixels, P parameters. A family draws around the origin in units of its own.
+pixels, P parameters. A family draws around the origin, in its own units.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ import numpy as np
 import numpy.typing as npt
 from numpy.random import Generator
 
-from smoe_ray.data.dataset import Dataset
-from smoe_ray.spec import IMAGE_SIDE, SyntheticData
+from smoe_ray.data.dataset import IMAGE_SIDE, Dataset
+from smoe_ray.data.source import Content, DataRequirement, ReadContext
+from smoe_ray.spec import SyntheticData
 
 DRAWING_VERSION = 1
-"""Raised whenever the same spec would give other pixels or parameters; part of the cache key."""
+"""Incremented whenever the same spec would give other pixels or parameters; part of the cache key."""
 
 PARAMETER_NAMES = ("orientation", "size", "aspect", "curvature", "detail", "parts", "strokes", "jitter")
 """The columns of `Dataset.parameter_BP`; docs/synthetic.md says what each means for each family.
 
 - orientation: degrees counter-clockwise from upright; of a pencil, of its long axis from the horizontal
 - size: longer side of the bounding box of the pen's path, as a share of the canvas
-- aspect: width / height of the main shape, before it is turned
-- curvature: how far the family's curved feature bulges, relative to its own extent
+- aspect: width / height of the main shape, before rotation
+- curvature: bulge of the family's curved feature, relative to its own extent
 - detail: size of the family's inner feature, relative to the main shape
 - parts: number of the family's repeated features
 - strokes: number of pen strokes
-- jitter: root mean square displacement of the pen by tremor, pixels of the 56x56 canvas
+- jitter: root mean square displacement of the pen by tremor, in pixels of the 56x56 canvas
 """
 
 CANVAS_SIDE = 56
@@ -45,7 +46,7 @@ SIZE_RANGE = (0.55, 0.80)
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Scalar: TypeAlias = float | Array
-"""One number for all drawings, or one a drawing (B)."""
+"""One number for all drawings, or one per drawing (B)."""
 Parameters: TypeAlias = Mapping[str, Array]
 Strokes: TypeAlias = list[Array]
 """Each (B, N, 2), or (1, N, 2) where all drawings share it; NaN where a drawing lacks that stroke."""
@@ -53,6 +54,30 @@ Strokes: TypeAlias = list[Array]
 # Drawings come in chunks with one random generator each, so that a larger set begins with the same drawings. A multiple
 # of every family's number of styles, so that chunks keep the styles balanced.
 _CHUNK = 240
+
+
+# --- the source -------------------------------------------------------------------------------------------------------
+
+
+def requirements(spec: SyntheticData) -> tuple[DataRequirement, ...]:
+    """Nothing on disk: the drawings are generated."""
+    drawings = len(spec.classes) * (spec.train_per_class + spec.test_per_class)
+    return (DataRequirement(f"{drawings:,} synthetic sketches", "drawn here", "drawn"),)
+
+
+def find(_spec: SyntheticData, _context: ReadContext) -> None:
+    """Nothing to find."""
+
+
+def key(_spec: SyntheticData, _found: None, _context: ReadContext) -> list[str]:
+    """The version of the drawings: spec and code determine everything else."""
+    return [f"drawing version {DRAWING_VERSION}"]
+
+
+def read(spec: SyntheticData, _found: None, _context: ReadContext) -> Content:
+    """The drawings that `spec` describes."""
+    train, test, style_names, parameter_names = draw(spec)
+    return Content(train, test, spec.classes, style_names, parameter_names)
 
 
 # --- pen strokes ------------------------------------------------------------------------------------------------------
@@ -66,7 +91,7 @@ def _mix(weight_NV: Array, vertices: tuple[tuple[Scalar, Scalar], ...]) -> Array
 
 
 def _line(*vertices: tuple[Scalar, Scalar], points: int = 8) -> Array:
-    """Straight lines from vertex to vertex, `points` steps each: a tremor needs points between the corners."""
+    """Straight lines from vertex to vertex, `points` steps each: tremor needs points between the corners."""
     last = len(vertices) - 1
     position_N1 = np.linspace(0, last, last * points + 1)[:, None]
     return _mix(np.maximum(0, 1 - np.abs(position_N1 - np.arange(last + 1))), vertices)
@@ -101,7 +126,7 @@ def _arc(
 
 
 def _outline(rng: Generator, size: int, x: Scalar, y: Scalar, radius_x: Scalar, radius_y: Scalar) -> Array:
-    """An ellipse as a hand closes it: begun near the top, ended a little early or late."""
+    """A hand-drawn ellipse: it starts near the top and ends a little early or late."""
     return _arc(x, y, radius_x, radius_y, 90 + rng.uniform(-40, 40, size), rng.normal(360, 8, size), points=32)
 
 
@@ -119,7 +144,7 @@ def _polar(angle: Scalar, radius_x: Scalar, radius_y: Scalar) -> tuple[Scalar, S
 
 
 # --- families ---------------------------------------------------------------------------------------------------------
-# What `rng` varies below is a person's freedom, not recorded; what can be asked about later is in the parameters.
+# What `rng` varies below is unrecorded variation between people; what is recorded is in the parameters.
 
 
 def _face(p: Parameters, rng: Generator) -> Strokes:
@@ -317,11 +342,11 @@ def _pencil(p: Parameters, rng: Generator) -> Strokes:
 
 
 class Style(NamedTuple):
-    """How one sub-category is drawn, and the range of each parameter that it has."""
+    """How one sub-category is drawn, and the range of each of its parameters."""
 
     strokes: Callable[[Parameters, Generator], Strokes]
     ranges: Mapping[str, tuple[float, float]]
-    """Uniform; `parts` is whole, both ends included."""
+    """Uniform; `parts` is an integer, both ends included."""
 
 
 _TILT = {"orientation": (-15, 15)}
@@ -361,7 +386,7 @@ FAMILIES: Mapping[str, Mapping[str, Style]] = {
         "falling": Style(_pencil, {**_PENCIL, "orientation": (120, 150)}),
     },
 }
-"""Family: style: how to draw it. Seeds depend on the order of families and of styles; append, do not insert."""
+"""Family -> style -> how to draw it. Seeds depend on the order of families and of styles: append, do not insert."""
 
 
 # --- from strokes to pixels -------------------------------------------------------------------------------------------
@@ -370,9 +395,9 @@ FAMILIES: Mapping[str, Mapping[str, Style]] = {
 def draw(spec: SyntheticData) -> tuple[Dataset, Dataset, tuple[str, ...], tuple[str, ...]]:
     """Draw the training and the test set that `spec` describes, at fraction 1 and without imbalance.
 
-    Images follow each other class by class, in the order of `spec.classes`; within a class styles are balanced and in
-    random order, so that the first n images of a class are a balanced sample. A drawing depends on `drawing_seed`, its
-    family, its split and its place in the class, not on what else is drawn.
+    Images are sorted by class, in the order of `spec.classes`; within a class styles are balanced and in random order,
+    so that the first n images of a class are a balanced sample. A drawing depends on `drawing_seed`, its family, its
+    split and its index within the class, not on what else is drawn.
 
     Returns:
         training set, test set, style names (``eye/lashes``; `Dataset.style_B` points into them), parameter names.
@@ -410,7 +435,7 @@ def _draw_split(spec: SyntheticData, split: int, per_class: int) -> Dataset:
 def _draw_chunk(
     styles: Mapping[str, Style], jitter: float, rng: Generator, count: int
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], Array]:
-    """The first `count` drawings of a chunk. Geometry is made for the whole chunk, pixels for these only."""
+    """The first `count` drawings of a chunk. Geometry is computed for the whole chunk, pixels for these only."""
     rounds = _CHUNK // len(styles)
     style_B = rng.permuted(np.tile(np.arange(len(styles)), (rounds, 1)), axis=1).ravel()
     image_BHW = np.empty((_CHUNK, IMAGE_SIDE, IMAGE_SIDE), np.uint8)
@@ -457,8 +482,8 @@ def _fit(path_BN2: Array, size_B: Array) -> Array:
 def _tremor(path_BN2: Array, jitter_B: Array, rng: Generator) -> Array:
     """Smooth displacement with root mean square length `jitter_B`, in pixels.
 
-    A sum of waves along the way that the hand travels, the longest strongest: short ones bend a stroke, long ones
-    misplace it, so that outlines do not close exactly.
+    A sum of waves along the pen's path, with amplitude proportional to wavelength: short waves bend a stroke, long ones
+    displace it, so that outlines do not close exactly.
     """
     step_BN = np.linalg.norm(np.diff(path_BN2, axis=1, prepend=path_BN2[:, :1]), axis=2)
     travelled_BN = np.cumsum(np.nan_to_num(step_BN), axis=1)
@@ -476,7 +501,7 @@ def _rasterise(strokes: Strokes) -> npt.NDArray[np.uint8]:
     """Black lines on white: (B, N, 2) paths in pixels around the origin, y up, to (B, 28, 28)."""
     from PIL import Image, ImageDraw
 
-    # Pillow cuts off fractions of a pixel; rounded first, drawings stay centred.
+    # Pillow truncates fractions of a pixel; rounding first keeps drawings centred.
     pixel_strokes = [np.rint(stroke * (1, -1) + (CANVAS_SIDE - 1) / 2) for stroke in strokes]
     images = []
     for drawing in range(len(strokes[0])):

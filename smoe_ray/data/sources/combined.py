@@ -1,4 +1,4 @@
-"""Several sources as one, with distinct labels.
+"""Data source `combined`: several sources as one, with distinct labels.
 
 Shapes: B images.
 """
@@ -7,23 +7,44 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
 from smoe_ray.data.dataset import Dataset, Splits
-from smoe_ray.data.source import Content
+from smoe_ray.data.source import Content, DataRequirement, ReadContext
+from smoe_ray.data.sources import source_reader
 from smoe_ray.errors import DataError
 from smoe_ray.spec import CombinedData
 
 
-def concatenate(spec: CombinedData, parts: Mapping[str, Splits]) -> Content:
+def requirements(spec: CombinedData) -> tuple[DataRequirement, ...]:
+    """The requirements of all parts."""
+    return tuple(
+        replace(requirement, what=f"{name}: {requirement.what}")
+        for name, part in spec.parts.items()
+        for requirement in source_reader(part).requirements(part)
+    )
+
+
+def find(spec: CombinedData, context: ReadContext) -> dict[str, Splits]:
+    """The parts by name, each prepared, with its own `fraction` and `imbalance` applied."""
+    return {name: context.load(part) for name, part in spec.parts.items()}
+
+
+def key(_spec: CombinedData, parts: Mapping[str, Splits], _context: ReadContext) -> list[str]:
+    """The fingerprint of each part, in order."""
+    return [part.fingerprint for part in parts.values()]
+
+
+def read(spec: CombinedData, parts: Mapping[str, Splits], _context: ReadContext) -> Content:
     """The classes of all parts, named ``<part>/<class>``, or those that `spec` chooses.
 
-    Styles are kept where every part has them, parameters where every part has the same ones.
+    Styles are kept if all parts have them, parameters if all parts have the same ones.
 
     Raises:
-        DataError: a class is absent, or has fewer images than asked for.
+        DataError: a class is absent, or has fewer images than the spec requires.
     """
     places = {
         f"{part}/{name}": (part, label) for part, data in parts.items() for label, name in enumerate(data.class_names)
@@ -62,7 +83,7 @@ def _join(
         index = np.flatnonzero(data.label_B == label)
         if wanted is not None and len(index) < wanted:
             raise DataError(
-                f"data: class '{name}' has {len(index):,} {which} images, {wanted:,} are asked for; "
+                f"data: class '{name}' has {len(index):,} {which} images, {wanted:,} are needed; "
                 f"lower data.{which}_per_class"
             )
         index = index[:wanted]

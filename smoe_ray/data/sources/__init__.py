@@ -1,0 +1,32 @@
+"""The kinds of data source, one module each, named as the spec's field `source`: see `SourceReader`.
+
+To add one: a spec class with ``source: Literal["<name>"]`` in `smoe_ray.spec`, and ``<name>.py`` here.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from smoe_ray.data.source import DataRequirement, SourceReader
+from smoe_ray.spec import CombinedData, DataSpec, ImageData, QuickDrawData, SyntheticData
+
+if TYPE_CHECKING:  # the type checker compares each module with the interface
+    from smoe_ray.data.dataset import Splits
+    from smoe_ray.data.sources import combined, images, quickdraw, synthetic
+
+    _synthetic: SourceReader[SyntheticData, None] = synthetic
+    _quickdraw: SourceReader[QuickDrawData, tuple[Path, ...]] = quickdraw
+    _images: SourceReader[ImageData, Path] = images
+    _combined: SourceReader[CombinedData, dict[str, Splits]] = combined
+
+
+def source_reader(spec: DataSpec) -> SourceReader[Any, Any]:
+    """The reader of a spec: module ``smoe_ray.data.sources.<spec.source>``, imported when it is first needed."""
+    return cast(SourceReader[Any, Any], import_module(f"{__name__}.{spec.source}"))
+
+
+def requirements(spec: DataSpec) -> tuple[DataRequirement, ...]:
+    """The files and drawings that `spec` needs and whether they are available; reads and downloads nothing."""
+    return source_reader(spec).requirements(spec)
