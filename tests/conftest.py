@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+pytest.register_assert_rewrite("support", "smoe_ray.testing")
 
 # A busy machine is no failure: the wall clock decides no test.
 settings.register_profile("no-deadline", deadline=None)
@@ -63,14 +65,23 @@ def log(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of the toy study, run at once."""
-    from toy_runs import STUDY
-    from toy_training import Toy
-
     from smoe_ray.study import LocalExecutor, run_study
+    from smoe_ray.testing.toy_training import Toy
+    from support.toy_runs import STUDY
 
     out = tmp_path_factory.mktemp("undisturbed")
     run_study(STUDY, out, LocalExecutor(fit=Toy()))
     return out
+
+
+@pytest.fixture(scope="module")
+def private_ray() -> Iterator[None]:
+    """A Ray of the module's own: two CPUs, on this machine alone; its processes find `support`."""
+    from smoe_ray.cluster.runtime import connected, environment
+    from support.processes import seeing_tests
+
+    with environment(seeing_tests()), connected(None, num_cpus=2):
+        yield
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from planted_folder import plant
 
 from smoe_ray.errors import ResultsError
+from support.planted_folder import plant
 
 STUDY = """
 kind: grid

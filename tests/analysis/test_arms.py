@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from planted_results import table, trial
 
 from smoe_ray.analysis import arms
 from smoe_ray.errors import ResultsError
+from support.planted_results import table, trial
 
 
 def labels(*trials: list) -> list[str]:

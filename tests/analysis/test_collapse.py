@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted_results import dying, many_arms, table, trial
 
 from smoe_ray.analysis.arms import coarse_arms
 from smoe_ray.analysis.collapse import (
@@ -21,6 +20,7 @@ from smoe_ray.analysis.collapse import (
     phase_diagram,
 )
 from smoe_ray.errors import ResultsError
+from support.planted_results import dying, many_arms, table, trial
 
 NAN = float("nan")
 

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted_results import published, table, trial
 from scipy import stats
 
 from smoe_ray.analysis import comparison
 from smoe_ray.analysis.comparison import Cell, Difference, compare_arms, compare_cells, holm
 from smoe_ray.errors import ResultsError
+from support.planted_results import published, table, trial
 
 STUDIES = 2000
 

@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from planted_results import dying, published, table, trial
-from planted_surface import loss_of, planted_runs
 
 from smoe_ray.analysis import (
     last_evaluated,
@@ -25,6 +23,8 @@ from smoe_ray.analysis.scaling import fitted_grid
 from smoe_ray.analysis.surface_fit import cells_of, check_runs, fit_surface
 from smoe_ray.analysis.trials import with_soft_loss
 from smoe_ray.errors import ResultsError
+from support.planted_results import dying, published, table, trial
+from support.planted_surface import loss_of, planted_runs
 
 NAN = float("nan")
 

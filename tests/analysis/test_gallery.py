@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted_gallery import Arrays, PlantedModel, embeddings
 
 from smoe_ray.analysis.gallery import Choice, expert_gallery, interpolation, swap_matrix
 from smoe_ray.errors import ResultsError
+from support.planted_gallery import Arrays, PlantedModel, embeddings
 
 NAMES = ("cat", "eye", "flower")
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 import pytest
-from planted_results import table, trial
 
 from smoe_ray.analysis.homogeneity import homogeneity
 from smoe_ray.errors import ResultsError
+from support.planted_results import table, trial
 
 FIVE = ("cat", "eye", "face", "pencil", "snowflake")
 ALONE = dict(zip(FIVE, (18.0, 14.0, 22.0, 16.0, 22.0), strict=True))

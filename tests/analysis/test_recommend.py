@@ -10,8 +10,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from planted_results import PAPER_IMAGES, table, trial
-from planted_surface import (
+
+from smoe_ray.analysis.expert_forecast import TIED_WITHIN
+from smoe_ray.analysis.expert_verdict import Addition
+from smoe_ray.analysis.recommend import Recommendation, recommend, recommend_from_runs, study_runs
+from smoe_ray.analysis.surface_fit import check_runs, fit_surface
+from smoe_ray.errors import ResultsError
+from support.planted_results import PAPER_IMAGES, table, trial
+from support.planted_surface import (
     AMOUNTS,
     COUNTS,
     TRUE,
@@ -21,12 +27,6 @@ from planted_surface import (
     planted_study,
     published_with_steps,
 )
-
-from smoe_ray.analysis.expert_forecast import TIED_WITHIN
-from smoe_ray.analysis.expert_verdict import Addition
-from smoe_ray.analysis.recommend import Recommendation, recommend, recommend_from_runs, study_runs
-from smoe_ray.analysis.surface_fit import check_runs, fit_surface
-from smoe_ray.errors import ResultsError
 
 FULL, MIDDLE = AMOUNTS[-1], AMOUNTS[2]
 

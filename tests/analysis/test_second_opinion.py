@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from planted_surface import AMOUNTS, COUNTS, best_of, loss_of, planted_runs
 
 from smoe_ray.analysis.second_opinion import second_opinions
 from smoe_ray.analysis.surface_fit import cells_of, check_runs
+from support.planted_surface import AMOUNTS, COUNTS, best_of, loss_of, planted_runs
 
 COUNT_K = np.arange(1, 21)
 

@@ -6,10 +6,10 @@ import math
 
 import pandas as pd
 import pytest
-from planted_results import table, trial
 
 from smoe_ray.analysis.summary import trial_summary
 from smoe_ray.errors import ResultsError
+from support.planted_results import table, trial
 
 
 def test_the_last_row_of_each_trial_sorted_by_arm_and_seed() -> None:

@@ -9,8 +9,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted_results import PAPER_IMAGES
-from planted_surface import AMOUNTS, TRUE, best_of, loss_of, planted_runs, published_with_steps
 from scipy.optimize import check_grad
 
 from smoe_ray.analysis.recommend import study_runs
@@ -26,6 +24,8 @@ from smoe_ray.analysis.surface_fit import (
     noise_floor,
 )
 from smoe_ray.errors import ResultsError
+from support.planted_results import PAPER_IMAGES
+from support.planted_surface import AMOUNTS, TRUE, best_of, loss_of, planted_runs, published_with_steps
 
 FRACTIONS = np.array([0.05, 0.1, 0.2, 0.4, 1.0])
 

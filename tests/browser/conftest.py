@@ -12,11 +12,12 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from browser_page import drawn
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 from screenshots import FLAGS, chromium, serving
 
 from dashboard.views import VIEWS
+from support.browser_page import drawn
+from support.processes import seeing_tests
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_MS = 30_000
@@ -26,15 +27,15 @@ expect.set_options(timeout=WAIT_MS)
 
 @pytest.fixture(scope="session")
 def small_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """OUT with the studies `arms`, `surface` and `search` of tests/small_studies.py. Read-only: copy it to change it.
+    """OUT with the studies `arms`, `surface` and `search` of `support.small_studies`. Read-only: copy it to change it.
 
     SMOE_RAY_SMALL_RESULTS names a folder that has them already, which saves the making while tests are written.
     """
     if made := os.environ.get("SMOE_RAY_SMALL_RESULTS"):
         return Path(made)
     folder = tmp_path_factory.mktemp("small")
-    environment = os.environ | {"SMOE_RAY_CACHE": str(folder / "cache")}
-    program = [sys.executable, str(ROOT / "tests" / "small_studies.py"), str(folder / "out")]
+    environment = os.environ | {"SMOE_RAY_CACHE": str(folder / "cache")} | seeing_tests()
+    program = [sys.executable, "-m", "support.small_studies", str(folder / "out")]
     subprocess.run(program, env=environment, check=True, timeout=300, capture_output=True)
     return folder / "out"
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from browser_page import drawn
 from playwright.sync_api import Page, expect
 
 from dashboard.views import VIEWS
 from smoe_ray.results import read_trials
+from support.browser_page import drawn
 
 Visit = Callable[..., Page]
 SHOWN = [view for view in VIEWS if view.name != "submit"]

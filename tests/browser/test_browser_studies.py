@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from browser_page import cells, drawn
 from playwright.sync_api import Page, expect
 
 from smoe_ray.analysis.summary import trial_summary
 from smoe_ray.results import Store, TrialFolder, read_results, read_trials
+from support.browser_page import cells, drawn
 
 Visit = Callable[..., Page]
 Serve = Callable[..., AbstractContextManager[str]]

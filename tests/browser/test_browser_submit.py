@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -11,12 +10,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "cluster"))
-
-from ray_cluster import Head, ray_head
-
 from smoe_ray.cluster import jobs
 from smoe_ray.results import read_results
+from support.ray_cluster import Head, ray_head
 
 TEXT = """
 name: submitted

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from browser_page import drawn
 from playwright.sync_api import Page, expect
 
 from smoe_ray.analysis.summary import trial_summary
 from smoe_ray.results import read_results, read_trials
+from support.browser_page import drawn
 
 Visit = Callable[..., Page]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hosts import Host, hosts_of_our_own
 
 from smoe_ray.results import read_trials
+from support.hosts import Host, hosts_of_our_own
 
 pytestmark = pytest.mark.slow
 

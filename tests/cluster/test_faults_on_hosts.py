@@ -11,13 +11,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hosts import Host, hosts_of_our_own
-from run_toy import table
-from waiting import wait_until
 
 from smoe_ray.results import TrialRecord, read_results, read_trials
 from smoe_ray.spec import GridStudy, parse_study
 from smoe_ray.study import LocalExecutor, run_study
+from smoe_ray.testing.toy_training import table
+from support.hosts import Host, hosts_of_our_own
+from support.processes import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -21,14 +21,14 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from ray_cluster import Head, ray_head
-from waiting import wait_until
 
 from smoe_ray.cluster import jobs
 from smoe_ray.errors import ClusterError, StudyError
 from smoe_ray.results import TIMING_COLUMNS, Store, TrialFolder, read_results, read_trials
 from smoe_ray.spec import GridStudy, SearchStudy, dump_study, load_study, parse_study
 from smoe_ray.study import LocalExecutor, run_study
+from support.processes import wait_until
+from support.ray_cluster import Head, ray_head
 
 HOSTILE = 'it\'s "quoted" $(touch pwned) `touch pwned` ; touch pwned\n& touch pwned | \\ \x1b[2J ünï 雪 %s {0}'
 """To a shell, each of these would be a command."""

@@ -8,15 +8,13 @@ from pathlib import Path
 import pytest
 import ray
 import requests
-from private_ray import private_ray, seeing_tests  # noqa: F401  (a fixture)
-from run_toy import toy_grid
-from toy_training import Toy
-from waiting import wait_until
 
 from smoe_ray.cluster.metrics import LiveMetrics
 from smoe_ray.cluster.ray_executor import RayExecutor
 from smoe_ray.study import run_study
 from smoe_ray.study.events import Event, TrialEnded
+from smoe_ray.testing.toy_training import Toy, toy_grid
+from support.processes import wait_until
 
 
 def scrape() -> dict[str, float]:

@@ -11,10 +11,7 @@ from typing import Any
 
 import pytest
 import ray
-from private_ray import seeing_tests
 from ray.cluster_utils import Cluster
-from toy_runs import STUDY, assert_same
-from toy_training import Toy, epochs_computed
 
 from smoe_ray.cluster.ray_executor import RayExecutor
 from smoe_ray.cluster.runtime import environment
@@ -22,6 +19,9 @@ from smoe_ray.errors import StudyError
 from smoe_ray.results import read_trials
 from smoe_ray.study import run_study
 from smoe_ray.study.events import EpochDone, Notice
+from smoe_ray.testing.toy_training import Toy, epochs_computed
+from support.processes import seeing_tests
+from support.toy_runs import STUDY, assert_same
 
 pytestmark = pytest.mark.slow
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -15,12 +12,6 @@ from typing import Any
 
 import pytest
 import ray
-from private_ray import private_ray, seeing_tests  # noqa: F401  (a fixture)
-from ray_toys import Blocks, FailsOnArrival, Moods, square
-from run_toy import BASE, toy_grid
-from toy_runs import PROGRAM, STUDY, alive, assert_same, workers
-from toy_training import Toy, epochs_computed
-from waiting import wait_until
 
 from smoe_ray.cluster import ray_executor as module
 from smoe_ray.cluster.ray_executor import RayExecutor
@@ -30,6 +21,10 @@ from smoe_ray.spec import SearchStudy, parse_study
 from smoe_ray.study import LocalExecutor, run_study
 from smoe_ray.study.events import EpochDone, Notice
 from smoe_ray.study.search import Search
+from smoe_ray.testing.toy_training import BASE, Toy, epochs_computed, toy_grid
+from support.processes import alive, wait_until
+from support.toy_runs import STUDY, assert_same, start, workers
+from support.toy_training import Blocks, FailsOnArrival, Moods, square
 
 
 def notices(events: list[Any]) -> list[str]:
@@ -191,14 +186,7 @@ def test_an_address_that_is_no_ray_is_one_line(tmp_path: Path) -> None:
 def test_a_driver_that_ends_early_leaves_everything_resumable(
     out: Path, log: Path, undisturbed: Path, ending: str
 ) -> None:
-    process = subprocess.Popen(
-        [sys.executable, str(PROGRAM), str(out), "ray", "toy", json.dumps({"pause": 0.3})],
-        text=True,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-        env=os.environ | seeing_tests(),
-    )
+    process = start(out, "ray", pause=0.3)
     wait_until(lambda: len(epochs_computed(log)) >= 6)
     if ending == "killed":
         process.kill()

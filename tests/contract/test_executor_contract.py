@@ -10,9 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from private_ray import private_ray  # noqa: F401  (a fixture)
-from run_toy import BASE, table, toy_grid
-from toy_training import Toy, epochs_computed
 
 from smoe_ray.cluster.ray_executor import RayExecutor
 from smoe_ray.data import load_splits
@@ -22,6 +19,7 @@ from smoe_ray.spec import IntRange, SearchStudy, load_study, parse_study
 from smoe_ray.study import Executor, LocalExecutor, plan_grid, run_study
 from smoe_ray.study.events import EpochDone, Notice, StudyStarted, TrialEnded, TrialStarted
 from smoe_ray.study.run import fit_on
+from smoe_ray.testing.toy_training import BASE, Toy, epochs_computed, table, toy_grid
 
 MakeExecutor = Callable[..., Executor]
 

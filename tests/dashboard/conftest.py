@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import streamlit as st
-from planted_folder import plant
 from streamlit.testing.v1 import AppTest
+
+from support.planted_folder import plant
 
 APP = Path(__file__).resolve().parents[2] / "dashboard" / "app.py"
 

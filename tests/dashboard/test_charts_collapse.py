@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from planted_results import dying, many_arms, table, trial
 
 from dashboard.charts import collapse as charts
 from smoe_ray.analysis import collapse_rates, expert_survival, phase_diagram, usage_over_epochs
 from smoe_ray.analysis.collapse import QUANTILES, experts_in_use
+from support.planted_results import dying, many_arms, table, trial
 
 SCRIPT = "<script>alert(1)</script><b>bold"
 

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from planted_gallery import PlantedModel, embeddings
-from planted_results import table, trial
 
 from dashboard.charts import gallery, routing
 from smoe_ray.analysis import (
@@ -25,6 +23,8 @@ from smoe_ray.analysis import (
     swap_matrix,
 )
 from smoe_ray.analysis import routing as route
+from support.planted_gallery import PlantedModel, embeddings
+from support.planted_results import table, trial
 
 HOSTILE = "<b>cat</b>"
 

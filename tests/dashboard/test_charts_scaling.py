@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from planted_results import table, trial
-from planted_surface import AMOUNTS, planted_runs, planted_study
 
 from dashboard.charts import scaling as charts
 from smoe_ray.analysis import loss_against_experts, loss_against_samples_per_expert, loss_surface, recommend_from_runs
 from smoe_ray.analysis.recommend import Recommendation
 from smoe_ray.analysis.scaling import fitted_grid
 from smoe_ray.published import read_published
+from support.planted_results import table, trial
+from support.planted_surface import AMOUNTS, planted_runs, planted_study
 
 SCRIPT = "<script>alert(1)</script><b>bold"
 

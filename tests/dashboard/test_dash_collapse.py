@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from planted_folder import plant
 from streamlit.testing.v1 import AppTest
 
 from smoe_ray.analysis import arms, collapse_rates, expert_deaths
 from smoe_ray.results import read_results
+from support.planted_folder import plant
 
 Open = Callable[..., AppTest]
 Said = Callable[[AppTest], str]

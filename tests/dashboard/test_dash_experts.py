@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planted_folder import plant
 from streamlit.testing.v1 import AppTest
 
 from dashboard.doodle.strokes import draw, parse_strokes
@@ -20,6 +19,7 @@ from smoe_ray.analysis import expert_gallery, interpolation, swap_matrix
 from smoe_ray.results import TrialRecord, read_embeddings
 from smoe_ray.spec import trial_with
 from smoe_ray.training.inference import load_model
+from support.planted_folder import plant
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("cat", "eye", "flower")

@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from planted_folder import plant
 from streamlit.testing.v1 import AppTest
 
 from dashboard.views import VIEWS
 from smoe_ray.results import Store, TrialFolder, TrialRecord
 from smoe_ray.spec import trial_with
+from support.planted_folder import plant
 
 Open = Callable[..., AppTest]
 SCRIPT = "<script>alert(1)</script>"

@@ -18,14 +18,14 @@ import pytest
 import s3fs
 import streamlit as st
 from moto.server import ThreadedMotoServer
-from planted_folder import plant
-from waiting import wait_until
 
 from dashboard import load
 from dashboard.__main__ import get_ready
 from smoe_ray.errors import ResultsError
 from smoe_ray.results import StudyReader, list_studies, read_embeddings, read_results
 from smoe_ray.study.status import study_status
+from support.planted_folder import plant
+from support.processes import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from planted_folder import plant
 from streamlit.testing.v1 import AppTest
 
 from smoe_ray.analysis import loss_against_experts, loss_surface, recommend
 from smoe_ray.analysis.trials import with_soft_loss
 from smoe_ray.results import read_results
+from support.planted_folder import plant
 
 Open = Callable[..., AppTest]
 Said = Callable[[AppTest], str]

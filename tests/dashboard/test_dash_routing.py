@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planted_folder import plant
 from streamlit.testing.v1 import AppTest
 
 from dashboard.linked_maps import BY_HAND
 from smoe_ray.analysis import arms, compare_arms, routing, separability
 from smoe_ray.results import TrialRecord, read_embeddings, read_results
+from support.planted_folder import plant
 
 Open = Callable[..., AppTest]
 Said = Callable[[AppTest], str]

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
-from planted_folder import _MOMENT
 from streamlit.testing.v1 import AppTest
 
 from dashboard.charts import search as charts
@@ -23,6 +22,7 @@ from smoe_ray.results import Store, Timings, TrialFolder, TrialRecord, Versions
 from smoe_ray.spec import SearchStudy, parse_study
 from smoe_ray.study.journal import JOURNAL, History, Journal, history_from_trials, parse_journal
 from smoe_ray.study.plan import trial_with
+from support.planted_folder import _MOMENT
 
 HOSTILE = "<b>x</b><img src=x onerror=alert(1)> **bold** $x$ [a](http://b)"
 BOTH = "[{metric: test.reconstruction}, {metric: experts.active_fraction, direction: maximize}]"

@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from planted_folder import plant
 from streamlit.testing.v1 import AppTest
 
 from dashboard import load, overview
@@ -20,6 +19,7 @@ from smoe_ray.analysis.overview import collapsed_share
 from smoe_ray.analysis.summary import trial_summary
 from smoe_ray.results import read_results
 from smoe_ray.study.status import StudyStatus, study_status
+from support.planted_folder import plant
 
 Open = Callable[..., AppTest]
 Said = Callable[[AppTest], str]

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from planted_folder import plant
 from streamlit.testing.v1 import AppTest
 
 from dashboard import overview
@@ -23,6 +22,7 @@ from smoe_ray.errors import ResultsError
 from smoe_ray.results import Store, TrialFolder, TrialRecord, read_results
 from smoe_ray.spec import GridStudy, TrialSpec, parse_study, trial_with
 from smoe_ray.study import plan_grid
+from support.planted_folder import plant
 
 Open = Callable[..., AppTest]
 Said = Callable[[AppTest], str]

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sketch_files import scribbles, write_sketchrnn
 
 from smoe_ray.data import files, load_splits, prepare, requirements
 from smoe_ray.errors import DataError
 from smoe_ray.spec import CombinedData, ImageData, QuickDrawData, SyntheticData
+from support.quickdraw_files import scribbles, write_sketchrnn
 
 SKETCHES = SyntheticData(classes=("eye", "cat"), train_per_class=20, test_per_class=5)
 

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from sketch_files import npy, object_array, python2_pickle, scribbles, write_npz, write_sketchrnn
 
 from smoe_ray.data import Splits, load_splits, prepare, quickdraw
 from smoe_ray.data.quickdraw import rasterise, read_drawings
 from smoe_ray.errors import DataError
 from smoe_ray.spec import QuickDrawData
+from support.quickdraw_files import npy, object_array, python2_pickle, scribbles, write_npz, write_sketchrnn
 
 SAME_FOLDER = settings(
     deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from planted_results import many_arms, published, table, trial
 from test_plots import assert_well_set
 
 from smoe_ray.analysis.collapse import expert_survival, phase_diagram
@@ -17,6 +16,7 @@ from smoe_ray.analysis.homogeneity import homogeneity
 from smoe_ray.figures.collapse import plot_expert_survival, plot_phase_diagram
 from smoe_ray.figures.comparison import plot_comparison
 from smoe_ray.figures.homogeneity import plot_homogeneity
+from support.planted_results import many_arms, published, table, trial
 
 AWKWARD = ["a$b$", "x^2_1", "ß" * 90, "many words " * 12]
 

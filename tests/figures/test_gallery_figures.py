@@ -9,12 +9,12 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
-from planted_gallery import PlantedModel, embeddings
 from test_plots import assert_well_set
 
 from smoe_ray.analysis.gallery import Choice, expert_gallery, interpolation, swap_matrix
 from smoe_ray.figures.gallery import plot_gallery, plot_interpolation, plot_swap_matrix
 from smoe_ray.figures.style import COLOURS
+from support.planted_gallery import PlantedModel, embeddings
 
 NAMES = ("cat", "eye", "flower")
 LONG_NAMES = ("a$b$ " * 12, "ß" * 60, "snow/" + "flakes " * 8)

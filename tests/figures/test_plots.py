@@ -17,11 +17,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
-from planted_results import many_arms, published, table, trial
 
 from smoe_ray.errors import ResultsError
 from smoe_ray.figures import FIGURES, save
 from smoe_ray.figures.style import COLOURS, plain_log_axis, sequence, short_number
+from support.planted_results import many_arms, published, table, trial
 
 KINDS = [
     "loss_against_experts",
@@ -245,7 +245,7 @@ def test_save_writes_svg_and_png_and_nothing_else(tmp_path: Path) -> None:
 def test_the_same_results_give_the_same_bytes_in_another_process(tmp_path: Path) -> None:
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from planted_results import many_arms\n"
+        "from support.planted_results import many_arms\n"
         "from smoe_ray.figures import FIGURES, save\n"
         "for kind in sys.argv[3:]: save(FIGURES[kind].plot(FIGURES[kind].info(many_arms(2, 5))), sys.argv[2], kind)\n"
     )

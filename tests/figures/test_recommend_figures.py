@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
-from planted_results import many_arms, published, table, trial
-from planted_surface import AMOUNTS, TRUE, planted_runs, planted_study
 from test_plots import assert_well_set
 
 from smoe_ray.analysis.recommend import Recommendations, recommend
 from smoe_ray.figures.recommend import plot_best_experts, plot_loss_at_amount, plot_surface_fit
 from smoe_ray.figures.save import save
+from support.planted_results import many_arms, published, table, trial
+from support.planted_surface import AMOUNTS, TRUE, planted_runs, planted_study
 
 SMALL = {"amounts": AMOUNTS[2:], "counts": (1, 2, 4, 8, 16), "noise": 0.1}
 

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from manifests import K8S, Built, Manifest, build, build_with_component, program, units
+
+from support.k8s.manifests import K8S, Built, Manifest, build, build_with_component, program, units
 
 
 @pytest.fixture(scope="session")

@@ -15,19 +15,18 @@ from typing import Any
 
 import pytest
 import yaml
-from api_server import ApiServer, api_server
-from crd_schema import crd_errors
 from hypothesis import example, given
 from hypothesis import strategies as st
-from manifests import pod_templates
-from pod_policy import pod_errors
-from ray_rules import ray_errors
 
 from smoe_ray.errors import DataError, SmoeRayError, StudyError
 from smoe_ray.k8s import manifests
 from smoe_ray.k8s.rayjob import NAME_LIMIT, STUDY_LABEL, StudyJob, job_name, study_job, study_of
 from smoe_ray.order import attempt_of
 from smoe_ray.spec import NAME_PATTERN, ResourcesSpec, dump_study, load_study, parse_study
+from support.k8s.api_server import ApiServer, api_server
+from support.k8s.kuberay_validation import crd_errors, ray_errors
+from support.k8s.manifests import pod_templates
+from support.k8s.pod_security import pod_errors
 
 Run = Callable[..., tuple[int, str, str]]
 

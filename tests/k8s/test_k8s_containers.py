@@ -13,13 +13,13 @@ from pathlib import Path
 
 import click
 import pytest
-from command_lines import parse, ray_commands
-from kuberay_pods import ray_command, submit_command
-from manifests import Built, Manifest, of_kind, one, pod_templates, ray_clusters
 from ray._private import ray_constants
 
 from smoe_ray.cluster.jobs import STOP_GRACE_S
 from smoe_ray.spec import load_study
+from support.k8s.command_lines import parse, ray_commands
+from support.k8s.kuberay_pods import ray_command, submit_command
+from support.k8s.manifests import Built, Manifest, of_kind, one, pod_templates, ray_clusters
 
 OTHERS = {
     # https://valkey.io/topics/valkey.conf: any directive of valkey.conf, as an option

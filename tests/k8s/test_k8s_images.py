@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_lines import parse
-from dockerfile import Stage, execute, stages
-from manifests import K8S, Built, one, pod_templates, program, ray_clusters
+
+from support.k8s.command_lines import parse
+from support.k8s.dockerfile import Stage, execute, stages
+from support.k8s.manifests import K8S, Built, one, pod_templates, program, ray_clusters
 
 DOCKERFILE = K8S / "images/Dockerfile"
 

@@ -11,12 +11,11 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from connectivity import selects
-from crd_schema import crd_errors
-from manifests import K8S, NAMESPACE, Built, Manifest, build, of_kind, one, pod_templates, title, units
-from ray_rules import ray_errors
 
 from smoe_ray.spec import load_study
+from support.k8s.kuberay_validation import crd_errors, ray_errors
+from support.k8s.manifests import K8S, NAMESPACE, Built, Manifest, build, of_kind, one, pod_templates, title, units
+from support.k8s.network_policies import selects
 
 VERSIONS = ("1.35", "1.36", "1.37")
 CUSTOM = ("ray.io", "monitoring.coreos.com", "kueue.x-k8s.io")

@@ -10,8 +10,9 @@ from typing import Any
 
 import promql_parser
 import pytest
-from connectivity import selects
-from manifests import Built, Manifest, one, pod_templates
+
+from support.k8s.manifests import Built, Manifest, one, pod_templates
+from support.k8s.network_policies import selects
 
 METRIC = re.compile(r"\bray_smoe_ray_\w+")
 

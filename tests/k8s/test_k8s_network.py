@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 
 import pytest
-from connectivity import Peer, reaches
-from manifests import NAMESPACE, Built, Manifest, PodTemplate, of_kind, one, pod_templates
+
+from support.k8s.manifests import NAMESPACE, Built, Manifest, PodTemplate, of_kind, one, pod_templates
+from support.k8s.network_policies import Peer, reaches
 
 API, DNS, GCS, METRICS, RAY = (443, 6443, 8443), 53, 6379, (8080, 44217, 44227), 8265
 DASHBOARD, LOGIN, HTTPS = 8501, 4180, 443

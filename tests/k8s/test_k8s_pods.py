@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from manifests import Built, Manifest, PodTemplate, of_kind, one, pod_templates, ray_clusters, title
-from pod_policy import pod_errors
+
+from support.k8s.manifests import Built, Manifest, PodTemplate, of_kind, one, pod_templates, ray_clusters, title
+from support.k8s.pod_security import pod_errors
 
 BYTES = {"Mi": 2**20, "Gi": 2**30}
 

@@ -21,7 +21,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from kuberay_pods import (
+from playwright.sync_api import expect, sync_playwright
+
+from smoe_ray.k8s import manifests
+from smoe_ray.k8s.rayjob import StudyJob, study_job
+from smoe_ray.results import read_trials
+from smoe_ray.spec import parse_study
+from support.k8s.kuberay_pods import (
     Manifest,
     container,
     own_environment,
@@ -31,14 +37,8 @@ from kuberay_pods import (
     token_environment,
     wait_command,
 )
-from playwright.sync_api import expect, sync_playwright
-from pods import Node, Pod, node
-from waiting import wait_until
-
-from smoe_ray.k8s import manifests
-from smoe_ray.k8s.rayjob import StudyJob, study_job
-from smoe_ray.results import read_trials
-from smoe_ray.spec import parse_study
+from support.k8s.pods import Node, Pod, node
+from support.processes import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from textbook import Textbook, bank_parameters, copy_to_bank, make_decoder
 from torch import Tensor, nn
 
 from smoe_ray.model import ExpertBank, SMoEVAE, build_model, lite_decoders
 from smoe_ray.model.bank import DecoderName
 from smoe_ray.model.lite_decoders import corner_kernel
 from smoe_ray.spec import ModelSpec
+from support.textbook_model import Textbook, bank_parameters, copy_to_bank, make_decoder
 
 DECODERS = get_args(DecoderName)
 Z = 5

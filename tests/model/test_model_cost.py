@@ -6,11 +6,11 @@ from itertools import product
 
 import pytest
 import torch
-from textbook import Textbook
 from torch.utils.flop_counter import FlopCounterMode
 
 from smoe_ray.model import build_model, model_cost
 from smoe_ray.spec import ModelSpec
+from support.textbook_model import Textbook
 
 B = 2
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from planted_folder import plant
 
 from smoe_ray.errors import ResultsError
 from smoe_ray.report import write_report
 from smoe_ray.report.columns import COLUMNS, written
 from smoe_ray.report.page import sheet
+from support.planted_folder import plant
 
 VOID = {"meta", "br", "image", "path", "use", "rect", "link"}
 

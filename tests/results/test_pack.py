@@ -10,13 +10,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from run_toy import toy_grid
-from toy_training import Toy
 
 from smoe_ray.errors import StorageError
 from smoe_ray.results import Packer, Store, StudyReader, read_results
 from smoe_ray.results.pack import PACKS
 from smoe_ray.study import LocalExecutor, run_study
+from smoe_ray.testing.toy_training import Toy, toy_grid
 
 SEEDS = list(range(24))  # more than are read one by one
 

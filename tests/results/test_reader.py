@@ -9,10 +9,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from planted_folder import plant
 
 from smoe_ray.errors import ResultsError, StorageError
 from smoe_ray.results import Store, StudyReader, read_results
+from support.planted_folder import plant
 
 
 @pytest.fixture

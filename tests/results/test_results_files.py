@@ -16,7 +16,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted_folder import plant
 
 from smoe_ray.errors import ResultsError
 from smoe_ray.results import (
@@ -36,6 +35,7 @@ from smoe_ray.results import (
 )
 from smoe_ray.results.record import now
 from smoe_ray.spec import TrialSpec, trial_with
+from support.planted_folder import plant
 
 
 def record(trial_id: str, spec: TrialSpec | None = None, **changes: Any) -> TrialRecord:

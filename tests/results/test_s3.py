@@ -11,8 +11,6 @@ import boto3
 import pandas as pd
 import pytest
 from moto.server import ThreadedMotoServer
-from run_toy import table, toy_grid
-from toy_training import Toy
 
 from smoe_ray.errors import ResultsError
 from smoe_ray.results import (
@@ -25,6 +23,7 @@ from smoe_ray.results import (
     read_trials,
 )
 from smoe_ray.study import LocalExecutor, run_study
+from smoe_ray.testing.toy_training import Toy, table, toy_grid
 
 
 @pytest.fixture(scope="module")

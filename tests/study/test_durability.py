@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,10 +12,6 @@ import filelock
 import numpy as np
 import pandas as pd
 import pytest
-from run_toy import table, toy_grid
-from toy_runs import PROGRAM, STUDY, alive, assert_same, workers
-from toy_training import RealFit, Toy, epochs_computed
-from waiting import wait_until
 
 from smoe_ray.errors import ResultsError, WorkerDiedError
 from smoe_ray.results import Store, TrialFolder, read_results, read_trials, read_weights
@@ -26,11 +19,10 @@ from smoe_ray.study import LocalExecutor, run_study
 from smoe_ray.study import run as run_module
 from smoe_ray.study.events import Notice, TrialLeft
 from smoe_ray.study.run import StudyRun, record_failure, train_trial
-
-
-def start(out: Path, jobs: int, training: str = "toy", **fields: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, str(PROGRAM), str(out), str(jobs), training, json.dumps(fields)]
-    return subprocess.Popen(command, text=True, stderr=subprocess.PIPE, start_new_session=True)
+from smoe_ray.testing.toy_training import Toy, epochs_computed, table, toy_grid
+from support.processes import alive, wait_until
+from support.toy_runs import STUDY, assert_same, start, workers
+from support.toy_training import RealFit
 
 
 def has_sigint_blocked(pid: int) -> bool:

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from run_toy import toy_grid
-from toy_training import Toy
 
 from smoe_ray.results import TrialRecord
 from smoe_ray.spec import SearchObjective, TrialSpec, trial_with
@@ -18,6 +16,7 @@ from smoe_ray.study import LocalExecutor, run_study
 from smoe_ray.study import progress as progress_module
 from smoe_ray.study.events import DataProgress, EpochDone, StudyStarted, TrialEnded, TrialLeft, TrialStarted
 from smoe_ray.study.progress import StudyProgress, Tally, describe, first_objective, fraction_done
+from smoe_ray.testing.toy_training import Toy, toy_grid
 
 STUDY = toy_grid(**{"axes.model.num_experts": [2, 3], "axes.objective": [{"name": "blend"}], "seeds": [0]})
 

@@ -10,8 +10,6 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from run_toy import BASE, table, toy_grid
-from toy_training import Toy, epochs_computed
 
 from smoe_ray.data import files
 from smoe_ray.results import TIMING_COLUMNS, list_studies, read_results, read_trials
@@ -19,6 +17,7 @@ from smoe_ray.spec import SearchStudy, parse_study
 from smoe_ray.study import LocalExecutor, run_study
 from smoe_ray.study.events import EpochDone, Notice
 from smoe_ray.study.run import StudyRun, fit_on, train_trial
+from smoe_ray.testing.toy_training import BASE, Toy, epochs_computed, table, toy_grid
 
 
 def toy_search(**fields: str) -> SearchStudy:

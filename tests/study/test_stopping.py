@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_toy import toy_grid
-from toy_training import Toy
 
 from smoe_ray.results import read_results, read_trials
 from smoe_ray.spec import CollapseSpec
 from smoe_ray.study import LocalExecutor, run_study
 from smoe_ray.study.stopping import collapse_reason
+from smoe_ray.testing.toy_training import Toy, toy_grid
 
 
 def rows(*fractions: float | None, effective: float | None = 5.0) -> list[dict[str, Any]]:

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from run_toy import toy_grid
 
 from smoe_ray.analysis.gallery import expert_gallery, interpolation, swap_matrix
 from smoe_ray.errors import DataError, ResultsError
 from smoe_ray.results import Store, TrialFolder, TrialRecord, read_embeddings, read_weights
 from smoe_ray.spec import trial_with
 from smoe_ray.study import LocalExecutor, run_study
+from smoe_ray.testing.toy_training import toy_grid
 from smoe_ray.training import inference
 from smoe_ray.training.inference import TrainedModel, load_model
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from planted_results import dying, learning
 
 from smoe_ray.model import build_model
 from smoe_ray.results import DataFacts, Store, Timings, TrialFolder, TrialRecord, Versions
 from smoe_ray.spec import TrialSpec, trial_with
+from support.planted_results import dying, learning
 
 STUDY = "name: {name}\nquestion: {question}\nbase: {{}}\n"
 EPOCHS = 4

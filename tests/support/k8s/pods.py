@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kuberay_pods import Manifest, container, quantity
-from network_namespaces import network
+from support.k8s.kuberay_pods import Manifest, container, quantity
+from support.network_namespaces import network
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 IMAGE = {
     "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
     "PYTHONPATH": str(ROOT),  # the images have the program installed, dashboard and all

@@ -6,6 +6,7 @@ shows in every later number.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -15,16 +16,30 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 
 from smoe_ray.data import Splits
 from smoe_ray.errors import DivergedError
-from smoe_ray.spec import TrialSpec
-from smoe_ray.study.run import fit_on
+from smoe_ray.results import TIMING_COLUMNS, read_results
+from smoe_ray.spec import GridStudy, SearchStudy, TrialSpec, parse_study
 
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, npt.NDArray[Any]]
+
+BASE = """
+name: toy
+question: does it survive?
+base:
+  data: {source: synthetic, classes: [eye, cat], train_per_class: 20, test_per_class: 10}
+  model: {num_experts: 3, encoder: lite}
+  training: {budget: 4 epochs, batch_size: 16}
+"""
+GRID = BASE + "seeds: [0, 1, 2, 3]\n"
 
 
 class ToyEpoch(NamedTuple):
+    """What a training gives per epoch, as `smoe_ray.training.fit.Epoch`."""
+
     epoch: int
     row: dict[str, Any]
     last: bool
@@ -48,6 +63,7 @@ class Toy:
     raise_seed: int | None = None
 
     def __call__(self, trial: TrialSpec, data: Splits, checkpoint: Arrays | None) -> Iterator[ToyEpoch]:
+        """Train as `smoe_ray.training.fit` would: the epochs after those of `checkpoint`."""
         epochs = trial.training.budget.amount
         done = 0 if checkpoint is None else int(checkpoint["epoch"])
         weight = np.random.default_rng(trial.seed).normal(size=8) if checkpoint is None else checkpoint["weight"]
@@ -75,7 +91,7 @@ class Toy:
         if seed == self.raise_seed:
             raise RuntimeError("the disk is on fire")
 
-    def _epoch(self, trial: TrialSpec, data: Splits, epoch: int, weight: np.ndarray, last: bool) -> ToyEpoch:
+    def _epoch(self, trial: TrialSpec, data: Splits, epoch: int, weight: npt.NDArray[Any], last: bool) -> ToyEpoch:
         experts = trial.model.num_experts
         row = {
             "epoch": epoch,
@@ -103,22 +119,19 @@ class Toy:
         )
 
 
-@dataclass(frozen=True)
-class RealFit:
-    """The real training, with a log and pauses between its epochs."""
-
-    log: Path
-    pause: float = 0.0
-
-    def __call__(self, trial: TrialSpec, data: Splits, checkpoint: Arrays | None) -> Iterator[Any]:
-        for epoch in fit_on("cpu")(trial, data, checkpoint):
-            with self.log.open("a") as file:
-                file.write(f"{trial.seed} {epoch.epoch} {os.getpid()}\n")
-            yield epoch
-            time.sleep(self.pause)
-
-
 def epochs_computed(log: Path) -> list[tuple[int, int]]:
     """(seed, epoch) of each epoch that was really computed, in order."""
     lines = log.read_text().splitlines() if log.exists() else []
     return [(int(seed), int(epoch)) for seed, epoch, _ in map(str.split, lines)]
+
+
+def toy_grid(**changes: Any) -> GridStudy:
+    """A grid of four seeds on the smallest data, with changes by path: ``toy_grid(seeds=[0])``."""
+    study = parse_study(GRID, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
+    assert isinstance(study, GridStudy)
+    return study
+
+
+def table(out: Path, study: GridStudy | SearchStudy) -> pd.DataFrame:
+    """The study's results without the columns in which two runs may differ (times)."""
+    return read_results(out, study.name).drop(columns=list(TIMING_COLUMNS))

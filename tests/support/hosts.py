@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from network_namespaces import network
-from ray_cluster import BIN, clean_environment
+
+from support.network_namespaces import network
+from support.ray_cluster import BIN, clean_environment
 
 PATIENCE_S = 300
 

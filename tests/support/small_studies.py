@@ -1,6 +1,6 @@
 """Real small studies, trained in seconds, for what looks at results: every kind of page has something to show.
 
-As a program: ``python small_studies.py OUT``.
+As a program: ``python -m support.small_studies OUT``.
 """
 
 from __future__ import annotations

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from run_toy import table, toy_grid
 
 from smoe_ray.results import read_trials, read_weights
+from smoe_ray.testing.toy_training import table, toy_grid
+from support.processes import seeing_tests
 
-PROGRAM = Path(__file__).resolve().parent / "run_toy.py"
 STUDY = toy_grid()
 
 
@@ -29,8 +34,14 @@ def workers(log: Path) -> set[int]:
     return {int(line.split()[2]) for line in log.read_text().splitlines()}
 
 
-def alive(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
+def start(out: Path, executor: int | str, training: str = "toy", **fields: Any) -> subprocess.Popen[str]:
+    """Run the toy study in a process of its own: `support.run_toy` tells the arguments."""
+    command = [sys.executable, "-m", "support.run_toy", str(out), str(executor), training, json.dumps(fields)]
+    return subprocess.Popen(
+        command,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env=os.environ | seeing_tests(),
+    )

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from planted_results import PAPER_IMAGES, published, table, trial
 
 from smoe_ray.analysis.surface_fit import Form
+from support.planted_results import PAPER_IMAGES, published, table, trial
 
 TRUE = Form(14.85, 1.157, 0.619, 0.375, 0.357, 2.146, 0.321)
 """The published runs' surface (SCIENCE.md 5): the best are 3.3, 4.1, 5.1, 6.4 and 8.5 experts at 5, ..., 100 %."""

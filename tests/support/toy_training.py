@@ -1,13 +1,19 @@
-"""Trainings that behave in ways that only matter on Ray; here, where its processes can import them."""
+"""Trainings that misbehave in ways of their own; here, where the processes of an executor can import them."""
 
 from __future__ import annotations
 
 import json
+import os
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toy_training import Toy, ToyEpoch
+from smoe_ray.data import Splits
+from smoe_ray.spec import TrialSpec
+from smoe_ray.study.run import fit_on
+from smoe_ray.testing.toy_training import Arrays, Toy, ToyEpoch
 
 
 def square(number: int) -> int:
@@ -54,3 +60,18 @@ class Moods(Toy):
         epoch.row["test.reconstruction"] = float("nan") if experts % 4 == 0 else experts + 1 / epoch.epoch
         epoch.row["experts.active_fraction"] = epoch.row["experts.active"] / experts
         return epoch
+
+
+@dataclass(frozen=True)
+class RealFit:
+    """The real training, with a log and pauses between its epochs."""
+
+    log: Path
+    pause: float = 0.0
+
+    def __call__(self, trial: TrialSpec, data: Splits, checkpoint: Arrays | None) -> Iterator[Any]:
+        for epoch in fit_on("cpu")(trial, data, checkpoint):
+            with self.log.open("a") as file:
+                file.write(f"{trial.seed} {epoch.epoch} {os.getpid()}\n")
+            yield epoch
+            time.sleep(self.pause)

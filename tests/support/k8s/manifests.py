@@ -15,7 +15,7 @@ import yaml
 Manifest = dict[str, Any]
 Built = dict[str, list[Manifest]]
 
-K8S = Path(__file__).resolve().parents[2] / "k8s"
+K8S = Path(__file__).resolve().parents[3] / "k8s"
 NAMESPACE = "smoe-ray"
 
 
