@@ -57,14 +57,27 @@ Overrides = Annotated[
 ]
 
 
+AllowPlugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-plugins",
+        metavar="PACKAGE",
+        help="Import plug-ins of this package, package.module or package.module:name, too. Repeatable. "
+        "Default: those that installed packages register as entry points.",
+    ),
+]
+
+
 @app.command(epilog="Example: smoe-ray check studies/quickstart.yaml --set training.budget='5 epochs'")
-def check(study: StudyFile, overrides: Overrides = None) -> None:
+def check(study: StudyFile, overrides: Overrides = None, allow_plugins: AllowPlugins = None) -> None:
     """Validate a study; show its trials, parameters, FLOPs and the data it needs. Starts nothing."""
+    from smoe_ray import plugins
     from smoe_ray.spec import load_study
     from smoe_ray.study.preview import in_words, preview
 
     spec = load_study(study, overrides or ())
-    seen = preview(spec)
+    with plugins.allowing(allow_plugins or ()):
+        seen = preview(spec)
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     for line in in_words(spec, seen):
@@ -111,17 +124,20 @@ def run(
     ] = "auto",
     overrides: Overrides = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train diverged trials again, too.")] = False,
+    allow_plugins: AllowPlugins = None,
 ) -> None:
     """Run a study. Trials that are finished are not run again: to resume, give the same command."""
+    from smoe_ray import plugins
     from smoe_ray.spec import load_study
     from smoe_ray.study import refuse_failures, run_study
     from smoe_ray.study.preview import preview
     from smoe_ray.study.progress import StudyProgress
 
     spec = load_study(study, overrides or ())
-    preview(spec)  # refuses what cannot run before anything is written, and so does what makes the executor
-    with _executor(executor, spec, address, jobs, device) as (trains, data_jobs), StudyProgress(spec) as progress:
-        records = run_study(spec, out, trains, data_jobs=data_jobs, retry_failed=retry_failed, on_event=progress)
+    with plugins.allowing(allow_plugins or ()):
+        preview(spec)  # refuses what cannot run before anything is written, and so does what makes the executor
+        with _executor(executor, spec, address, jobs, device) as (trains, data_jobs), StudyProgress(spec) as progress:
+            records = run_study(spec, out, trains, data_jobs=data_jobs, retry_failed=retry_failed, on_event=progress)
     _print_summary(_read(out, spec.name))
     refuse_failures(records)
 

@@ -76,8 +76,8 @@ def model_cost(spec: ModelSpec) -> Cost:
 
 
 def _encoder(spec: ModelSpec) -> tuple[Part, Part]:
-    layers = [_convolution(c_in, c_out, 9, side) for c_in, c_out, side in _ENCODERS[spec.encoder]]
-    features = _ENCODERS[spec.encoder][-1][1] * _SIDE**2
+    layers = [_convolution(c_in, c_out, 9, side) for c_in, c_out, side in _ENCODERS[spec.encoder]]  # type: ignore[index]
+    features = _ENCODERS[spec.encoder][-1][1] * _SIDE**2  # type: ignore[index]
     heads = _linear(features, spec.latent_dim).times(2)
     return sum(layers, heads), layers[0]
 
@@ -88,7 +88,7 @@ def _gate(spec: ModelSpec) -> Part:
 
 
 def _expert(spec: ModelSpec) -> Part:
-    seed_channels, convolutions = _DECODERS[spec.decoder]
+    seed_channels, convolutions = _DECODERS[spec.decoder]  # type: ignore[index]
     seed = _linear(spec.latent_dim, seed_channels * _SIDE**2)
     return sum((_convolution(*layer) for layer in convolutions), seed)
 

@@ -79,7 +79,7 @@ class SMoEVAE(nn.Module):
         super().__init__()
         self.encoder = Encoder(spec)
         self.gate = Gate(spec)
-        self.experts = ExpertBank(spec.decoder, spec.num_experts, spec.latent_dim)
+        self.experts = ExpertBank(spec.decoder, spec.num_experts, spec.latent_dim)  # type: ignore[arg-type]
 
     def forward(self, image_BHW: Tensor, noise_BZ: Tensor | None, hard: bool = False) -> Decoded:
         """Encode, sample, gate and decode.

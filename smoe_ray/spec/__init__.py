@@ -7,23 +7,26 @@ and seeds, a `SearchStudy` lets a sampler propose. Axes and search spaces name f
 This package needs pydantic alone; a YAML reader is loaded only by `load_study`.
 """
 
-from smoe_ray.spec.base import NAME_PATTERN
+from smoe_ray.spec.base import NAME_PATTERN, Spec
 from smoe_ray.spec.data import (
     CLASS_PATTERN,
     IMAGE_SIDE,
     ClassName,
     CombinedData,
     DataSpec,
+    DataSpecBase,
     DrawingColours,
     ImageData,
     Imbalance,
     LeafData,
+    PluginData,
     QuickDrawData,
     SyntheticData,
 )
-from smoe_ray.spec.model import ModelSpec
-from smoe_ray.spec.objectives import Blend, Expected, Likelihood, Objective
+from smoe_ray.spec.model import ModelSpec, PluginDecoder, PluginEncoder
+from smoe_ray.spec.objectives import Blend, Expected, Likelihood, Objective, PluginObjective
 from smoe_ray.spec.paths import assign, dotted_keys, merge, with_roots
+from smoe_ray.spec.plugin import PluginReference, plugin_identities, plugin_references
 from smoe_ray.spec.search import (
     SCALAR_METRICS,
     Choices,
@@ -37,7 +40,15 @@ from smoe_ray.spec.search import (
 )
 from smoe_ray.spec.study import PRESETS, CollapseSpec, GridStudy
 from smoe_ray.spec.training import Budget, EvaluationSpec, ResourcesSpec, TrainingSpec, WorkerRange, Workers
-from smoe_ray.spec.trial import NUMERICS_VERSION, TrialSpec, check_experts_per_class, trial_id, trial_with, value_at
+from smoe_ray.spec.trial import (
+    NUMERICS_VERSION,
+    TrialSpec,
+    check_experts_per_class,
+    plugin_paths,
+    trial_id,
+    trial_with,
+    value_at,
+)
 from smoe_ray.spec.yaml_io import MAX_STUDY_BYTES, Study, dump_study, load_study, parse_study, read_name, roots
 
 __all__ = [
@@ -55,6 +66,7 @@ __all__ = [
     "CollapseSpec",
     "CombinedData",
     "DataSpec",
+    "DataSpecBase",
     "Distribution",
     "DrawingColours",
     "EvaluationSpec",
@@ -68,12 +80,18 @@ __all__ = [
     "Likelihood",
     "ModelSpec",
     "Objective",
+    "PluginData",
+    "PluginDecoder",
+    "PluginEncoder",
+    "PluginObjective",
+    "PluginReference",
     "PrunerSpec",
     "QuickDrawData",
     "ResourcesSpec",
     "SamplerSpec",
     "SearchObjective",
     "SearchStudy",
+    "Spec",
     "Study",
     "SyntheticData",
     "TrainingSpec",
@@ -87,6 +105,9 @@ __all__ = [
     "load_study",
     "merge",
     "parse_study",
+    "plugin_identities",
+    "plugin_paths",
+    "plugin_references",
     "read_name",
     "roots",
     "trial_id",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Tag, field_validator, model_validator
 
+from smoe_ray import plugins
 from smoe_ray.spec.base import NAME_PATTERN, Spec
+from smoe_ray.spec.plugin import BUILT_IN, PLUGIN, PluginReference, choose
 
 IMAGE_SIDE = 28
 """Height and width of every image, in pixels."""
@@ -109,7 +111,31 @@ class ImageData(DataSpecBase):
     )
 
 
-LeafData = Annotated[SyntheticData | QuickDrawData | ImageData, Field(discriminator="source")]
+class PluginData(PluginReference, DataSpecBase):
+    """A source that a plug-in brings; keys that are not common to all sources are its own.
+
+    A parameter that is a path or URI is to be called `root`: a submitted study's `root` is made absolute, and the
+    dashboard's Submit page checks it.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: ClassVar[plugins.Kind] = "source"
+    tag: ClassVar[str] = "source"
+    where: ClassVar[str] = "data"
+
+    source: str = Field(description="package.module:name, or a short name that an installed package registers")
+
+    @classmethod
+    def _base(cls) -> type[BaseModel]:
+        return DataSpecBase
+
+
+LeafData = Annotated[
+    Annotated[SyntheticData | QuickDrawData | ImageData, Field(discriminator="source"), Tag(BUILT_IN)]
+    | Annotated[PluginData, Tag(PLUGIN)],
+    choose(PluginData, ("synthetic", "quickdraw", "images", "combined")),
+]
 
 
 class CombinedData(DataSpecBase):
@@ -124,4 +150,8 @@ class CombinedData(DataSpecBase):
     )
 
 
-DataSpec = Annotated[SyntheticData | QuickDrawData | ImageData | CombinedData, Field(discriminator="source")]
+DataSpec = Annotated[
+    Annotated[SyntheticData | QuickDrawData | ImageData | CombinedData, Field(discriminator="source"), Tag(BUILT_IN)]
+    | Annotated[PluginData, Tag(PLUGIN)],
+    choose(PluginData, ("synthetic", "quickdraw", "images", "combined")),
+]

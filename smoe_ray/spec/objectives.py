@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, Tag
 
+from smoe_ray import plugins
 from smoe_ray.spec.base import Spec
+from smoe_ray.spec.plugin import BUILT_IN, PLUGIN, PluginReference, choose
 
 
 class Blend(Spec):
@@ -58,4 +60,17 @@ class Likelihood(Spec):
     variance_end: float = Field(default=1.0, gt=0, description="s^2 at the last step, squared-error units of one image")
 
 
-Objective = Annotated[Blend | Expected | Likelihood, Field(discriminator="name")]
+class PluginObjective(PluginReference):
+    """An objective that a plug-in brings; all keys but `name` are its own."""
+
+    kind: ClassVar[plugins.Kind] = "objective"
+    where: ClassVar[str] = "objective"
+
+    name: str = Field(description="package.module:name, or a short name that an installed package registers")
+
+
+Objective = Annotated[
+    Annotated[Blend | Expected | Likelihood, Field(discriminator="name"), Tag(BUILT_IN)]
+    | Annotated[PluginObjective, Tag(PLUGIN)],
+    choose(PluginObjective, ("blend", "expected", "likelihood")),
+]

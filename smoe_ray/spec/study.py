@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from smoe_ray.spec.base import NAME_PATTERN, Spec
 from smoe_ray.spec.paths import merge
-from smoe_ray.spec.trial import TrialSpec, check_trial_path
+from smoe_ray.spec.trial import TrialSpec, check_trial_path, plugin_paths
 
 _PAPER = {
     "model": {"encoder": "medium", "decoder": "lite", "latent_dim": 32, "gate_hidden": [64, 32]},
@@ -96,8 +96,9 @@ class GridStudy(StudyBase):
     def _axes_name_fields(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: a seed is named twice")
+        below_plugins = plugin_paths(self.base, self.axes)
         for path, values in self.axes.items():
-            check_trial_path(path, where="axes")
+            check_trial_path(path, "axes", below_plugins)
             if not values:
                 raise ValueError(f"axes.{path}: no values")
         return self

@@ -18,8 +18,11 @@ from smoe_ray.spec import (
     FloatRange,
     GridStudy,
     IntRange,
+    PluginReference,
     SearchStudy,
     TrialSpec,
+    plugin_paths,
+    plugin_references,
     trial_with,
     value_at,
 )
@@ -55,6 +58,31 @@ def identity_of(trial: TrialSpec) -> str:
 
 def _canonical(identity: Mapping[str, Any]) -> str:
     return json.dumps(identity, sort_keys=True)
+
+
+def check_plugins(study: GridStudy | SearchStudy) -> None:
+    """Import the plug-ins of a study's trials, for a search those of its base and corners, and validate their
+    parameters.
+
+    Raises:
+        PluginError: a plug-in is not allowed, not installed or fails.
+        StudyError: a parameter is wrong.
+    """
+    for reference in plugins_in(study):
+        reference.resolve()
+
+
+def plugins_in(study: GridStudy | SearchStudy) -> list[PluginReference]:
+    """The plug-ins of a study's trials, for a search those of its base and corners, each with its parameters once."""
+    if isinstance(study, GridStudy):
+        trials = plan_grid(study)
+    else:
+        choices = {path: one.choices for path, one in study.space.items() if isinstance(one, Choices)}
+        trials = [study.base, *(corners(study) if plugin_paths(study.base, choices) else ())]
+    references = (reference for trial in trials for reference in plugin_references(trial))
+    return list(
+        {f"{reference.kind} {_canonical(reference.identity())}": reference for reference in references}.values()
+    )
 
 
 # --- search -----------------------------------------------------------------------------------------------------------

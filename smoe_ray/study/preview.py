@@ -10,11 +10,19 @@ from typing import Any, NamedTuple, TypeVar
 from smoe_ray.data import DataRequirement, requirements
 from smoe_ray.data.splits import planned_train_images
 from smoe_ray.errors import DataError
-from smoe_ray.model.cost import model_cost
-from smoe_ray.spec import DataSpec, GridStudy, SearchStudy, TrialSpec, check_experts_per_class
-from smoe_ray.study.plan import corners, plan_grid
+from smoe_ray.model.cost import Cost, model_cost
+from smoe_ray.spec import (
+    DataSpec,
+    GridStudy,
+    PluginReference,
+    SearchStudy,
+    TrialSpec,
+    check_experts_per_class,
+    plugin_references,
+)
+from smoe_ray.study.plan import check_plugins, corners, plan_grid
 
-_Number = TypeVar("_Number", int, float)
+_Known = TypeVar("_Known")
 
 
 class Preview(NamedTuple):
@@ -23,9 +31,10 @@ class Preview(NamedTuple):
     trials: int
     cells: int
     """Distinct configurations; each is run with every seed. For a search: 1, the base."""
-    params_total: tuple[int, int]
-    """Smallest and largest model of the study, in parameters; for a search, at the corners of its space."""
-    params_active: tuple[int, int]
+    params_total: tuple[int, int] | None
+    """Smallest and largest model of the study, in parameters; for a search, at the corners of its space. None where
+    only a plug-in that was not imported can tell."""
+    params_active: tuple[int, int] | None
     """The same for the parameters that one image meets."""
     train_images: tuple[int, int] | None
     """Fewest and most training images of a trial, likewise; None where only the files can tell."""
@@ -48,12 +57,20 @@ class Preview(NamedTuple):
             )
 
 
-def preview(study: GridStudy | SearchStudy) -> Preview:
+def preview(study: GridStudy | SearchStudy, load_plugins: bool = True) -> Preview:
     """Plan a study without starting anything.
+
+    Args:
+        study: a study.
+        load_plugins: import its plug-ins and validate their parameters; without that, what only they can tell is left
+            open.
 
     Raises:
         StudyError, DataError: a trial of the study cannot be.
+        PluginError: a plug-in is not allowed, not installed or fails.
     """
+    if load_plugins:
+        check_plugins(study)
     if isinstance(study, GridStudy):
         trials = typical = plan_grid(study)
         count, cells = len(trials), len({_without_seed(trial) for trial in trials})
@@ -62,17 +79,17 @@ def preview(study: GridStudy | SearchStudy) -> Preview:
     for trial in trials:
         if trial.data.classes is not None:
             check_experts_per_class(trial, len(trial.data.classes))
-    costs = [model_cost(trial.model) for trial in trials]
+    costs = _all_known(_cost(trial, load_plugins) for trial in trials)
     images = _all_known(planned_train_images(trial.data) for trial in trials)
-    flops = _all_known(map(_training_flops, typical))
+    flops = _all_known(_training_flops(trial, load_plugins) for trial in typical)
     return Preview(
         trials=count,
         cells=cells,
-        params_total=_range(cost.params_total for cost in costs),
-        params_active=_range(cost.params_active for cost in costs),
+        params_total=_range(cost.params_total for cost in costs) if costs else None,
+        params_active=_range(cost.params_active for cost in costs) if costs else None,
         train_images=_range(images) if images else None,
         flops=sum(flops) * count / len(flops) if flops else None,
-        needs=_needs(trial.data for trial in [*typical, *trials]),
+        needs=_needs((trial.data for trial in [*typical, *trials]), load_plugins),
     )
 
 
@@ -87,7 +104,10 @@ def in_words(study: GridStudy | SearchStudy, seen: Preview) -> list[tuple[str, s
         lines.append(("trials", f"{seen.trials:,} proposed by {study.sampler.name}"))
         lines += [(f"  {path}", _distribution(parameter)) for path, parameter in study.space.items()]
         total = "if every trial were like base"
-    lines.append(("parameters", f"{_span(seen.params_total)}, {_span(seen.params_active)} active for an image"))
+    if seen.params_total and seen.params_active:
+        lines.append(("parameters", f"{_span(seen.params_total)}, {_span(seen.params_active)} active for an image"))
+    else:
+        lines.append(("parameters", "known once the plug-in is imported"))
     if seen.train_images and seen.flops is not None:
         lines.append(("training images", _span(seen.train_images)))
         lines.append(("training", f"{seen.flops:.3g} FLOPs {total}"))
@@ -117,17 +137,21 @@ def _without_seed(trial: TrialSpec) -> str:
     return trial.model_copy(update={"seed": 0}).model_dump_json()
 
 
-def _training_flops(trial: TrialSpec) -> float | None:
-    train_images = planned_train_images(trial.data)
-    if train_images is None:
+def _cost(trial: TrialSpec, load_plugins: bool) -> Cost | None:
+    return model_cost(trial.model) if load_plugins or not any(plugin_references(trial.model)) else None
+
+
+def _training_flops(trial: TrialSpec, load_plugins: bool) -> float | None:
+    train_images, cost = planned_train_images(trial.data), _cost(trial, load_plugins)
+    if train_images is None or cost is None:
         return None
-    budget, cost = trial.training.budget, model_cost(trial.model)
+    budget = trial.training.budget
     per_image = cost.flops_train if trial.objective else cost.flops_train_hard
     steps_per_epoch = math.ceil(train_images / trial.training.batch_size)
     return budget.steps(steps_per_epoch) / steps_per_epoch * train_images * per_image
 
 
-def _all_known(values: Iterable[_Number | None]) -> list[_Number] | None:
+def _all_known(values: Iterable[_Known | None]) -> list[_Known] | None:
     values = list(values)
     known = [value for value in values if value is not None]
     return known if len(known) == len(values) else None
@@ -138,7 +162,17 @@ def _range(values: Iterable[int]) -> tuple[int, int]:
     return min(values), max(values)
 
 
-def _needs(specs: Iterable[DataSpec]) -> tuple[DataRequirement, ...]:
+def _needs(specs: Iterable[DataSpec], load_plugins: bool) -> tuple[DataRequirement, ...]:
     """Each file once, whatever number of trials reads it."""
     distinct = {spec.model_dump_json(exclude={"fraction", "imbalance"}): spec for spec in specs}
-    return tuple(dict.fromkeys(need for spec in distinct.values() for need in requirements(spec)))
+    needs: dict[DataRequirement, None] = {}
+    for spec in distinct.values():
+        if load_plugins or not _has_plugin(spec):
+            needs |= dict.fromkeys(requirements(spec))
+        else:
+            needs |= {DataRequirement("images of a plug-in", "known once it is imported", "remote"): None}
+    return tuple(needs)
+
+
+def _has_plugin(data: DataSpec) -> bool:
+    return isinstance(data, PluginReference) or any(plugin_references(data))

@@ -10,7 +10,7 @@ import json
 import socket
 import time
 import traceback
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -18,14 +18,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from smoe_ray import plugins
 from smoe_ray.data import Source, Splits, load_splits, prepare
 from smoe_ray.data.files import Map, cache_folder
-from smoe_ray.errors import DataError, DivergedError, StorageError, TrialError
+from smoe_ray.errors import DataError, DivergedError, PluginError, StorageError, TrialError
 from smoe_ray.results import Arrays, DataFacts, Packer, Row, Store, Timings, TrialFolder, TrialRecord, Versions
 from smoe_ray.results.record import Status, now
-from smoe_ray.spec import CollapseSpec, DataSpec, GridStudy, SearchStudy, TrialSpec, dump_study, trial_id
+from smoe_ray.spec import (
+    CollapseSpec,
+    DataSpec,
+    GridStudy,
+    SearchStudy,
+    TrialSpec,
+    dump_study,
+    plugin_identities,
+    trial_id,
+)
 from smoe_ray.study.events import DataProgress, Event, Notice, OnEvent, StudyStarted, ignore
-from smoe_ray.study.plan import plan_grid
+from smoe_ray.study.plan import check_plugins, plan_grid
 from smoe_ray.study.stopping import collapse_reason
 
 if TYPE_CHECKING:
@@ -71,6 +81,8 @@ class TrialTask:
     retry_failed: bool = False
     wait: bool = False
     """If another process holds the trial: wait for it (true) or leave it (false)."""
+    plugins: Mapping[str, str] = field(default_factory=dict)
+    """Version and source of each plug-in of the trial, by name, where the study was planned."""
 
     @property
     def folder(self) -> TrialFolder:
@@ -126,9 +138,15 @@ class StudyRun:
 
     def task(self, trial: TrialSpec) -> TrialTask:
         """The task that trains `trial`. Raises DataError."""
-        identifier = trial_id(trial, self.source(trial.data).fingerprint)
         return TrialTask(
-            self.study.name, trial, identifier, self.out, self.cache, self.study.collapse, self.retry_failed
+            self.study.name,
+            trial,
+            trial_id(trial, self.source(trial.data).fingerprint),
+            self.out,
+            self.cache,
+            self.study.collapse,
+            self.retry_failed,
+            plugins=plugin_identities(trial),
         )
 
     def pending(self) -> list[TrialTask]:
@@ -183,7 +201,7 @@ def run_study(
         trials are among them (`status`, `error`); they do not raise.
 
     Raises:
-        StudyError, DataError: the study cannot be planned.
+        StudyError, DataError, PluginError: the study cannot be planned.
         ResultsError: OUT cannot be read or written.
         KeyboardInterrupt: after Ctrl-C, when all workers have ended; a `Notice` has said how to go on.
     """
@@ -192,6 +210,7 @@ def run_study(
     run = StudyRun(study, store.out, _cache_folder(store, cache), retry_failed, on_event, data_jobs, mirror=mirror)
     ended: dict[str, TrialRecord] = {}
     packer = Packer(store, study.name)
+    check_plugins(study)
     try:
         for trial in plan_grid(study) if isinstance(study, GridStudy) else [study.base]:
             run.source(trial.data)
@@ -377,14 +396,14 @@ def _begin(task: TrialTask, before: TrialRecord | None) -> TrialRecord:
         status="running",
         spec=task.trial,
         host=socket.gethostname(),
-        versions=Versions.here(),
+        versions=Versions.here().model_copy(update={"plugins": dict(task.plugins)}),
         timings=timings,
     )
 
 
 def _describe(error: Exception) -> dict[str, str]:
     return {
-        "error": " ".join(str(error).split()) or type(error).__name__,
+        "error": plugins.explain(error) or " ".join(str(error).split()) or type(error).__name__,
         "error_kind": type(error).__name__,
         "traceback": "".join(traceback.format_exception(error)),
     }
@@ -439,6 +458,12 @@ def _train(task: TrialTask, folder: TrialFolder, clock: _Clock, on_epoch: OnEpoc
 
 def _load(task: TrialTask, load: Load) -> Splits:
     with _blamed_on_the_trial():
+        for name, identity in plugin_identities(task.trial).items():
+            if identity != task.plugins.get(name):
+                raise PluginError(
+                    f"plug-in {name}: {socket.gethostname()} has another version of it ({identity}) than the study was "
+                    f"planned with ({task.plugins.get(name)}); install the same on all nodes and run the study again"
+                )
         splits = load(task)
         if trial_id(task.trial, splits.fingerprint) != task.trial_id:
             raise DataError("the data are not those that the study was planned with; run the study again")

@@ -175,7 +175,12 @@ class TrainingStep:
             return supervised_terms(image_BHW.flatten(1), label_B, decoded, beta, mean_over_workers)
         decoded = self.forward(image_BHW, noise_BZ)
         return unsupervised_terms(
-            self.trial.objective, image_BHW.flatten(1), decoded, beta, progress, mean_over_workers
+            self.trial.objective,  # type: ignore[arg-type]
+            image_BHW.flatten(1),
+            decoded,
+            beta,
+            progress,
+            mean_over_workers,
         )
 
 

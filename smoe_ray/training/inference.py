@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from smoe_ray.errors import DataError, ResultsError
 from smoe_ray.model import SMoEVAE, build_model
 from smoe_ray.results import Store, TrialFolder, TrialRecord, read_weights
-from smoe_ray.spec import IMAGE_SIDE, CombinedData, DataSpec, DrawingColours, ImageData
+from smoe_ray.spec import IMAGE_SIDE, CombinedData, DataSpec, DrawingColours, ImageData, PluginData
 from smoe_ray.training.evaluate import IMAGES_AT_ONCE
 
 FloatArray = npt.NDArray[np.float32]
@@ -148,7 +148,7 @@ def _misfit(model: nn.Module, weights: Mapping[str, npt.NDArray[Any]]) -> str | 
 
 
 def _ink(data: DataSpec) -> DrawingColours | None:
-    if isinstance(data, ImageData):
+    if isinstance(data, (ImageData, PluginData)):
         return None
     if isinstance(data, CombinedData):
         inks = {_ink(part) for part in data.parts.values()}
