@@ -21,7 +21,9 @@ GOLDEN = Path(__file__).parent / "golden"
 REPOSITORY = Path(__file__).parents[1]
 STUDIES = ["grid", "supervised", "search"]
 
-CHANGED: set[str] = set()
+CHANGED: set[str] = {
+    "studies/paper/supervised.yaml",  # preset released_code: the authors' code weighs the cross-entropy with 200, not 1
+}
 """Studies whose trial ids had to change, with the reason beside each."""
 
 

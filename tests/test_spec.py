@@ -27,6 +27,7 @@ from smoe_ray.spec import (
     ModelSpec,
     QuickDrawData,
     SearchStudy,
+    Supervised,
     SyntheticData,
     TrialSpec,
     assign,
@@ -386,6 +387,7 @@ OTHER: dict[str, Any] = {
 }
 OF_OBJECTIVE: dict[str, Any] = {
     "balance_form": "paper_text",
+    "cross_entropy_weight": 2.0,
     "gating": "hard",
     "lambda_balance": 1.0,
     "lambda_entropy": 1.0,
@@ -417,7 +419,7 @@ NOT_IDENTITY = {
 
 def _single_changes() -> list[tuple[TrialSpec, str, Any]]:
     changes: list[tuple[TrialSpec, str, Any]] = [(TrialSpec(), path, value) for path, value in OTHER.items()]
-    for objective in (Blend(), Expected(), Likelihood()):
+    for objective in (Blend(), Expected(), Likelihood(), Supervised()):
         for field in sorted(type(objective).model_fields.keys() - {"name"}):
             changes += [(TrialSpec(objective=objective), f"objective.{field}", OF_OBJECTIVE[field])]
     for data in (SyntheticData(), QuickDrawData(), ImageData(root="here")):
@@ -469,10 +471,82 @@ def test_the_id_depends_on_data_and_numerics_version(monkeypatch: pytest.MonkeyP
     assert trial_id(TrialSpec(), FINGERPRINT) != before
 
 
+# --- routing by label -------------------------------------------------------------------------------------------------
+
+
 def test_supervised_trials_drop_the_objective() -> None:
-    trials = [TrialSpec(routing="supervised", objective=objective) for objective in (Blend(), Expected(), None)]
-    assert [trial.objective for trial in trials] == [None, None, None]
+    written = [{}, *({"objective": objective} for objective in (Blend(), Expected(), None, {"name": "likelihood"}))]
+    trials = [TrialSpec.model_validate({"routing": "supervised", **fields}) for fields in written]
+    assert [trial.objective for trial in trials] == [Supervised()] * 5
     assert len({trial_id(trial, FINGERPRINT) for trial in trials}) == 1
+
+
+def test_the_weight_of_a_supervised_trial_makes_its_id_and_the_default_is_null() -> None:
+    # Supervised trials had the objective null before it had a weight.
+    assert TrialSpec.model_validate({"routing": "supervised"}).identity()["objective"] is None
+    weighted = TrialSpec.model_validate({"objective": {"name": "supervised", "cross_entropy_weight": 50}})
+    assert weighted.routing == "supervised"
+    assert weighted.identity()["objective"] == {"cross_entropy_weight": 50.0}
+    assert TrialSpec.model_validate(weighted.model_dump(mode="json")) == weighted
+
+
+@pytest.mark.parametrize(
+    ("preset", "base", "weight"),
+    [
+        ("released_code", {"routing": "supervised"}, 200),
+        ("released_code", {"routing": "supervised", "objective": None}, 200),
+        ("released_code", {"routing": "supervised", "objective": {"name": "blend", "lambda_balance": 3}}, 200),
+        ("released_code", {"objective": {"name": "supervised"}}, 200),
+        ("released_code", {"routing": "supervised", "objective": {"cross_entropy_weight": 50}}, 50),
+        ("released_code", {"objective": {"name": "supervised", "cross_entropy_weight": 1}}, 1),
+        ("paper_text", {"routing": "supervised"}, 1),
+        ("recommended", {"routing": "supervised"}, 1),
+    ],
+)
+def test_a_preset_has_its_weight_of_the_cross_entropy(preset: str, base: dict[str, Any], weight: float) -> None:
+    study = parse(HEAD | {"preset": preset, "base": base})
+    assert study.base.routing == "supervised"
+    assert study.base.objective == Supervised(cross_entropy_weight=weight)
+    assert parse_study(dump_study(study)) == study
+
+
+@pytest.mark.parametrize(
+    ("base", "values", "weight"),
+    [
+        ({}, {"routing": "supervised"}, 200),
+        ({}, {"objective.name": "supervised"}, 200),
+        ({}, {"objective": {"name": "supervised"}}, 200),
+        ({}, {"objective": {"name": "supervised", "cross_entropy_weight": 1}}, 1),
+        ({}, {"routing": "supervised", "objective.cross_entropy_weight": 7}, 7),
+        ({}, {"routing": "supervised", "objective.name": "expected"}, 200),
+        ({"objective": {"name": "supervised", "cross_entropy_weight": 50}}, {"routing": "supervised"}, 50),
+        ({"objective": {"name": "supervised", "cross_entropy_weight": 50}}, {"objective": {"name": "blend"}}, 50),
+        ({"objective": {"name": "supervised", "cross_entropy_weight": 50}}, {"objective.cross_entropy_weight": 2}, 2),
+    ],
+)
+def test_axes_and_spaces_that_route_by_label_keep_the_presets_weight(
+    base: dict[str, Any], values: dict[str, Any], weight: float
+) -> None:
+    trial = parse(HEAD | {"preset": "released_code", "base": base}).trial_with(values)
+    assert trial.routing == "supervised"
+    assert trial.objective == Supervised(cross_entropy_weight=weight)
+
+
+@pytest.mark.parametrize(
+    ("base", "values", "message"),
+    [
+        ({}, {"routing": "unsupervised", "objective.name": "supervised"}, "unsupervised routing needs an objective"),
+        ({"routing": "supervised"}, {"routing": "unsupervised"}, "unsupervised routing needs an objective"),
+        ({"routing": "supervised"}, {"objective.name": "suprvised"}, "did you mean 'supervised'"),
+        ({"routing": "supervised"}, {"objective.lambda_balance": 3}, "objective.lambda_balance: unknown key"),
+    ],
+)
+def test_a_contradiction_of_routing_and_objective_is_one_line(
+    base: dict[str, Any], values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(StudyError, match=message) as caught:
+        parse(HEAD | {"base": base}).trial_with(values)
+    assert "\n" not in str(caught.value)
 
 
 def test_equal_numbers_have_equal_ids_however_they_are_written() -> None:

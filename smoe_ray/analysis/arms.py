@@ -119,7 +119,8 @@ def _text(value: Any) -> str:
 
 def _join(tokens: Sequence[str]) -> str:
     # Unsupervised is the rule: beside an objective's name the word says nothing new.
-    return ", ".join([word for word in tokens if word != "unsupervised"] or tokens)
+    # "supervised" is both a routing and the name of its objective: once is enough.
+    return ", ".join(dict.fromkeys([word for word in tokens if word != "unsupervised"] or tokens))
 
 
 def _common_label(trial: Sequence[str], paths: Sequence[str], value_of: Mapping[str, Mapping[str, Any]]) -> str:

@@ -1,8 +1,8 @@
 """One trial on several workers: Ray Train's TorchTrainer within a function of Tune.
 
 The first worker runs `train_trial`, as the process of a one-worker trial does, and the others follow it
-(`training.parallel`). A worker that dies ends its group; Ray Train starts another, of another size where the trial is
-elastic, and it goes on at the trial's checkpoint in OUT.
+(`training.data_parallel`). A worker that dies ends its group; Ray Train starts another, of another size where the trial
+is elastic, and it goes on at the trial's checkpoint in OUT.
 
 Rows do not go by `ray.train.report` and Tune's callback for it: there is no way back for the reason to stop, and it is
 a barrier for all workers. Instead the first worker *asks* over a line, and `on_epoch` answers in the process of Tune.
@@ -30,7 +30,7 @@ from smoe_ray.study.run import OnEpoch, TrialTask, record_failure, train_trial
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
 
-    from smoe_ray.training.workers import Workers
+    from smoe_ray.training.collectives import Workers
 
 _RESTARTS = 3
 """How often a group that lost a worker is started again."""
@@ -249,8 +249,8 @@ def _work(config: dict[str, Any]) -> TrialRecord | SmoeRayError | None:
     import torch
     from ray.train.torch import get_device
 
-    from smoe_ray.training.parallel import follow
-    from smoe_ray.training.workers import ALONE, GroupBroken, WorkerGroup
+    from smoe_ray.training.collectives import ALONE, GroupBroken, WorkerGroup
+    from smoe_ray.training.data_parallel import follow
 
     task: TrialTask = config["task"]
     torch.set_num_threads(task.trial.resources.cpus)
@@ -268,7 +268,7 @@ def _work(config: dict[str, Any]) -> TrialRecord | SmoeRayError | None:
 def _lead(workers: Workers, config: dict[str, Any], device: str) -> TrialRecord | SmoeRayError | None:
     import ray
 
-    from smoe_ray.training.parallel import leading
+    from smoe_ray.training.data_parallel import leading
 
     ask = partial(_ask, config["line"])
     try:

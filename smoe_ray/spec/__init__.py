@@ -24,7 +24,16 @@ from smoe_ray.spec.data import (
     SyntheticData,
 )
 from smoe_ray.spec.model import ModelSpec, PluginDecoder, PluginEncoder
-from smoe_ray.spec.objectives import Blend, Expected, Likelihood, Objective, PluginObjective
+from smoe_ray.spec.objectives import (
+    BalancedObjectiveSpec,
+    Blend,
+    Expected,
+    Likelihood,
+    Objective,
+    ObjectiveSpec,
+    PluginObjective,
+    Supervised,
+)
 from smoe_ray.spec.paths import assign, dotted_keys, merge, with_roots
 from smoe_ray.spec.plugin import PluginReference, plugin_identities, plugin_references
 from smoe_ray.spec.search import (
@@ -59,6 +68,7 @@ __all__ = [
     "NUMERICS_VERSION",
     "PRESETS",
     "SCALAR_METRICS",
+    "BalancedObjectiveSpec",
     "Blend",
     "Budget",
     "Choices",
@@ -80,6 +90,7 @@ __all__ = [
     "Likelihood",
     "ModelSpec",
     "Objective",
+    "ObjectiveSpec",
     "PluginData",
     "PluginDecoder",
     "PluginEncoder",
@@ -93,6 +104,7 @@ __all__ = [
     "SearchStudy",
     "Spec",
     "Study",
+    "Supervised",
     "SyntheticData",
     "TrainingSpec",
     "TrialSpec",

@@ -50,7 +50,7 @@ def _names_of_identity(spec: type[Spec]) -> tuple[str, ...]:
 def identity_of_value(value: Any) -> Any:
     """A value as plain JSON, for hashing."""
     if isinstance(value, Spec):
-        return value.identity()
+        return value.identity() or None
     if isinstance(value, (tuple, list)):
         return [identity_of_value(item) for item in value]
     if isinstance(value, Mapping):

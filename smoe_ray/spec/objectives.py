@@ -1,17 +1,42 @@
-"""What unsupervised routing minimises."""
+"""What training minimises; `smoe_ray.training.objectives.<name>` computes it."""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import Field, Tag
+from pydantic import BaseModel, Field, Tag
 
 from smoe_ray import plugins
 from smoe_ray.spec.base import Spec
 from smoe_ray.spec.plugin import BUILT_IN, PLUGIN, PluginReference, choose
 
 
-class Blend(Spec):
+class ObjectiveSpec(Spec):
+    """Base of all objectives. The class variables are what a training step must know before it computes the loss."""
+
+    decodes: ClassVar[Literal["all", "chosen"]] = "all"
+    """Decoders run in a training step: all of them, or for each image only the one with the highest gate logit."""
+    is_annealed: ClassVar[bool] = False
+    """Whether the loss depends on the share of the budget that is done."""
+    needs_labels: ClassVar[bool] = False
+    """Whether the loss uses the class label; expert number = class number, so E must be the number of classes."""
+
+    name: str
+
+
+class BalancedObjectiveSpec(ObjectiveSpec):
+    """An objective with the balance term L_balance over the global batch (arXiv:2509.10025)."""
+
+    lambda_balance: float = Field(
+        default=400.0, ge=0, description="weight of L_balance; divided by 128 in the per-image loss"
+    )
+    balance_form: Literal["released_code", "paper_text"] = Field(
+        default="released_code",
+        description="released_code: E * sum of squares; paper_text: E * mean of squares (1/E of it)",
+    )
+
+
+class Blend(BalancedObjectiveSpec):
     """The paper's objective: error of the gate-weighted blend of all decoders, entropy and balance terms."""
 
     name: Literal["blend"] = "blend"
@@ -21,43 +46,42 @@ class Blend(Spec):
     lambda_entropy: float = Field(
         default=400.0, ge=0, description="weight of L_entropy; divided by 128 in the per-image loss"
     )
-    balance_form: Literal["released_code", "paper_text"] = Field(
-        default="released_code",
-        description="released_code: E * sum of squares; paper_text: E * mean of squares (1/E of it)",
-    )
     gating: Literal["soft", "hard"] = Field(
         default="soft", description="in training; hard: the argmax expert alone, gradient straight through the softmax"
     )
 
 
-class Expected(Spec):
+class Expected(BalancedObjectiveSpec):
     """Expected error of an expert drawn by the gate, plus balance; no entropy term."""
 
     name: Literal["expected"] = "expected"
-    lambda_balance: float = Field(
-        default=400.0, ge=0, description="weight of L_balance; divided by 128 in the per-image loss"
-    )
-    balance_form: Literal["released_code", "paper_text"] = Field(
-        default="released_code",
-        description="released_code: E * sum of squares; paper_text: E * mean of squares (1/E of it)",
-    )
 
 
-class Likelihood(Spec):
+class Likelihood(BalancedObjectiveSpec):
     """Negative log likelihood of a mixture of experts (Jacobs et al. 1991), plus balance; no entropy term."""
 
+    is_annealed: ClassVar[bool] = True
+
     name: Literal["likelihood"] = "likelihood"
-    lambda_balance: float = Field(
-        default=400.0, ge=0, description="weight of L_balance; divided by 128 in the per-image loss"
-    )
-    balance_form: Literal["released_code", "paper_text"] = Field(
-        default="released_code",
-        description="released_code: E * sum of squares; paper_text: E * mean of squares (1/E of it)",
-    )
     variance_start: float = Field(
         default=8.0, gt=0, description="s^2 at the first step, squared-error units of one image; annealed geometrically"
     )
     variance_end: float = Field(default=1.0, gt=0, description="s^2 at the last step, squared-error units of one image")
+
+
+class Supervised(ObjectiveSpec):
+    """The label-routed baseline: error of the predicted class's expert, plus cross-entropy of the gate."""
+
+    decodes: ClassVar[Literal["all", "chosen"]] = "chosen"
+    needs_labels: ClassVar[bool] = True
+    # Trial ids were made when supervised trials had the objective null: at their defaults these fields stay unhashed,
+    # and an identity without fields is null.
+    hashed_unless_default: ClassVar[frozenset[str]] = frozenset({"name", "cross_entropy_weight"})
+
+    name: Literal["supervised"] = "supervised"
+    cross_entropy_weight: float = Field(
+        default=1.0, ge=0, description="weight of the gate's cross-entropy (nats per image)"
+    )
 
 
 class PluginObjective(PluginReference):
@@ -68,9 +92,36 @@ class PluginObjective(PluginReference):
 
     name: str = Field(description="package.module:name, or a short name that an installed package registers")
 
+    @property
+    def decodes(self) -> Literal["all", "chosen"]:
+        """See `ObjectiveSpec.decodes`; imports the plug-in, as the following do."""
+        spec: type[ObjectiveSpec] = self.load().spec
+        return spec.decodes
+
+    @property
+    def is_annealed(self) -> bool:
+        """See `ObjectiveSpec.is_annealed`."""
+        spec: type[ObjectiveSpec] = self.load().spec
+        return spec.is_annealed
+
+    @property
+    def needs_labels(self) -> bool:
+        """See `ObjectiveSpec.needs_labels`."""
+        spec: type[ObjectiveSpec] = self.load().spec
+        return spec.needs_labels
+
+    @classmethod
+    def _base(cls) -> type[BaseModel]:
+        return ObjectiveSpec
+
+
+_BuiltIn = Blend | Expected | Likelihood | Supervised
+_NAMES: tuple[str, ...] = tuple(member.model_fields["name"].default for member in get_args(_BuiltIn))
 
 Objective = Annotated[
-    Annotated[Blend | Expected | Likelihood, Field(discriminator="name"), Tag(BUILT_IN)]
-    | Annotated[PluginObjective, Tag(PLUGIN)],
-    choose(PluginObjective, ("blend", "expected", "likelihood")),
+    Annotated[_BuiltIn, Field(discriminator="name"), Tag(BUILT_IN)] | Annotated[PluginObjective, Tag(PLUGIN)],
+    choose(PluginObjective, _NAMES),
 ]
+
+UNSUPERVISED_NAMES: tuple[str, ...] = tuple(name for name in _NAMES if name != "supervised")
+"""Names of the built-in objectives that go with ``routing: unsupervised``."""

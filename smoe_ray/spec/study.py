@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from smoe_ray.spec.base import NAME_PATTERN, Spec
-from smoe_ray.spec.paths import merge
-from smoe_ray.spec.trial import TrialSpec, check_trial_path, plugin_paths
+from smoe_ray.spec.objectives import Supervised
+from smoe_ray.spec.trial import TrialSpec, check_trial_path, merge_trial, plugin_paths, trial_with
 
-_PAPER = {
-    "model": {"encoder": "medium", "decoder": "lite", "latent_dim": 32, "gate_hidden": [64, 32]},
-    "routing": "unsupervised",
-}
+_PAPER = {"model": {"encoder": "medium", "decoder": "lite", "latent_dim": 32, "gate_hidden": [64, 32]}}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper_text": _PAPER
@@ -37,6 +35,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """What each preset fills in under a study's own `base`: the text of arXiv:2509.10025, its released code (which made the
 published numbers), and what we recommend."""
+
+SUPERVISED = {
+    "paper_text": Supervised(cross_entropy_weight=1),  # the text names no weight
+    "released_code": Supervised(cross_entropy_weight=200),  # load_balancing_coeff of its configuration
+    "recommended": Supervised(cross_entropy_weight=1),
+}
+"""What each preset fills in where routing is supervised, in place of its objective."""
 
 PresetName = Literal["paper_text", "released_code", "recommended"]
 
@@ -77,8 +82,12 @@ class StudyBase(Spec):
         if isinstance(study, dict):
             preset, base = study.get("preset", "recommended"), study.get("base", {})
             if isinstance(preset, str) and preset in PRESETS and isinstance(base, dict):
-                return {**study, "base": merge(PRESETS[preset], base)}
+                return {**study, "base": merge_trial(PRESETS[preset], base, SUPERVISED[preset])}
         return study
+
+    def trial_with(self, values: Mapping[str, Any]) -> TrialSpec:
+        """`base` with the fields at dotted paths replaced. Raises StudyError: a path is unknown or a value wrong."""
+        return trial_with(self.base, values, SUPERVISED[self.preset])
 
 
 class GridStudy(StudyBase):

@@ -15,8 +15,8 @@ from smoe_ray.spec.base import Spec
 from smoe_ray.spec.data import DataSpec, PluginData, SyntheticData
 from smoe_ray.spec.messages import nearest, one_line
 from smoe_ray.spec.model import ModelSpec, PluginDecoder, PluginEncoder
-from smoe_ray.spec.objectives import Likelihood, Objective, PluginObjective
-from smoe_ray.spec.paths import assign, dotted_keys
+from smoe_ray.spec.objectives import UNSUPERVISED_NAMES, Likelihood, Objective, PluginObjective, Supervised
+from smoe_ray.spec.paths import assign, dotted_keys, merge
 from smoe_ray.spec.plugin import PluginReference, names_plugin, plugin_identities
 from smoe_ray.spec.training import EvaluationSpec, ResourcesSpec, TrainingSpec
 
@@ -33,32 +33,82 @@ class TrialSpec(Spec):
     data: DataSpec = Field(default=SyntheticData(), description="where images come from and which are used")
     model: ModelSpec = Field(default=ModelSpec(), description="architecture")
     routing: Literal["unsupervised", "supervised"] = Field(
-        default="unsupervised",
-        description="supervised: the gate learns the class label and the objective is unused",
+        default="unsupervised", description="supervised: the gate learns the class label; any other objective is unused"
     )
-    objective: Objective | None = Field(
-        default=Likelihood(), description="loss of unsupervised routing; null when supervised"
-    )
+    objective: Objective = Field(default=Likelihood(), description="what training minimises")
     training: TrainingSpec = Field(default=TrainingSpec(), description="optimizer and budget")
     evaluation: EvaluationSpec = Field(default=EvaluationSpec(), description="how test columns are measured")
     resources: ResourcesSpec = Field(default=ResourcesSpec(), description="what the trial occupies")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _objective_of_routing(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        objective = fields.get("objective", "absent")
+        if fields.get("routing") == "supervised" and (objective == "absent" or _is_unused(objective)):
+            # Dropping the unused objective keeps the trial_id honest: two supervised trials that differ in it alone
+            # are the same trial.
+            return {**fields, "objective": _SUPERVISED}
+        if "routing" not in fields and _name_of(objective) == "supervised":
+            return {**fields, "routing": "supervised"}
+        if objective is None:
+            raise ValueError(_NEEDS_OBJECTIVE)
+        return fields
+
     @model_validator(mode="after")
-    def _objective_matches_routing(self) -> Self:
-        # The supervised baseline has its own loss. Dropping the unused objective keeps its trial_id honest:
-        # two supervised trials that differ in it alone are the same trial.
-        if self.routing == "supervised":
-            object.__setattr__(self, "objective", None)
-        elif self.objective is None:
-            raise ValueError("unsupervised routing needs an objective: {name: blend | expected | likelihood}")
+    def _routing_and_objective_agree(self) -> Self:
+        if (self.routing == "supervised") != (self.objective.name == "supervised"):
+            raise ValueError(
+                _NEEDS_OBJECTIVE
+                if self.routing == "unsupervised"
+                else f"supervised routing has the objective 'supervised' (it is {self.objective.name!r})"
+            )
         return self
 
 
+_SUPERVISED = Supervised()
+_NEEDS_OBJECTIVE = f"unsupervised routing needs an objective: {{name: {' | '.join(UNSUPERVISED_NAMES)}}}"
+
+
+def _name_of(objective: Any) -> Any:
+    """The name of an objective, given as a spec or as a mapping; None where it has none."""
+    return objective.get("name") if isinstance(objective, Mapping) else getattr(objective, "name", None)
+
+
+def _is_unused(objective: Any) -> bool:
+    """Whether supervised routing ignores this objective; an unknown name is not ignored but refused."""
+    name = _name_of(objective)
+    if objective is None or name in UNSUPERVISED_NAMES:
+        return True
+    return isinstance(name, str) and name != "supervised" and names_plugin("objective", name)
+
+
+def merge_trial(
+    base: Mapping[str, Any], over: Mapping[str, Any], supervised: Supervised = _SUPERVISED
+) -> dict[str, Any]:
+    """`merge` for the fields of a trial, where `routing` and `objective` follow one another.
+
+    Args:
+        base: fields of a trial, as plain values.
+        over: fields that replace those of `base`, mapping by mapping.
+        supervised: objective of a trial whose routing `over` makes supervised; fields of it that `over` names win.
+    """
+    by_label = _name_of(over.get("objective")) == "supervised"
+    if over.get("routing", "supervised" if by_label else base.get("routing")) == "supervised":
+        if _name_of(base.get("objective")) != "supervised":
+            base = {**base, "objective": supervised.model_dump()}
+        base = {**base, "routing": "supervised"}
+        if "objective" in over and _is_unused(over["objective"]):
+            over = {key: value for key, value in over.items() if key != "objective"}
+    return merge(base, over)
+
+
 def check_experts_per_class(trial: TrialSpec, num_classes: int) -> None:
-    """Supervised routing sends each class to an expert of its own. Raises StudyError when there are not as many."""
-    if trial.routing == "supervised" and trial.model.num_experts != num_classes:
+    """An objective with labels has one expert per class. Raises StudyError when there are more or fewer."""
+    if trial.objective.needs_labels and trial.model.num_experts != num_classes:
         raise StudyError(
-            f"supervised routing needs one expert a class: set model.num_experts to {num_classes} "
+            f"{trial.objective.name} routing needs one expert per class: set model.num_experts to {num_classes} "
             f"(it is {trial.model.num_experts})"
         )
 
@@ -77,8 +127,14 @@ def trial_id(trial: TrialSpec, data_fingerprint: str) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
-def trial_with(base: TrialSpec, values: Mapping[str, Any]) -> TrialSpec:
+def trial_with(base: TrialSpec, values: Mapping[str, Any], supervised: Supervised = _SUPERVISED) -> TrialSpec:
     """`base` with the fields at dotted paths replaced.
+
+    Args:
+        base: an unsupervised or supervised trial.
+        values: dotted path: new value.
+        supervised: objective of the trial where `values` make its routing supervised and do not say otherwise. A
+            study has one by its preset: `StudyBase.trial_with`.
 
     Raises:
         StudyError: a path is unknown or a value does not fit.
@@ -89,7 +145,7 @@ def trial_with(base: TrialSpec, values: Mapping[str, Any]) -> TrialSpec:
             check_trial_path(path, "trial", below_plugins)
         except ValueError as error:
             raise StudyError(str(error)) from None
-    tree = assign(base.model_dump(mode="json"), values)
+    tree = merge_trial(base.model_dump(mode="json"), assign({}, values), supervised)
     try:
         return TrialSpec.model_validate(tree)
     except ValidationError as error:

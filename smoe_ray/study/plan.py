@@ -44,7 +44,7 @@ def identified(study: GridStudy) -> dict[str, TrialSpec]:
     """`plan_grid` by `identity_of` each trial."""
     trials: dict[str, TrialSpec] = {}
     for values in itertools.product(*study.axes.values()):
-        cell = trial_with(study.base, dict(zip(study.axes, values, strict=True)))
+        cell = study.trial_with(dict(zip(study.axes, values, strict=True)))
         identity = cell.identity()
         for seed in study.seeds:
             trials.setdefault(_canonical(identity | {"seed": seed}), cell.model_copy(update={"seed": seed}))
@@ -94,7 +94,7 @@ def suggest(proposal: optuna.Trial, study: SearchStudy) -> TrialSpec:
     Raises:
         StudyError: the values do not make a valid trial.
     """
-    return trial_with(study.base, _choose(study, partial(_ask, proposal)))
+    return study.trial_with(_choose(study, partial(_ask, proposal)))
 
 
 def corners(study: SearchStudy) -> list[TrialSpec]:
@@ -116,7 +116,7 @@ def corners(study: SearchStudy) -> list[TrialSpec]:
         for conditions in _conditions_of(study, pins):
             values = others | conditions | pins
             try:
-                trials.append(trial_with(study.base, _choose(study, lambda path, _: values[path])))  # noqa: B023
+                trials.append(study.trial_with(_choose(study, lambda path, _: values[path])))  # noqa: B023
             except StudyError as error:
                 raise StudyError(f"space: {error}") from None
     return trials
@@ -129,7 +129,7 @@ def parameters_of(study: SearchStudy, trial: TrialSpec) -> dict[str, Any] | None
         for path, parameter in _conditions_first(study):
             if _applies(parameter, values):
                 values[path] = _asked(parameter, trial, path)
-        same = trial_with(study.base, values).identity() == trial.identity()
+        same = study.trial_with(values).identity() == trial.identity()
     except (KeyError, StudyError):
         return None
     return values if same else None

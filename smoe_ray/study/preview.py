@@ -16,6 +16,7 @@ from smoe_ray.spec import (
     GridStudy,
     PluginReference,
     SearchStudy,
+    Spec,
     TrialSpec,
     check_experts_per_class,
     plugin_references,
@@ -77,7 +78,7 @@ def preview(study: GridStudy | SearchStudy, load_plugins: bool = True) -> Previe
     else:
         trials, typical, count, cells = corners(study), [study.base], study.num_trials, 1
     for trial in trials:
-        if trial.data.classes is not None:
+        if trial.data.classes is not None and not _is_unknown(trial.objective, load_plugins):
             check_experts_per_class(trial, len(trial.data.classes))
     costs = _all_known(_cost(trial, load_plugins) for trial in trials)
     images = _all_known(planned_train_images(trial.data) for trial in trials)
@@ -137,16 +138,21 @@ def _without_seed(trial: TrialSpec) -> str:
     return trial.model_copy(update={"seed": 0}).model_dump_json()
 
 
+def _is_unknown(part: Spec, load_plugins: bool) -> bool:
+    """Whether only a plug-in can tell, and is not imported."""
+    return not load_plugins and (isinstance(part, PluginReference) or any(plugin_references(part)))
+
+
 def _cost(trial: TrialSpec, load_plugins: bool) -> Cost | None:
-    return model_cost(trial.model) if load_plugins or not any(plugin_references(trial.model)) else None
+    return None if _is_unknown(trial.model, load_plugins) else model_cost(trial.model)
 
 
 def _training_flops(trial: TrialSpec, load_plugins: bool) -> float | None:
     train_images, cost = planned_train_images(trial.data), _cost(trial, load_plugins)
-    if train_images is None or cost is None:
+    if train_images is None or cost is None or _is_unknown(trial.objective, load_plugins):
         return None
     budget = trial.training.budget
-    per_image = cost.flops_train if trial.objective else cost.flops_train_hard
+    per_image = cost.flops_train if trial.objective.decodes == "all" else cost.flops_train_hard
     steps_per_epoch = math.ceil(train_images / trial.training.batch_size)
     return budget.steps(steps_per_epoch) / steps_per_epoch * train_images * per_image
 
@@ -167,12 +173,8 @@ def _needs(specs: Iterable[DataSpec], load_plugins: bool) -> tuple[DataRequireme
     distinct = {spec.model_dump_json(exclude={"fraction", "imbalance"}): spec for spec in specs}
     needs: dict[DataRequirement, None] = {}
     for spec in distinct.values():
-        if load_plugins or not _has_plugin(spec):
-            needs |= dict.fromkeys(requirements(spec))
-        else:
+        if _is_unknown(spec, load_plugins):
             needs |= {DataRequirement("images of a plug-in", "known once it is imported", "remote"): None}
+        else:
+            needs |= dict.fromkeys(requirements(spec))
     return tuple(needs)
-
-
-def _has_plugin(data: DataSpec) -> bool:
-    return isinstance(data, PluginReference) or any(plugin_references(data))

@@ -14,15 +14,20 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 
 def weights(model: nn.Module) -> Arrays:
-    """The model's parameters by name, copied to the host."""
+    """A module's parameters and buffers by name, copied to the host."""
     return {name: _array(value) for name, value in model.state_dict().items()}
 
 
 def take(
-    epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer, generators: tuple[torch.Generator, ...]
+    epoch: int,
+    model: nn.Module,
+    loss: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    generators: tuple[torch.Generator, ...],
 ) -> Arrays:
     """Everything that the next epoch depends on, copied to the host."""
     arrays = {f"model/{name}": value for name, value in weights(model).items()}
+    arrays |= {f"loss/{name}": value for name, value in weights(loss).items()}
     for number, state in optimizer.state_dict()["state"].items():
         arrays |= {f"optimizer/{number}/{name}": _array(value) for name, value in state.items()}
     arrays |= {f"generator/{i}": _array(generator.get_state()) for i, generator in enumerate(generators)}
@@ -38,11 +43,13 @@ def epochs_done(arrays: Mapping[str, npt.NDArray[Any]]) -> int:
 def restore(
     arrays: Mapping[str, npt.NDArray[Any]],
     model: nn.Module,
+    loss: nn.Module,
     optimizer: torch.optim.Optimizer,
     generators: tuple[torch.Generator, ...],
 ) -> int:
     """Put a checkpoint's state into freshly built objects of the same trial; returns the epochs that it holds."""
-    model.load_state_dict({name: torch.tensor(arrays[f"model/{name}"]) for name in model.state_dict()})
+    for part, module in (("model", model), ("loss", loss)):
+        module.load_state_dict({name: torch.tensor(arrays[f"{part}/{name}"]) for name in module.state_dict()})
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, array in arrays.items():

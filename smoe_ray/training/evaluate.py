@@ -17,8 +17,8 @@ from smoe_ray.data.dataset import Dataset
 from smoe_ray.model import SMoEVAE
 from smoe_ray.spec import EvaluationSpec
 from smoe_ray.training.images import DeviceImages
-from smoe_ray.training.objectives import blend, kl_divergence, squared_error
-from smoe_ray.training.streams import Stream, random_stream
+from smoe_ray.training.objectives.terms import blend, kl_divergence, squared_error
+from smoe_ray.training.rng import Stream, random_stream
 
 TERMS = ("reconstruction", "reconstruction_soft", "kl")
 """Names of the losses."""

@@ -1,4 +1,4 @@
-"""The training loop: a generator that yields one value an epoch, reports to nobody and writes nothing.
+"""The training loop: a generator that yields one value per epoch, reports to nobody and writes nothing.
 
 Shapes: B images, E experts, Z latent, H W pixels, P = H * W.
 """
@@ -21,11 +21,11 @@ from smoe_ray.errors import DivergedError
 from smoe_ray.model import SMoEVAE, build_model, model_cost
 from smoe_ray.spec import TrialSpec, check_experts_per_class
 from smoe_ray.training import checkpoint
+from smoe_ray.training.collectives import ALONE, Shard, Workers
 from smoe_ray.training.evaluate import TERMS, USAGE, Evaluation, embed, evaluate
 from smoe_ray.training.images import Batch, DeviceImages, resolve_device
-from smoe_ray.training.objectives import Terms, supervised_terms, unsupervised_terms
-from smoe_ray.training.streams import Stream, random_stream
-from smoe_ray.training.workers import ALONE, Shard, Workers
+from smoe_ray.training.objectives import LossInput, Terms, loss_for
+from smoe_ray.training.rng import Stream, random_stream
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -39,12 +39,12 @@ class Runtime:
     checkpoint: Mapping[str, npt.NDArray[Any]] | None = None
     """State to continue from, as `Epoch.checkpoint` gave it; None starts at the beginning."""
     workers: Workers = ALONE
-    """Those that train the trial together, each in a process of its own with the same arguments. The first measures;
-    the rows and embeddings of the others are not to be used."""
+    """Data-parallel workers, each in a process of its own with the same arguments. Only rank 0 evaluates: use its rows
+    and embeddings."""
 
 
 class Epoch(NamedTuple):
-    """What is known after an epoch. The callables give the state as it is now: call them before asking for the next."""
+    """Result of one epoch. The callables give the state as it is now: call them before asking for the next epoch."""
 
     epoch: int
     """Number of the epoch, from 1."""
@@ -52,7 +52,8 @@ class Epoch(NamedTuple):
     """One row of epochs.parquet; see docs/metrics.md. Test columns are None in epochs without evaluation."""
     last: bool
     checkpoint: Callable[[], Arrays]
-    """Model, optimizer and generators: enough to continue to bit-identical weights on the same machine."""
+    """Model, state of the loss, optimizer and generators: enough to continue to bit-identical weights on the same
+    machine."""
     weights: Callable[[], Arrays]
     embeddings: Callable[[], Arrays]
     """Latent vector, gate, expert and reconstruction of each test image."""
@@ -73,11 +74,11 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
     Raises:
         StudyError: the trial cannot run on this data.
         DivergedError: a term of the loss became NaN or infinite; the message has the epoch and the terms.
-        GroupBroken: this worker or another one failed in what they do together.
+        GroupBroken: this worker or another one failed between collectives.
     """
     check_experts_per_class(trial, len(data.class_names))
     workers = runtime.workers
-    with workers.together():
+    with workers.guard_collectives():
         device = resolve_device(runtime.device)
         model = build_model(trial.model, trial.seed).to(device)
         optimizer = torch.optim.Adam(model.parameters(), lr=trial.training.learning_rate, fused=True)
@@ -85,10 +86,10 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
             random_stream(device, trial.seed, Stream.SHUFFLING),
             random_stream(device, trial.seed, Stream.LATENT_NOISE),
         )
+        step = TrainingStep(trial, model, optimizer, noise, workers)
         done = 0
         if runtime.checkpoint is not None:
-            done = checkpoint.restore(runtime.checkpoint, model, optimizer, generators)
-        step = TrainingStep(trial, model, optimizer, noise, workers)
+            done = checkpoint.restore(runtime.checkpoint, model, step.loss, optimizer, generators)
         images = DeviceImages(data.train, device)
         test = DeviceImages(data.test, device)
     steps_per_epoch = math.ceil(len(data.train) / trial.training.batch_size)
@@ -99,7 +100,7 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
         started = time.perf_counter()
         first_step = (epoch - 1) * steps_per_epoch
         steps = min(steps_per_epoch, steps_total - first_step)
-        with workers.together():
+        with workers.guard_collectives():
             batches = images.batches(trial.training.batch_size, steps, shuffling, workers)
             terms = _train_epoch(step, batches, first_step, steps_total)
         _refuse_divergence(epoch, terms)
@@ -121,7 +122,7 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
             epoch,
             row,
             last,
-            checkpoint=partial(checkpoint.take, epoch, model, optimizer, generators),
+            checkpoint=partial(checkpoint.take, epoch, model, step.loss, optimizer, generators),
             weights=partial(checkpoint.weights, model),
             embeddings=partial(embed, model, test, data.test, trial.evaluation, seed=trial.seed, epoch=epoch),
         )
@@ -138,6 +139,7 @@ class TrainingStep:
         noise: torch.Generator,
         workers: Workers = ALONE,
     ) -> None:
+        self.loss = loss_for(trial.objective).to(noise.device)
         self.trial, self.model, self.optimizer, self.noise = trial, model, optimizer, noise
         self.device, self.workers = noise.device, workers
         self.terms, self.mean_over_batch = self._terms, workers.mean
@@ -151,10 +153,12 @@ class TrainingStep:
             self.terms = torch.compile(self._terms, dynamic=False)
         self.forward = workers.wrap(model)
 
-    def __call__(self, image_BHW: Tensor, label_B: Tensor, progress: float, shard: Shard | None = None) -> Terms:
+    def __call__(
+        self, image_BHW: Tensor, label_B: Tensor, progress: float, shard: Shard | None = None
+    ) -> dict[str, Tensor]:
         """Update the model; `progress` is the share of the budget that is done.
 
-        Of several workers, each is given its shard of the batch; the terms are means over that shard.
+        Of several workers, each is given its shard of the batch. Returns each term's mean over that shard.
         """
         shard = shard or self.workers.shard(len(image_BHW))
         noise_BZ = torch.randn(shard.batch, self.trial.model.latent_dim, generator=self.noise, device=self.device)
@@ -165,36 +169,29 @@ class TrainingStep:
         self.optimizer.zero_grad(set_to_none=True)
         (self.workers.count * shard.share * terms.loss).backward()
         self.optimizer.step()
-        return Terms(*(term.detach() for term in terms))
+        return {name: term.detach() for name, term in terms.by_name().items()}
 
     def _terms(self, image_BHW: Tensor, label_B: Tensor, noise_BZ: Tensor, progress: Tensor, share: Tensor) -> Terms:
+        decoded = self.forward(image_BHW, noise_BZ, hard=self.loss.spec.decodes == "chosen")
+        global_mean = partial(self.mean_over_batch, share=share)
         beta = self.trial.training.beta
-        mean_over_workers = partial(self.mean_over_batch, share=share)
-        if self.trial.objective is None:
-            decoded = self.forward(image_BHW, noise_BZ, hard=True)
-            return supervised_terms(image_BHW.flatten(1), label_B, decoded, beta, mean_over_workers)
-        decoded = self.forward(image_BHW, noise_BZ)
-        return unsupervised_terms(
-            self.trial.objective,  # type: ignore[arg-type]
-            image_BHW.flatten(1),
-            decoded,
-            beta,
-            progress,
-            mean_over_workers,
-        )
+        terms: Terms = self.loss(LossInput(image_BHW.flatten(1), label_B, decoded, beta, progress, global_mean))
+        return terms
 
 
 def _train_epoch(step: TrainingStep, batches: Iterator[Batch], first_step: int, steps_total: int) -> dict[str, float]:
     """Train on the batches; means of the terms over images, those of all workers."""
     step.model.train()
-    sums = torch.zeros(len(Terms._fields), dtype=torch.float64, device=step.device)
+    sums = torch.zeros((), dtype=torch.float64, device=step.device)
+    names: list[str] = []
     count = 0
     for number, (image_BHW, label_B, shard) in enumerate(batches, start=first_step):
         terms = step(image_BHW, label_B, number / max(1, steps_total - 1), shard)
+        names = list(terms)
         # No .item() here: on a GPU it would wait for the device at every step.
-        sums += torch.stack(terms).double() * shard.counted
+        sums = sums + torch.stack(list(terms.values())).double() * shard.counted
         count += shard.batch
-    return dict(zip(Terms._fields, (step.workers.sum(sums) / count).tolist(), strict=True))
+    return dict(zip(names, (step.workers.sum(sums) / count).tolist(), strict=True))
 
 
 def _refuse_divergence(epoch: int, terms: Mapping[str, float]) -> None:
@@ -220,7 +217,7 @@ class _Counts:
 
     def __init__(self, trial: TrialSpec, train_images: int, steps_per_epoch: int) -> None:
         self.cost = model_cost(trial.model)
-        self.flops_image = self.cost.flops_train if trial.objective else self.cost.flops_train_hard
+        self.flops_image = self.cost.flops_train if trial.objective.decodes == "all" else self.cost.flops_train_hard
         self.train_images, self.steps_per_epoch = train_images, steps_per_epoch
         self.batch_size = trial.training.batch_size
 

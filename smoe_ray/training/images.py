@@ -13,7 +13,7 @@ from torch import Tensor
 
 from smoe_ray.data.dataset import Dataset
 from smoe_ray.errors import StudyError
-from smoe_ray.training.workers import ALONE, Shard, Workers
+from smoe_ray.training.collectives import ALONE, Shard, Workers
 
 _SHARE_OF_FREE_MEMORY = 0.5
 """A dataset that would take more than this share of the free device memory stays on the host."""

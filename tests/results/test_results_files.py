@@ -122,7 +122,8 @@ def test_trials_of_different_shape_share_one_table(tmp_path: Path) -> None:
         folder(tmp_path, name).write_epochs([row(1)])
     table = read_results(tmp_path, "demo").set_index("trial_id")
     assert "config.objective" not in table.columns
-    assert pd.isna(table.loc["aaa", "config.objective.name"])
+    assert table.loc["aaa", "config.objective.name"] == "supervised"
+    assert pd.isna(table.loc["aaa", "config.objective.lambda_entropy"])
     assert table.loc["bbb", "config.objective.lambda_entropy"] == 3.0
 
 

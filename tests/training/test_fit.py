@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,11 @@ from smoe_ray.data import Dataset, Splits
 from smoe_ray.errors import DivergedError, StudyError
 from smoe_ray.model import build_model, model_cost
 from smoe_ray.results import EPOCH_COLUMNS, TIMING_COLUMNS
-from smoe_ray.spec import TrialSpec, trial_with
+from smoe_ray.spec import Supervised, TrialSpec, trial_with
 from smoe_ray.training import Epoch, Runtime, epochs_done, fit
 from smoe_ray.training.images import DeviceImages
-from smoe_ray.training.objectives import supervised_terms, unsupervised_terms
+from smoe_ray.training.objectives import LossInput, loss_for
+from smoe_ray.training.objectives.likelihood import LikelihoodLoss
 
 Row = dict[str, Any]
 Arrays = Mapping[str, np.ndarray]
@@ -145,12 +145,13 @@ def test_annealing_goes_from_the_first_step_to_the_last_resumed_or_not(
     splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[float] = []
+    forward = LikelihoodLoss.forward
 
-    def spy(*arguments: Any) -> Any:
-        seen.append(float(arguments[4]))  # progress
-        return unsupervised_terms(*arguments)
+    def spy(loss: LikelihoodLoss, batch: LossInput) -> Any:
+        seen.append(float(batch.progress))
+        return forward(loss, batch)
 
-    monkeypatch.setattr(sys.modules["smoe_ray.training.fit"], "unsupervised_terms", spy)
+    monkeypatch.setattr(LikelihoodLoss, "forward", spy)
     trial = tiny(training__budget="9 steps")  # 4 + 4 + 1
     epochs = fit(trial, splits, Runtime(device="cpu"))
     checkpoint = next(epochs).checkpoint()
@@ -169,12 +170,12 @@ def test_the_loss_falls_and_the_terms_add_up(splits: Splits) -> None:
         assert rows[-1]["train.reconstruction"] < 0.8 * rows[0]["train.reconstruction"]
         for row in rows:
             expected = row["train.reconstruction"] + 0.01 * row["train.kl"]
-            if trial.objective is None:
+            if isinstance(trial.objective, Supervised):
                 expected += row["train.cross_entropy"]
             else:
                 expected += trial.objective.lambda_balance / 128 * row["train.balance"]
                 assert row["train.cross_entropy"] == 0
-            if trial.objective is not None and trial.objective.name == "blend":
+            if trial.objective.name == "blend":
                 expected += 400 / 128 * row["train.entropy"]
             assert row["train.loss"] == pytest.approx(expected, rel=1e-5)
     assert rows[-1]["train.cross_entropy"] < 0.9 * rows[0]["train.cross_entropy"]
@@ -375,7 +376,7 @@ def test_supervised_reconstruction_never_reaches_the_gate(splits: Splits) -> Non
     image_BHW = torch.from_numpy(splits.train.image_BHW[:8]).float() / 255
     label_B = torch.from_numpy(splits.train.label_B[:8])
     decoded = model(image_BHW, torch.zeros(8, 6), hard=True)
-    terms = supervised_terms(image_BHW.flatten(1), label_B, decoded, beta=0.01)
+    terms = loss_for(Supervised())(LossInput(image_BHW.flatten(1), label_B, decoded, beta=0.01, progress=0))
     gate, encoder = list(model.gate.parameters()), list(model.encoder.parameters())
     of_reconstruction = torch.autograd.grad(terms.reconstruction, gate, retain_graph=True, allow_unused=True)
     assert of_reconstruction == (None,) * len(gate)

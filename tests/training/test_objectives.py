@@ -15,21 +15,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from smoe_ray.model import Decoded, Encoded
-from smoe_ray.spec import Blend, Expected, Likelihood
-from smoe_ray.training import objectives
-from smoe_ray.training.objectives import (
+from smoe_ray.spec import Blend, Expected, Likelihood, ObjectiveSpec, Supervised
+from smoe_ray.training.objectives import LossInput, Terms, loss_for
+from smoe_ray.training.objectives import terms as shared_terms
+from smoe_ray.training.objectives.likelihood import annealed_variance
+from smoe_ray.training.objectives.terms import (
     PAPER_BATCH_SIZE,
-    annealed_variance,
     balance_term,
     blend,
     entropy_term,
     kl_divergence,
     squared_error,
-    supervised_terms,
-    unsupervised_terms,
 )
-
-Objective = Blend | Expected | Likelihood
 
 
 def tensor(values: Sequence[object]) -> Tensor:
@@ -51,6 +48,19 @@ def decoded(
     return Decoded(Encoded(MU_BZ, LOGVAR_BZ), gate_BE.log(), image_EBP, chosen_BP)
 
 
+def loss_terms(
+    objective: ObjectiveSpec,
+    decoding: Decoded,
+    beta: float = 0,
+    progress: float = 0,
+    image_BP: Tensor = IMAGE_BP,
+    label_B: Tensor | None = None,
+) -> Terms:
+    label_B = torch.zeros(len(image_BP), dtype=torch.int64) if label_B is None else label_B
+    found: Terms = loss_for(objective)(LossInput(image_BP, label_B, decoding, beta, progress))
+    return found
+
+
 def test_the_parts_by_hand() -> None:
     assert squared_error(IMAGE_BP, IMAGE_EBP[1]).tolist() == [1.25, 1]
     assert torch.allclose(blend(GATE_BE, IMAGE_EBP), tensor([[0.375, 0], [1, 0.5]]))
@@ -61,7 +71,7 @@ def test_the_parts_by_hand() -> None:
 @pytest.mark.parametrize("layout", ["batch innermost", "pixels innermost"])
 @pytest.mark.parametrize("objective", [Blend(), Blend(gating="hard"), Expected(), Likelihood()], ids=lambda o: o.name)
 def test_one_expert_after_another_is_all_at_once(
-    objective: Objective, layout: str, image_dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    objective: ObjectiveSpec, layout: str, image_dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     logit_BE = torch.randn(5, 3, dtype=torch.float64, generator=generator, requires_grad=True)
@@ -74,11 +84,11 @@ def test_one_expert_after_another_is_all_at_once(
     posterior = Encoded(torch.zeros(5, 1, dtype=torch.float64), torch.zeros(5, 1, dtype=torch.float64))
 
     def value_and_gradients() -> list[Tensor]:
-        terms = unsupervised_terms(objective, image_BP, Decoded(posterior, logit_BE, image_EBP, None), 0.5, 0.25)
-        return [terms.loss, *torch.autograd.grad(terms.loss, (logit_BE, image_EBP))]
+        loss = loss_terms(objective, Decoded(posterior, logit_BE, image_EBP, None), 0.5, 0.25, image_BP).loss
+        return [loss, *torch.autograd.grad(loss, (logit_BE, image_EBP))]
 
     actual = value_and_gradients()
-    monkeypatch.setattr(objectives, "_one_by_one", lambda _: False)
+    monkeypatch.setattr(shared_terms, "_one_by_one", lambda _: False)
     for one_by_one, at_once in zip(actual, value_and_gradients(), strict=True):
         assert one_by_one.dtype == at_once.dtype
         assert torch.allclose(one_by_one, at_once, rtol=1e-12 if at_once.dtype == torch.float64 else 1e-2)
@@ -126,7 +136,7 @@ BLENDED = (0.375**2 + 1 + 0.25) / 2
 
 def test_blend_by_hand() -> None:
     objective = Blend(lambda_balance=128, lambda_entropy=256)
-    terms = unsupervised_terms(objective, IMAGE_BP, decoded(), beta=0.5, progress=0)
+    terms = loss_terms(objective, decoded(), beta=0.5, progress=0)
     assert terms.reconstruction.item() == pytest.approx(BLENDED)
     assert terms.kl.item() == pytest.approx(KL)
     assert terms.balance.item() == pytest.approx(BALANCE)
@@ -137,12 +147,12 @@ def test_blend_by_hand() -> None:
 
 def test_the_papers_text_divides_balance_by_the_number_of_experts() -> None:
     objective = Blend(lambda_balance=128, lambda_entropy=0, balance_form="paper_text")
-    terms = unsupervised_terms(objective, IMAGE_BP, decoded(), beta=0, progress=0)
+    terms = loss_terms(objective, decoded(), beta=0, progress=0)
     assert terms.loss.item() == pytest.approx(BLENDED + BALANCE / 2)
 
 
 def test_expected_by_hand() -> None:
-    terms = unsupervised_terms(Expected(lambda_balance=64), IMAGE_BP, decoded(), beta=2, progress=0)
+    terms = loss_terms(Expected(lambda_balance=64), decoded(), beta=2, progress=0)
     reconstruction = (0.25 * 1 + 0.75 * 1.25 + 0.5 * 0 + 0.5 * 1) / 2
     assert terms.reconstruction.item() == pytest.approx(reconstruction)
     assert terms.loss.item() == pytest.approx(reconstruction + 2 * KL + BALANCE / 2)  # no entropy term
@@ -151,7 +161,7 @@ def test_expected_by_hand() -> None:
 
 def test_likelihood_by_hand() -> None:
     objective = Likelihood(lambda_balance=64, variance_start=8, variance_end=2)
-    terms = unsupervised_terms(objective, IMAGE_BP, decoded(), beta=2, progress=0.5)  # s^2 = 4
+    terms = loss_terms(objective, decoded(), beta=2, progress=0.5)  # s^2 = 4
     first = 0.25 * math.exp(-1 / 8) + 0.75 * math.exp(-1.25 / 8)
     second = 0.5 + 0.5 * math.exp(-1 / 8)
     reconstruction = -8 * (math.log(first) + math.log(second)) / 2
@@ -165,8 +175,8 @@ def test_annealing_is_geometric_and_meets_both_ends() -> None:
     assert annealed_variance(Likelihood(variance_start=2, variance_end=2), 0.3) == pytest.approx(2)
 
 
-def reconstruction(objective: Objective, gate_BE: Tensor, image_EBP: Tensor) -> float:
-    return unsupervised_terms(objective, IMAGE_BP, decoded(gate_BE, image_EBP), 0, 0).reconstruction.item()
+def reconstruction(objective: ObjectiveSpec, gate_BE: Tensor, image_EBP: Tensor) -> float:
+    return loss_terms(objective, decoded(gate_BE, image_EBP)).reconstruction.item()
 
 
 @given(st.integers(0, 999))
@@ -175,9 +185,7 @@ def test_one_expert_makes_all_objectives_one(seed: int) -> None:
     plain = squared_error(IMAGE_BP, image_EBP[0]).mean().item()
     for objective in (Blend(), Blend(gating="hard"), Expected(), Likelihood(), Likelihood(variance_start=0.01)):
         assert reconstruction(objective, torch.ones(2, 1, dtype=torch.float64), image_EBP) == pytest.approx(plain)
-        terms = unsupervised_terms(
-            objective, IMAGE_BP, decoded(torch.ones(2, 1, dtype=torch.float64), image_EBP), 0.5, 0
-        )
+        terms = loss_terms(objective, decoded(torch.ones(2, 1, dtype=torch.float64), image_EBP), 0.5)
         assert terms.loss.item() == pytest.approx(plain + 0.5 * KL, abs=1e-6)
 
 
@@ -197,19 +205,23 @@ def test_likelihood_does_not_underflow_for_a_bad_gate_and_large_errors() -> None
         torch.tensor([[[40.0]], [[60.0]]]),
         None,
     )
-    terms = unsupervised_terms(Likelihood(variance_start=1), torch.zeros(1, 1), decoding, 0, 0)
+    terms = loss_terms(Likelihood(variance_start=1), decoding, image_BP=torch.zeros(1, 1))
     assert terms.reconstruction.item() == pytest.approx(1600)
 
 
+def values(found: Terms) -> dict[str, float]:
+    return {name: term.item() for name, term in found.by_name().items()}
+
+
 @pytest.mark.parametrize("objective", [Blend(), Blend(gating="hard"), Expected(), Likelihood()], ids=str)
-def test_twice_the_same_images_is_the_same_loss(objective: Objective) -> None:
+def test_twice_the_same_images_is_the_same_loss(objective: ObjectiveSpec) -> None:
     # Every term is per image: the lambdas weigh the same at any batch size.
-    once = unsupervised_terms(objective, IMAGE_BP, decoded(), 0.5, 0.5)
+    once = loss_terms(objective, decoded(), 0.5, 0.5)
     double = Decoded(
         Encoded(MU_BZ.repeat(2, 1), LOGVAR_BZ.repeat(2, 1)), GATE_BE.log().repeat(2, 1), IMAGE_EBP.repeat(1, 2, 1), None
     )
-    twice = unsupervised_terms(objective, IMAGE_BP.repeat(2, 1), double, 0.5, 0.5)
-    assert [term.item() for term in twice] == pytest.approx([term.item() for term in once])
+    twice = loss_terms(objective, double, 0.5, 0.5, IMAGE_BP.repeat(2, 1))
+    assert values(twice) == pytest.approx(values(once))
 
 
 def test_at_batch_128_the_loss_is_the_papers_divided_by_128() -> None:
@@ -217,13 +229,8 @@ def test_at_batch_128_the_loss_is_the_papers_divided_by_128() -> None:
     image_BP = torch.rand(128, 784, dtype=torch.float64, generator=generator)
     image_EBP = torch.rand(3, 128, 784, dtype=torch.float64, generator=generator)
     logit_BE, mu_BZ, logvar_BZ = torch.randn(3, 128, 3, dtype=torch.float64, generator=generator)
-    terms = unsupervised_terms(
-        Blend(lambda_balance=200, lambda_entropy=400),
-        image_BP,
-        Decoded(Encoded(mu_BZ, logvar_BZ), logit_BE, image_EBP, None),
-        beta=0.01,
-        progress=0,
-    )
+    decoding = Decoded(Encoded(mu_BZ, logvar_BZ), logit_BE, image_EBP, None)
+    terms = loss_terms(Blend(lambda_balance=200, lambda_entropy=400), decoding, beta=0.01, image_BP=image_BP)
     # Written as the authors do: sums over the batch, means for the gate's terms.
     p = logit_BE.softmax(dim=1)
     x = sum(p[:, e, None] * image_EBP[e] for e in range(3))
@@ -236,7 +243,8 @@ def test_at_batch_128_the_loss_is_the_papers_divided_by_128() -> None:
 
 
 def test_balance_is_of_the_mean_gate_over_workers() -> None:
-    terms = unsupervised_terms(Expected(), IMAGE_BP, decoded(), 0, 0, mean_over_workers=lambda _: tensor([1, 0]))
+    label_B = torch.zeros(2, dtype=torch.int64)
+    terms = loss_for(Expected())(LossInput(IMAGE_BP, label_B, decoded(), 0, 0, lambda _: tensor([1, 0])))
     assert terms.balance.item() == pytest.approx(1)
 
 
@@ -254,7 +262,7 @@ def test_hard_gating_is_the_argmax_forward_and_the_softmax_backward() -> None:
     logit_BE = tensor([[1, 2], [0.5, 0]]).requires_grad_()
     decoding = Decoded(Encoded(MU_BZ, LOGVAR_BZ), logit_BE, IMAGE_EBP, None)
     objective = Blend(gating="hard", lambda_balance=0, lambda_entropy=0)
-    terms = unsupervised_terms(objective, IMAGE_BP, decoding, 0, 0)
+    terms = loss_terms(objective, decoding)
     assert terms.reconstruction.item() == pytest.approx((1.25 + 0) / 2)  # expert 1 for image 0, expert 0 for image 1
     (grad,) = torch.autograd.grad(terms.reconstruction, logit_BE)
     # d/dp_e of |x - sum p x_e|^2 at the one-hot p: -2 (x - x_argmax) . x_e, then the softmax's Jacobian.
@@ -265,11 +273,12 @@ def test_hard_gating_is_the_argmax_forward_and_the_softmax_backward() -> None:
     assert grad[0].abs().min() > 0
 
 
-def test_supervised_by_hand() -> None:
-    chosen_BP = IMAGE_EBP[1]
-    terms = supervised_terms(IMAGE_BP, torch.tensor([1, 0]), decoded(image_EBP=None, chosen_BP=chosen_BP), beta=0.5)
+@pytest.mark.parametrize("weight", [1, 200])
+def test_supervised_by_hand(weight: float) -> None:
+    decoding = decoded(image_EBP=None, chosen_BP=IMAGE_EBP[1])
+    terms = loss_terms(Supervised(cross_entropy_weight=weight), decoding, beta=0.5, label_B=torch.tensor([1, 0]))
     cross_entropy = -(math.log(0.75) + math.log(0.5)) / 2
     assert terms.reconstruction.item() == pytest.approx((1.25 + 1) / 2)
     assert terms.cross_entropy.item() == pytest.approx(cross_entropy)
-    assert terms.loss.item() == pytest.approx(1.125 + 0.5 * KL + cross_entropy)
+    assert terms.loss.item() == pytest.approx(1.125 + 0.5 * KL + weight * cross_entropy)
     assert (terms.balance.item(), terms.entropy.item()) == pytest.approx((BALANCE, ENTROPY), abs=1e-7)

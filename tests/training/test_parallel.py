@@ -28,10 +28,10 @@ from smoe_ray.results import TrialRecord
 from smoe_ray.spec import TrialSpec, trial_id, trial_with
 from smoe_ray.study.run import TrialTask, fit_on, train_trial
 from smoe_ray.training import Runtime, fit
+from smoe_ray.training.collectives import GroupBroken, WorkerGroup, Workers
+from smoe_ray.training.data_parallel import follow, leading
 from smoe_ray.training.evaluate import Evaluation, evaluate
 from smoe_ray.training.images import DeviceImages
-from smoe_ray.training.parallel import follow, leading
-from smoe_ray.training.workers import GroupBroken, WorkerGroup, Workers
 
 Row = dict[str, Any]
 Arrays = Mapping[str, np.ndarray]
@@ -335,8 +335,8 @@ def train_and_die(workers: WorkerGroup, task: TrialTask, data: Splits) -> Any:
     """The follower is killed in epoch 2."""
     if workers.rank == 0:
         return train_task(workers, task, data, go_on)
-    epochs = fit(task.trial, data, Runtime("cpu", workers.hear().checkpoint, workers))
+    epochs = fit(task.trial, data, Runtime("cpu", workers.receive().checkpoint, workers))
     next(epochs)
-    workers.hear()
+    workers.receive()
     os.kill(os.getpid(), signal.SIGKILL)
     return None

@@ -1,4 +1,4 @@
-"""Random numbers: one stream for each purpose, all fixed by the seed of the trial."""
+"""Random number generators: an independent stream per purpose, all derived from the seed of the trial."""
 
 from __future__ import annotations
 

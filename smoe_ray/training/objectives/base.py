@@ -1,0 +1,83 @@
+"""What every objective is given and what it returns.
+
+Shapes: B images, E experts, P pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Generic, NamedTuple, TypeVar
+
+from torch import Tensor, nn
+
+from smoe_ray.model import Decoded
+from smoe_ray.spec import ObjectiveSpec
+
+GlobalMean = Callable[[Tensor], Tensor]
+"""Mean over the global batch of a mean over this worker's shard of it; see `collectives.Workers.mean`."""
+
+Spec = TypeVar("Spec", bound=ObjectiveSpec)
+
+
+def identity(value: Tensor) -> Tensor:
+    """`GlobalMean` of a single worker."""
+    return value
+
+
+class LossInput(NamedTuple):
+    """One batch, or one worker's shard of it, after the forward pass."""
+
+    image_BP: Tensor
+    """Pixels in [0, 1]."""
+    label_B: Tensor
+    """Class labels; expert number = class number where an objective uses them."""
+    decoded: Decoded
+    """Forward pass with the decoders that the spec's `decodes` names."""
+    beta: float
+    """Weight of the KL term."""
+    progress: float | Tensor
+    """Share of the budget that is done, 0 to 1."""
+    global_mean: GlobalMean = identity
+
+
+class Terms(NamedTuple):
+    """Terms of the loss of a batch, each a mean over images (scalar tensors)."""
+
+    loss: Tensor
+    """What is minimised."""
+    reconstruction: Tensor
+    """The objective's own reconstruction term, squared-error units summed over the pixels."""
+    kl: Tensor
+    """KL divergence of posterior from prior, nats."""
+    balance: Tensor
+    """L_balance, unweighted."""
+    entropy: Tensor
+    """Mean gate entropy, nats, unweighted (reported even where it is no part of the loss)."""
+    cross_entropy: Tensor
+    """Cross-entropy of the gate against the class label, nats; zero where labels are not used."""
+    own: Mapping[str, Tensor] | None = None
+    """Further terms that only this objective has; reported as ``train.<name>``."""
+
+    def by_name(self) -> dict[str, Tensor]:
+        """Every term, the standard ones first."""
+        return {**dict(zip(self._fields[:-1], self[:-1], strict=True)), **(self.own or {})}
+
+
+class Loss(nn.Module, Generic[Spec]):
+    """The loss that an objective's spec describes.
+
+    A loss is a mean over images, so its shards on data-parallel workers add up by their share of the batch. Whatever
+    is not such a mean (a function of the average gate, say) has to be computed from `LossInput.global_mean`.
+
+    State that training changes (a running mean, a bias per expert) is kept in buffers: they move to the device of the
+    model, and they are part of the checkpoint. Each worker updates its own copy from global means, so that all agree.
+    Trainable parameters belong to the model.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    def forward(self, batch: LossInput) -> Terms:
+        """Terms of the loss of one batch."""
+        raise NotImplementedError
