@@ -35,6 +35,16 @@ base:
   training: {budget: 4 epochs, batch_size: 16}
 """
 GRID = BASE + "seeds: [0, 1, 2, 3]\n"
+SEARCH = (
+    BASE
+    + """
+space:
+  model.num_experts: {type: int, low: 1, high: 30}
+  training.learning_rate: {type: float, low: 1.0e-4, high: 1.0e-2, log: true}
+objectives: [{metric: test.reconstruction}]
+num_trials: 5
+"""
+)
 
 
 class ToyEpoch(NamedTuple):
@@ -129,6 +139,13 @@ def toy_grid(**changes: Any) -> GridStudy:
     """A grid of four seeds on the smallest data, with changes by path: ``toy_grid(seeds=[0])``."""
     study = parse_study(GRID, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
     assert isinstance(study, GridStudy)
+    return study
+
+
+def toy_search(**changes: Any) -> SearchStudy:
+    """A search of five trials on the same data, with changes by path: ``toy_search(num_trials=3)``."""
+    study = parse_study(SEARCH, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
+    assert isinstance(study, SearchStudy)
     return study
 
 
