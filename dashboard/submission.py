@@ -2,6 +2,8 @@
 
 A study is data, no program, yet it names folders that the cluster's nodes read, and its results show what was in them.
 So `data.root` must lie in a folder that whoever started the dashboard has named, and results go to the dashboard's OUT.
+It may name plug-ins only if they are on the allow-list of the dashboard's process. They are never imported here, and on
+the cluster its own allow-list decides once more.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import streamlit as st
 import smoe_ray
 from dashboard import load
 from smoe_ray.errors import SmoeRayError, StudyError
+from smoe_ray.plugins import require_allowed
 from smoe_ray.spec import MAX_STUDY_BYTES, Choices, GridStudy, SearchStudy, parse_study, roots
 
 if TYPE_CHECKING:
@@ -67,7 +70,7 @@ def check(text: str) -> Checked:
 
     try:
         study = admitted(text)
-        seen = preview(study)
+        seen = preview(study, load_plugins=False)
     except SmoeRayError as error:
         return Checked(wrong=str(error))
     checked = Checked(study.name, lines=tuple(in_words(study, seen)))
@@ -108,7 +111,14 @@ def send(key: str, note: str, address: str) -> None:
 
 
 def admitted(text: str) -> GridStudy | SearchStudy:
-    """The study of a YAML text. Raises StudyError when it is none, too large, or reads where it may not."""
+    """The study of a YAML text; plug-ins that it names are not imported.
+
+    Raises:
+        StudyError: it is none, too large, or reads where it may not.
+        PluginError: it names a plug-in that is not allowed.
+    """
+    from smoe_ray.study.plan import plugins_in
+
     if len(text.encode()) > MAX_STUDY_BYTES:
         raise StudyError(f"study: larger than {MAX_STUDY_BYTES:,} bytes; a study file is a short YAML text")
     _refuse_aliases(text)
@@ -118,6 +128,8 @@ def admitted(text: str) -> GridStudy | SearchStudy:
         raise StudyError(
             f"{trials:,} trials to plan; the page takes {MOST_TRIALS:,}, 'smoe-ray submit' takes any number"
         )
+    for reference in plugins_in(study):
+        require_allowed(reference.kind, reference.plugin)
     allowed = allowed_roots()
     for root in roots(study):
         if not any(_is_below(root, folder) for folder in allowed):

@@ -293,13 +293,21 @@ def submit(
     address: Address = _LOOPBACK,
     overrides: Overrides = None,
     note: Annotated[str, typer.Option(help="A free text that 'jobs' shows.")] = "",
+    packages: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with",
+            metavar="DIR",
+            help="Send the plug-in packages of this folder. Repeatable. Default: as installed on the nodes.",
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the job has ended.")] = False,
     follow: Annotated[bool, typer.Option("--follow", help="Show its output meanwhile.")] = False,
 ) -> None:
     """Run a study as a job of a Ray cluster. To resume one that was stopped, submit it again."""
     from smoe_ray.cluster import jobs
 
-    job = jobs.submit(study, address, out, overrides or (), note)
+    job = jobs.submit(study, address, out, overrides or (), note, packages or ())
     typer.echo(job.id)
     if not job.is_new:
         typer.echo("This study runs already, as this job; nothing was started.", err=True)
