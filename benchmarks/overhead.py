@@ -61,8 +61,8 @@ def bare_tune(study: Path) -> None:
 
     from smoe_ray.data import prepare, split
     from smoe_ray.spec import load_study
+    from smoe_ray.study import plan_grid
     from smoe_ray.study.local import usable_cpus
-    from smoe_ray.study.plan import plan_grid
 
     spec = load_study(study)
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="b-", ignore_cleanup_errors=True) as folder:
@@ -139,7 +139,7 @@ class TimedFit:
 
     def __call__(self, trial: Any, data: Any, checkpoint: Any) -> Iterator[Any]:
         from smoe_ray.results import TrialFolder
-        from smoe_ray.study.run import fit_on
+        from smoe_ray.study.trial_run import fit_on
 
         parts: dict[str, float] = {}
 

@@ -33,7 +33,7 @@ from smoe_ray.cluster.distributed import train_distributed
 from smoe_ray.data import Dataset, Splits
 from smoe_ray.model import build_model
 from smoe_ray.spec import TrialSpec, trial_id, trial_with
-from smoe_ray.study.run import TrialTask
+from smoe_ray.study.trial_run import TrialTask
 from smoe_ray.training.collectives import ALONE, WorkerGroup, Workers
 from smoe_ray.training.fit import TrainingStep
 from smoe_ray.training.images import DeviceImages

@@ -25,8 +25,8 @@ from smoe_ray.analysis import (
     routing,
     separability,
 )
+from smoe_ray.columns import COLUMNS, format_cell
 from smoe_ray.errors import ResultsError
-from smoe_ray.report.columns import COLUMNS, written
 from smoe_ray.report.verdicts import verdict_sentence
 from smoe_ray.results import DataFacts, TrialRecord
 from smoe_ray.results.trial import Arrays
@@ -182,7 +182,7 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     names = [name for name in frame.columns if name.removesuffix("_sd") == name]
     return pd.DataFrame(
         [
-            {COLUMNS[name].head: written(name, row[name], row.get(f"{name}_sd")) for name in names}
+            {COLUMNS[name].heading: format_cell(name, row[name], row.get(f"{name}_sd")) for name in names}
             for row in frame.to_dict("records")
         ]
     )

@@ -21,7 +21,8 @@ from smoe_ray.spec import GridStudy, SearchStudy, parse_study
 if TYPE_CHECKING:
     import pandas as pd
 
-    from smoe_ray.study.status import Asked, StudyStatus
+    from smoe_ray.inspect.status import StudyStatus
+    from smoe_ray.planning import StudyPlan
 
 Value = TypeVar("Value")
 
@@ -165,9 +166,9 @@ class _Followed:
         self._trials: Trials | None = None
         self._results: Results | None = None
         self._files: dict[str, tuple[str, bytes | None]] = {}
-        self._asked: tuple[bytes, Asked] | None = None
-        self._current: tuple[tuple[str, Asked], list[TrialRecord]] | None = None
-        self._status: dict[bool, tuple[tuple[str, Asked], StudyStatus]] = {}
+        self._asked: tuple[bytes, StudyPlan] | None = None
+        self._current: tuple[tuple[str, StudyPlan], list[TrialRecord]] | None = None
+        self._status: dict[bool, tuple[tuple[str, StudyPlan], StudyStatus]] = {}
 
     def trials(self) -> Trials:
         known = self._trials
@@ -197,20 +198,20 @@ class _Followed:
         with self._lock:
             return self._read_file(name)
 
-    def asked(self) -> Asked:
+    def asked(self) -> StudyPlan:
         """The study by its file, parsed again only when that has changed."""
-        from smoe_ray.study.status import Asked
+        from smoe_ray.planning import StudyPlan
 
         origin = self._reader.store.path(f"{self._reader.study}/study.yaml")
         content = self.file("study.yaml")
         if content is None:
             raise ResultsError(f"{origin}: absent; run the study again, which writes it")
         if self._asked is None or self._asked[0] != content:
-            self._asked = content, Asked(parse_study(content.decode(errors="replace"), origin=origin))
+            self._asked = content, StudyPlan(parse_study(content.decode(errors="replace"), origin=origin))
         return self._asked[1]
 
     def status(self, with_best: bool) -> StudyStatus:
-        from smoe_ray.study.status import current, status_of
+        from smoe_ray.inspect.status import current, status_of
 
         asked = self.asked()
         if isinstance(asked.study, GridStudy):

@@ -17,7 +17,7 @@ from smoe_ray.spec import GridStudy, SearchStudy, dump_study
 if TYPE_CHECKING:
     import pandas as pd
 
-    from smoe_ray.study.status import StudyStatus
+    from smoe_ray.inspect.status import StudyStatus
 
 LIVELY = timedelta(minutes=10)
 """A running trial whose record is older may have been interrupted: the files cannot tell."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from smoe_ray.study.journal import History
+    from smoe_ray.inspect.journal import History
 
 STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
 """Optuna's words for how a trial ended, and ours."""
@@ -31,7 +31,7 @@ def search_of(study: str) -> SearchStudy:
 @load.cached
 def history(study: str) -> tuple[History, str]:
     """What the search tried, from its journal, else from its trials: then also why, in a sentence."""
-    from smoe_ray.study.journal import JOURNAL, history_from_trials, parse_journal
+    from smoe_ray.inspect.journal import JOURNAL, history_from_trials, parse_journal
 
     spec = search_of(study)
     try:

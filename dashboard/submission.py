@@ -66,7 +66,7 @@ def templates() -> dict[str, str]:
 @st.cache_data(max_entries=32, ttl=60, show_spinner=False)
 def check(text: str) -> Checked:
     """Validate and plan a study as `smoe-ray check` does; nothing is started."""
-    from smoe_ray.study.preview import in_words, preview
+    from smoe_ray.inspect.preview import in_words, preview
 
     try:
         study = admitted(text)
@@ -117,7 +117,7 @@ def admitted(text: str) -> GridStudy | SearchStudy:
         StudyError: it is none, too large, or reads where it may not.
         PluginError: it names a plug-in that is not allowed.
     """
-    from smoe_ray.study.plan import plugins_in
+    from smoe_ray.planning import StudyPlan
 
     if len(text.encode()) > MAX_STUDY_BYTES:
         raise StudyError(f"study: larger than {MAX_STUDY_BYTES:,} bytes; a study file is a short YAML text")
@@ -128,7 +128,7 @@ def admitted(text: str) -> GridStudy | SearchStudy:
         raise StudyError(
             f"{trials:,} trials to plan; the page takes {MOST_TRIALS:,}, 'smoe-ray submit' takes any number"
         )
-    for reference in plugins_in(study):
+    for reference in StudyPlan(study).plugins:
         require_allowed(reference.kind, reference.plugin)
     allowed = allowed_roots()
     for root in roots(study):

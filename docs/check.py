@@ -3,7 +3,8 @@
 - every relative link of a Markdown file leads to a file;
 - every `smoe-ray` command in a code block names a verb and options that exist, and study files that exist;
 - every YAML block that is a study validates;
-- docs/metrics.md describes every column of the results and of the report's tables, and every kind of figure.
+- docs/metrics.md describes every column of the results and of the report's tables, and every kind of figure; its tables
+  of results columns are those of `smoe_ray.columns`: ``python docs/check.py --write`` renews them.
 """
 
 from __future__ import annotations
@@ -17,11 +18,10 @@ from typing import Any
 
 import typer.main
 
+from smoe_ray import columns
 from smoe_ray.cli import app
 from smoe_ray.errors import SmoeRayError
 from smoe_ray.figures import FIGURES
-from smoe_ray.report.columns import COLUMNS
-from smoe_ray.results import EPOCH_COLUMNS
 from smoe_ray.spec import parse_study
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,14 +73,33 @@ def invalid_studies(text: str) -> Iterator[str]:
 
 def undescribed_columns(text: str) -> Iterator[str]:
     """Columns of the results, columns of the report and kinds of figures that docs/metrics.md does not name."""
-    for what, names in (("column", EPOCH_COLUMNS), ("report column", COLUMNS), ("figure", FIGURES)):
+    for what, names in (("column", columns.COLUMNS), ("figure", FIGURES)):
         for name in names:
             if f"`{name}`" not in text:
                 yield f"{what} {name} is not described"
+    if with_column_tables(text) != text:
+        yield "its tables of results columns are not those of smoe_ray/columns.py: run 'python docs/check.py --write'"
+
+
+def with_column_tables(text: str) -> str:
+    """docs/metrics.md with the tables between ``<!-- columns: NAME -->`` and ``<!-- end -->`` made anew."""
+
+    def table(found: re.Match[str]) -> str:
+        rows = ["| column | meaning | unit, range | source |", "|---|---|---|---|"]
+        rows += [
+            f"| `{column.name}` | {column.meaning} | {column.unit} | {column.source} |"
+            for column in getattr(columns, found[1].upper())
+        ]
+        return f"<!-- columns: {found[1]} -->\n" + "\n".join(rows) + "\n<!-- end -->"
+
+    return re.sub(r"<!-- columns: ([a-z]+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
 
 
 def main() -> None:
     """Print every problem; exit with 1 if there is one."""
+    if sys.argv[1:] == ["--write"]:
+        metrics = ROOT / "docs" / "metrics.md"
+        metrics.write_text(with_column_tables(metrics.read_text(encoding="utf-8")), encoding="utf-8")
     problems = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")

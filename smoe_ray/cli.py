@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from smoe_ray.data.files import Map
+    from smoe_ray.inspect.status import StudyStatus
     from smoe_ray.spec import GridStudy, SearchStudy
     from smoe_ray.study import Executor
-    from smoe_ray.study.status import StudyStatus
 
 app = typer.Typer(
     name="smoe-ray",
@@ -72,8 +72,8 @@ AllowPlugins = Annotated[
 def check(study: StudyFile, overrides: Overrides = None, allow_plugins: AllowPlugins = None) -> None:
     """Validate a study; show its trials, parameters, FLOPs and the data it needs. Starts nothing."""
     from smoe_ray import plugins
+    from smoe_ray.inspect.preview import in_words, preview
     from smoe_ray.spec import load_study
-    from smoe_ray.study.preview import in_words, preview
 
     spec = load_study(study, overrides or ())
     with plugins.allowing(allow_plugins or ()):
@@ -128,16 +128,18 @@ def run(
 ) -> None:
     """Run a study. Trials that are finished are not run again: to resume, give the same command."""
     from smoe_ray import plugins
+    from smoe_ray.inspect.preview import preview
+    from smoe_ray.planning import StudyPlan
     from smoe_ray.spec import load_study
     from smoe_ray.study import refuse_failures, run_study
-    from smoe_ray.study.preview import preview
     from smoe_ray.study.progress import StudyProgress
 
     spec = load_study(study, overrides or ())
+    plan = StudyPlan(spec)
     with plugins.allowing(allow_plugins or ()):
-        preview(spec)  # refuses what cannot run before anything is written, and so does what makes the executor
+        preview(plan)  # refuses what cannot run before anything is written, and so does what makes the executor
         with _executor(executor, spec, address, jobs, device) as (trains, data_jobs), StudyProgress(spec) as progress:
-            records = run_study(spec, out, trains, data_jobs=data_jobs, retry_failed=retry_failed, on_event=progress)
+            records = run_study(plan, out, trains, data_jobs=data_jobs, retry_failed=retry_failed, on_event=progress)
     _print_summary(_read(out, spec.name))
     refuse_failures(records)
 
@@ -281,7 +283,7 @@ def recommend(
     for arm in found.arms:
         if arm.surface is not None:
             typer.echo(f"\n{arm.label}" if len(found.arms) > 1 else "")
-            _print_frame(arm.table, _RECOMMENDED)
+            _print_frame(arm.table.rename(columns={"loss": "fitted_loss"}), _RECOMMENDED)
             for line in arm.evidence:
                 typer.echo(line)
 
@@ -350,7 +352,7 @@ def status(
     else:
         name = _study_name(name)
         state = _job_state(address, name, out) if address else None
-    from smoe_ray.study.status import study_status
+    from smoe_ray.inspect.status import study_status
 
     trials = study_status(out, name)
     if trials is not None:
@@ -490,32 +492,22 @@ def _read(out: str, study: str) -> pd.DataFrame:
     return read_results(out, study)
 
 
-_SHOWN: dict[str, tuple[str, str]] = {
-    "arm": ("arm", "{}"),
-    "seed": ("seed", "{:.0f}"),
-    "epoch": ("epoch", "{:.0f}"),
-    "status": ("status", "{}"),
-    "experts.active": ("active", "{:.0f}"),
-    "experts.configured": ("of", "{:.0f}"),
-    "experts.effective": ("effective", "{:.2f}"),
-    "test.reconstruction": ("test hard", "{:.2f}"),
-    "test.reconstruction_soft": ("test soft", "{:.2f}"),
-    "gap": ("gap", "{:.2f}"),
-    "trial_id": ("trial", "{}"),
-}
-"""Columns of the printed table, with title and format; the files and --csv have them all."""
+_SHOWN = (
+    "arm",
+    "seed",
+    "epoch",
+    "status",
+    "experts.configured",
+    "experts.active",
+    "experts.effective",
+    "test.reconstruction",
+    "test.reconstruction_soft",
+    "gap",
+    "trial_id",
+)
+"""Columns of the printed table; the files and --csv have them all."""
 
-_RECOMMENDED: dict[str, tuple[str, str]] = {
-    "experts": ("experts", "{:.0f}"),
-    "loss": ("fitted loss", "{:.2f}"),
-    "low": ("low", "{:.2f}"),
-    "high": ("high (95 %)", "{:.2f}"),
-    "above_best": ("above best", "{:.2f}"),
-    "tied": ("tied", "{}"),
-    "chance": ("best in", "{:.0%}"),
-    "gaussian_process": ("Gaussian process", "{:.2f}"),
-    "runs": ("runs near", "{:.0f}"),
-}
+_RECOMMENDED = ("experts", "fitted_loss", "low", "high", "above_best", "tied", "chance", "gaussian_process", "runs")
 
 _WIDTH_IN_A_FILE = 120
 """Columns of text when there is no terminal to ask."""
@@ -560,16 +552,19 @@ def _local_time(moment: datetime) -> str:
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
-def _print_frame(frame: pd.DataFrame, said_of: Mapping[str, tuple[str, str]] = _SHOWN) -> None:
+def _print_frame(frame: pd.DataFrame, names: Sequence[str] = _SHOWN) -> None:
     import pandas as pd
 
+    from smoe_ray.columns import COLUMNS
+
     shown = Table(header_style="bold", box=None, pad_edge=False)
-    columns = {column: said for column, said in said_of.items() if column in frame.columns}
-    for title, form in columns.values():
-        shown.add_column(title, justify="left" if form == "{}" else "right", no_wrap=title != "arm")
-    for row in frame[list(columns)].itertuples(index=False):
-        cells = zip(row, columns.values(), strict=True)
-        shown.add_row(*("" if pd.isna(value) else form.format(value) for value, (_, form) in cells))
+    columns = [COLUMNS[name] for name in names if name in frame.columns]
+    for column in columns:
+        justify: Literal["left", "right"] = "left" if column.is_text else "right"
+        shown.add_column(column.heading, justify=justify, no_wrap=column.name != "arm")
+    for row in frame[[column.name for column in columns]].itertuples(index=False):
+        cells = zip(row, columns, strict=True)
+        shown.add_row(*("" if pd.isna(value) else column.number_format.format(value) for value, column in cells))
     _print_wide(shown)
 
 

@@ -11,7 +11,6 @@ from smoe_ray.errors import SmoeRayError
 
 if TYPE_CHECKING:
     from smoe_ray.k8s.kubectl import Target
-    from smoe_ray.spec import GridStudy, ResourcesSpec, SearchStudy
 
 app = typer.Typer(no_args_is_help=True, help="Kubernetes: cluster, dashboard and studies (docs/kubernetes.md).")
 
@@ -101,23 +100,25 @@ def submit(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the objects; speak to no cluster.")] = False,
 ) -> None:
     """Run a study on a Ray cluster of its own, which ends with it. To resume one, submit it again."""
+    from smoe_ray.inspect.preview import preview
     from smoe_ray.k8s import manifests
     from smoe_ray.k8s.cluster import Cluster
     from smoe_ray.k8s.rayjob import StudyJob, study_job
+    from smoe_ray.planning import StudyPlan
     from smoe_ray.spec import load_study
-    from smoe_ray.study.preview import preview
 
     spec = load_study(study, overrides or ())
+    plan = StudyPlan(spec)
     place = manifests.read(manifests.render(overlay, namespace, images or ()))
     template = StudyJob(*manifests.job_template())
 
     def build(attempt: int) -> StudyJob:
         return study_job(
-            spec, _asked(spec), place, template, out=out, mode=mode, retries=retries, ttl_s=ttl, attempt=attempt
+            spec, plan.resources, place, template, out=out, mode=mode, retries=retries, ttl_s=ttl, attempt=attempt
         )
 
     first = build(1)
-    preview(spec, load_plugins=False)  # those of the cluster count
+    preview(plan, load_plugins=False)  # those of the cluster count
     if dry_run:
         typer.echo(manifests.dump(first.files, first.job), nl=False)
         return
@@ -196,7 +197,7 @@ def _made(made: bool) -> str:
 
 def _trials(out: str, study: str) -> str:
     """How far a study is, as its results tell."""
-    from smoe_ray.study.status import study_status
+    from smoe_ray.inspect.status import study_status
 
     try:
         status = study_status(out, study)
@@ -209,15 +210,6 @@ def _trials(out: str, study: str) -> str:
     if status.best is not None:
         said.append(f"best {status.best.metric} {status.best.value:.4g}")
     return ", ".join(said)
-
-
-def _asked(study: GridStudy | SearchStudy) -> list[ResourcesSpec]:
-    """What the trials of a study ask for."""
-    from smoe_ray.spec import GridStudy
-    from smoe_ray.study.plan import corners, plan_grid
-
-    trials = plan_grid(study) if isinstance(study, GridStudy) else [study.base, *corners(study)]
-    return list(dict.fromkeys(trial.resources for trial in trials))
 
 
 def printable(text: str) -> str:

@@ -6,9 +6,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from smoe_ray.results import TrialRecord
+    from smoe_ray.spec import TrialSpec
 
 pytest.register_assert_rewrite("support", "smoe_ray.testing")
 
@@ -60,6 +65,27 @@ def out(tmp_path: Path) -> Path:
 def log(tmp_path: Path) -> Path:
     """Where toy trainings note what they computed."""
     return tmp_path / "log"
+
+
+@pytest.fixture
+def make_record() -> Callable[..., TrialRecord]:
+    """Make the record of a trial that ended just now."""
+    from smoe_ray.results import Timings, TrialRecord, Versions
+    from smoe_ray.results.record import now
+
+    def make(spec: TrialSpec, **changes: Any) -> TrialRecord:
+        fields: dict[str, Any] = {
+            "study": "demo",
+            "trial_id": "aaaaaaaaaaaa",
+            "status": "finished",
+            "spec": spec,
+            "host": "here",
+            "versions": Versions.here(),
+            "timings": Timings(started_at=now()),
+        }
+        return TrialRecord(**(fields | changes))
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -47,6 +47,11 @@ def loaded_by(statement: str) -> set[str]:
         ("smoe_ray.results", {"torch", "ray", "pandas", "matplotlib"}),
         ("smoe_ray.analysis", {"torch", "ray", "matplotlib", "streamlit", "optuna"}),
         ("smoe_ray.figures", {"torch", "ray", "streamlit", "optuna"}),
+        ("smoe_ray.planning", {"torch", "ray", "pandas", "numpy", "pyarrow", "optuna"}),
+        (
+            "smoe_ray.inspect.preview, smoe_ray.inspect.status, smoe_ray.inspect.journal",
+            {"torch", "ray", "pandas", "matplotlib", "streamlit", "optuna"},
+        ),
         ("smoe_ray.published", {"torch", "ray", "pandas", "matplotlib", "numpy"}),
         ("smoe_ray.report", {"torch", "ray", "sklearn", "statsmodels", "streamlit", "optuna"}),
         ("smoe_ray.study", {"ray", "matplotlib", "streamlit"}),

@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from smoe_ray.planning import corners, plan_grid
 from smoe_ray.results import TIMING_COLUMNS, read_results
 from smoe_ray.spec import GridStudy, load_study, trial_id
 from smoe_ray.study import LocalExecutor, run_study
-from smoe_ray.study.plan import corners, plan_grid
 
 GOLDEN = Path(__file__).parent / "golden"
 REPOSITORY = Path(__file__).parents[1]

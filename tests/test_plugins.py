@@ -12,10 +12,10 @@ import yaml
 
 from smoe_ray import plugins
 from smoe_ray.errors import PluginError, StudyError
+from smoe_ray.planning import plan_grid
 from smoe_ray.results import TrialRecord, read_results, read_trials
 from smoe_ray.spec import TrialSpec, dump_study, parse_study, trial_id, trial_with
 from smoe_ray.study import LocalExecutor, run_study
-from smoe_ray.study.plan import plan_grid
 from support.plugin_packages import RINGS, importable, write_package
 
 SOURCE = "ring_data.rings:Rings"
@@ -282,8 +282,8 @@ def test_a_machine_with_another_version_refuses_the_trial(folder: Path, out: Pat
     class Elsewhere(LocalExecutor):
         """Where the trial is trained, the plug-in is another."""
 
-        def _run(self, *arguments: object, **named: object):  # type: ignore[no-untyped-def]
-            started = super()._run(*arguments, **named)
+        def run(self, *arguments: object, **named: object):  # type: ignore[no-untyped-def]
+            started = super().run(*arguments, **named)
             [key] = plugins._loaded
             plugins._loaded[key] = plugins._loaded[key]._replace(version="2.0")
             return started

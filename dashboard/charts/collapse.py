@@ -11,8 +11,8 @@ import numpy as np
 from dashboard import style
 from smoe_ray.analysis import CollapseRate, Curve, ExpertSurvival, PhaseDiagram, PhasePanel, TrialUsage
 from smoe_ray.analysis.collapse import QUANTILES, InUse, TrialInUse
+from smoe_ray.columns import format_cell
 from smoe_ray.figures.style import short_number
-from smoe_ray.report.columns import written
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -161,8 +161,8 @@ def rates(found: Sequence[CollapseRate]) -> go.Figure:
         mode="markers",
         marker={"size": 11, "color": style.COLOURS[1]},
         hovertext=[
-            f"{style.escape(rate.label)}<br>{rate.collapsed} of {rate.n} runs: {written('share', rate.share)} "
-            f"(95 % {written('share_low', rate.low)} to {written('share_high', rate.high)})"
+            f"{style.escape(rate.label)}<br>{rate.collapsed} of {rate.n} runs: {format_cell('share', rate.share)} "
+            f"(95 % {format_cell('share_low', rate.low)} to {format_cell('share_high', rate.high)})"
             for rate in found
         ],
         hovertemplate="%{hovertext}<extra></extra>",

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dashboard import style
 from smoe_ray.analysis import ArmComparison, Difference, ProbeBar, ProbeBars, Routing
+from smoe_ray.columns import format_cell
 from smoe_ray.figures.style import LOSS_UNIT
-from smoe_ray.report.columns import written
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -73,10 +73,10 @@ def _row_names(shown: tuple[Difference, ...]) -> list[str]:
 def _difference_text(one: Difference) -> Iterator[str]:
     yield style.escape(f"{one.arm} against {one.reference}")
     yield style.escape(one.label)
-    yield f"mean {written('mean_arm', one.mean_arm)} against {written('mean_reference', one.mean_reference)}"
-    ends = f"{written('low', one.low)} to {written('high', one.high)}"
-    yield f"difference {written('estimate', one.estimate)}" + (f" ({ends})" if one.interval != "none" else "")
-    yield f"p (Holm) {written('p_holm', one.p_holm)}, Hedges' g {written('effect', one.effect)}"
+    yield f"mean {format_cell('mean_arm', one.mean_arm)} against {format_cell('mean_reference', one.mean_reference)}"
+    ends = f"{format_cell('low', one.low)} to {format_cell('high', one.high)}"
+    yield f"difference {format_cell('estimate', one.estimate)}" + (f" ({ends})" if one.interval != "none" else "")
+    yield f"p (Holm) {format_cell('p_holm', one.p_holm)}, Hedges' g {format_cell('effect', one.effect)}"
     yield style.escape(one.verdict)
 
 
@@ -144,12 +144,12 @@ def _draw_probes(figure: go.Figure, bars: tuple[ProbeBar, ...], column: int) -> 
 
 def _bar_text(bar: ProbeBar) -> str:
     # Room for the end of the interval.
-    return "fewer than two groups" if math.isnan(bar.mean) else f"&nbsp;&nbsp;{written('accuracy', bar.mean)}"
+    return "fewer than two groups" if math.isnan(bar.mean) else f"&nbsp;&nbsp;{format_cell('accuracy', bar.mean)}"
 
 
 def _probe_text(bar: ProbeBar) -> str:
     kind = "control" if bar.control else "probe"
-    return f"{style.escape(bar.target)} ({kind}): {written('accuracy', bar.mean, bar.sd)}"
+    return f"{style.escape(bar.target)} ({kind}): {format_cell('accuracy', bar.mean, bar.sd)}"
 
 
 def contingency(info: Routing) -> go.Figure:

@@ -21,9 +21,9 @@ from smoe_ray.analysis import (
 )
 from smoe_ray.analysis.expert_forecast import TIED_WITHIN
 from smoe_ray.analysis.scaling import EFFORT_NAME
+from smoe_ray.columns import format_cell
 from smoe_ray.figures.style import LOSS_UNIT, short_number
 from smoe_ray.published import SOURCE
-from smoe_ray.report.columns import written
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -182,7 +182,7 @@ def _add_baseline(figure: go.Figure, baseline: Baseline, label: str, x: tuple[fl
         mode="lines",
         line={"color": style.GREY, "dash": dash},
         name=name,
-        hovertemplate=f"{name}: {written('loss', baseline.mean, baseline.sd)}<extra></extra>",
+        hovertemplate=f"{name}: {format_cell('loss', baseline.mean, baseline.sd)}<extra></extra>",
     )
 
 
@@ -271,7 +271,7 @@ def _add_forecast(figure: go.Figure, found: Forecast, unit: str) -> None:
 
 
 def _measured(mean: float, sd: float, n: int) -> str:
-    return f"test loss {written('loss', mean, sd)}, n = {n}"
+    return f"test loss {format_cell('loss', mean, sd)}, n = {n}"
 
 
 def _loss(gating: str) -> str:

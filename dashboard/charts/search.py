@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-    from smoe_ray.study.journal import History
+    from smoe_ray.inspect.journal import History
 
 MOST_IN_CONTOUR = 200
 """Finished trials; Optuna makes a row and a column of a grid from each."""

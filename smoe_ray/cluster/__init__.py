@@ -1,1 +1,1 @@
-"""The only Ray: executors, distributed training, jobs on a cluster."""
+"""All code that uses Ray: the executor, data-parallel training, jobs on a cluster."""

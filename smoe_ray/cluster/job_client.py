@@ -1,4 +1,4 @@
-"""Ray's own client of its Jobs API, made to keep to one address, to one token, and to one line an error."""
+"""Ray's client of its Jobs API, restricted to one address and one token, with errors of one line."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from ray.job_submission import JobSubmissionClient
 from smoe_ray.errors import ClusterError
 
 TIMEOUTS_S = (10.0, 60.0)
-"""Patience with a head that cannot be reached, and with one that does not answer; Ray itself would wait for ever."""
+"""Timeouts to connect to the head and to read its answer, seconds; Ray's own client has none."""
 
 _ADDRESS = re.compile(r"https?://[^\s/@]+/?")
 _OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 
 for _name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env"):
-    logging.getLogger(_name).setLevel(logging.WARNING)  # what is uploaded is no news to the user
+    logging.getLogger(_name).setLevel(logging.WARNING)  # the user need not know what is uploaded
 
 
 class JobClient(JobSubmissionClient):
     """Talks to the head of a cluster.
 
     Args:
-        address: ``http://<head>:8265``. It wins over RAY_ADDRESS and RAY_API_SERVER_ADDRESS, which Ray would prefer.
+        address: ``http://<head>:8265``; overrides RAY_ADDRESS and RAY_API_SERVER_ADDRESS, which Ray would prefer.
 
     Raises:
         ClusterError: from every method: no such address, no Ray there, another version of it, a missing or wrong
@@ -47,12 +47,12 @@ class JobClient(JobSubmissionClient):
             raise ClusterError(f"{address}: not the address of a cluster; it is written http://<head>:8265")
         with _without(_OVERRIDES):
             super().__init__(address, headers=_token_header())
-        # To verify, in the words of aiohttp, which will not take the None that Ray leaves there for long.
+        # aiohttp: verify certificates. Ray leaves None here, which aiohttp has deprecated.
         self._ssl_context = True  # type: ignore[assignment]
 
     def tail(self, job_id: str) -> Iterator[str]:
         """Pieces of a job's log, from its beginning, as they come; ends with the job."""
-        heard: queue.SimpleQueue[str | Exception | None] = queue.SimpleQueue()
+        received: queue.SimpleQueue[str | Exception | None] = queue.SimpleQueue()
         cancel: list[Callable[[], object]] = []
 
         async def listen() -> None:
@@ -61,24 +61,24 @@ class JobClient(JobSubmissionClient):
             cancel.append(lambda: loop.call_soon_threadsafe(task.cancel))
             try:
                 async for piece in self.tail_job_logs(job_id):
-                    heard.put(piece)
+                    received.put(piece)
             except Exception as error:
-                heard.put(error)
+                received.put(error)
 
         def run() -> None:
             try:
                 with suppress(asyncio.CancelledError):
                     asyncio.run(listen())
             finally:
-                heard.put(None)
+                received.put(None)
 
-        # In a thread of its own: where an event loop runs already, as in a notebook, there may be no second one.
+        # In its own thread, since a thread that already runs an event loop (a notebook) cannot start a second one.
         thread = threading.Thread(target=run, name="job-logs", daemon=True)
         thread.start()
         try:
-            while piece := heard.get():
+            while piece := received.get():
                 if isinstance(piece, aiohttp.ClientError | RuntimeError):
-                    raise self._silent(piece) from piece
+                    raise self._unreachable(piece) from piece
                 if isinstance(piece, Exception):
                     raise piece
                 yield piece
@@ -88,15 +88,15 @@ class JobClient(JobSubmissionClient):
                     end()
             thread.join(timeout=5)
 
-    # The three places through which all of Ray's client passes.
+    # All requests of Ray's client go through the following three methods.
 
     def _do_request(self, method: str, endpoint: str, **options: Any) -> requests.Response:
         try:
             return super()._do_request(method, endpoint, timeout=TIMEOUTS_S, **options)
         except AuthenticationError as error:
             raise ClusterError(f"{self._address}: {_token_problem(self._headers)}") from error
-        except (requests.RequestException, UnicodeError) as error:  # UnicodeError: a host name that none can be
-            raise self._silent(error) from error
+        except (requests.RequestException, UnicodeError) as error:  # UnicodeError: an impossible host name
+            raise self._unreachable(error) from error
 
     def _check_connection_and_version(self, *_requirement: Any, **_message: Any) -> None:
         response = self._do_request("GET", "/api/version")
@@ -118,7 +118,7 @@ class JobClient(JobSubmissionClient):
         lines = [line for line in response.text.splitlines() if line.strip()] or [response.reason]
         raise ClusterError(f"{self._address}: refused (HTTP {response.status_code}): {lines[-1].strip()[:500]}")
 
-    def _silent(self, error: Exception) -> UnreachableError:
+    def _unreachable(self, error: Exception) -> UnreachableError:
         reason = "it takes too long" if isinstance(error, requests.Timeout) else _root(error)
         return UnreachableError(
             f"{self._address}: does not answer ({reason}); does the cluster run, and is this the address of its head?"
@@ -126,11 +126,11 @@ class JobClient(JobSubmissionClient):
 
 
 class UnreachableError(ClusterError):
-    """Nothing answers at the address; it may again later."""
+    """Nothing answers at the address; a later attempt may succeed."""
 
 
 def _root(error: BaseException) -> str:
-    """The innermost cause in a few words: requests and urllib3 wrap it in their own."""
+    """The innermost cause in a few words: requests and urllib3 wrap it in exceptions of their own."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     if isinstance(error, OSError) and error.strerror:
@@ -148,9 +148,9 @@ def _without(names: tuple[str, ...]) -> Iterator[None]:
 
 
 def _token_header() -> dict[str, str]:
-    """What Ray looks for, in its order: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, in token mode also ~/.ray/auth_token.
+    """The token from where Ray looks for it: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, in token mode also ~/.ray/auth_token.
 
-    A token that is given is used, whether or not RAY_AUTH_MODE is set (Ray's own client would leave it out).
+    A given token is sent even if RAY_AUTH_MODE is not set (Ray's own client would not send it).
     """
     mode = os.environ.get("RAY_AUTH_MODE", "")
     if mode == "disabled":

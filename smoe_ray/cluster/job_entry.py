@@ -1,6 +1,6 @@
-"""What a job of a cluster runs: ``python -m smoe_ray.cluster.job_entry``, in the folder that `jobs.submit` sent.
+"""Entry point of a job: ``python -m smoe_ray.cluster.job_entry``, in the folder that `jobs.submit` sent.
 
-It is the same as ``smoe-ray run`` on the cluster that it finds itself in, but takes nothing from a command line.
+Does the same as ``smoe-ray run`` on the cluster of the job, but takes no command line arguments.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
-from smoe_ray import order
+from smoe_ray import job_payload
 from smoe_ray.errors import SmoeRayError
 
 
@@ -31,24 +31,24 @@ def main() -> None:
 
 
 def run() -> None:
-    """Run the study of this folder. Raises SmoeRayError, also when a trial failed."""
+    """Run the study in the working directory. Raises SmoeRayError, also if a trial failed."""
     from smoe_ray.cluster.ray_executor import RayExecutor
     from smoe_ray.spec import load_study
     from smoe_ray.study import refuse_failures, run_study
     from smoe_ray.study.progress import StudyProgress
 
-    study = load_study(order.STUDY_FILE)
-    out = order.out_of(Path(order.ORDER_FILE).read_text(encoding="utf-8"))
+    study = load_study(job_payload.STUDY_FILE)
+    out = job_payload.out_of(Path(job_payload.JOB_FILE).read_text(encoding="utf-8"))
     with StudyProgress(study) as progress, RayExecutor(address="auto") as executor:
         records = run_study(study, out, executor, data_jobs=executor.map, on_event=progress)
     refuse_failures(records)
 
 
 def answer_sigterm_as_ctrl_c() -> None:
-    """Ray ends a job by SIGTERM; let it do what Ctrl-C does. Call it in the main thread, before any other starts.
+    """Make SIGTERM, by which Ray stops a job, act like Ctrl-C. Call in the main thread, before any other is started.
 
-    A handler would not last, since `ray.init` installs its own. So SIGTERM is blocked, here and in all threads to come,
-    and one of them waits for it. (Ray also starts the processes of jobs with SIGINT blocked.)
+    A signal handler would be replaced by that of `ray.init`. So SIGTERM is blocked, here and in all later threads, and
+    one thread waits for it. (Ray also starts the processes of jobs with SIGINT blocked.)
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

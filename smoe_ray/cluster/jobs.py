@@ -1,11 +1,11 @@
-"""Studies as jobs of a Ray cluster: submit, watch, stop, and submit again to go on.
+"""Studies as jobs of a Ray cluster: submit, watch, stop, and submit again to resume.
 
     job = submit("studies/quickstart.yaml", "http://head:8265", "s3://bucket/results")
     job.wait()
     table = job.results()
 
-The study travels with the job as a file, and so does everything else that a user named: what the cluster's shell reads
-is the same fixed text for every job. Ray itself is loaded when a cluster is first spoken to.
+The study and everything else that the user provides are sent as files: the command line that the cluster's shell runs
+is the same for every job. Ray is imported when a cluster is first contacted.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import tenacity
 
-from smoe_ray import order, plugins
+from smoe_ray import job_payload, plugins
 from smoe_ray.cluster.job_packages import digest_of, short_names_of, stage_packages
 from smoe_ray.errors import ClusterError, StudyError
+from smoe_ray.inspect.status import StudyStatus, study_status
 from smoe_ray.results import Store, read_results
 from smoe_ray.spec import MAX_STUDY_BYTES, GridStudy, SearchStudy, dump_study, load_study, parse_study, with_roots
-from smoe_ray.study.status import StudyStatus, study_status
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,22 +37,22 @@ if TYPE_CHECKING:
 JobState = Literal["pending", "running", "stopped", "succeeded", "failed"]
 
 STOP_GRACE_S = 60
-"""Time that a stopped study has to write down what it knows; what is killed after it is resumable, too."""
+"""Seconds that a stopped study has to shut down before it is killed; it is resumable in either case."""
 
 MAX_NOTE_CHARACTERS = 500
 
 _ENTRYPOINT = "python -m smoe_ray.cluster.job_entry"
 _JOB_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
 _POLL_S = 2.0
-_OUTAGE_S = 120.0  # a head that is busy or restarted may be silent for a while; the job goes on meanwhile
+_OUTAGE_S = 120.0  # a busy or restarting head may not answer for a while, in which the job continues
 
 
 class JobStatus(NamedTuple):
-    """A job, and what the results say of its study."""
+    """The state of a job, and of its study according to its results."""
 
     state: JobState
     message: str
-    """Why, in Ray's words; of a failed job the last line of its log."""
+    """Ray's message about the state; for a failed job the last line of its log."""
     trials: StudyStatus | None
     """None before the study has written anything."""
 
@@ -67,7 +67,7 @@ class ListedJob(NamedTuple):
 
     @property
     def is_active(self) -> bool:
-        """Whether the job waits or runs."""
+        """Whether the job is pending or running."""
         return _is_active(self.state)
 
 
@@ -81,14 +81,14 @@ class Job:
     out: str
     note: str = ""
     is_new: bool = True
-    """False when `submit` found the study running already, and started nothing."""
+    """False if `submit` found the study running already, and started nothing."""
 
     def state(self) -> JobState:
-        """What the cluster says of the job."""
+        """The state of the job, from the cluster."""
         return _state(_connect(self.address).get_job_info(self.id))
 
     def status(self) -> JobStatus:
-        """The job's state, with the trial counts from its results."""
+        """The state of the job, from the cluster, with its trial counts, from its results."""
         details = _connect(self.address).get_job_info(self.id)
         return JobStatus(_state(details), _last_line(details.message), study_status(self.out, self.study))
 
@@ -99,7 +99,7 @@ class Job:
             ``"succeeded"`` or ``"stopped"``.
 
         Raises:
-            ClusterError: the job failed (the message holds the last line of its log), or `timeout_s` is over.
+            ClusterError: the job failed (the message has the last line of its log), or `timeout_s` is over.
         """
         state = self._end(timeout_s)
         if state == "failed":
@@ -107,7 +107,7 @@ class Job:
         return state
 
     def logs(self, follow: bool = False) -> Iterator[str]:
-        """The job's output in pieces, so far or (`follow`) until it ends."""
+        """The job's output in pieces: so far, or (`follow`) until it ends."""
         client = _connect(self.address)
         if follow:
             yield from client.tail(self.id)
@@ -115,30 +115,30 @@ class Job:
             yield client.get_job_logs(self.id)
 
     def stop(self, timeout_s: float = STOP_GRACE_S + 30) -> JobState:
-        """End the job as Ctrl-C would, and wait for its end. What was trained stays; submit the study again to go on.
+        """Stop the job, like Ctrl-C, and wait for its end. Results are kept; submit the study again to resume.
 
         Returns:
-            ``"stopped"``, or how the job had ended before.
+            ``"stopped"``, or the state in which the job had ended before.
         """
         _connect(self.address).stop_job(self.id)
         return self._end(timeout_s)
 
     def results(self) -> pd.DataFrame:
-        """The table of `read_results`, also while the job runs and when the cluster is gone. Raises ResultsError."""
+        """The table of `read_results`; also while the job runs, and without the cluster. Raises ResultsError."""
         return read_results(self.out, self.study)
 
     def _end(self, timeout_s: float | None) -> JobState:
-        """The state in which the job ends. A head that is silent for a while is waited for."""
+        """Wait for the job's end; return its state. Retries while the head does not answer for up to `_OUTAGE_S`."""
         from smoe_ray.cluster.job_client import UnreachableError
 
-        patient = tenacity.Retrying(
+        retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(UnreachableError),
             wait=tenacity.wait_fixed(_POLL_S),
             stop=tenacity.stop_after_delay(_OUTAGE_S),
             reraise=True,
         )
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while _is_active(state := patient(self.state)):
+        while _is_active(state := retrying(self.state)):
             if deadline is not None and time.monotonic() > deadline:
                 raise ClusterError(f"job {self.id}: still {state} after {timeout_s:g} s; look at its logs")
             time.sleep(_POLL_S)
@@ -153,36 +153,39 @@ def submit(
     note: str = "",
     packages: Sequence[str | Path] = (),
 ) -> Job:
-    """Run a study as a job of a cluster, where smoe-ray is installed on every node.
+    """Run a study as a job of a cluster that has smoe-ray installed on every node.
 
-    A study that runs on the cluster already, into the same OUT, is not started twice: its job is returned. One that
-    was stopped, failed or has finished is submitted anew, and trains what is missing.
+    If the same study is already running there into the same OUT, nothing is started and its job is returned. If it was
+    stopped, failed or has finished, it is submitted again, and trains what is missing.
 
     Args:
         study: a study file, or a study.
         address: the head, ``http://<head>:8265``. RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH gives the token.
         out: folder or URI of the results. A local path is made absolute here and must be the same folder on every node
-            of the cluster. So are the `data.root` of the study.
+            of the cluster; the same holds for each `data.root` of the study.
         overrides: as for `load_study`.
-        note: a free text that `list_jobs` shows.
+        note: free text that `list_jobs` shows.
         packages: folders with packages of plug-ins that travel with the job: `job_packages.stage_packages`. Other
             plug-ins must be installed on every node, and allowed there (`smoe_ray.plugins`). None are imported here.
 
     Raises:
-        StudyError, DataError, PluginError, ResultsError: the study, a package or OUT cannot be; nothing is sent.
-        ClusterError: the cluster cannot be reached, or refuses.
+        StudyError, DataError, PluginError, ResultsError: the study, a package or OUT is invalid; nothing is sent.
+        ClusterError: the cluster cannot be reached, or refuses the job.
     """
     if len(note) > MAX_NOTE_CHARACTERS:
         raise StudyError(f"the note has {len(note):,} characters; {MAX_NOTE_CHARACTERS} are allowed")
     out = absolute(str(out))
-    Store(out)  # refuses a URI that nothing here can read
+    Store(out)  # raises ResultsError for a URI of an unknown protocol
     with tempfile.TemporaryDirectory(prefix="smoe-ray-job-") as folder:
         sent = stage_packages(packages, Path(folder))
         with short_names_of(folder) if sent else nullcontext():
             spec, text = _study_to_send(study, overrides)
         code = digest_of(Path(folder), sent)
         return _submit(
-            Job(f"{spec.name}-{order.digest(text + code, out)}", address, spec.name, out, note), text, sent, folder
+            Job(f"{spec.name}-{job_payload.digest(text + code, out)}", address, spec.name, out, note),
+            text,
+            sent,
+            folder,
         )
 
 
@@ -192,7 +195,7 @@ def _submit(first: Job, text: str, packages: Sequence[str], folder: str) -> Job:
     attempts = {
         number: listed
         for listed in _list(client, first.address)
-        if (number := order.attempt_of(first.id, listed.job.id)) is not None
+        if (number := job_payload.attempt_of(first.id, listed.job.id)) is not None
     }
     for listed in attempts.values():
         if listed.is_active:
@@ -203,12 +206,12 @@ def _submit(first: Job, text: str, packages: Sequence[str], folder: str) -> Job:
 
 
 def list_jobs(address: str) -> list[ListedJob]:
-    """The studies that were submitted to a cluster, newest first. Raises ClusterError."""
+    """The jobs of a cluster that run studies, newest first. Raises ClusterError."""
     return _list(_connect(address), address)
 
 
 def get_job(job_id: str, address: str) -> Job:
-    """A job by its id. Raises ClusterError when the cluster has no such job of smoe-ray."""
+    """A job by its id. Raises ClusterError if smoe-ray submitted no such job to the cluster."""
     if _JOB_ID.fullmatch(job_id):  # it becomes part of a URL
         for listed in list_jobs(address):
             if listed.job.id == job_id:
@@ -216,25 +219,25 @@ def get_job(job_id: str, address: str) -> Job:
     raise ClusterError(f"{address}: no job {job_id!r} there; smoe-ray jobs lists them")
 
 
-def absolute(place: str) -> str:
-    """A local path as an absolute one, a URI as it is."""
-    return place if "://" in place else str(Path(place).expanduser().absolute())
+def absolute(path: str) -> str:
+    """A local path made absolute; a URI unchanged."""
+    return path if "://" in path else str(Path(path).expanduser().absolute())
 
 
-# --- what is sent -----------------------------------------------------------------------------------------------------
+# --- submission -------------------------------------------------------------------------------------------------------
 
 
 def _study_to_send(
     study: str | Path | GridStudy | SearchStudy, overrides: Sequence[str]
 ) -> tuple[GridStudy | SearchStudy, str]:
     """The study and its YAML text, validated as `smoe-ray run` would."""
-    from smoe_ray.study.preview import preview
+    from smoe_ray.inspect.preview import preview
 
     if not isinstance(study, (str, Path)):
         spec = parse_study(dump_study(study), overrides)
     else:
         spec = load_study(study, overrides)
-    # A job runs in another folder than its user.
+    # A job runs in another working directory than its user.
     spec = type(spec).model_validate(with_roots(spec.model_dump(mode="json"), absolute))
     preview(spec, load_plugins=False)  # those of the cluster count
     text = dump_study(spec)
@@ -248,7 +251,7 @@ def _study_to_send(
 
 def _send(client: JobClient, job: Job, study: str, packages: Sequence[str], folder: str) -> Job:
     """Send `folder`, which has the packages, with the study."""
-    for name, content in order.files(study, job.out).items():
+    for name, content in job_payload.files(study, job.out).items():
         (Path(folder) / name).write_text(content, encoding="utf-8")
     env_vars = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_GRACE_S)}
     if packages:
@@ -261,7 +264,7 @@ def _send(client: JobClient, job: Job, study: str, packages: Sequence[str], fold
             metadata={"smoe_ray.study": job.study, "smoe_ray.out": job.out, "smoe_ray.note": job.note},
         )
     except ClusterError:
-        # Another process may have been faster by a moment: Ray refuses the id that both chose.
+        # Another process may have submitted the same study a moment earlier: Ray refuses an id that exists.
         for listed in _list(client, job.address):
             if listed.job.id == job.id:
                 return listed.job
@@ -269,7 +272,7 @@ def _send(client: JobClient, job: Job, study: str, packages: Sequence[str], fold
     return job
 
 
-# --- what the cluster says --------------------------------------------------------------------------------------------
+# --- answers of the cluster -------------------------------------------------------------------------------------------
 
 
 def _connect(address: str) -> JobClient:

@@ -1,6 +1,6 @@
-"""Trials on Ray: Tune places them, moves them when a process or node dies, and reuses processes; OUT is the record.
+"""Trials on Ray: Tune schedules them, restarts them when a process or node dies, and reuses actors.
 
-A study that is run again goes on from what OUT holds. Tune's own snapshots are neither needed nor kept.
+The state of a study is in OUT, from which a later run resumes. Tune's own snapshots are neither needed nor kept.
 """
 
 from __future__ import annotations
@@ -12,38 +12,37 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from smoe_ray.cluster import resources
 from smoe_ray.cluster.runtime import Logs, connected, environment
 from smoe_ray.errors import ClusterError, StudyError
 from smoe_ray.results import Store, TrialRecord
 from smoe_ray.spec import GridStudy, ResourcesSpec, SearchStudy, dump_study
-from smoe_ray.study.events import Event, Notice, OnEvent, TrialEnded, ignore
+from smoe_ray.study.driver import StudyRun
+from smoe_ray.study.events import Event, Notice, OnEvent, TrialEnded
 from smoe_ray.study.local import usable_cpus
-from smoe_ray.study.plan import corners, plan_grid
-from smoe_ray.study.run import Fit, StudyRun
-from smoe_ray.study.search import Search
-from smoe_ray.study.work import Listed, Queue, Work
+from smoe_ray.study.trial_queue import TrialQueue
+from smoe_ray.study.trial_run import Fit
 
 if TYPE_CHECKING:
-    from smoe_ray.cluster.desk import Desk
+    from smoe_ray.cluster.tune_bridge import TuneBridge
 
-_MAX_FAILURES = 2  # deaths of a trial's process that are forgiven
-_NODES_AGE_S = 5.0  # after which the cluster is asked again what it has
-_LOOK_S = 1.0  # between looks at whether anything runs
+_MAX_FAILURES = 2  # of a trial's actor, after which its trial has failed
+_NODES_AGE_S = 5.0  # how long a list of the cluster's nodes is used
+_POLL_S = 1.0  # between two checks whether anything runs
 
 _TUNE = {
-    "RAY_AIR_NEW_OUTPUT": "0",  # the old one can be silent
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in a study are relative to where it was started
+    "RAY_AIR_NEW_OUTPUT": "0",  # only the old output can be silenced
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in a study are relative to the driver's working directory
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
-    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",  # how many there are is for the desk to say
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",  # concurrency is limited by the bridge
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
 
@@ -52,17 +51,17 @@ Result = TypeVar("Result")
 
 
 class RayExecutor:
-    """Trains on a Ray cluster, or on a Ray of its own on this machine.
+    """Trains on a Ray cluster, or on a private Ray on this machine.
 
-    In a ``with`` block Ray stays up from its first use to the end of the block; otherwise it is there for one study.
+    In a ``with`` block Ray stays up from its first use to the end of the block; otherwise for one study.
 
     Args:
         address: ``auto`` or ``<host>:6379`` of a cluster. By default RAY_ADDRESS, which Ray sets for its jobs, and
-            without that a Ray of its own.
-        jobs: most trials at once; by default as many as there is room for.
-        fit: trains in place of `training.fit` on what `resources` of the trial says; must be picklable.
-        deadline_s: a study that nothing can host for so long ends, resumable.
-        patience_s: so long a storage that does not answer is asked again.
+            without that a private Ray.
+        jobs: maximum number of concurrent trials; by default as many as the cluster has resources for.
+        fit: trains in place of `training.fit` on the trial's `resources`; must be picklable.
+        deadline_s: a study for whose trials there have been no resources for this long ends with an error; resumable.
+        storage_timeout_s: retry timeout for unavailable storage, seconds.
     """
 
     def __init__(
@@ -72,19 +71,19 @@ class RayExecutor:
         *,
         fit: Fit | None = None,
         deadline_s: float = 600.0,
-        patience_s: float = 600.0,
+        storage_timeout_s: float = 600.0,
     ) -> None:
         if jobs is not None and jobs < 1:
             raise ValueError(f"jobs is {jobs}; at least one is needed")
         self.address = address
         self.jobs = jobs
         self.deadline_s = deadline_s
-        self.patience_s = patience_s
+        self.storage_timeout_s = storage_timeout_s
         self._fit = fit
         self._uses = 0
         self._ray = ExitStack()
         self._logs: Logs | None = None
-        """None: no Ray yet."""
+        """None: Ray is not running yet."""
         self._has_dashboard = False
 
     def __enter__(self) -> Self:
@@ -99,67 +98,64 @@ class RayExecutor:
             self._close()
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        """`function` of each item, in order, as Ray tasks. For `run_study(data_jobs=...)`."""
+        """Yield `function(item)` for each item, in order, computed in Ray tasks. For `run_study(data_jobs=...)`."""
         with self:
             self._open()
             yield from _map(function, items)
 
-    def grid(self, run: StudyRun) -> Generator[TrialRecord, None, None]:
-        """Train the trials of `run.pending()`, yielding each as it ends."""
-        events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        return self._run(run, events, Listed(run.pending()))
+    def run(self, run: StudyRun) -> Generator[TrialRecord, None, None]:
+        """Train the trials of a study, yielding each as it ends.
 
-    def search(self, run: StudyRun) -> Generator[TrialRecord, None, None]:
-        """Train what the sampler proposes, yielding each trial as it ends."""
+        Raises:
+            StudyError: the cluster cannot host a trial, or has had no resources for `deadline_s`.
+            ClusterError: Ray cannot be reached or started, Tune fails, or the nodes do not share a local OUT.
+            ResultsError: OUT cannot be read or written, or has been unavailable for `storage_timeout_s`.
+        """
+        # The queue is used in Tune's thread: its events are passed to this one, and data that a search needs while it
+        # runs are prepared in that thread, since Ray tasks would wait for CPUs that the trials occupy.
         events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        # Proposals are made in Tune's thread: what they tell goes the way of all events, and data that they need first
-        # must not wait for CPUs that trials have.
-        return self._run(run, events, Search(replace(run, on_event=events.put, data_jobs=1)))
-
-    def _run(
-        self, run: StudyRun, events: queue.SimpleQueue[Event | None], work: Work
-    ) -> Generator[TrialRecord, None, None]:
-        there = replace(run, on_event=events.put, data_jobs=1)
-        tasks = Queue(there, work)
+        in_tune = replace(run, on_event=events.put, data_jobs=1)
+        tasks = TrialQueue(in_tune)
         first = tasks.next()
+        while not events.empty():
+            run.emit(cast(Event, events.get()))
         if first is None:
-            events.put(None)
-            yield from _until_none(run, events)
             return
         with self:
-            asked = _asked(run.study)
-            logs = self._open(dashboard=any(each.is_distributed for each in asked))
+            requests = run.plan.resources
+            logs = self._open(dashboard=any(request.is_distributed for request in requests))
             nodes = resources.cluster_nodes()
-            resources.refuse_infeasible(asked, nodes)
+            resources.refuse_infeasible(requests, nodes)
             _refuse_unshared(run)
-            if any(node["GPU"] for node in nodes) and not any(each.gpus for each in asked):
+            if any(node["GPU"] for node in nodes) and not any(request.gpus for request in requests):
                 run.emit(
                     Notice("Trials run on CPUs, though there are GPUs: resources.gpus of the study asks for none.")
                 )
 
-            from smoe_ray.cluster.desk import Desk
             from smoe_ray.cluster.metrics import LiveMetrics
+            from smoe_ray.cluster.tune_bridge import TuneBridge
 
-            desk = Desk(there, tasks, first, _Limit(run.study, self.jobs, asked), logs, self.patience_s)
-            thread = threading.Thread(target=self._tune, args=(desk, events), name="tune")
+            limit = _ConcurrencyLimit(run.study, self.jobs, requests)
+            bridge = TuneBridge(in_tune, tasks, first, limit, logs, self.storage_timeout_s)
+            thread = threading.Thread(target=self._tune, args=(bridge, events), name="tune")
             thread.start()
             try:
-                look = _Deadline(run.study, desk, self.deadline_s)
-                yield from _until_none(run, events, LiveMetrics(run.study, len(run.settled)), look)
+                check = _IdleDeadline(run.study, bridge, self.deadline_s)
+                yield from _relay(run, events, LiveMetrics(run.plan, len(run.settled)), check)
             finally:
-                desk.abandon()
+                bridge.abandon()
                 thread.join()
-            if desk.problem is not None:
-                raise desk.problem
+            if bridge.problem is not None:
+                raise bridge.problem
 
-    def _tune(self, desk: Desk, events: queue.SimpleQueue[Event | None]) -> None:
-        """Run Tune to the end of the study. What goes wrong is left at the desk."""
+    def _tune(self, bridge: TuneBridge, events: queue.SimpleQueue[Event | None]) -> None:
+        """Run Tune to the end of the study. An error is kept in `bridge.problem`."""
         try:
-            _fit_tuner(desk, fit=self._fit, patience_s=self.patience_s, deadline_s=self.deadline_s)
+            _fit_tuner(bridge, fit=self._fit, storage_timeout_s=self.storage_timeout_s, deadline_s=self.deadline_s)
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            desk.problem = desk.problem or ClusterError(f"Ray Tune gave up: {reason}; run the study again to go on")
-            desk.problem.__cause__ = desk.problem.__cause__ or error
+            bridge.problem = bridge.problem or ClusterError(f"Ray Tune failed: {reason}; run the study again to resume")
+            bridge.problem.__cause__ = bridge.problem.__cause__ or error
         finally:
             events.put(None)
 
@@ -176,32 +172,29 @@ class RayExecutor:
         self._logs = None
 
 
-def _until_none(
-    run: StudyRun,
-    events: queue.SimpleQueue[Event | None],
-    listen: OnEvent = ignore,
-    look: Callable[[], None] = lambda: None,
+def _relay(
+    run: StudyRun, events: queue.SimpleQueue[Event | None], metrics: OnEvent, check: Callable[[], None]
 ) -> Iterator[TrialRecord]:
-    """Tell the user and `listen` what happens, and yield the trials that end; `look` now and then."""
+    """Pass events to the user and to `metrics` until None arrives; yield the trials that end; `check` while idle."""
     while True:
         try:
-            event = events.get(timeout=_LOOK_S)
+            event = events.get(timeout=_POLL_S)
         except queue.Empty:
-            look()
+            check()
             continue
         if event is None:
             return
         run.emit(event)
-        listen(event)
+        metrics(event)
         if isinstance(event, TrialEnded):
             yield event.record
 
 
-def _fit_tuner(desk: Desk, **parameters: Any) -> None:
+def _fit_tuner(bridge: TuneBridge, **parameters: Any) -> None:
     from ray import tune
 
-    from smoe_ray.cluster.desk import DeskCallback, DeskScheduler, DeskSearcher, DeskStopper
     from smoe_ray.cluster.trial import train_in_tune
+    from smoe_ray.cluster.tune_bridge import BridgeCallback, BridgeScheduler, BridgeSearcher, BridgeStopper
 
     trainable = tune.with_resources(
         tune.with_parameters(train_in_tune, **parameters),
@@ -211,8 +204,8 @@ def _fit_tuner(desk: Desk, **parameters: Any) -> None:
         tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=DeskSearcher(desk),
-                scheduler=DeskScheduler(desk),
+                search_alg=BridgeSearcher(bridge),
+                scheduler=BridgeScheduler(bridge),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=lambda trial: trial.config["task"].trial_id,
@@ -221,8 +214,8 @@ def _fit_tuner(desk: Desk, **parameters: Any) -> None:
             run_config=tune.RunConfig(
                 name=f"smoe-ray-{uuid.uuid4().hex[:12]}",
                 storage_path=folder,
-                stop=DeskStopper(desk),
-                callbacks=[DeskCallback(desk)],
+                stop=BridgeStopper(bridge),
+                callbacks=[BridgeCallback(bridge)],
                 failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
                 verbose=0,
             ),
@@ -231,7 +224,7 @@ def _fit_tuner(desk: Desk, **parameters: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Ray's own remarks are for its log files; what matters to the user is an event."""
+    """Ray's messages belong in its log files; what matters to the user is an event."""
     logger = logging.getLogger("ray")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -241,46 +234,36 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _asked(study: GridStudy | SearchStudy) -> list[ResourcesSpec]:
-    """The kinds of resources that a study's trials ask for."""
-    if isinstance(study, GridStudy):
-        trials = plan_grid(study)
-    else:
-        varied = any(path.startswith("resources") for path in study.space)
-        trials = [study.base, *(corners(study) if varied else ())]
-    return list(dict.fromkeys(trial.resources for trial in trials))
+class _ConcurrencyLimit:
+    """How many trials Tune may have now: as many as fit on the cluster, but at least one, which waits for resources."""
 
-
-class _Limit:
-    """How many trials Tune may have at this moment: as many as there is room for, and one at least to wait for room."""
-
-    def __init__(self, study: GridStudy | SearchStudy, jobs: int | None, asked: Iterable[ResourcesSpec]) -> None:
+    def __init__(self, study: GridStudy | SearchStudy, jobs: int | None, requests: Sequence[ResourcesSpec]) -> None:
         self._most = min((limit for limit in (jobs, study.max_concurrent_trials) if limit), default=None)
-        self._asked = list(asked)
-        self._room = 1
-        self._looked = -_NODES_AGE_S
+        self._requests = requests
+        self._capacity = 1
+        self._updated = -_NODES_AGE_S
 
     def __call__(self) -> int:
         now = time.monotonic()
-        if now - self._looked >= _NODES_AGE_S:  # nodes come and go
+        if now - self._updated >= _NODES_AGE_S:  # nodes come and go
             nodes = resources.cluster_nodes()
-            self._room = max(1, *(resources.room(each, nodes) for each in self._asked))
-            self._looked = now
-        return min(self._room, self._most or self._room)
+            self._capacity = max(1, *(resources.capacity(request, nodes) for request in self._requests))
+            self._updated = now
+        return min(self._capacity, self._most or self._capacity)
 
 
-class _Deadline:
-    """Ends a study that nothing can host any more."""
+class _IdleDeadline:
+    """Raises StudyError when no trial has run for `seconds`, because the cluster lacks the resources."""
 
-    def __init__(self, study: GridStudy | SearchStudy, desk: Desk, seconds: float) -> None:
+    def __init__(self, study: GridStudy | SearchStudy, bridge: TuneBridge, seconds: float) -> None:
         self._study = study
-        self._desk = desk
+        self._bridge = bridge
         self._seconds = seconds
         self._idle_since: float | None = None
 
     def __call__(self) -> None:
         now = time.monotonic()
-        if not self._desk.is_idle:
+        if not self._bridge.is_idle:
             self._idle_since = None
         elif self._idle_since is None:
             self._idle_since = now
@@ -293,24 +276,24 @@ class _Deadline:
 
 
 def _map(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """As Ray tasks of one CPU each, no more under way than the cluster has CPUs."""
+    """In Ray tasks of one CPU each, at most as many at a time as the cluster has CPUs."""
     import ray
 
     task = ray.remote(num_cpus=1)(function)
     ahead = max(1, int(sum(node["CPU"] for node in resources.cluster_nodes())))
-    under_way = [task.remote(item) for item in items[:ahead]]
+    running = [task.remote(item) for item in items[:ahead]]
     for position in range(len(items)):
-        yield ray.get(under_way.pop(0))
+        yield ray.get(running.pop(0))
         if position + ahead < len(items):
-            under_way.append(task.remote(items[position + ahead]))
+            running.append(task.remote(items[position + ahead]))
 
 
 def _refuse_unshared(run: StudyRun) -> None:
-    """A local OUT must be the same folder on all nodes: each is asked whether it sees the study there."""
+    """Raise ClusterError unless a local OUT is the same folder on all nodes, i.e. each sees the study's file there."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from smoe_ray.cluster.trial import SHARE
+    from smoe_ray.cluster.trial import SHARED_OUT_HINT
 
     if Store(run.out).folder is None:
         return
@@ -325,7 +308,9 @@ def _refuse_unshared(run: StudyRun) -> None:
     }
     blind = [name for name, answer in answers.items() if not ray.get(answer)]
     if blind:
-        raise ClusterError(f"{run.out}: not the same folder on all nodes ({', '.join(blind)} has another); {SHARE}")
+        raise ClusterError(
+            f"{run.out}: not the same folder on all nodes ({', '.join(blind)} has another); {SHARED_OUT_HINT}"
+        )
 
 
 def _sees(out: str, study: str, text: str) -> bool:

@@ -1,4 +1,4 @@
-"""The Ray that a study runs on: one that is there, or one of our own on this machine that ends with the study."""
+"""The Ray instance that a study runs on: an existing cluster, or a private one on this machine."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from smoe_ray.errors import ClusterError
 
 
 class Logs:
-    """Where a Ray of our own leaves what its processes say: gone with it, unless they are kept."""
+    """Log files of a private Ray, which are deleted when it ends, unless they are kept."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self.are_kept = False
 
     def keep(self) -> str:
-        """Keep them, and say where they are."""
+        """Keep the log files; return where they are, in words."""
         self.are_kept = True
         return f"logs in {self._folder}/session_latest/logs" if self._folder else "Ray's logs on its node"
 
 
 @contextmanager
 def connected(address: str | None, num_cpus: int, dashboard: bool = False) -> Iterator[Logs]:
-    """A Ray to work with, inside.
+    """Context in which this process is connected to Ray.
 
-    In a process that has one already, that one. Else the one at `address` (``auto``, ``<host>:6379``), by default at
-    RAY_ADDRESS, which Ray sets for its jobs. Else a new one with `num_cpus` CPUs on this machine, which answers this
-    process alone and is gone afterwards.
+    If the process is connected already, that connection is used. Otherwise it connects to `address` (``auto``,
+    ``<host>:6379``), by default RAY_ADDRESS, which Ray sets for its jobs. Without an address, a private Ray with
+    `num_cpus` CPUs is started on this machine; it accepts only this process and ends with the context.
 
     Raises:
         ClusterError: no Ray answers at the address, or none can be started.
@@ -52,18 +52,18 @@ def connected(address: str | None, num_cpus: int, dashboard: bool = False) -> It
         except Exception as error:  # Ray raises ConnectionError, RuntimeError, AuthenticationError …
             raise ClusterError(f"{address}: no Ray answers there ({_first_line(error)})") from error
         try:
-            with _hushed():
+            with _silenced():
                 yield Logs()
         finally:
             ray.shutdown()
     else:
-        with _own(num_cpus, dashboard) as logs, _hushed():
+        with _private_ray(num_cpus, dashboard) as logs, _silenced():
             yield logs
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
-    """Ray prints on its driver's output what befell a process or a node; the user hears it from us, in one line."""
+def _silenced() -> Iterator[None]:
+    """Silence what Ray prints on the driver about dead processes and nodes: the user gets a one-line notice instead."""
     from ray._private import worker
 
     printing = worker.print_to_stdstream
@@ -76,7 +76,7 @@ def _hushed() -> Iterator[None]:
 
 @contextmanager
 def environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables that hold inside."""
+    """Context in which these environment variables are set."""
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:
@@ -90,14 +90,14 @@ def environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _own(num_cpus: int, dashboard: bool) -> Iterator[Logs]:
+def _private_ray(num_cpus: int, dashboard: bool) -> Iterator[Logs]:
     import ray
 
-    # Ray's sockets lie below, and a socket's path holds some 100 characters only.
+    # Ray's sockets are below this folder, and a socket's path is limited to about 100 characters.
     folder = Path(tempfile.mkdtemp(prefix=f"smoe-{os.getpid()}-", dir="/tmp" if Path("/tmp").is_dir() else None))  # noqa: S108
     logs = Logs(folder)
     try:
-        with environment({"RAY_USAGE_STATS_ENABLED": "0"}), _token_of_our_own():
+        with environment({"RAY_USAGE_STATS_ENABLED": "0"}), _private_token():
             try:
                 ray.init(
                     address="local",
@@ -119,11 +119,11 @@ def _own(num_cpus: int, dashboard: bool) -> Iterator[Logs]:
 
 
 @contextmanager
-def _token_of_our_own() -> Iterator[None]:
-    """Ray listens on all interfaces, whatever it is told: who has not this token, which is in no file, is refused."""
+def _private_token() -> Iterator[None]:
+    """Require a random token that is stored nowhere: Ray listens on all interfaces, whatever its settings."""
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled
 
-    def forget() -> None:  # Ray keeps for a whole process what it read of these variables
+    def forget() -> None:  # Ray reads these variables once per process
         Config.initialize("")
         AuthenticationTokenLoader.instance().reset_cache()
 
@@ -136,13 +136,13 @@ def _token_of_our_own() -> Iterator[None]:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process at once; what it printed is out.
+    """End this process at once, after flushing its output.
 
-    Ray 2.60 leaves native threads in a process that used it (after `ray.put` the event loop of its worker, too), and
-    the destructors that run at an ordinary exit can crash under them: a study that is done would look killed.
+    Ray 2.60 leaves native threads in a process that used it (after `ray.put` also the event loop of its worker), and
+    the destructors that run at a normal exit can crash while they run: a finished study would look killed.
     """
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # its reader has gone, or it is closed
+        with suppress(OSError, ValueError):  # its reader is gone, or it is closed
             stream.flush()
     os._exit(code)
 
@@ -151,7 +151,7 @@ def _refuse_other_protocols(address: str | None) -> None:
     if address is None:
         return
     if address.startswith(("http://", "https://")):
-        raise ClusterError(f"{address}: studies get there by `smoe-ray submit`; run takes auto or <host>:6379")
+        raise ClusterError(f"{address}: use `smoe-ray submit` for this address; run takes auto or <host>:6379")
     if "://" in address:
         raise ClusterError(f"{address}: not a Ray to run on; give auto or <host>:6379, or use `smoe-ray submit`")
 

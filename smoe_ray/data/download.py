@@ -12,9 +12,9 @@ import requests
 from filelock import FileLock
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
+from smoe_ray.atomic_write import write_whole
 from smoe_ray.data.files import Progress, one_line, sha256_of
 from smoe_ray.errors import DataError
-from smoe_ray.files import write_whole
 from smoe_ray.spec import CLASS_PATTERN
 
 BUCKET = "https://storage.googleapis.com/quickdraw_dataset"

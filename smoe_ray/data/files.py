@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from smoe_ray.atomic_write import write_whole
 from smoe_ray.errors import DataError, StorageError
-from smoe_ray.files import write_whole
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and the total (0: not known)."""

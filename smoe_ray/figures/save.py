@@ -6,8 +6,8 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from smoe_ray.atomic_write import write_whole
 from smoe_ray.errors import ResultsError
-from smoe_ray.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

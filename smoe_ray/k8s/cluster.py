@@ -10,10 +10,10 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from smoe_ray.errors import ClusterError
+from smoe_ray.job_payload import attempt_of
 from smoe_ray.k8s.kubectl import NO_CLUSTER, NO_CONFIG, NO_CONTEXT, NO_KUBERAY, NO_NAMESPACE, Target
 from smoe_ray.k8s.manifests import MANAGER, TOKEN_KEY, Manifest, Rendered
 from smoe_ray.k8s.rayjob import STUDY_LABEL, StudyJob
-from smoe_ray.order import attempt_of
 
 if TYPE_CHECKING:
     from kubernetes import client

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
-from smoe_ray import order
+from smoe_ray import job_payload
 from smoe_ray.errors import ClusterError, DataError, StudyError
 from smoe_ray.k8s.manifests import Manifest, Rendered
 from smoe_ray.spec import MAX_STUDY_BYTES, GridStudy, ResourcesSpec, SearchStudy, dump_study, roots
@@ -83,7 +83,7 @@ def study_job(
     """
     out = _checked_out(out or overlay.out, overlay)
     text = dump_study(study)
-    sent = order.files(text, out)
+    sent = job_payload.files(text, out)
     size = sum(len(content.encode()) for content in sent.values())
     if size > min(MAX_STUDY_BYTES, _CONFIG_MAP_BYTES):
         raise StudyError(
@@ -125,8 +125,8 @@ def study_job(
 def job_name(study: str, text: str, out: str, attempt: int = 1) -> str:
     """A name of at most 47 characters that tells study and OUT from others, and begins with a letter."""
     stem = study if study[0].isalpha() else f"study-{study}"
-    stem = stem[: NAME_LIMIT - order.DIGEST_LENGTH - 1 - _ATTEMPT]
-    return f"{stem}-{order.digest(text, out)}" + (f"-{attempt}" if attempt > 1 else "")
+    stem = stem[: NAME_LIMIT - job_payload.DIGEST_LENGTH - 1 - _ATTEMPT]
+    return f"{stem}-{job_payload.digest(text, out)}" + (f"-{attempt}" if attempt > 1 else "")
 
 
 def study_of(job: Manifest) -> tuple[str, str]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from smoe_ray.report.columns import COLUMNS, is_text, written
+from smoe_ray.columns import COLUMNS, format_cell
 from smoe_ray.report.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -96,11 +96,12 @@ def render_page(page: Page) -> str:
 def sheet(title: str, frame: pd.DataFrame, files: Sequence[str]) -> Sheet:
     """A frame as a table: numbers rounded for reading, a mean and its spread in one cell."""
     names = [name for name in frame.columns if name.removesuffix("_sd") == name]
-    heads = tuple(Cell(COLUMNS[name].head, is_text(name)) for name in names)
+    columns = [COLUMNS[name] for name in names]
+    heads = tuple(Cell(column.heading, column.is_text) for column in columns)
     rows = []
     for record in frame.to_dict("records"):
-        cells = (Cell(written(name, record[name], record.get(f"{name}_sd")), is_text(name)) for name in names)
-        rows.append(tuple(cells))
+        texts = (format_cell(name, record[name], record.get(f"{name}_sd")) for name in names)
+        rows.append(tuple(Cell(text, column.is_text) for text, column in zip(texts, columns, strict=True)))
     return Sheet(title, heads, tuple(rows), tuple(files))
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from smoe_ray.analysis import ArmComparison, Difference, arm_summary
+from smoe_ray.columns import format_cell
 from smoe_ray.errors import ResultsError
-from smoe_ray.report.columns import written
 from smoe_ray.report.evidence import Evidence
 
 _MOST_SENTENCES = 6
@@ -63,13 +63,14 @@ def verdict_sentence(difference: Difference, measure: str, of: ArmComparison) ->
         if difference.paired
         else f"{difference.n_arm} against {difference.n_reference} runs"
     )
-    mean = f"mean {written('mean_arm', difference.mean_arm)} against {written('mean_arm', difference.mean_reference)}"
+    means = (difference.mean_arm, difference.mean_reference)
+    mean = f"mean {' against '.join(format_cell('mean_arm', value) for value in means)}"
     if difference.interval == "none":
         return f"{difference.arm} and {difference.reference}{cell}: {difference.verdict}; {mean}, {runs}."
-    ends = f"{written('estimate', difference.low)} to {written('estimate', difference.high)}"
-    p = written("p_holm", difference.p_holm)
+    ends = f"{format_cell('estimate', difference.low)} to {format_cell('estimate', difference.high)}"
+    p = format_cell("p_holm", difference.p_holm)
     numbers = (
-        f"{measure} {mean}, difference {written('estimate', difference.estimate)} "
+        f"{measure} {mean}, difference {format_cell('estimate', difference.estimate)} "
         f"({100 * difference.level:.3g} % interval {ends}), p {p if p.startswith('<') else f'= {p}'}, {runs}"
     )
     if not difference.distinguishable:
@@ -90,5 +91,5 @@ def _alive(evidence: Evidence) -> list[str]:
 
 
 def _kept(arm: Any) -> str:
-    kept = written("active", arm.active, arm.active_sd)
+    kept = format_cell("active", arm.active, arm.active_sd)
     return f"{arm.arm}: {kept} of {arm.configured:.0f} experts stay active (n = {arm.finished})."

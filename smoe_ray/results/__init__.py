@@ -1,13 +1,13 @@
-"""The table and its files (the results contract of the architecture); needs neither torch nor ray.
+"""Results of studies: their files (the results contract) and the table that is read from them. No torch, no Ray.
 
 >>> from smoe_ray.results import read_results
 >>> table = read_results("results", "quickstart")  # doctest: +SKIP
 """
 
 from smoe_ray.results.columns import EPOCH_COLUMNS, TIMING_COLUMNS, Row
+from smoe_ray.results.incremental import StudyReader
 from smoe_ray.results.pack import Packer
 from smoe_ray.results.read import list_studies, read_embeddings, read_results, read_together, read_trials, read_weights
-from smoe_ray.results.reader import StudyReader
 from smoe_ray.results.record import DataFacts, Status, Timings, TrialRecord, Versions
 from smoe_ray.results.store import Store
 from smoe_ray.results.trial import Arrays, TrialFolder

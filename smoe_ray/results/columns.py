@@ -1,4 +1,4 @@
-"""Columns of `epochs.parquet` (docs/metrics.md says what each means) and their types."""
+"""The columns of `epochs.parquet` as a Parquet file, and back."""
 
 from __future__ import annotations
 
@@ -6,52 +6,18 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-EPOCH_COLUMNS: tuple[str, ...] = (
-    "epoch",
-    "train.loss",
-    "train.reconstruction",
-    "train.kl",
-    "train.balance",
-    "train.entropy",
-    "train.cross_entropy",
-    "test.reconstruction",
-    "test.reconstruction_soft",
-    "test.kl",
-    "experts.configured",
-    "experts.active",
-    "experts.effective",
-    "experts.active_fraction",
-    "experts.max_share",
-    "experts.usage",
-    "cost.params_total",
-    "cost.params_active",
-    "cost.flops",
-    "cost.images",
-    "cost.steps",
-    "cost.wall_s",
-    "cost.images_per_s",
-)
-"""Every epoch file has these; a value that was not measured in an epoch is null."""
+from smoe_ray.columns import EPOCHS
 
-TIMING_COLUMNS: tuple[str, ...] = ("cost.wall_s", "cost.images_per_s")
-"""The only columns in which two runs of the same trial differ."""
+EPOCH_COLUMNS: tuple[str, ...] = tuple(column.name for column in EPOCHS)
+"""Every epochs file has these columns; a value that was not measured in an epoch is null."""
+
+TIMING_COLUMNS: tuple[str, ...] = tuple(column.name for column in EPOCHS if column.timing)
+"""The only columns that differ between two runs of the same trial."""
 
 MOST_VALUES = 20_000_000
-"""Most numbers in a file that is read, or in its column of lists: 200,000 epochs of 100 experts."""
+"""Limit of values in a file that is read, or in its column of lists: 200,000 epochs of 100 experts."""
 _NUMBERS = frozenset(
     {"null", "float", "double", "halffloat", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
-)
-
-_INTEGERS = frozenset(
-    {
-        "epoch",
-        "experts.configured",
-        "experts.active",
-        "cost.params_total",
-        "cost.params_active",
-        "cost.images",
-        "cost.steps",
-    }
 )
 
 Row = dict[str, Any]
@@ -59,10 +25,10 @@ Row = dict[str, Any]
 
 
 def to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Rows as a Parquet file; columns beyond `EPOCH_COLUMNS` are kept as floats.
+    """Rows as the bytes of a Parquet file; columns other than `EPOCH_COLUMNS` are stored as floats.
 
     Raises:
-        TypeError, ValueError: a value does not fit its column (a defect of what made the row).
+        TypeError, ValueError: a value does not fit the type of its column (a bug in the code that made the row).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -71,7 +37,7 @@ def to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     schema = empty_epochs(extra).schema
     columns = [pa.array([row.get(field.name) for row in rows], field.type) for field in schema]
     sink = pa.BufferOutputStream()
-    # For a few rows, dictionaries and statistics are most of the file and of the time to read and write it.
+    # With few rows, dictionaries and statistics would make up most of the file and of the time to read and write it.
     pq.write_table(pa.Table.from_arrays(columns, schema=schema), sink, use_dictionary=False, write_statistics=False)
     content: bytes = sink.getvalue().to_pybytes()
     return content
@@ -81,18 +47,18 @@ def empty_epochs(extra: Sequence[str] = ()) -> Any:
     """A `pyarrow.Table` without rows: `EPOCH_COLUMNS` and `extra` (floats) with their types."""
     import pyarrow as pa
 
-    types = {name: pa.int64() if name in _INTEGERS else pa.float64() for name in (*EPOCH_COLUMNS, *extra)}
-    types["experts.usage"] = pa.list_(pa.float64())
-    return pa.schema(list(types.items())).empty_table()
+    kinds = {"float": pa.float64(), "int": pa.int64(), "list": pa.list_(pa.float64())}
+    types = [(column.name, kinds[column.dtype]) for column in EPOCHS]
+    return pa.schema([*types, *((name, pa.float64()) for name in extra)]).empty_table()
 
 
 def from_parquet(content: bytes) -> Any:
-    """A `pyarrow.Table` from a Parquet file's bytes. Raises ValueError when they are no such file of ours."""
+    """A `pyarrow.Table` from the bytes of an epochs file. Raises ValueError if they are not a valid one."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        # read_table would build a dataset around each small file: ten times slower.
+        # pyarrow.parquet.read_table builds a dataset around each small file: ten times slower.
         file = pq.ParquetFile(pa.BufferReader(content))
         _check(file)
         return file.read(use_threads=False)
@@ -101,7 +67,7 @@ def from_parquet(content: bytes) -> Any:
 
 
 def _check(file: Any) -> None:
-    """Refuse, before its values are read, a file that no training has written: a few bytes can hold a billion rows."""
+    """Raise ValueError, before any value is read, for a file that training cannot have written, e.g. a billion rows."""
     schema, metadata = file.schema_arrow, file.metadata
     names = schema.names
     if "epoch" not in names:
@@ -112,13 +78,13 @@ def _check(file: Any) -> None:
             raise ValueError(f"column {name[:100]!r} is of type {str(kind)[:100]}")
     values = metadata.num_rows
     if "experts.usage" in names:
-        at = names.index("experts.usage")  # every column is flat, so the position is that of its values, too
+        at = names.index("experts.usage")  # columns are flat, so positions in schema and file agree
         values = max(
             values, *(metadata.row_group(group).column(at).num_values for group in range(metadata.num_row_groups)), 0
         )
     values = max(values, metadata.num_rows * len(names))
     if values > MOST_VALUES:
-        raise ValueError(f"{values:,} values in {len(names):,} columns: more than a training writes")
+        raise ValueError(f"{values:,} values in {len(names):,} columns: more than training writes")
 
 
 @functools.cache

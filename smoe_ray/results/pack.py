@@ -1,11 +1,10 @@
-"""Copies of the trials' small files in two larger ones: a bucket is asked for one object at a time, and a study of
-thousands of trials has thousands of them.
+"""Packs: copies of all trials' small files in two archives, since object stores are slow to read thousands of files.
 
-    OUT/<study>/packed/trials.zip   the trial.json of every trial that had ended, or was under way
-    OUT/<study>/packed/epochs.zip   likewise epochs.parquet
+    OUT/<study>/packed/trials.zip   trial.json of every trial
+    OUT/<study>/packed/epochs.zip   epochs.parquet of every trial
 
-A mirror, never the truth: a copy counts while OUT lists the file in the version that was copied. Only studies behind a
-URI have it; whoever reads without it finds the same, later.
+A cache that nothing depends on: a copy is used only if OUT lists the original in the version that was copied. Only
+studies behind a URI have packs; reading without them gives the same results, more slowly.
 """
 
 from __future__ import annotations
@@ -20,17 +19,19 @@ from smoe_ray.errors import StorageError
 from smoe_ray.results.store import FileVersion, Store
 
 PACKS = {"trial.json": "packed/trials.zip", "epochs.parquet": "packed/epochs.zip"}
-"""A trial's file -> the pack with its copies, in the folder of the study."""
+"""Name of a trial's file -> name of its pack, in the folder of the study."""
 
 _MOST_BYTES_OF_PACK = 512_000_000
-_MOST_BYTES_OF_COPY = 1_000_000  # larger ones are read where they are
-_GROWTH = 1.1  # a pack is written whole: at every tenth part more, so that the work stays in proportion to the trials
+_MOST_BYTES_OF_COPY = 1_000_000  # larger files are not packed
+_GROWTH = 1.1  # packs are rewritten whole: only after 10 % more trials, so that the total work stays linear
 
 
 def unpack(
     store: Store, study: str, file: str, wanted: Mapping[str, FileVersion], pack: FileVersion | None
 ) -> dict[str, bytes]:
-    """Copies of `file` of the trials `wanted` that are of the versions wanted; none where the pack is unusable.
+    """Packed copies of `file`, trial_id -> content, of the trials in `wanted` whose copy has the wanted version.
+
+    Empty if the pack is absent, too large or invalid.
 
     Raises:
         StorageError: OUT cannot be read.
@@ -39,7 +40,7 @@ def unpack(
         return {}
     content = store.read(f"{study}/{PACKS[file]}") or b""
     found: dict[str, bytes] = {}
-    # It may be anybody's file: what is wrong with it is as good as its absence.
+    # The file is not trusted: an invalid pack is treated as absent.
     with suppress(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError, ValueError, EOFError):
         archive = zipfile.ZipFile(io.BytesIO(content))
         sizes = {info.filename: info.file_size for info in archive.infolist()}
@@ -51,9 +52,9 @@ def unpack(
 
 
 class Packer:
-    """Keeps the packs of a study that runs up to date. Does nothing for a local OUT, whose files are quick to read.
+    """Keeps the packs of a running study up to date. Does nothing for a local OUT, whose files are fast to read.
 
-    What OUT refuses is left out: nothing depends on a pack.
+    Storage errors are ignored, since nothing depends on a pack.
     """
 
     def __init__(self, store: Store, study: str) -> None:
@@ -61,13 +62,13 @@ class Packer:
         self._packed_at = 0
 
     def ended(self, trials: int) -> None:
-        """So many trials have ended: write the packs if they are many more than at the last time."""
+        """`trials` trials have ended: write the packs if this is 10 % more than when they were last written."""
         if trials > 20 and trials > _GROWTH * self._packed_at:
             self._packed_at = trials
             self.write()
 
     def write(self) -> None:
-        """Bring the packs up to date."""
+        """Update the packs."""
         if self._store.folder is None:
             with suppress(StorageError):
                 self._write()

@@ -1,4 +1,4 @@
-"""Reading: one tidy table a study, the trials behind it, and what a trial kept."""
+"""Reading results: one tidy table per study, its trials' records, and their weights and embeddings."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from smoe_ray.spec import NAME_PATTERN
 
 if TYPE_CHECKING:
     import pandas as pd
-_AT_ONCE = 500
-"""Trials whose files are held in memory together."""
+_BATCH = 500
+"""Number of trials whose files are in memory at the same time."""
 
 
 def list_studies(out: str | Path) -> list[str]:
-    """Names of the studies below `out`, sorted; none where `out` does not exist."""
+    """Names of the studies in `out`, sorted; empty if `out` does not exist."""
     store = Store(out)
     names = [name for name in store.folders() if re.fullmatch(NAME_PATTERN, name)]
     if store.folder is None:  # an object store has no empty folders
@@ -31,7 +31,7 @@ def list_studies(out: str | Path) -> list[str]:
 
 
 def read_trials(out: str | Path, study: str, *, skip_broken: bool = False) -> list[TrialRecord]:
-    """All trials of a study that were ever started, by `trial_id`.
+    """All trials of a study that were ever started, sorted by `trial_id`.
 
     Raises:
         ResultsError: no such study, or a `trial.json` is unreadable and `skip_broken` is false.
@@ -42,12 +42,11 @@ def read_trials(out: str | Path, study: str, *, skip_broken: bool = False) -> li
 
 
 def read_results(out: str | Path, study: str, *, skip_broken: bool = False) -> pd.DataFrame:
-    """The table of a study: one row a (trial, epoch), by `trial_id`, then `epoch`.
+    """The table of a study: one row per trial and epoch, sorted by `trial_id`, then `epoch`.
 
     Columns: study, trial_id, status, seed, epoch, ``config.<dotted spec path>`` (lists as tuples), data.train_images,
-    data.fingerprint, then train.*, test.*, experts.* and cost.* as `EPOCH_COLUMNS` names them. A trial without epochs
-    keeps one row, whose epoch is NaN. All trials of the study's folder are in the table, also those that an earlier
-    version of the study asked for.
+    data.fingerprint, then train.*, test.*, experts.* and cost.* (`EPOCH_COLUMNS`). A trial without epochs has one row,
+    whose epoch is NaN. The table has all trials of the study's folder, including those of its earlier versions.
 
     Args:
         skip_broken: leave out trials with an unreadable file, and list the messages in ``frame.attrs["problems"]``.
@@ -63,8 +62,8 @@ def read_results(out: str | Path, study: str, *, skip_broken: bool = False) -> p
 
 
 def read_together(out: str | Path, studies: Sequence[str]) -> pd.DataFrame:
-    """The tables of several studies below one another. A trial that more than one of them ran is there once, finished
-    where one of its copies is. Raises ResultsError as `read_results` does.
+    """The concatenated tables of several studies. A trial that several of them ran is included once, preferably from a
+    study in which it finished. Raises ResultsError as `read_results` does.
     """
     import pandas as pd
 
@@ -76,21 +75,21 @@ def read_together(out: str | Path, studies: Sequence[str]) -> pd.DataFrame:
 
 
 def read_embeddings(out: str | Path, study: str, trial_id: str) -> Arrays:
-    """What a finished trial says of each image of the fixed test set.
+    """Per-image outputs of a finished trial on the fixed test set.
 
     Returns:
         mu (B, Z) float32, label (B,) int64, expert (B,) int64, gate (B, E) float32, image (B, 28, 28) uint8,
-        reconstruction (B, 28, 28) float16 in [0, 1]. For data that were drawn also style (B,) int64 and
+        reconstruction (B, 28, 28) float16 in [0, 1]. For synthetic data also style (B,) int64 and
         parameter (B, P) float32, whose names are in the trial's record (`DataFacts`).
 
     Raises:
-        ResultsError: no such trial, it kept none, or the file is unreadable.
+        ResultsError: no such trial, it stored none, or the file is unreadable.
     """
     return _trial(out, study, trial_id).read_embeddings()
 
 
 def read_weights(out: str | Path, study: str, trial_id: str) -> Arrays:
-    """Final weights of a finished trial, name -> array. Raises ResultsError when absent or unreadable."""
+    """Final weights of a finished trial, name -> array. Raises ResultsError if absent or unreadable."""
     return _trial(out, study, trial_id).read_weights()
 
 
@@ -102,13 +101,13 @@ def _trial(out: str | Path, study: str, trial_id: str) -> TrialFolder:
 
 
 def check_name(store: Store, name: str) -> None:
-    """A name becomes part of a path, which must not lead out of OUT."""
+    """Raise ResultsError for a name that could lead out of OUT as part of a path."""
     if not re.fullmatch(NAME_PATTERN, name):
         raise ResultsError(f"{store.out}: {name!r} names nothing there; names are of a-z, 0-9 and '-'")
 
 
 def _read_all(store: Store, study: str, *, with_epochs: bool) -> list[Found | ResultsError | None]:
-    """Every trial's files after one listing; None for a folder without `trial.json`."""
+    """Files of every trial; None for a folder without `trial.json`."""
     check_name(store, study)
     trials = store.folders(f"{study}/trials")
     if not trials and store.read(f"{study}/study.yaml") is None:
@@ -117,8 +116,8 @@ def _read_all(store: Store, study: str, *, with_epochs: bool) -> list[Found | Re
 
     files = ("trial.json", "epochs.parquet") if with_epochs else ("trial.json",)
     found: list[Found | ResultsError | None] = []
-    for start in range(0, len(trials), _AT_ONCE):
-        folders = [TrialFolder(store, study, trial) for trial in trials[start : start + _AT_ONCE]]
+    for start in range(0, len(trials), _BATCH):
+        folders = [TrialFolder(store, study, trial) for trial in trials[start : start + _BATCH]]
         contents = store.read_many([f"{folder.name}/{file}" for folder in folders for file in files])
         found += [_parse(folder, contents) for folder in folders]
     return found

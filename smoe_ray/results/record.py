@@ -1,4 +1,4 @@
-"""What `trial.json` holds."""
+"""The record of a trial, as stored in `trial.json`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Status = Literal["running", "finished", "failed", "pruned"]
 
 
 class _Record(BaseModel):
-    # Keys that a later version adds do not make its results unreadable.
+    # Ignore unknown keys, so that results of later versions can be read.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Versions(_Record):
-    """What the numbers of a trial came from."""
+    """Versions of the software that trained a trial."""
 
     smoe_ray: str
     torch: str
@@ -37,7 +37,7 @@ class Versions(_Record):
         return {name: value for name, value in fields.items() if name != "plugins" or value}
 
     @classmethod
-    @cache  # reading what is installed takes milliseconds, and a process trains many trials
+    @cache  # reading package metadata takes milliseconds, and a process trains many trials
     def here(cls) -> Versions:
         """Versions installed in this process's environment; imports none of the packages."""
         return cls(
@@ -50,18 +50,18 @@ class Versions(_Record):
 
 
 class Timings(_Record):
-    """When a trial ran; a trial that was killed and went on keeps its first `started_at`."""
+    """When a trial ran. A trial that was killed and resumed keeps its first `started_at`."""
 
     started_at: datetime
     finished_at: datetime | None = None
     seconds: float = 0.0
     """Wall seconds spent on the trial, summed over restarts, as of its last epoch."""
     restarts: int = 0
-    """How often it was taken up again after it had been killed or had failed."""
+    """How often it was resumed after it had been killed or had failed."""
 
 
 class DataFacts(_Record):
-    """The data that a trial saw, with the names behind the numbers in its embeddings."""
+    """The data that a trial was trained on, and the names behind the integers in its embeddings."""
 
     fingerprint: str
     train_images: int
@@ -82,7 +82,7 @@ class TrialRecord(_Record):
     versions: Versions
     timings: Timings
     data: DataFacts | None = None
-    """None when the trial failed before its data were read."""
+    """None if the trial failed before its data were read."""
     reason: str | None = None
     """Why a pruned trial was stopped, in one line."""
     error: str | None = None
@@ -93,6 +93,6 @@ class TrialRecord(_Record):
 
 
 def now() -> datetime:
-    """The present moment, UTC, to the second's thousandth."""
+    """The current time, UTC, truncated to milliseconds."""
     moment = datetime.now(UTC)
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

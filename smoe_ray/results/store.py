@@ -1,4 +1,4 @@
-"""Files below OUT, a local folder or a URI: each appears whole or not at all."""
+"""Atomic reads and writes of files below OUT, a local folder or a URI."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from smoe_ray.atomic_write import write_whole
 from smoe_ray.errors import ResultsError, StorageError
-from smoe_ray.files import write_whole
 
-_DEEPEST = 4  # OUT/<study>/trials/<trial_id>/checkpoint; also where a link to a folder above leads round and round
+_MAX_DEPTH = 4  # OUT/<study>/trials/<trial_id>/checkpoint; also ends cycles of symbolic links
 
 
 class FileVersion(NamedTuple):
-    """One state of a file, as a listing tells it."""
+    """Version of a file, from a listing."""
 
     tag: str
-    """Another one after the file was written again."""
+    """Changes whenever the file is written."""
     size: int
     """Bytes."""
     modified: datetime | None
-    """UTC; None where the place does not say."""
+    """UTC; None if the storage does not tell."""
 
 
 class Store:
     """Whole files and folders below `out`; names are relative, with ``/`` between folders.
 
     `out` is a local path or any URI that fsspec knows (``file://``, ``s3://``, ``gs://``, ``memory://``). A local file
-    is written aside, synced and renamed; an object is put in one request, which object stores apply whole.
-    Opening a Store touches nothing.
+    is written to a temporary file, synced and renamed; an object is put in one request, which object stores apply
+    atomically. Creating a Store accesses nothing.
 
     Raises:
-        StorageError: from every method, when the place cannot be read or written.
+        StorageError: from every method: the storage cannot be read or written.
     """
 
     def __init__(self, out: str | Path) -> None:
@@ -49,17 +49,17 @@ class Store:
             raise ResultsError(f"{self.out}: not a place for results: {error}") from None
         self._root = str(root).rstrip("/")
         self.folder: Path | None = Path(root) if isinstance(self._fs, LocalFileSystem) else None
-        """The local folder; None behind a URI of another kind."""
+        """The local folder; None for any URI other than ``file://``."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Store, (self.out,)
 
     def path(self, name: str = "") -> str:
-        """`name` as messages show it: with OUT before it."""
+        """`name` with OUT before it, for messages."""
         return f"{self.out.rstrip('/')}/{name}" if name else self.out
 
     def write(self, name: str, content: bytes) -> None:
-        """Replace file `name` whole."""
+        """Write file `name`, replacing it atomically."""
         try:
             if self.folder is not None:
                 write_whole(self.folder / name, content)
@@ -69,7 +69,7 @@ class Store:
             raise StorageError(f"{self.path(name)}: cannot be written: {_reason(error)}") from error
 
     def read(self, name: str) -> bytes | None:
-        """Content of file `name`; None where there is no such file."""
+        """Content of file `name`; None if there is no such file."""
         try:
             if self.folder is not None:
                 return (self.folder / name).read_bytes()
@@ -118,10 +118,10 @@ class Store:
         return found
 
     def files(self, name: str = "") -> dict[str, FileVersion]:
-        """All files below folder `name`, in one listing; none where there is no such folder."""
+        """All files below folder `name`, in one listing; empty if there is no such folder."""
         try:
             if self.folder is not None:
-                return dict(_local_files(self.folder / name, name, _DEEPEST))
+                return dict(_local_files(self.folder / name, name, _MAX_DEPTH))
             below = self._fs.find(f"{self._root}/{name}".rstrip("/"), detail=True, refresh=True)
             return {path[len(self._root) + 1 :]: _remote_version(info) for path, info in below.items()}
         except FileNotFoundError:
@@ -130,7 +130,7 @@ class Store:
             raise StorageError(f"{self.path(name)}: cannot be listed: {_reason(error)}") from error
 
     def modified(self, name: str) -> datetime | None:
-        """When file `name` was last written, UTC; None where there is no such file."""
+        """When file `name` was last written, UTC; None if there is no such file."""
         try:
             if self.folder is not None:
                 return datetime.fromtimestamp((self.folder / name).stat().st_mtime, UTC)
@@ -142,7 +142,7 @@ class Store:
             raise StorageError(f"{self.path(name)}: cannot be read: {_reason(error)}") from error
 
     def remove(self, name: str) -> None:
-        """Delete folder `name` with all that is in it, if it is there."""
+        """Delete folder `name` and its content, if it exists."""
         try:
             if self.folder is not None:
                 shutil.rmtree(self.folder / name)
@@ -179,7 +179,7 @@ def _local_files(folder: Path | str, name: str, depth: int) -> Iterator[tuple[st
 
 
 def _remote_version(info: Mapping[str, Any]) -> FileVersion:
-    """What fsspec's backends say of a file differs in all but name and size."""
+    """Version of a file from fsspec's info, whose keys, except name and size, differ between backends."""
     from fsspec.utils import tokenize
 
     modified = info.get("LastModified") or info.get("mtime") or info.get("updated") or info.get("created")

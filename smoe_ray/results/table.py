@@ -1,4 +1,4 @@
-"""From the trials' files to one tidy table."""
+"""Builds one tidy table from the files of all trials."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DATA_COLUMNS = ["data.train_images", "data.fingerprint"]
 
 
 class Found(NamedTuple):
-    """What was read of a trial."""
+    """Record and epochs of one trial."""
 
     record: TrialRecord
     epochs: Any  # pyarrow.Table | None
@@ -28,7 +28,7 @@ def build_table(found: Sequence[Found]) -> pd.DataFrame:
 
     no_epoch = pa.table({"epoch": pa.nulls(1, pa.int64())})
     epochs = [no_epoch if item.epochs is None or not len(item.epochs) else item.epochs for item in found]
-    # The empty part fixes order and types of the columns, also where no trial has an epoch yet.
+    # The empty table fixes order and types of the columns, also if no trial has an epoch yet.
     measured: pd.DataFrame = pa.concat_tables([empty_epochs(), *epochs], promote_options="permissive").to_pandas()
     described = pd.DataFrame(
         [_describe(item.record) for item in found],
@@ -41,7 +41,7 @@ def build_table(found: Sequence[Found]) -> pd.DataFrame:
 
 
 def _describe(record: TrialRecord) -> dict[str, Any]:
-    """The columns that are the same in every epoch of a trial."""
+    """The columns that are constant over the epochs of a trial."""
     spec = record.spec.model_dump(mode="json")
     seed = spec.pop("seed")
     return {
@@ -67,5 +67,5 @@ def _flatten(tree: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def _is_parent(name: str, described: pd.DataFrame) -> bool:
-    """`config.objective` is null in a supervised trial; beside `config.objective.name` of others it says nothing."""
+    """Whether other columns hold the fields of this one: `config.objective`, null in supervised trials."""
     return any(other.startswith(f"{name}.") for other in described.columns)

@@ -1,8 +1,8 @@
 """The files of one trial, and the order in which they are written.
 
 After epoch k: `epochs.parquet` with k rows, then `checkpoint/` of epoch k. At the end: `model.safetensors`,
-`embeddings.npz`, then `trial.json` with its final status (the commit), then `checkpoint/` goes. So whatever a kill
-leaves behind, `epochs.parquet` holds at least the checkpoint's epochs, and a finished trial has all its files.
+`embeddings.npz`, then `trial.json` with its final status (the commit), then `checkpoint/` is deleted. So whenever a
+trial is killed, `epochs.parquet` has at least the checkpoint's epochs, and a finished trial has all its files.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from smoe_ray.results.record import TrialRecord
 from smoe_ray.results.store import Store
 
 _MOST_BYTES_UNPACKED = 4_000_000_000
-"""Of `embeddings.npz`: a million test images of 100 experts."""
+"""Size limit of an unpacked `embeddings.npz`: a million test images with 100 experts."""
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 class TrialFolder:
-    """``OUT/<study>/trials/<trial_id>/``. Every method may raise ResultsError, which names the file."""
+    """The files in ``OUT/<study>/trials/<trial_id>/``. Every method may raise ResultsError, which names the file."""
 
     def __init__(self, store: Store, study: str, trial_id: str) -> None:
         self.store = store
@@ -41,12 +41,12 @@ class TrialFolder:
         self.store.write(f"{self.name}/trial.json", record.model_dump_json(indent=2).encode())
 
     def read_record(self) -> TrialRecord | None:
-        """Read `trial.json`; None where the trial was never started."""
+        """Read `trial.json`; None if the trial was never started."""
         content = self.store.read(f"{self.name}/trial.json")
         return None if content is None else self.parse_record(content)
 
     def parse_record(self, content: bytes) -> TrialRecord:
-        """The record in the bytes of `trial.json`."""
+        """Parse the content of `trial.json`."""
         try:
             return TrialRecord.model_validate_json(content)
         except ValidationError as error:
@@ -60,36 +60,36 @@ class TrialFolder:
             ) from None
 
     def write_epochs(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write `epochs.parquet`, one row an epoch."""
+        """Write `epochs.parquet`, one row per epoch."""
         self.store.write(f"{self.name}/epochs.parquet", to_parquet(rows))
 
     def read_epochs(self) -> Any | None:
-        """Read `epochs.parquet` as a `pyarrow.Table`; None where no epoch has ended yet."""
+        """Read `epochs.parquet` as a `pyarrow.Table`; None if no epoch has ended yet."""
         content = self.store.read(f"{self.name}/epochs.parquet")
         return None if content is None else self.parse_epochs(content)
 
     def parse_epochs(self, content: bytes) -> Any:
-        """The `pyarrow.Table` in the bytes of `epochs.parquet`."""
+        """Parse the content of `epochs.parquet` into a `pyarrow.Table`."""
         try:
             return from_parquet(content)
         except ValueError as error:
             raise self._broken("epochs.parquet", str(error)) from None
 
     def read_rows(self) -> list[Row]:
-        """`read_epochs` as rows; empty where no epoch has ended yet."""
+        """`read_epochs` as rows; empty if no epoch has ended yet."""
         table = self.read_epochs()
         return [] if table is None else table.to_pylist()
 
     def write_checkpoint(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Replace the state to continue from."""
+        """Replace the checkpoint."""
         self.store.write(f"{self.name}/checkpoint/state.safetensors", _to_safetensors(state))
 
     def read_checkpoint(self) -> Arrays | None:
-        """The state to continue from; None where there is none."""
+        """Read the checkpoint; None if there is none."""
         return self._read_safetensors("checkpoint/state.safetensors")
 
     def remove_checkpoint(self) -> None:
-        """Delete `checkpoint/`, if it is there."""
+        """Delete `checkpoint/`, if it exists."""
         self.store.remove(f"{self.name}/checkpoint")
 
     def write_weights(self, weights: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -97,7 +97,7 @@ class TrialFolder:
         self.store.write(f"{self.name}/model.safetensors", _to_safetensors(weights))
 
     def read_weights(self) -> Arrays:
-        """The final weights."""
+        """Read the final weights, name -> array."""
         weights = self._read_safetensors("model.safetensors")
         if weights is None:
             raise self._absent("model.safetensors", "it is written when a trial finishes")
@@ -108,7 +108,7 @@ class TrialFolder:
         buffer = io.BytesIO()
         plain = {name: np.asarray(array) for name, array in embeddings.items()}
         assert not any(array.dtype.hasobject for array in plain.values()), "objects would be pickled"
-        np.savez_compressed(buffer, **plain)  # type: ignore[arg-type]  # numpy types **kwds like its own flag
+        np.savez_compressed(buffer, **plain)  # type: ignore[arg-type]  # numpy types **kwds like its own option
         self.store.write(f"{self.name}/embeddings.npz", buffer.getvalue())
 
     def read_embeddings(self) -> Arrays:
@@ -124,13 +124,13 @@ class TrialFolder:
             with np.load(io.BytesIO(content), allow_pickle=False) as archive:
                 unpacked = sum(info.file_size for info in archive.zip.infolist())
                 if unpacked > _MOST_BYTES_UNPACKED:
-                    raise ValueError(f"{unpacked:,} bytes unpacked: more than a trial keeps")
+                    raise ValueError(f"{unpacked:,} bytes unpacked: more than a trial stores")
                 return dict(archive)
         except (ValueError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             raise self._broken("embeddings.npz", str(error)) from None
 
     def remove_leftovers(self) -> None:
-        """Delete what a write that was killed in mid-file left aside. For the trial's one writer only."""
+        """Delete temporary files of writes that were killed. Only for the process that holds the trial's lock."""
         if self.store.folder is not None:
             for aside in Path(self.store.folder / self.name).glob("**/.*.tmp"):
                 aside.unlink(missing_ok=True)
@@ -164,7 +164,7 @@ def _version(trial_json: bytes) -> str:
 def _to_safetensors(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
     from safetensors.numpy import save
 
-    # safetensors stores the memory as it lies: only C order is what a reader expects. (ascontiguousarray would turn a
-    # scalar into a vector.)
+    # safetensors stores the raw memory, which readers take to be in C order. (ascontiguousarray would turn a scalar
+    # into a vector.)
     content: bytes = save({name: np.asarray(array, order="C") for name, array in arrays.items()})
     return content

@@ -6,29 +6,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from smoe_ray.columns import EPOCHS
 from smoe_ray.spec.base import Spec
 from smoe_ray.spec.messages import nearest
 from smoe_ray.spec.study import StudyBase
 from smoe_ray.spec.trial import check_trial_path, plugin_paths
 
-SCALAR_METRICS: tuple[str, ...] = (
-    "train.loss",
-    "train.reconstruction",
-    "train.kl",
-    "train.balance",
-    "train.entropy",
-    "train.cross_entropy",
-    "test.reconstruction",
-    "test.reconstruction_soft",
-    "test.kl",
-    "experts.active",
-    "experts.effective",
-    "experts.active_fraction",
-    "experts.max_share",
-    "cost.params_active",
-    "cost.flops",
-    "cost.wall_s",
-)
+SCALAR_METRICS: tuple[str, ...] = tuple(column.name for column in EPOCHS if column.objective)
 """Result columns that a search may optimise."""
 
 Metric = Annotated[str, Field(json_schema_extra={"enum": list(SCALAR_METRICS)})]

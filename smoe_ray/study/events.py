@@ -1,4 +1,4 @@
-"""What a study tells while it runs: plain values, handed to one callback in the process that runs the study."""
+"""Events of a running study: plain values, passed to one callback in the process that runs the study."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DataProgress(NamedTuple):
 
 
 class StudyStarted(NamedTuple):
-    """Planning is over: `total` trials in all, of which `settled` need no training."""
+    """The study is planned: `total` trials, of which `settled` need no training."""
 
     name: str
     total: int
@@ -26,40 +26,40 @@ class StudyStarted(NamedTuple):
 
 
 class TrialStarted(NamedTuple):
-    """A trial was handed to a process."""
+    """A process has started to train a trial, or to resume it."""
 
     trial_id: str
     trial: TrialSpec
 
 
-class TrialLeft(NamedTuple):
-    """Another process holds this trial; it is looked at again at the end."""
+class TrialDeferred(NamedTuple):
+    """Another process trains this trial; it is tried again at the end of the study."""
 
     trial_id: str
 
 
 class EpochDone(NamedTuple):
-    """An epoch ended. `rows` holds all epochs of the trial, also those from before a restart; the newest is last."""
+    """An epoch ended. `rows` has all epochs of the trial, also those from before a restart, the newest last."""
 
     trial_id: str
     rows: Sequence[Row]
 
 
 class TrialEnded(NamedTuple):
-    """A trial is finished, failed or pruned."""
+    """A trial has finished, failed or been pruned."""
 
     record: TrialRecord
 
 
 class Notice(NamedTuple):
-    """One line that the user should see."""
+    """A message of one line for the user."""
 
     text: str
 
 
-Event = DataProgress | StudyStarted | TrialStarted | TrialLeft | EpochDone | TrialEnded | Notice
+Event = DataProgress | StudyStarted | TrialStarted | TrialDeferred | EpochDone | TrialEnded | Notice
 OnEvent = Callable[[Event], None]
 
 
 def ignore(_event: Event) -> None:
-    """For those who want to hear nothing."""
+    """Does nothing: the default callback."""

@@ -1,4 +1,4 @@
-"""Trials on this machine: one after another in this process, or several at once in processes of their own."""
+"""Trials on this machine: one after another in this process, or several at once in worker processes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,9 @@ from typing import Any
 
 from smoe_ray.errors import SmoeRayError, StudyError, WorkerDiedError
 from smoe_ray.results import Row, TrialRecord
-from smoe_ray.spec import GridStudy
-from smoe_ray.study.plan import plan_grid
-from smoe_ray.study.run import Fit, OnEpoch, StudyRun, TrialTask, fit_on, record_failure, train_trial
-from smoe_ray.study.search import Search
-from smoe_ray.study.work import Listed, Queue, Work
+from smoe_ray.study.driver import StudyRun
+from smoe_ray.study.trial_queue import TrialQueue
+from smoe_ray.study.trial_run import Fit, OnEpoch, TrialTask, fit_on, record_failure, train_trial
 
 Train = Callable[[TrialTask, OnEpoch], TrialRecord | None]
 
@@ -31,9 +29,9 @@ class LocalExecutor:
     """Trains on this machine.
 
     Args:
-        jobs: trials at once. 1: in this process. More: in that many spawned processes, each with the CPU threads that
-            its trial's `resources.cpus` says. A process that dies takes no other with it: its trial is taken up once
-            more at its checkpoint, and recorded as failed when that process dies, too.
+        jobs: concurrent trials. 1: in this process. More: in that many spawned processes, each with as many CPU threads
+            as its trial's `resources.cpus`. If a process dies, its trial is resumed once from its checkpoint; if that
+            process dies too, the trial is recorded as failed. Other trials are not affected.
         device: ``auto``, ``cpu`` or ``cuda``.
         fit: trains in place of `training.fit` on `device`; must be picklable.
     """
@@ -44,25 +42,17 @@ class LocalExecutor:
         self.jobs = jobs
         self._train: Train = partial(train_trial, fit=fit or fit_on(device))
 
-    def grid(self, run: StudyRun) -> Generator[TrialRecord, None, None]:
-        """Train the trials of `run.pending()`, yielding each as it ends."""
-        return self._run(run, Listed(run.pending()))
-
-    def search(self, run: StudyRun) -> Generator[TrialRecord, None, None]:
-        """Train what the sampler proposes, yielding each trial as it ends."""
-        return self._run(run, Search(run))
-
-    def _run(self, run: StudyRun, work: Work) -> Generator[TrialRecord, None, None]:
-        trials = plan_grid(run.study) if isinstance(run.study, GridStudy) else [run.study.base]
-        if any(trial.resources.is_distributed for trial in trials):
+    def run(self, run: StudyRun) -> Generator[TrialRecord, None, None]:
+        """Train the trials of a study, yielding each as it ends. Raises StudyError if one needs several workers."""
+        if any(resources.is_distributed for resources in run.plan.resources):
             raise StudyError("resources.workers: data-parallel workers need the ray executor; or set it to 1")
-        queue = Queue(run, work)
+        queue = TrialQueue(run)
         jobs = min(self.jobs, run.study.max_concurrent_trials or self.jobs)
-        return _here(queue, self._train) if jobs == 1 else _Pool(queue, self._train, jobs).run()
+        return _in_process(queue, self._train) if jobs == 1 else _Pool(queue, self._train, jobs).run()
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may use: fewer than the machine has, in a container or under taskset."""
+    """CPUs that this process may use: in a container or under taskset, fewer than the machine has."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = Path("/sys/fs/cgroup/cpu.max")  # "<microseconds> <period>", or "max <period>"
     if quota.is_file():
@@ -72,21 +62,21 @@ def usable_cpus() -> int:
     return available
 
 
-def _here(queue: Queue, train: Train) -> Generator[TrialRecord, None, None]:
+def _in_process(queue: TrialQueue, train: Train) -> Generator[TrialRecord, None, None]:
     while task := queue.next():
         queue.started(task)
-        record = train(task, partial(queue.judge, task))
+        record = train(task, partial(queue.on_epoch, task))
         if record is None:
-            queue.left(task)
+            queue.defer(task)
         else:
             yield queue.ended(record)
 
 
 # --- worker processes -------------------------------------------------------------------------------------------------
 #
-# Each worker has a pipe of its own. The parent sends a TrialTask; the worker answers with ("epoch", rows), to which the
-# parent replies why to stop, or None, and at last with ("ended", record or None) or ("error", exception). Before all
-# that it says ("ready", None) once.
+# Each worker has its own pipe. It sends ("ready", None) once. Then, for each TrialTask that the parent sends, it sends
+# ("epoch", rows) per epoch, to which the parent replies with a reason to stop or None, and finally
+# ("ended", record or None) or ("error", exception).
 
 
 @dataclass
@@ -97,7 +87,7 @@ class _Worker:
     ready: bool = False
 
     def send(self, message: Any) -> None:
-        with suppress(OSError):  # it died: its sentinel says so, too
+        with suppress(OSError):  # it died, which its sentinel reports, too
             self.pipe.send(message)
 
     def kill(self) -> None:
@@ -107,9 +97,9 @@ class _Worker:
 
 
 class _Pool:
-    """Up to `jobs` workers, started when there is something to do for them."""
+    """Up to `jobs` worker processes, started when there is a task for them."""
 
-    def __init__(self, queue: Queue, train: Train, jobs: int) -> None:
+    def __init__(self, queue: TrialQueue, train: Train, jobs: int) -> None:
         self._queue = queue
         self._train = train
         self._jobs = jobs
@@ -117,19 +107,19 @@ class _Pool:
         self._died_once: set[str] = set()
 
     def run(self) -> Generator[TrialRecord, None, None]:
-        """Yield each trial as it ends; when this generator ends, however it does, no worker is left."""
+        """Yield each trial as it ends. All workers are killed when this generator ends, whatever ends it."""
         try:
-            while busy := self._hand_out():
-                for worker in _with_news(busy):
-                    record = self._hear(worker)
+            while busy := self._assign():
+                for worker in _wait_for_message(busy):
+                    record = self._receive(worker)
                     if record is not None:
                         yield self._queue.ended(record)
         finally:
             for worker in self._workers:
                 worker.kill()
 
-    def _hand_out(self) -> list[_Worker]:
-        """Give every idle worker a task, as far as there are any; the workers that have one."""
+    def _assign(self) -> list[_Worker]:
+        """Give idle workers a task while there are any; return the workers that have one."""
         busy = [worker for worker in self._workers if worker.task is not None]
         while len(busy) < self._jobs and (task := self._queue.next()):
             idle = [worker for worker in self._workers if worker.task is None]
@@ -144,8 +134,8 @@ class _Pool:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, self._train), daemon=True)
-        # Ctrl-C reaches every process of a terminal's job, but is ours alone to answer: workers inherit the mask.
-        # (The first start would start the resource tracker too, which lifts the mask.)
+        # Ctrl-C signals every process of the terminal's job, but only the parent handles it: workers inherit the mask.
+        # (The first start would also start the resource tracker, which unblocks the signal.)
         resource_tracker.ensure_running()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -156,8 +146,8 @@ class _Pool:
         theirs.close()  # so that the worker's death ends the pipe
         return worker
 
-    def _hear(self, worker: _Worker) -> TrialRecord | None:
-        """Answer one message of a worker, or its death; a record when a trial ended."""
+    def _receive(self, worker: _Worker) -> TrialRecord | None:
+        """Handle one message of a worker, or its death; return a record when a trial ended."""
         task = worker.task
         assert task is not None
         kind: str = "died"
@@ -166,23 +156,23 @@ class _Pool:
             if worker.pipe.poll():
                 kind, content = worker.pipe.recv()
         if kind == "died":
-            return self._bury(worker, task)
+            return self._on_death(worker, task)
         if kind == "ready":
             worker.ready = True
         elif kind == "epoch":
-            worker.send(self._queue.judge(task, content))
+            worker.send(self._queue.on_epoch(task, content))
         elif kind == "error":
             raise content
         else:
             worker.task = None
             if content is None:
-                self._queue.left(task)
+                self._queue.defer(task)
             record: TrialRecord | None = content
             return record
         return None
 
-    def _bury(self, worker: _Worker, task: TrialTask) -> TrialRecord | None:
-        worker.process.join(timeout=5)  # its pipe ends a moment before it does: hear its own exit code
+    def _on_death(self, worker: _Worker, task: TrialTask) -> TrialRecord | None:
+        worker.process.join(timeout=5)  # its pipe closes a moment before it exits: wait for its exit code
         worker.kill()
         self._workers.remove(worker)
         code = worker.process.exitcode or 0
@@ -191,22 +181,22 @@ class _Pool:
             raise WorkerDiedError(f"a worker process {how} before it could train anything; its own output says why")
         if task.trial_id not in self._died_once:
             self._died_once.add(task.trial_id)
-            self._queue.again(task, f"its process {how}")
+            self._queue.requeue(task, f"its process {how}")
             return None
         hint = "out of memory? fewer jobs at once need less" if code == -signal.SIGKILL else "its own output says why"
         return record_failure(task, WorkerDiedError(f"the process that trained it {how}, for the second time; {hint}"))
 
 
-def _with_news(workers: list[_Worker]) -> list[_Worker]:
-    """Wait until a worker says something or dies; those that did."""
-    # The end of the pipe alone would not do: a process that the worker started may hold it open.
-    news = wait([handle for worker in workers for handle in (worker.pipe, worker.process.sentinel)])
-    return [worker for worker in workers if worker.pipe in news or worker.process.sentinel in news]
+def _wait_for_message(workers: list[_Worker]) -> list[_Worker]:
+    """Wait until a worker sends a message or dies; return those that did."""
+    # The end of the pipe alone is not enough: a process that the worker started may hold it open.
+    ready = wait([handle for worker in workers for handle in (worker.pipe, worker.process.sentinel)])
+    return [worker for worker in workers if worker.pipe in ready or worker.process.sentinel in ready]
 
 
 def _serve(pipe: Connection[Any, Any], train: Train) -> None:
-    """What a worker process does."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    """Main loop of a worker process."""
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
     def on_epoch(rows: Sequence[Row]) -> str | None:
         try:
@@ -214,7 +204,7 @@ def _serve(pipe: Connection[Any, Any], train: Train) -> None:
             reason: str | None = pipe.recv()
             return reason
         except (EOFError, OSError):
-            os._exit(1)  # the parent is gone; the trial is no failure and goes on another day
+            os._exit(1)  # the parent is gone: the trial has not failed, and can be resumed
 
     with suppress(EOFError, OSError):
         pipe.send(("ready", None))
@@ -227,7 +217,7 @@ def _serve(pipe: Connection[Any, Any], train: Train) -> None:
             pipe.send(answer)
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -1,4 +1,4 @@
-"""A running study on the terminal: trials done, time left, live loss and active experts; plain lines elsewhere."""
+"""Progress of a running study on the terminal: trials done, time left, current loss and active experts."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from smoe_ray.study.events import (
     Event,
     Notice,
     StudyStarted,
+    TrialDeferred,
     TrialEnded,
-    TrialLeft,
     TrialStarted,
 )
 
 
 class StudyProgress:
-    """Shows the events of `run_study`; hand it over as `on_event`, inside its own ``with`` block.
+    """Shows the events of `run_study`: pass it as `on_event`, inside its own ``with`` block.
 
         with StudyProgress(study) as show:
             run_study(study, out, executor, on_event=show)
 
     Args:
-        study: names what tells its trials apart.
-        console: a terminal gets bars that move; anything else gets one line a trial.
+        study: the parameters that it varies are the labels of its trials.
+        console: a terminal gets live progress bars; anything else gets one line per trial.
     """
 
     def __init__(self, study: GridStudy | SearchStudy, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
-        self._moving = self._console.is_terminal
+        self._is_live = self._console.is_terminal
         self._paths = list(study.axes if isinstance(study, GridStudy) else study.space)
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
@@ -47,7 +47,7 @@ class StudyProgress:
             TextColumn("{task.fields[state]}", markup=False),
             TimeElapsedColumn(),
             console=self._console,
-            disable=not self._moving,
+            disable=not self._is_live,
             redirect_stdout=False,
         )
         self._study_bar: TaskID | None = None
@@ -76,7 +76,7 @@ class StudyProgress:
             self._line(f"{event.name}: {event.total} trials, {event.settled} of them done before")
             self._study_bar = self._bars.add_task(event.name, total=event.total, state="")
         elif isinstance(event, TrialStarted):
-            self._drop(event.trial_id)  # its process died, and it starts again
+            self._drop(event.trial_id)  # after its process died, the trial is started again
             self._labels[event.trial_id] = self._label(event.trial_id, event.trial)
             self._trial_bars[event.trial_id] = self._bars.add_task(
                 self._labels[event.trial_id], total=1.0, state="starting"
@@ -84,7 +84,7 @@ class StudyProgress:
         elif isinstance(event, EpochDone):
             fraction = self._tally.fraction(event.trial_id)
             self._bars.update(self._trial_bars[event.trial_id], completed=fraction, state=describe(event.rows[-1]))
-        elif isinstance(event, TrialLeft):
+        elif isinstance(event, TrialDeferred):
             self._drop(event.trial_id)
         elif isinstance(event, TrialEnded):
             self._drop(event.record.trial_id)
@@ -113,8 +113,8 @@ class StudyProgress:
             self._bars.remove_task(self._trial_bars.pop(trial_id))
 
     def _line(self, text: str, always: bool = False) -> None:
-        """For a log file; the bars say the same, but for why a trial failed."""
-        if always or not self._moving:
+        """Print a line to a log file; on a terminal, where the bars show the same, only if `always`."""
+        if always or not self._is_live:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _label(self, trial_id: str, trial: TrialSpec) -> str:
@@ -129,16 +129,16 @@ class StudyProgress:
 
 
 COLLAPSED_BELOW = 0.5
-"""Share of active experts of a collapsed trial."""
+"""A trial counts as collapsed if its share of active experts is below this."""
 
 
 def first_objective(study: GridStudy | SearchStudy) -> SearchObjective:
-    """What the best trial of a study is best in."""
+    """The objective by which the best trial of a study is chosen."""
     return study.objectives[0] if isinstance(study, SearchStudy) else SearchObjective(metric="test.reconstruction")
 
 
 class Tally:
-    """Counts of a study under way, the best trial that ended, the share that collapsed, and the time still needed."""
+    """Running counts of a study: trials by status, the best one, the share that collapsed, and the time left."""
 
     def __init__(self, objective: SearchObjective) -> None:
         self._objective = objective
@@ -162,12 +162,12 @@ class Tally:
             self._running[event.trial_id] = event.trial
         elif isinstance(event, EpochDone):
             trial = self._running[event.trial_id]
-            if event.trial_id not in self._fractions:  # what a checkpoint spared us says nothing about our speed
+            if event.trial_id not in self._fractions:  # epochs from before a restart do not count towards the speed
                 self._at_start += fraction_done(trial, event.rows[:-1])
             self._fractions[event.trial_id] = fraction_done(trial, event.rows)
             self._last[event.trial_id] = event.rows[-1]
-        elif isinstance(event, (TrialLeft, TrialEnded)):
-            trial_id = event.trial_id if isinstance(event, TrialLeft) else event.record.trial_id
+        elif isinstance(event, (TrialDeferred, TrialEnded)):
+            trial_id = event.trial_id if isinstance(event, TrialDeferred) else event.record.trial_id
             self._running.pop(trial_id, None)
             self._fractions.pop(trial_id, None)
             last = self._last.pop(trial_id, {})
@@ -178,21 +178,21 @@ class Tally:
                     _append_measured(self._results, _number(last, self._objective.metric))
 
     def fraction(self, trial_id: str) -> float:
-        """Share of a running trial's budget that is spent."""
+        """Share of a running trial's budget that is used up, 0 to 1."""
         return self._fractions.get(trial_id, 0.0)
 
     @property
     def running(self) -> int:
-        """Trials that run."""
+        """Number of running trials."""
         return len(self._running)
 
     @property
     def done(self) -> float:
-        """Trials done, with fractions of those that run."""
+        """Number of trials done, counting running ones by their fraction."""
         return sum(self.ended.values()) + sum(self._fractions.values())
 
     def seconds_left(self) -> float | None:
-        """At the speed so far; None before there is any."""
+        """Estimated from the speed so far; None before anything was trained."""
         gained = self.done - self._at_start
         if gained <= 0:
             return None
@@ -200,13 +200,13 @@ class Tally:
 
     @property
     def best(self) -> float | None:
-        """The first objective of the best trial that finished in this run; None before there is one."""
+        """First objective of the best trial that finished in this run; None before there is one."""
         choose = min if self._objective.direction == "minimize" else max
         return choose(self._results, default=None)
 
     @property
     def collapse_rate(self) -> float | None:
-        """Share of the trials ended in this run that had lost half of their experts or more; None before one ended."""
+        """Share of the trials ended in this run that had collapsed; None before one has ended."""
         if not self._active_fractions:
             return None
         return sum(share < COLLAPSED_BELOW for share in self._active_fractions) / len(self._active_fractions)
@@ -227,7 +227,7 @@ class Tally:
 
 
 def fraction_done(trial: TrialSpec, rows: Sequence[Row]) -> float:
-    """Share of a trial's budget that its epochs have spent, 0 to 1."""
+    """Share of a trial's budget that its epochs have used up, 0 to 1."""
     if not rows:
         return 0.0
     budget = trial.training.budget
@@ -237,7 +237,7 @@ def fraction_done(trial: TrialSpec, rows: Sequence[Row]) -> float:
 
 
 def describe(row: Row) -> str:
-    """An epoch in a few words; the test loss where it was measured."""
+    """An epoch in a few words, with the test loss if it was measured."""
     parts = [f"epoch {row['epoch']}", f"loss {_number(row, 'train.loss'):.2f}"]
     if not math.isnan(_number(row, "test.reconstruction")):
         parts.append(f"test {_number(row, 'test.reconstruction'):.2f}")
@@ -257,7 +257,7 @@ def _number(row: Row, column: str) -> float:
 
 
 def _shown(trial: TrialSpec, path: str) -> Any:
-    """A value in a label: of a mapping only what it is called; ``-`` where this trial has no such field."""
+    """A value in a label: of a mapping only its name; ``-`` if this trial has no such field."""
     try:
         value = value_at(trial, path)
     except KeyError:

@@ -1,4 +1,4 @@
-"""When a trial is stopped because its experts have collapsed."""
+"""Early stopping of trials whose experts have collapsed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from smoe_ray.spec import CollapseSpec
 
 
 def collapse_reason(spec: CollapseSpec | None, rows: Sequence[Row]) -> str | None:
-    """Why the trial with these epochs is to be stopped, in one line; None while it may go on.
+    """The reason, in one line, to stop a trial after these epochs; None to continue.
 
-    Judged at the newest epoch, if it was evaluated and the grace period is over.
+    Decided by the newest epoch, if it was evaluated and the grace period is over.
     """
     if spec is None or not rows or rows[-1]["epoch"] <= spec.grace_epochs:
         return None

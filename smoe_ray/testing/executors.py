@@ -29,11 +29,15 @@ import pytest
 
 from smoe_ray.data import Splits, load_splits
 from smoe_ray.errors import StudyError
+from smoe_ray.inspect.preview import preview
+from smoe_ray.planning import StudyPlan
+from smoe_ray.planning import plan as planning
+from smoe_ray.planning.grid import trials_by_identity
 from smoe_ray.results import Store, TrialFolder, read_embeddings, read_results, read_trials, read_weights
-from smoe_ray.spec import IntRange, TrialSpec, load_study, parse_study
+from smoe_ray.spec import GridStudy, IntRange, TrialSpec, load_study, parse_study
 from smoe_ray.study import Executor, plan_grid, run_study
 from smoe_ray.study.events import EpochDone, Notice, StudyStarted, TrialEnded, TrialStarted
-from smoe_ray.study.run import fit_on
+from smoe_ray.study.trial_run import fit_on
 from smoe_ray.testing.toy_training import BASE, Arrays, Toy, epochs_computed, table, toy_grid, toy_search
 
 Fit = Callable[[TrialSpec, Splits, Arrays | None], Iterator[Any]]
@@ -103,6 +107,23 @@ class ExecutorContract:
             assert embeddings["mu"].shape == (20, 32)
             assert np.array_equal(embeddings["image"], splits.test.image_BHW)
             assert np.array_equal(embeddings["expert"], embeddings["gate"].argmax(1))
+
+    def test_a_study_is_planned_once_per_run(
+        self, make_executor: MakeExecutor, out: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        expansions: list[str] = []
+
+        def counted(study: GridStudy) -> dict[str, TrialSpec]:
+            expansions.append(study.name)
+            return trials_by_identity(study)
+
+        monkeypatch.setattr(planning, "trials_by_identity", counted)
+        plan = StudyPlan(toy_grid(seeds=[0, 1]))
+        preview(plan)
+        assert len(run_study(plan, out, make_executor(Toy()))) == 2
+        assert expansions == ["toy"]
+        run_study(plan.study, out, make_executor(Toy()))
+        assert expansions == ["toy", "toy"]
 
     def test_a_finished_trial_has_the_files_of_the_contract(self, make_executor: MakeExecutor, out: Path) -> None:
         study = toy_grid(seeds=[0])

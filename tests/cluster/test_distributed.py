@@ -19,7 +19,7 @@ from smoe_ray.cluster.distributed import train_distributed
 from smoe_ray.data import Splits, load_splits, prepare
 from smoe_ray.results import TrialRecord
 from smoe_ray.spec import TrialSpec, trial_id, trial_with
-from smoe_ray.study.run import TrialTask, fit_on, train_trial
+from smoe_ray.study.trial_run import TrialTask, fit_on, train_trial
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # Ray's own warnings are not ours to mend
 

@@ -142,11 +142,11 @@ def block_the_storage(cluster: Cluster, job: str) -> None:
 @pytest.mark.parametrize(
     ("fault", "state", "said"),
     [
-        (kill_a_trial, "succeeded", "its process was killed; it is taken up again"),
+        (kill_a_trial, "succeeded", "its process was killed; it is resumed"),
         (block_the_storage, "succeeded", "cannot be"),
         (kill_the_driver, "failed", ""),
         (stop_the_job, "stopped", "Nothing that was trained is lost"),
-        (lose_a_node, "succeeded", "its node was lost; it is taken up again"),
+        (lose_a_node, "succeeded", "its node was lost; it is resumed"),
     ],
 )
 def test_a_fault_costs_nothing_but_time(

@@ -11,7 +11,7 @@ import requests
 
 from smoe_ray.cluster.metrics import LiveMetrics
 from smoe_ray.cluster.ray_executor import RayExecutor
-from smoe_ray.study import run_study
+from smoe_ray.study import StudyPlan, run_study
 from smoe_ray.study.events import Event, TrialEnded
 from smoe_ray.testing.toy_training import Toy, toy_grid
 from support.processes import wait_until
@@ -49,7 +49,7 @@ def test_collapse_is_on_the_nodes_metrics_page_while_the_study_runs(out: Path) -
 
 @pytest.mark.usefixtures("private_ray")
 def test_a_study_that_waits_for_room_is_on_the_page_before_anything_happens() -> None:
-    LiveMetrics(toy_grid(name="waiting", seeds=[0, 1, 2]), settled=1)
+    LiveMetrics(StudyPlan(toy_grid(name="waiting", seeds=[0, 1, 2])), settled=1)
     wait_until(lambda: "smoe_ray_trials_total waiting" in scrape(), seconds=60, pause=0.5)
     now = scrape()
     assert now["smoe_ray_trials_total waiting"] == 3

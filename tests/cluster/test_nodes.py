@@ -60,7 +60,7 @@ def test_a_node_lost_in_mid_study_costs_nothing_but_time(
     assert len(nodes) == 1
     assert_same(out, undisturbed)
     [notice] = [event.text for event in events if isinstance(event, Notice)]
-    assert "its node was lost; it is taken up again" in notice
+    assert "its node was lost; it is resumed" in notice
     assert Counter(record.timings.restarts for record in records) == {0: 3, 1: 1}
     assert all(times == 1 for (_, epoch), times in Counter(epochs_computed(log)).items() if epoch == 1)
 

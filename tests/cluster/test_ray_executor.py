@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 import ray
 
-from smoe_ray.cluster import ray_executor as module
 from smoe_ray.cluster.ray_executor import RayExecutor
 from smoe_ray.errors import ClusterError, StorageError, StudyError, WorkerDiedError
 from smoe_ray.results import read_results, read_trials
 from smoe_ray.spec import SearchStudy, parse_study
-from smoe_ray.study import LocalExecutor, run_study
+from smoe_ray.study import LocalExecutor, run_study, trial_queue
 from smoe_ray.study.events import EpochDone, Notice
-from smoe_ray.study.search import Search
+from smoe_ray.study.search import SearchSource
 from smoe_ray.testing.toy_training import BASE, Toy, epochs_computed, toy_grid
 from support.processes import alive, wait_until
 from support.toy_runs import STUDY, assert_same, start, workers
@@ -40,7 +39,7 @@ class TestOnOneRay:
         assert_same(out, undisturbed)
         [again] = [record for record in read_trials(out, "toy") if record.timings.restarts]
         assert again.spec.seed == 1
-        assert notices(events) == [f"trial {again.trial_id}: its process was killed; it is taken up again"]
+        assert notices(events) == [f"trial {again.trial_id}: its process was killed; it is resumed"]
         assert Counter(epochs_computed(log))[(1, 1)] == 1
         rows = [event.rows for event in events if isinstance(event, EpochDone) and event.trial_id == again.trial_id]
         assert [[row["epoch"] for row in each] for each in rows] == [[1], [1, 2], [1, 2, 3], [1, 2, 3, 4]]
@@ -107,7 +106,7 @@ class TestOnOneRay:
     def test_storage_that_stays_away_ends_the_study_and_fails_no_trial(self, out: Path) -> None:
         study = toy_grid(seeds=[0])
         with pytest.raises(StorageError, match=r"epochs\.parquet: cannot be") as caught:
-            run_study(study, out, RayExecutor(fit=Blocks(out=out), patience_s=1))
+            run_study(study, out, RayExecutor(fit=Blocks(out=out), storage_timeout_s=1))
         assert "\n" not in str(caught.value)
         assert [record.status for record in read_trials(out, "toy")] == ["running"]
 
@@ -131,14 +130,14 @@ class TestOnOneRay:
 
     @pytest.mark.parametrize("pruner", ["asha", "median"])
     def test_optuna_hears_how_each_trial_ended(self, out: Path, pruner: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        searches: list[Search] = []
+        searches: list[SearchSource] = []
 
-        class Seen(Search):
+        class Seen(SearchSource):
             def __init__(self, run: Any) -> None:
                 super().__init__(run)
                 searches.append(self)
 
-        monkeypatch.setattr(module, "Search", Seen)
+        monkeypatch.setattr(trial_queue, "SearchSource", Seen)
         study = parse_study(
             BASE
             + f"""
@@ -196,7 +195,7 @@ def test_a_driver_that_ends_early_leaves_everything_resumable(
     assert printed == ""
     if ending == "interrupted":
         assert process.returncode == 130
-        assert said == "Interrupted. Nothing that was trained is lost: run the same command again to go on.\n"
+        assert said == "Interrupted. Nothing that was trained is lost: run the same command again to resume.\n"
     wait_until(lambda: not any(map(alive, workers(log))))
     for left in Path(tempfile.gettempdir()).glob(f"smoe-{process.pid}-*"):
         assert ending == "killed"  # else it tidies up

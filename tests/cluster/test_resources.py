@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smoe_ray.cluster.resources import describe, refuse_infeasible, room
+from smoe_ray.cluster.resources import capacity, describe, refuse_infeasible
 from smoe_ray.errors import StudyError
 from smoe_ray.spec import ResourcesSpec
 
@@ -31,9 +31,9 @@ NODES = [{"CPU": 4.0, "GPU": 0.0}, {"CPU": 16.0, "GPU": 2.0}]
         ({"cpus": 8, "workers": {"min": 1, "max": 9}}, 2),
     ],
 )
-def test_room(asked: dict[str, object], fit: int) -> None:
+def test_capacity(asked: dict[str, object], fit: int) -> None:
     resources = ResourcesSpec.model_validate(asked)
-    assert room(resources, NODES) == fit
+    assert capacity(resources, NODES) == fit
     if fit:
         refuse_infeasible([resources], NODES)
     else:
@@ -43,7 +43,7 @@ def test_room(asked: dict[str, object], fit: int) -> None:
 
 @given(st.integers(1, 9), st.integers(0, 40), st.sampled_from([0.0, 0.2, 0.25, 0.5, 1.0, 2.0]), st.integers(0, 8))
 def test_what_fits_does_not_exceed_what_there_is(cpus: int, cpu: int, gpus: float, gpu: int) -> None:
-    fit = room(ResourcesSpec(cpus=cpus, gpus=gpus), [{"CPU": float(cpu), "GPU": float(gpu)}])
+    fit = capacity(ResourcesSpec(cpus=cpus, gpus=gpus), [{"CPU": float(cpu), "GPU": float(gpu)}])
     assert fit * cpus <= cpu
     assert fit * gpus <= gpu + 1e-9
 

@@ -22,8 +22,8 @@ from moto.server import ThreadedMotoServer
 from dashboard import load
 from dashboard.__main__ import get_ready
 from smoe_ray.errors import ResultsError
+from smoe_ray.inspect.status import study_status
 from smoe_ray.results import StudyReader, list_studies, read_embeddings, read_results
-from smoe_ray.study.status import study_status
 from support.planted_folder import plant
 from support.processes import wait_until
 

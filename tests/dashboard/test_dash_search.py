@@ -18,10 +18,9 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.charts import search as charts
 from smoe_ray.errors import ResultsError
+from smoe_ray.inspect.journal import JOURNAL, History, Journal, history_from_trials, parse_journal
 from smoe_ray.results import Store, Timings, TrialFolder, TrialRecord, Versions
-from smoe_ray.spec import SearchStudy, parse_study
-from smoe_ray.study.journal import JOURNAL, History, Journal, history_from_trials, parse_journal
-from smoe_ray.study.plan import trial_with
+from smoe_ray.spec import SearchStudy, parse_study, trial_with
 from support.planted_folder import _MOMENT
 
 HOSTILE = "<b>x</b><img src=x onerror=alert(1)> **bold** $x$ [a](http://b)"

@@ -17,8 +17,8 @@ from dashboard import load, overview
 from smoe_ray.analysis import collapse_rates
 from smoe_ray.analysis.overview import collapsed_share
 from smoe_ray.analysis.summary import trial_summary
+from smoe_ray.inspect.status import StudyStatus, study_status
 from smoe_ray.results import read_results
-from smoe_ray.study.status import StudyStatus, study_status
 from support.planted_folder import plant
 
 Open = Callable[..., AppTest]

@@ -19,9 +19,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from smoe_ray.errors import DataError, SmoeRayError, StudyError
+from smoe_ray.job_payload import attempt_of
 from smoe_ray.k8s import manifests
 from smoe_ray.k8s.rayjob import NAME_LIMIT, STUDY_LABEL, StudyJob, job_name, study_job, study_of
-from smoe_ray.order import attempt_of
 from smoe_ray.spec import NAME_PATTERN, ResourcesSpec, dump_study, load_study, parse_study
 from support.k8s.api_server import ApiServer, api_server
 from support.k8s.kuberay_validation import crd_errors, ray_errors

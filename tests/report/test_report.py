@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from smoe_ray.columns import COLUMNS, format_cell
 from smoe_ray.errors import ResultsError
 from smoe_ray.report import write_report
-from smoe_ray.report.columns import COLUMNS, written
 from smoe_ray.report.page import sheet
 from support.planted_folder import plant
 
@@ -165,7 +165,7 @@ def test_tables_beside_the_page_are_those_on_it(small: tuple[Path, str]) -> None
             assert len(row) == len(names)
             for cell, name in zip(row, names, strict=True):
                 if isinstance(record[name], float | int) and not pd.isna(record[name]):
-                    assert cell.startswith(written(name, record[name]).replace("<", "&lt;")), (path.name, name)
+                    assert cell.startswith(format_cell(name, record[name]).replace("<", "&lt;")), (path.name, name)
 
 
 def test_the_same_results_give_the_same_page(tmp_path: Path) -> None:
@@ -255,9 +255,9 @@ def test_what_cannot_be_read_or_written_leaves_no_page(tmp_path: Path) -> None:
 def test_cells_are_written_for_reading() -> None:
     frame = pd.DataFrame({"arm": ["a"], "loss": [1.0], "loss_sd": [float("nan")], "p": [0.0001], "control": [True]})
     assert [cell.text for cell in sheet("t", frame, ()).rows[0]] == ["a", "1.00", "< 0.001", "yes"]
-    assert written("loss", 2.0, 0.5) == "2.00 ± 0.50"
-    assert written("estimate", -2.0) == "\N{MINUS SIGN}2.00"
-    assert written("share", 0.5) == "50 %"
-    assert written("half_life", float("inf")) == "never"
-    assert written("loss", float("nan")) == "\N{EN DASH}"
+    assert format_cell("loss", 2.0, 0.5) == "2.00 ± 0.50"
+    assert format_cell("estimate", -2.0) == "\N{MINUS SIGN}2.00"
+    assert format_cell("share", 0.5) == "50 %"
+    assert format_cell("half_life", float("inf")) == "never"
+    assert format_cell("loss", float("nan")) == "\N{EN DASH}"
     assert not {name for name in COLUMNS if name.endswith("_sd") and name != "basin_sd"}

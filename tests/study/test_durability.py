@@ -15,10 +15,9 @@ import pytest
 
 from smoe_ray.errors import ResultsError, WorkerDiedError
 from smoe_ray.results import Store, TrialFolder, read_results, read_trials, read_weights
-from smoe_ray.study import LocalExecutor, run_study
-from smoe_ray.study import run as run_module
-from smoe_ray.study.events import Notice, TrialLeft
-from smoe_ray.study.run import StudyRun, record_failure, train_trial
+from smoe_ray.study import LocalExecutor, StudyPlan, StudyRun, run_study, trial_run
+from smoe_ray.study.events import Notice, TrialDeferred
+from smoe_ray.study.trial_run import record_failure, train_trial
 from smoe_ray.testing.toy_training import Toy, epochs_computed, table, toy_grid
 from support.processes import alive, wait_until
 from support.toy_runs import STUDY, assert_same, start, workers
@@ -90,7 +89,7 @@ def test_what_a_kill_leaves_aside_is_cleared_by_the_next_run(out: Path) -> None:
 
 
 def test_a_checkpoint_that_another_process_may_need_is_not_cleared(out: Path, tmp_path: Path) -> None:
-    run = StudyRun(toy_grid(seeds=[0]), str(out), tmp_path / "cache")
+    run = StudyRun(StudyPlan(toy_grid(seeds=[0])), str(out), tmp_path / "cache")
     [task] = run.pending()
     train_trial(task, lambda rows: False, Toy())
     task.folder.write_checkpoint({"epoch": np.array(1)})
@@ -104,8 +103,8 @@ def test_a_checkpoint_that_another_process_may_need_is_not_cleared(out: Path, tm
 def test_a_trial_that_died_but_is_still_held_fails_without_being_written(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "_PATIENCE_S", 0.05)
-    [task] = StudyRun(toy_grid(seeds=[0]), str(out), tmp_path / "cache").pending()
+    monkeypatch.setattr(trial_run, "_LOCK_TIMEOUT_S", 0.05)
+    [task] = StudyRun(StudyPlan(toy_grid(seeds=[0])), str(out), tmp_path / "cache").pending()
     error = WorkerDiedError("killed twice")
     with filelock.FileLock(out / task.folder.lock_name):
         assert record_failure(task, error).error == "killed twice"
@@ -159,7 +158,7 @@ def test_a_trial_of_another_process_is_left_to_it_and_waited_for(out: Path, log:
     events: list[Any] = []
     records = run_study(STUDY, out, LocalExecutor(fit=Toy(log=log)), on_event=events.append)
     other.communicate(timeout=120)
-    assert any(isinstance(event, TrialLeft) for event in events)
+    assert any(isinstance(event, TrialDeferred) for event in events)
     assert [record.status for record in records] == ["finished"] * 4
     assert max(Counter(epochs_computed(log)).values()) == 1
     assert_same(out, undisturbed)
@@ -170,7 +169,7 @@ def test_a_trial_whose_process_dies_meanwhile_is_taken_over(out: Path, log: Path
     wait_until(lambda: len(epochs_computed(log)) == 2)
 
     def when_left(event: Any) -> None:
-        if isinstance(event, TrialLeft):
+        if isinstance(event, TrialDeferred):
             other.kill()
 
     run_study(STUDY, out, LocalExecutor(fit=Toy(log=log)), on_event=when_left)
@@ -187,7 +186,7 @@ def test_a_worker_that_dies_once_costs_nothing_but_time(out: Path, log: Path, un
     [record] = [record for record in read_trials(out, "toy") if record.timings.restarts]
     assert record.spec.seed == 1
     assert [event.text for event in events if isinstance(event, Notice)] == [
-        f"trial {record.trial_id}: its process was killed by signal 9; it is taken up once more"
+        f"trial {record.trial_id}: its process was killed by signal 9; it is resumed"
     ]
     assert Counter(epochs_computed(log))[(1, 1)] == 1
 
@@ -236,7 +235,7 @@ def test_ctrl_c_leaves_everything_resumable(out: Path, log: Path, undisturbed: P
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers, too
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert said == "Interrupted. Nothing that was trained is lost: run the same command again to go on.\n"
+    assert said == "Interrupted. Nothing that was trained is lost: run the same command again to resume.\n"
     assert not any(map(alive, workers(log)))
     before = stamps(out)
     run_study(STUDY, out, LocalExecutor(jobs, fit=Toy(log=log)))
@@ -306,7 +305,7 @@ def test_each_step_of_the_order_of_writes_may_be_the_last(tmp_path: Path, undist
     writes, completed = 0, False
     while not completed:
         out = tmp_path / str(writes)
-        [task] = StudyRun(study, str(out), tmp_path / "cache").pending()
+        [task] = StudyRun(StudyPlan(study), str(out), tmp_path / "cache").pending()
         Brittle.left = writes
         try:
             train_trial(BrittleTask(task), lambda rows: False, Toy())  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from smoe_ray.results import TrialRecord
 from smoe_ray.spec import SearchObjective, TrialSpec, trial_with
 from smoe_ray.study import LocalExecutor, run_study
 from smoe_ray.study import progress as progress_module
-from smoe_ray.study.events import DataProgress, EpochDone, StudyStarted, TrialEnded, TrialLeft, TrialStarted
+from smoe_ray.study.events import DataProgress, EpochDone, StudyStarted, TrialDeferred, TrialEnded, TrialStarted
 from smoe_ray.study.progress import StudyProgress, Tally, describe, first_objective, fraction_done
 from smoe_ray.testing.toy_training import Toy, toy_grid
 
@@ -78,7 +78,7 @@ def test_time_left_comes_from_what_was_trained_here(
     assert tally.seconds_left() == pytest.approx(50 * 2 / 0.5)
     assert tally.summary() == "2/4 done, 0:03:20 left"
     tally.note(TrialStarted("b", trial))
-    tally.note(TrialLeft("b"))
+    tally.note(TrialDeferred("b"))
     tally.note(TrialStarted("b", trial))
     tally.note(TrialEnded(make_record(trial, trial_id="b", status="failed")))
     assert tally.summary().startswith("2/4 done, 1 failed, ")

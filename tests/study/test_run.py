@@ -14,9 +14,9 @@ import torch
 from smoe_ray.data import files
 from smoe_ray.results import TIMING_COLUMNS, list_studies, read_results, read_trials
 from smoe_ray.spec import SearchStudy, parse_study
-from smoe_ray.study import LocalExecutor, run_study
+from smoe_ray.study import LocalExecutor, StudyPlan, StudyRun, run_study
 from smoe_ray.study.events import EpochDone, Notice
-from smoe_ray.study.run import StudyRun, fit_on, train_trial
+from smoe_ray.study.trial_run import fit_on, train_trial
 from smoe_ray.testing.toy_training import BASE, Toy, epochs_computed, table, toy_grid
 
 
@@ -94,7 +94,7 @@ def test_training_uses_the_threads_that_the_spec_says_and_gives_them_back(out: P
 
 
 def test_a_trial_whose_data_changed_since_it_was_planned_fails(out: Path, tmp_path: Path) -> None:
-    run = StudyRun(toy_grid(seeds=[0]), str(out), tmp_path / "cache")
+    run = StudyRun(StudyPlan(toy_grid(seeds=[0])), str(out), tmp_path / "cache")
     [task] = run.pending()
     record = train_trial(replace(task, trial_id="0" * 12), lambda rows: False, Toy())
     assert record is not None
@@ -124,7 +124,7 @@ def test_an_interrupt_says_how_to_go_on_and_is_passed_on(out: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run_study(toy_grid(), out, LocalExecutor(fit=Toy()), on_event=interrupted)
-    assert heard[-1] == Notice("Interrupted. Nothing that was trained is lost: run the same command again to go on.")
+    assert heard[-1] == Notice("Interrupted. Nothing that was trained is lost: run the same command again to resume.")
 
 
 def test_a_wrong_number_of_jobs_is_refused() -> None:

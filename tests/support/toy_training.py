@@ -12,7 +12,7 @@ from typing import Any
 
 from smoe_ray.data import Splits
 from smoe_ray.spec import TrialSpec
-from smoe_ray.study.run import fit_on
+from smoe_ray.study.trial_run import fit_on
 from smoe_ray.testing.toy_training import Arrays, Toy, ToyEpoch
 
 

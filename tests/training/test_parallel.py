@@ -26,7 +26,7 @@ from smoe_ray.data import Splits
 from smoe_ray.errors import ResultsError
 from smoe_ray.results import TrialRecord
 from smoe_ray.spec import TrialSpec, trial_id, trial_with
-from smoe_ray.study.run import TrialTask, fit_on, train_trial
+from smoe_ray.study.trial_run import TrialTask, fit_on, train_trial
 from smoe_ray.training import Runtime, fit
 from smoe_ray.training.collectives import GroupBroken, WorkerGroup, Workers
 from smoe_ray.training.data_parallel import follow, leading

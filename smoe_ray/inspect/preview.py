@@ -1,4 +1,4 @@
-"""What a study will take, told from its spec alone: nothing is read, drawn or started."""
+"""What a study will cost, from its spec alone: no data are read or generated, and nothing is started."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from smoe_ray.data import DataRequirement, requirements
 from smoe_ray.data.splits import planned_train_images
 from smoe_ray.errors import DataError
 from smoe_ray.model.cost import Cost, model_cost
+from smoe_ray.planning import StudyPlan
 from smoe_ray.spec import (
     DataSpec,
     GridStudy,
@@ -21,36 +22,35 @@ from smoe_ray.spec import (
     check_experts_per_class,
     plugin_references,
 )
-from smoe_ray.study.plan import check_plugins, corners, plan_grid
 
 _Known = TypeVar("_Known")
 
 
 class Preview(NamedTuple):
-    """What a study will take."""
+    """What a study will cost."""
 
     trials: int
-    cells: int
-    """Distinct configurations; each is run with every seed. For a search: 1, the base."""
+    configurations: int
+    """Distinct configurations; each is run with every seed. For a search: 1, its base."""
     params_total: tuple[int, int] | None
-    """Smallest and largest model of the study, in parameters; for a search, at the corners of its space. None where
-    only a plug-in that was not imported can tell."""
+    """Parameters of the smallest and the largest model of the study; for a search, at the corners of its space. None
+    if only a plug-in that was not imported can tell."""
     params_active: tuple[int, int] | None
-    """The same for the parameters that one image meets."""
+    """Likewise, the parameters that are active for one image."""
     train_images: tuple[int, int] | None
-    """Fewest and most training images of a trial, likewise; None where only the files can tell."""
+    """Likewise, the fewest and the most training images of a trial; None if only the data files can tell."""
     flops: float | None
-    """Training FLOPs of all trials together; for a search, as if every trial were the base. None as above."""
+    """Training FLOPs of all trials together; for a search, as if every trial were its base. None as above."""
     needs: tuple[DataRequirement, ...]
-    """Files and drawings; for a search, those of its base and of the corners."""
+    """Files and generated sketches that the study needs; for a search, those of its base and corners."""
 
     @property
     def absent(self) -> tuple[DataRequirement, ...]:
-        """What must be there before the study can run."""
+        """Those that must be provided before the study can run."""
         return tuple(need for need in self.needs if need.state == "absent")
 
     def require_data(self) -> None:
-        """Raises DataError when something is absent."""
+        """Raise DataError if any of them is absent."""
         if self.absent:
             raise DataError(
                 f"{self.absent[0].where}: absent ({len(self.absent)} of {len(self.needs)} files are); set data.root to "
@@ -58,25 +58,26 @@ class Preview(NamedTuple):
             )
 
 
-def preview(study: GridStudy | SearchStudy, load_plugins: bool = True) -> Preview:
-    """Plan a study without starting anything.
+def preview(study: GridStudy | SearchStudy | StudyPlan, load_plugins: bool = True) -> Preview:
+    """Plan a study and count its cost.
 
     Args:
-        study: a study.
+        study: a study, or its plan where the caller has made one already.
         load_plugins: import its plug-ins and validate their parameters; without that, what only they can tell is left
             open.
 
     Raises:
-        StudyError, DataError: a trial of the study cannot be.
+        StudyError, DataError: a trial of the study is invalid.
         PluginError: a plug-in is not allowed, not installed or fails.
     """
+    plan = StudyPlan.of(study)
     if load_plugins:
-        check_plugins(study)
-    if isinstance(study, GridStudy):
-        trials = typical = plan_grid(study)
-        count, cells = len(trials), len({_without_seed(trial) for trial in trials})
+        plan.check_plugins()
+    typical = plan.known_trials
+    if isinstance(plan.study, GridStudy):
+        trials, configurations = typical, len({_without_seed(trial) for trial in typical})
     else:
-        trials, typical, count, cells = corners(study), [study.base], study.num_trials, 1
+        trials, configurations = plan.corners, 1
     for trial in trials:
         if trial.data.classes is not None and not _is_unknown(trial.objective, load_plugins):
             check_experts_per_class(trial, len(trial.data.classes))
@@ -84,21 +85,21 @@ def preview(study: GridStudy | SearchStudy, load_plugins: bool = True) -> Previe
     images = _all_known(planned_train_images(trial.data) for trial in trials)
     flops = _all_known(_training_flops(trial, load_plugins) for trial in typical)
     return Preview(
-        trials=count,
-        cells=cells,
+        trials=plan.total,
+        configurations=configurations,
         params_total=_range(cost.params_total for cost in costs) if costs else None,
         params_active=_range(cost.params_active for cost in costs) if costs else None,
         train_images=_range(images) if images else None,
-        flops=sum(flops) * count / len(flops) if flops else None,
+        flops=sum(flops) * plan.total / len(flops) if flops else None,
         needs=_needs((trial.data for trial in [*typical, *trials]), load_plugins),
     )
 
 
 def in_words(study: GridStudy | SearchStudy, seen: Preview) -> list[tuple[str, str]]:
-    """A study and its preview as lines of a head, which may be empty, and what is said."""
+    """A study and its preview as lines of text, each with a heading, which may be empty."""
     lines = [("study", f"{study.name} (preset {study.preset})"), ("question", study.question)]
     if isinstance(study, GridStudy):
-        lines.append(("trials", f"{seen.trials:,} = {seen.cells:,} configurations x {len(study.seeds)} seeds"))
+        lines.append(("trials", f"{seen.trials:,} = {seen.configurations:,} configurations x {len(study.seeds)} seeds"))
         lines += [(f"  {path}", _listed(values)) for path, values in study.axes.items()]
         total = "in all"
     else:
@@ -169,7 +170,7 @@ def _range(values: Iterable[int]) -> tuple[int, int]:
 
 
 def _needs(specs: Iterable[DataSpec], load_plugins: bool) -> tuple[DataRequirement, ...]:
-    """Each file once, whatever number of trials reads it."""
+    """Each file once, however many trials read it."""
     distinct = {spec.model_dump_json(exclude={"fraction", "imbalance"}): spec for spec in specs}
     needs: dict[DataRequirement, None] = {}
     for spec in distinct.values():

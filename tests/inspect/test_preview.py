@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from smoe_ray.errors import DataError, StudyError
+from smoe_ray.inspect.preview import preview
 from smoe_ray.model.cost import model_cost
 from smoe_ray.results import read_results
 from smoe_ray.spec import GridStudy, ModelSpec, SearchStudy, parse_study
 from smoe_ray.study import LocalExecutor, run_study
-from smoe_ray.study.preview import preview
 
 STUDY = """
 name: preview
@@ -33,7 +33,7 @@ def test_trials_parameters_images_and_flops_are_those_of_the_run(tmp_path: Path)
     run_study(study, tmp_path, LocalExecutor(jobs=1, device="cpu"))
     results = read_results(tmp_path, "preview")
     last = results.sort_values("epoch").groupby("trial_id").tail(1)
-    assert seen.trials == seen.cells == len(last) == 4
+    assert seen.trials == seen.configurations == len(last) == 4
     assert seen.params_total == (last["cost.params_total"].min(), last["cost.params_total"].max())
     assert seen.params_active == (last["cost.params_active"].min(), last["cost.params_active"].max())
     assert seen.train_images == (last["data.train_images"].min(), last["data.train_images"].max()) == (50, 100)
@@ -44,7 +44,7 @@ def test_trials_parameters_images_and_flops_are_those_of_the_run(tmp_path: Path)
 
 def test_seeds_make_trials_but_no_configurations() -> None:
     seen = preview(parse_study(STUDY, ["seeds=[0, 1, 2]"]))
-    assert (seen.trials, seen.cells) == (12, 4)
+    assert (seen.trials, seen.configurations) == (12, 4)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_search_is_as_large_as_the_corners_of_its_space() -> None:
     small = ModelSpec(num_experts=2, latent_dim=8, encoder="lite", decoder="lite")
     large = ModelSpec(num_experts=9, latent_dim=64, encoder="medium", decoder="large")
     seen = preview(study)
-    assert (seen.trials, seen.cells) == (6, 1)
+    assert (seen.trials, seen.configurations) == (6, 1)
     assert seen.params_total == (model_cost(small).params_total, model_cost(large).params_total)
     assert seen.params_active == (model_cost(small).params_active, model_cost(large).params_active)
     assert seen.train_images == (10, 100)

@@ -1,4 +1,4 @@
-"""A study that is looked at again and again while it runs: what has not changed is not read again."""
+"""Incremental reading of a study while it runs: only files that have changed are read again."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MOST_BYTES = {"trial.json": 4_000_000, "epochs.parquet": 64_000_000}
-"""Larger files are not read: no training writes them."""
-_OF_STUDY = ("study.yaml", "optuna.journal")
-_WORTH_A_PACK = 20  # files that are cheaper to ask for one by one
-_AT_ONCE = 500
-_AGAIN_S = 30.0
-"""Between attempts to read files that the storage would not hand out."""
+"""Size limits, in bytes: training never writes larger files."""
+_STUDY_FILES = ("study.yaml", "optuna.journal")
+_PACK_THRESHOLD = 20  # fewer files are read faster one by one
+_BATCH = 500
+_RETRY_S = 30.0
+"""Interval between attempts to read files for which the storage returned an error, seconds."""
 
 
-class _Kept(NamedTuple):
+class _Cached(NamedTuple):
     tag: str
-    value: Any  # what was parsed, or the ResultsError on why not
+    value: Any  # the parsed content, or the ResultsError that says why not
 
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """For what makes very many objects and no garbage: each pass over them all would find nothing."""
+    """Suspend garbage collection while very many objects are created: its passes over them would find no garbage."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -50,12 +50,12 @@ def _without_garbage_collection() -> Iterator[None]:
 
 
 class StudyReader:
-    """Trials and table of one study, as of the last `look`; what is broken is left out and said in `problems`.
+    """Trials and table of one study as of the last `look`. Unreadable trials are left out and listed in `problems`.
 
-    One thread at a time. A record that was written for a study of another name (a copied folder) counts as this one's.
+    Not thread-safe. In a folder that was copied from a study of another name, the records count as this study's.
 
     Raises:
-        ResultsError: from every method but `problems`, when OUT cannot be read or the study is not there.
+        ResultsError: from every method but `problems`: OUT cannot be read, or has no such study.
     """
 
     def __init__(self, out: str | Path, study: str) -> None:
@@ -63,22 +63,22 @@ class StudyReader:
         self.study = study
         check_name(self.store, study)
         self.version = ""
-        """Another one after any file of the study that is read here was written again, or is to be tried again."""
-        self._retries, self._asked_again_at = 0, -math.inf
+        """Changes when a file of the study has changed, or when unreadable files are due to be retried."""
+        self._retries, self._retried_at = 0, -math.inf
         self._files: dict[str, dict[str, FileVersion]] = {}
         self._packs: dict[str, FileVersion] = {}
-        self._kept: dict[str, dict[str, _Kept]] = {file: {} for file in _MOST_BYTES}
+        self._cached: dict[str, dict[str, _Cached]] = {file: {} for file in _MOST_BYTES}
         self._table: tuple[str, pd.DataFrame] | None = None
 
     @_without_garbage_collection()
     def look(self) -> None:
-        """List the study's files: everything else tells the state that this saw."""
+        """List the study's files. All other methods return the state as of this listing."""
         root = self.study
         listed = self.store.files(root)
-        files: dict[str, dict[str, FileVersion]] = {file: {} for file in (*_OF_STUDY, *_MOST_BYTES)}
+        files: dict[str, dict[str, FileVersion]] = {file: {} for file in (*_STUDY_FILES, *_MOST_BYTES)}
         for name, version in listed.items():
             parts = name.split("/")
-            if len(parts) == 2 and parts[1] in _OF_STUDY:
+            if len(parts) == 2 and parts[1] in _STUDY_FILES:
                 files[parts[1]][""] = version
             elif len(parts) == 4 and parts[1] == "trials" and parts[3] in _MOST_BYTES:
                 files[parts[3]][parts[2]] = version
@@ -86,20 +86,20 @@ class StudyReader:
             raise ResultsError(f"{self.store.path(root)}: no such study")
         self._files = files
         self._packs = {file: listed[f"{root}/{pack}"] for file, pack in PACKS.items() if f"{root}/{pack}" in listed}
-        refused = any(isinstance(one.value, StorageError) for of in self._kept.values() for one in of.values())
-        if refused and time.monotonic() - self._asked_again_at > _AGAIN_S:
-            self._asked_again_at, self._retries = time.monotonic(), self._retries + 1
+        refused = any(isinstance(one.value, StorageError) for of in self._cached.values() for one in of.values())
+        if refused and time.monotonic() - self._retried_at > _RETRY_S:
+            self._retried_at, self._retries = time.monotonic(), self._retries + 1
         self.version = f"{hash((self._retries, *(frozenset(of.items()) for of in files.values()))):x}"
 
     @_without_garbage_collection()
     def records(self) -> dict[str, TrialRecord]:
-        """All trials that were ever started, by `trial_id`, which is the name of their folder."""
+        """All trials that were ever started, sorted by `trial_id`, the name of their folder."""
         found = self._read("trial.json", self._parse_record)
         return {trial: found[trial] for trial in sorted(found) if isinstance(found[trial], TrialRecord)}
 
     @_without_garbage_collection()
     def table(self) -> pd.DataFrame:
-        """The table of `read_results`, of the trials that can be read. Shared: not to be changed."""
+        """The table of `read_results` with all readable trials. Shared with other callers: do not modify it."""
         if self._table is None or self._table[0] != self.version:
             epochs = self._read("epochs.parquet", TrialFolder.parse_epochs)
             found = [
@@ -111,17 +111,17 @@ class StudyReader:
         return self._table[1]
 
     def problems(self) -> list[str]:
-        """What could not be read so far, a line each."""
-        kept = (kept for of in self._kept.values() for _, kept in sorted(of.items()))
+        """One line per file that could not be read so far."""
+        kept = (kept for of in self._cached.values() for _, kept in sorted(of.items()))
         return [str(one.value) for one in kept if isinstance(one.value, ResultsError)]
 
     def modified(self, trial: str) -> datetime | None:
-        """When the trial's record was last written, UTC, as far as OUT tells."""
+        """When the trial's record was last written, UTC; None if OUT does not tell."""
         version = self._files["trial.json"].get(trial)
         return version.modified if version else None
 
     def file(self, name: str, most_bytes: int) -> bytes | None:
-        """Content of ``study.yaml`` or ``optuna.journal``; None where it is absent."""
+        """Content of ``study.yaml`` or ``optuna.journal``; None if absent."""
         version = self._files[name].get("")
         if version is None:
             return None
@@ -130,12 +130,12 @@ class StudyReader:
         return self.store.read(f"{self.study}/{name}")
 
     def _read(self, file: str, parse: Callable[[TrialFolder, bytes], Any]) -> dict[str, Any]:
-        """Every trial's `file`, parsed, or the ResultsError on why not; only those with another tag are read."""
-        kept, present = self._kept[file], self._files[file]
+        """Every trial's `file`, parsed, or the ResultsError that says why not. Reads only files with a new tag."""
+        kept, present = self._cached[file], self._files[file]
         for gone in kept.keys() - present.keys():
             del kept[gone]
         stale = [trial for trial, version in present.items() if trial not in kept or kept[trial].tag != version.tag]
-        copies = self._unpack(file, stale) if len(stale) >= _WORTH_A_PACK else {}
+        copies = self._unpack(file, stale) if len(stale) >= _PACK_THRESHOLD else {}
         for trials in _batches(stale):
             names = {trial: f"{self.study}/trials/{trial}/{file}" for trial in trials}
             small = [names[trial] for trial in trials if present[trial].size <= _MOST_BYTES[file]]
@@ -152,8 +152,8 @@ class StudyReader:
                         value = parse(TrialFolder(self.store, self.study, trial), value)
                     except ResultsError as error:
                         value = error
-                # What a storage does not hand out today, it may tomorrow: no tag, so it is asked again.
-                kept[trial] = _Kept("" if isinstance(value, StorageError) else present[trial].tag, value)
+                # A storage error may be temporary: no tag, so that the file is read again.
+                kept[trial] = _Cached("" if isinstance(value, StorageError) else present[trial].tag, value)
         return {trial: one.value for trial, one in kept.items()}
 
     def _unpack(self, file: str, trials: list[str]) -> dict[str, bytes]:
@@ -176,5 +176,5 @@ class StudyReader:
 
 def _batches(names: list[str]) -> Iterator[list[str]]:
     waiting = iter(names)
-    while batch := list(itertools.islice(waiting, _AT_ONCE)):
+    while batch := list(itertools.islice(waiting, _BATCH)):
         yield batch

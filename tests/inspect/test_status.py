@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from smoe_ray.errors import ResultsError
+from smoe_ray.inspect.status import Best, study_status
 from smoe_ray.results import Store, Timings, TrialFolder, TrialRecord
 from smoe_ray.spec import GridStudy, SearchStudy, TrialSpec, dump_study, parse_study, trial_with
 from smoe_ray.study import plan_grid
-from smoe_ray.study.status import Best, study_status
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 GRID = "name: demo\nquestion: how far?\naxes: {model.num_experts: [2, 3, 4, 5, 6]}"

@@ -173,4 +173,4 @@ def test_a_small_file_of_very_many_empty_cells_is_refused_unread(reader: StudyRe
     assert path.stat().st_size < 1_000_000
     looked(reader).table()
     (problem,) = reader.problems()
-    assert "more than a training writes" in problem
+    assert "more than training writes" in problem

@@ -1,4 +1,4 @@
-"""From a study to trials."""
+"""From a study to trials and, for a search, back to Optuna's parameters."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import optuna
 import pytest
 
 from smoe_ray.errors import StudyError
+from smoe_ray.inspect.past_trials import final_values, past_trial
+from smoe_ray.planning import StudyPlan, corners, parameters_of, plan_grid, suggest
 from smoe_ray.results import TrialRecord
 from smoe_ray.spec import (
     Blend,
@@ -19,16 +21,7 @@ from smoe_ray.spec import (
     parse_study,
     trial_with,
 )
-from smoe_ray.study.plan import (
-    corners,
-    final_values,
-    make_pruner,
-    make_sampler,
-    parameters_of,
-    past_trial,
-    plan_grid,
-    suggest,
-)
+from smoe_ray.study.sampler import make_pruner, make_sampler
 
 
 def grid(**fields: object) -> GridStudy:
@@ -74,6 +67,22 @@ def test_equal_trials_are_planned_once() -> None:
     axes = {"objective": [{"name": "blend"}, {"name": "expected"}], "resources.cpus": [1, 2]}
     assert len(plan_grid(grid(base={"routing": "supervised"}, axes=axes))) == 1
     assert len(plan_grid(grid(axes=axes))) == 2
+
+
+def test_a_plan_expands_its_grid_once_and_lists_each_request_once() -> None:
+    study = grid(axes={"model.num_experts": [3, 1], "resources.cpus": [1, 2]}, seeds=[4, 2])
+    plan = StudyPlan(study)
+    assert list(plan.known_trials) == plan_grid(study)
+    assert plan.total == 4  # resources change no number, so they make no further trials
+    assert [request.cpus for request in plan.resources] == [1]
+    assert plan.grid is StudyPlan.of(plan).grid
+    assert StudyPlan.of(search()).total == 4
+
+
+def test_a_search_requests_the_resources_that_its_space_varies() -> None:
+    varied = Choices(type="categorical", choices=(1, 2))
+    assert [one.cpus for one in StudyPlan(search(space={"resources.cpus": varied})).resources] == [1, 2]
+    assert [one.cpus for one in StudyPlan(search()).resources] == [1]
 
 
 def test_an_impossible_cell_is_one_line() -> None:

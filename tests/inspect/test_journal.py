@@ -9,10 +9,10 @@ from optuna.storages.journal import JournalFileBackend
 
 from smoe_ray.data import Splits
 from smoe_ray.errors import DivergedError
+from smoe_ray.inspect.journal import JOURNAL
 from smoe_ray.results import read_trials
 from smoe_ray.spec import SearchStudy, TrialSpec, parse_study
 from smoe_ray.study import LocalExecutor, run_study
-from smoe_ray.study.journal import JOURNAL
 from smoe_ray.testing.toy_training import BASE, Arrays, Toy, ToyEpoch
 
 SEARCH = BASE + "space: {model.num_experts: {type: int, low: 1, high: 900}}\nnum_trials: 8\n"

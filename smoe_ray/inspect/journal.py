@@ -1,7 +1,7 @@
-"""A search's history in Optuna's own journal format, beside the results: for `optuna-dashboard` and Optuna's plots.
+"""A search's history in Optuna's journal format, next to the results: for `optuna-dashboard` and Optuna's plots.
 
-A mirror, never the truth: it is made anew from the trials in OUT whenever the search is run. A journal is JSON lines,
-and nothing in it is unpickled: Optuna pickles snapshots only, which the backend here does not keep.
+A copy that nothing depends on: it is rebuilt from the trials in OUT whenever the search is run. A journal is JSON
+lines, and nothing in it is unpickled: Optuna pickles only snapshots, which the backend here does not keep.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smoe_ray.errors import ResultsError
+from smoe_ray.inspect.past_trials import past_trial
 from smoe_ray.results import Row, Store, TrialRecord
 from smoe_ray.spec import SearchStudy
-from smoe_ray.study.plan import past_trial
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -23,40 +23,40 @@ JOURNAL = "optuna.journal"
 
 
 class Journal:
-    """Writes the mirror. Trials of other searches, which an earlier version of the study left, stay out."""
+    """Writes the journal. Trials that are not part of this search, e.g. of an earlier version of it, are left out."""
 
     def __init__(self, study: SearchStudy, store: Store) -> None:
         import optuna
 
         self._study, self._store = study, store
         self._lines = _lines()
-        self._mirror = optuna.create_study(
+        self._copy = optuna.create_study(
             study_name=study.name,
             storage=optuna.storages.JournalStorage(self._lines),
             directions=[objective.direction for objective in study.objectives],
         )
-        self._mirror.set_user_attr("objectives", [objective.metric for objective in study.objectives])
+        self._copy.set_user_attr("objectives", [objective.metric for objective in study.objectives])
         self._known: set[str] = set()
         self._added = self._written = 0
 
     def add(self, record: TrialRecord, rows: Sequence[Row]) -> FrozenTrial | None:
-        """Append a trial that has ended, once. Raises ResultsError when OUT cannot be written.
+        """Append a trial that has ended; a second time does nothing. Raises ResultsError if OUT cannot be written.
 
         Returns:
-            What the trial is to Optuna; None where it is none of this search.
+            The trial as Optuna stores it; None if it is not part of this search.
         """
         trial = past_trial(self._study, record, rows)
         if trial is not None and record.trial_id not in self._known:
             self._known.add(record.trial_id)
-            self._mirror.add_trial(trial)
+            self._copy.add_trial(trial)
             self._added += 1
-        # Files are written whole: at every hundredth part more, so that the work stays in proportion to the trials.
+        # The whole file is rewritten each time: only after 1 % more trials, so that the total work stays linear.
         if self._added > 1.01 * self._written:
             self.write()
         return trial
 
     def write(self) -> None:
-        """Bring the file in OUT up to date. Raises ResultsError when OUT cannot be written."""
+        """Update the file in OUT. Raises ResultsError if OUT cannot be written."""
         text = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in self._lines.read_logs(0))
         self._store.write(f"{self._study.name}/{JOURNAL}", text.encode())
         self._written = self._added
@@ -70,26 +70,26 @@ class History(NamedTuple):
     directions: tuple[str, ...]
     """Of each objective: ``minimize`` or ``maximize``."""
     trials: tuple[FrozenTrial, ...]
-    """Those that have ended, in that order; their `user_attrs` hold `trial_id` and `why`, a reason or an error."""
+    """Those that have ended, in that order; `user_attrs` has `trial_id` and `why`, the pruning reason or the error."""
 
 
 def parse_journal(content: bytes, study: SearchStudy) -> History:
-    """Read the content of a journal. It may hold any text: show it escaped.
+    """Parse the content of a journal. It may contain arbitrary text: escape it before showing it.
 
     Raises:
-        ResultsError: it is no journal of this search.
+        ResultsError: it is not a journal of this search.
     """
     import optuna
 
     try:
         lines = _lines(json.loads(line) for line in content.splitlines())
-        mirror = optuna.load_study(study_name=study.name, storage=optuna.storages.JournalStorage(lines))
-        trials = [trial for trial in mirror.get_trials(deepcopy=False) if trial.state.is_finished()]
-    except Exception as error:  # what Optuna makes of a wrong file depends on where it is wrong
+        stored = optuna.load_study(study_name=study.name, storage=optuna.storages.JournalStorage(lines))
+        trials = [trial for trial in stored.get_trials(deepcopy=False) if trial.state.is_finished()]
+    except Exception as error:  # Optuna raises whatever the damage happens to cause
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ResultsError(f"{JOURNAL} is no journal of Optuna {optuna.__version__}: {reason}") from None
     history = _history(study, trials)
-    directions = tuple(direction.name.lower() for direction in mirror.directions)
+    directions = tuple(direction.name.lower() for direction in stored.directions)
     if directions != history.directions or not all(set(trial.params) <= set(study.space) for trial in trials):
         raise ResultsError(f"{JOURNAL} is of another version of the search; run it again to renew the file")
     return history
@@ -98,7 +98,7 @@ def parse_journal(content: bytes, study: SearchStudy) -> History:
 def history_from_trials(
     study: SearchStudy, records: Iterable[TrialRecord], rows: Mapping[str, Sequence[Row]]
 ) -> History:
-    """What the journal would hold, from the trials themselves; `rows` has each one's epochs by trial_id."""
+    """What the journal would contain, from the trials themselves. `rows`: trial_id -> epochs."""
     in_order = sorted(records, key=lambda record: record.timings.finished_at or record.timings.started_at)
     trials = (past_trial(study, record, rows.get(record.trial_id, ())) for record in in_order)
     return _history(study, [trial for trial in trials if trial is not None])
@@ -112,7 +112,7 @@ def _history(study: SearchStudy, trials: Sequence[FrozenTrial]) -> History:
 
 
 def _lines(entries: Iterable[dict[str, Any]] = ()) -> Any:
-    """A journal backend in memory: Optuna's own need a local file, and OUT may be an object store."""
+    """A journal backend in memory: Optuna's own backends need a local file, and OUT may be an object store."""
     from optuna.storages.journal import BaseJournalBackend
 
     class Lines(BaseJournalBackend):

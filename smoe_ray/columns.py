@@ -1,0 +1,440 @@
+"""Every column of the results and of the report's tables, once: name, type, unit, heading, number format, direction.
+
+`results` writes and reads the columns of `EPOCHS`; searches optimise those marked `objective`; the command, the report
+and the dashboard take headings and number formats from here; `cluster.metrics` exports those with a `gauge`; the tables
+of results columns in docs/metrics.md are written from here by ``python docs/check.py --write``.
+
+To add a column of the results: one entry here, and whatever computes the value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Direction = Literal["minimize", "maximize"]
+
+TEXT, COUNT, LOSS, SHARE, SCORE, GENERAL = "{}", "{:,.0f}", "{:.2f}", "{:.0%}", "{:.3f}", "{:.3g}"
+"""Number formats: words, whole numbers, squared errors, shares in per cent, scores from 0 to 1, anything else."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column, as every part of the program knows it."""
+
+    name: str
+    heading: str
+    number_format: str = TEXT
+    dtype: Literal["float", "int", "text", "list"] = "float"
+    """Type in ``epochs.parquet`` (``list``: of floats); of other columns only the number format matters."""
+    unit: str = ""
+    """Unit, or range where there is no unit."""
+    meaning: str = ""
+    """Formula or definition, as docs/metrics.md prints it."""
+    source: str = ""
+    direction: Direction | None = None
+    """Which way is better; None where neither is."""
+    objective: bool = False
+    """Whether a search may optimise it."""
+    timing: bool = False
+    """Whether two runs of the same trial differ in it."""
+    gauge: str = ""
+    """Name of the live metric ``smoe_ray_<gauge>`` that a running study exports; none if empty."""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it holds words rather than numbers."""
+        return self.number_format == TEXT
+
+    @property
+    def label(self) -> str:
+        """Heading with unit, for an axis."""
+        return f"{self.heading} ({self.unit})" if self.unit else self.heading
+
+
+# --- results: one row per epoch of a trial ----------------------------------------------------------------------------
+
+_ERROR = "squared error per image"
+
+IDENTITY = (
+    Column("study", "study", dtype="text", meaning="name of the study"),
+    Column(
+        "trial_id",
+        "trial",
+        dtype="text",
+        meaning="first 12 hex digits of the SHA-256 of all that can change the numbers "
+        "(spec with seed, data fingerprint, `NUMERICS_VERSION`)",
+        source="`spec.trial_id`",
+    ),
+    Column(
+        "status",
+        "status",
+        dtype="text",
+        meaning="`running`, `finished`, `failed` or `pruned`",
+        source="`trial.json`",
+    ),
+    Column("seed", "seed", COUNT, "int", meaning="fixes initial weights, batch order and latent noise", source="spec"),
+    Column("epoch", "epoch", COUNT, "int", meaning="passes over the training images, from 1"),
+    Column(
+        "data.train_images",
+        "training images",
+        COUNT,
+        "int",
+        unit="images",
+        meaning="training images of the trial",
+        source="splits",
+    ),
+    Column(
+        "data.fingerprint",
+        "data fingerprint",
+        dtype="text",
+        meaning="SHA-256 of the whole source at fraction 1",
+        source="`Source`",
+    ),
+)
+
+TRAINING = (
+    Column(
+        "train.loss",
+        "training loss",
+        LOSS,
+        unit=_ERROR,
+        meaning="reconstruction + β·kl + (λ_balance·balance + λ_entropy·entropy)/128; "
+        "supervised: reconstruction + β·kl + cross_entropy_weight·cross_entropy",
+        source="arXiv:2509.10025, section 3",
+        direction="minimize",
+        objective=True,
+    ),
+    Column(
+        "train.reconstruction",
+        "training reconstruction",
+        LOSS,
+        unit=_ERROR,
+        meaning="blend: ‖x − Σ_e p_e x̂_e‖²; expected: Σ_e p_e r_e; likelihood: −2s² ln Σ_e p_e exp(−r_e/2s²); "
+        "supervised: r of the predicted class",
+        source="blend: arXiv:2509.10025; likelihood: Jacobs et al. 1991",
+        direction="minimize",
+        objective=True,
+    ),
+    Column(
+        "train.kl",
+        "training KL",
+        LOSS,
+        unit="nats per image",
+        meaning="−½ Σ_z (1 + logvar − mu² − exp logvar)",
+        source="Kingma and Welling 2014",
+        objective=True,
+    ),
+    Column(
+        "train.balance",
+        "balance",
+        GENERAL,
+        unit="1, from 0 to E − 1",
+        meaning="E·Σ_e (p̄_e − 1/E)², unweighted (`balance_form: paper_text` takes 1/E of it)",
+        source="the authors' released code",
+        direction="minimize",
+        objective=True,
+    ),
+    Column(
+        "train.entropy",
+        "gate entropy",
+        SCORE,
+        unit="nats, 0 to ln E",
+        meaning="−mean_x Σ_e p_e ln(p_e + 1e-8), unweighted; part of the loss under `blend` only",
+        source="arXiv:2509.10025",
+        objective=True,
+    ),
+    Column(
+        "train.cross_entropy",
+        "cross-entropy",
+        SCORE,
+        unit="nats",
+        meaning="cross-entropy of the gate against the class label, unweighted; 0 in unsupervised routing",
+        source="supervised baseline",
+        direction="minimize",
+        objective=True,
+    ),
+)
+
+TEST = (
+    Column(
+        "test.reconstruction",
+        "test loss",
+        LOSS,
+        unit=_ERROR,
+        meaning="r of the argmax expert (`evaluation.gating: hard`, the default), z = mu (`evaluation.latent: mean`; "
+        "`sample` draws z as the authors' code does)",
+        direction="minimize",
+        objective=True,
+        gauge="test_reconstruction",
+    ),
+    Column(
+        "test.reconstruction_soft",
+        "soft loss",
+        LOSS,
+        unit=_ERROR,
+        meaning="‖x − Σ_e p_e x̂_e‖², always",
+        direction="minimize",
+        objective=True,
+    ),
+    Column("test.kl", "test KL", LOSS, unit="nats per image", meaning="as `train.kl`", objective=True),
+)
+
+EXPERTS = (
+    Column("experts.configured", "experts", COUNT, "int", unit="experts", meaning="E"),
+    Column(
+        "experts.active",
+        "active",
+        COUNT,
+        "int",
+        unit="experts, 1 to E",
+        meaning="experts with a share above 0",
+        direction="maximize",
+        objective=True,
+    ),
+    Column(
+        "experts.effective",
+        "effective",
+        LOSS,
+        unit="experts, 1 to E",
+        meaning="exp(−Σ_e u_e ln u_e) of the shares u",
+        direction="maximize",
+        objective=True,
+        gauge="effective_experts",
+    ),
+    Column(
+        "experts.active_fraction",
+        "active share",
+        SHARE,
+        unit="0 to 1",
+        meaning="active / E",
+        direction="maximize",
+        objective=True,
+        gauge="active_fraction",
+    ),
+    Column(
+        "experts.max_share",
+        "largest share",
+        SHARE,
+        unit="1/E to 1",
+        meaning="largest share",
+        direction="minimize",
+        objective=True,
+        gauge="max_share",
+    ),
+    Column(
+        "experts.usage",
+        "usage",
+        dtype="list",
+        unit="sums to 1",
+        meaning="share of the test images that each expert is the argmax of: a list of E numbers",
+    ),
+)
+
+COST = (
+    Column("cost.params_total", "parameters", COUNT, "int", unit="parameters", meaning="parameters of the whole model"),
+    Column(
+        "cost.params_active",
+        "active parameters",
+        COUNT,
+        "int",
+        unit="parameters",
+        meaning="parameters that one image meets under hard gating: encoder, gate and one expert",
+        direction="minimize",
+        objective=True,
+    ),
+    Column(
+        "cost.flops",
+        "training FLOPs",
+        GENERAL,
+        unit="FLOPs",
+        meaning="training FLOPs up to this epoch, counted as torch's own counter does on the model as it is defined "
+        "(not on the faster equivalent that we compute)",
+        direction="minimize",
+        objective=True,
+    ),
+    Column(
+        "cost.images",
+        "images seen",
+        COUNT,
+        "int",
+        unit="images",
+        meaning="training images seen up to this epoch, repeats counted",
+    ),
+    Column("cost.steps", "steps", COUNT, "int", unit="steps", meaning="optimizer steps up to this epoch"),
+    Column(
+        "cost.wall_s",
+        "seconds per epoch",
+        "{:.1f}",
+        unit="seconds",
+        meaning="time that this epoch took, evaluation included",
+        direction="minimize",
+        objective=True,
+        timing=True,
+    ),
+    Column(
+        "cost.images_per_s",
+        "images per second",
+        COUNT,
+        unit="images per second",
+        meaning="training images of this epoch / training time",
+        direction="maximize",
+        timing=True,
+    ),
+)
+
+EPOCHS: tuple[Column, ...] = (
+    *(column for column in IDENTITY if column.name == "epoch"),
+    *TRAINING,
+    *TEST,
+    *EXPERTS,
+    *COST,
+)
+"""Columns of ``epochs.parquet``, in the order of the file."""
+
+# --- statistics: one row per arm, comparison, fitted surface, ... -----------------------------------------------------
+
+STATISTICS = (
+    # what a row is about
+    Column("arm", "arm"),
+    Column("reference", "reference"),
+    Column("label", "cell"),
+    Column("why", "why"),
+    Column("target", "against"),
+    Column("condition", "condition"),
+    # trials of an arm
+    Column("finished", "finished", COUNT),
+    Column("failed", "failed", COUNT),
+    Column("pruned", "pruned", COUNT),
+    Column("running", "running", COUNT),
+    Column("images", "images", COUNT),
+    Column("configured", "experts", COUNT),
+    Column("loss", "test loss", LOSS),
+    Column("loss_soft", "soft loss", LOSS),
+    Column("gap", "gap", LOSS),
+    Column("active", "active", GENERAL),
+    Column("effective", "effective", LOSS),
+    # differences between arms
+    Column("runs_compared", "runs"),
+    Column("left_out", "left out", COUNT),
+    Column("mean_arm", "mean, arm", LOSS),
+    Column("mean_reference", "mean, reference", LOSS),
+    Column("estimate", "difference", "{:+.2f}"),
+    Column("low", "low", LOSS),
+    Column("high", "high", LOSS),
+    Column("level", "level", "{:.4g}"),
+    Column("interval", "interval by"),
+    Column("effect", "Hedges' g", "{:+.2f}"),
+    Column("p", "p", SCORE),
+    Column("p_holm", "p, Holm", SCORE),
+    Column("verdict", "verdict"),
+    # recommended number of experts
+    Column("experts", "experts", COUNT),
+    Column("fitted_loss", "fitted loss", LOSS),
+    Column("above_best", "above best", LOSS),
+    Column("tied", "tied"),
+    Column("chance", "best in", SHARE),
+    Column("gaussian_process", "Gaussian process", LOSS),
+    Column("runs", "runs near", COUNT),
+    Column("amount", "held out", COUNT),
+    Column("rmse", "RMSE", LOSS),
+    Column("noise", "noise floor", LOSS),
+    Column("r_squared", "R²", SCORE),
+    Column("floor", "L∞", LOSS),
+    Column("a", "a", SCORE),
+    Column("b", "b", SCORE),
+    Column("c", "c", SCORE),
+    Column("g", "g", SCORE),
+    Column("k0", "k0", SCORE),
+    Column("k1", "k1", SCORE),
+    Column("n", "n", COUNT),
+    # collapse
+    Column("half_life", "half-life", GENERAL),
+    Column("half_life_least", "least of the runs", GENERAL),
+    Column("half_life_most", "most", GENERAL),
+    Column("collapsed", "collapsed", COUNT),
+    Column("share", "share", SHARE),
+    Column("share_low", "low", SHARE),
+    Column("share_high", "high", SHARE),
+    Column("mean_low", "lower mean", LOSS),
+    Column("mean_high", "upper mean", LOSS),
+    Column("upper_share", "share of the upper", SHARE),
+    Column("basin_sd", "s.d. of either", LOSS),
+    Column("delta_bic", "ΔBIC", "{:+.1f}"),
+    # routing
+    Column("nmi", "NMI", SCORE),
+    Column("ami", "AMI", SCORE),
+    Column("ari", "ARI", SCORE),
+    Column("cramers_v", "Cramer's V", SCORE),
+    Column("cramers_v_corrected", "corrected", SCORE),
+    Column("purity", "purity", SCORE),
+    Column("matched_accuracy", "matched accuracy", SCORE),
+    Column("matched_correlation", "matched correlation", SCORE),
+    Column("matched_share", "matched share", SCORE),
+    # separability
+    Column("control", "control"),
+    Column("groups", "groups", COUNT),
+    Column("accuracy", "probe, 5 folds", SCORE),
+    Column("holdout_accuracy", "probe, 80/20", SCORE),
+    Column("majority", "chance: largest", SCORE),
+    Column("permuted", "chance: permuted", SCORE),
+    Column("neighbour_accuracy", "15 neighbours", SCORE),
+    Column("silhouette", "silhouette", SCORE),
+    Column("silhouette_images", "its images", COUNT),
+    Column("left_out_images", "images left out", COUNT),
+    Column("left_out_groups", "groups left out", COUNT),
+    Column("trustworthiness", "trustworthiness", SCORE),
+    Column("perplexity", "perplexity", GENERAL),
+    # homogeneity
+    Column("num_classes", "classes", COUNT),
+    Column("steps", "steps", COUNT),
+    Column("mean", "mean", LOSS),
+    # published
+    Column("fraction", "fraction", "{:g}"),
+    Column("active_experts", "active experts", COUNT),
+    # provenance
+    Column("smoe_ray", "smoe-ray"),
+    Column("torch", "torch"),
+    Column("numpy", "numpy"),
+    Column("python", "Python"),
+    Column("numerics", "numerics", COUNT),
+    Column("trials", "trials", COUNT),
+    Column("first_started", "first started, UTC"),
+    Column("last_ended", "last ended, UTC"),
+)
+"""Columns of the report's tables; docs/metrics.md has their formulas. A column ``<name>_sd`` (sample standard
+deviation) is shown beside the mean in column ``<name>``."""
+
+
+def _by_name(columns: Iterable[Column]) -> dict[str, Column]:
+    found: dict[str, Column] = {}
+    for column in columns:
+        if found.setdefault(column.name, column) is not column:
+            raise ValueError(f"column '{column.name}' is defined twice")
+    return found
+
+
+RESULTS = _by_name((*IDENTITY, *TRAINING, *TEST, *EXPERTS, *COST))
+"""Columns of `read_results`, but for the ``config.<path>`` of the specs."""
+
+COLUMNS = _by_name((*RESULTS.values(), *STATISTICS))
+"""All columns by name."""
+
+
+def format_cell(name: str, value: Any, sd: Any = None) -> str:
+    """A value of a column in words, with its standard deviation if there is one; a dash where there is no value."""
+    form = COLUMNS[name].number_format
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "\N{EN DASH}"
+    if isinstance(value, float) and math.isinf(value):
+        return "never"
+    if name in ("p", "p_holm") and value < 0.001:
+        return "< 0.001"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = form.format(value).replace("-", "\N{MINUS SIGN}").replace("%", " %") if form != TEXT else str(value)
+    if sd is None:
+        return text
+    return f"{text} ± {form.format(sd)}" if not math.isnan(sd) else text

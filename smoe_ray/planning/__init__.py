@@ -1,0 +1,7 @@
+"""From a study's spec to its trials: the grid, the search space, and the plan that holds both. Reads no files."""
+
+from smoe_ray.planning.grid import identity_of, plan_grid
+from smoe_ray.planning.plan import StudyPlan
+from smoe_ray.planning.search_space import corners, distributions, parameters_of, suggest
+
+__all__ = ["StudyPlan", "corners", "distributions", "identity_of", "parameters_of", "plan_grid", "suggest"]

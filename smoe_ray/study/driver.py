@@ -1,0 +1,194 @@
+"""Run a study: prepare its data, skip what is settled, let an executor train the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from smoe_ray.data import Source, prepare
+from smoe_ray.data.files import Map, cache_folder
+from smoe_ray.errors import TrialError
+from smoe_ray.planning import StudyPlan
+from smoe_ray.results import Packer, Store, TrialFolder, TrialRecord
+from smoe_ray.spec import DataSpec, GridStudy, SearchStudy, TrialSpec, dump_study, plugin_identities, trial_id
+from smoe_ray.study.events import DataProgress, Event, Notice, OnEvent, StudyStarted, ignore
+from smoe_ray.study.trial_run import TrialTask, is_settled, remove_stale_checkpoint
+
+_THREADS = 16  # they wait for a file system or an object store, not for the CPU
+
+
+class Executor(Protocol):
+    """Trains the trials of a study somewhere."""
+
+    def run(self, run: StudyRun) -> Generator[TrialRecord, None, None]:
+        """Train what a `TrialQueue` of `run` hands out; yield each trial as it ends, in whatever way it ends."""
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """A study under way, as executors see it. Stays in the process that called `run_study`."""
+
+    plan: StudyPlan
+    out: str
+    cache: Path
+    retry_failed: bool = False
+    on_event: OnEvent = ignore
+    data_jobs: int | Map = 1
+    settled: dict[str, TrialRecord] = field(default_factory=dict)
+    """Trials of this study that needed no training, by id."""
+    mirror: str | None = None
+    """URI for a copy of prepared data, where `cache` is for this machine alone."""
+    _sources: dict[str, Source] = field(default_factory=dict)
+
+    @property
+    def study(self) -> GridStudy | SearchStudy:
+        """The spec of the study."""
+        return self.plan.study
+
+    def emit(self, event: Event) -> None:
+        """Pass an event to the user's callback."""
+        self.on_event(event)
+
+    def source(self, data: DataSpec) -> Source:
+        """The prepared source behind `data`; prepared on first use, once for all fractions. Raises DataError."""
+        key = data.model_dump(mode="json") | {"fraction": None, "imbalance": None}
+        name = json.dumps(key, sort_keys=True)
+        if name not in self._sources:
+            self._sources[name] = prepare(data, self.cache, self.data_jobs, self._on_data_progress, self.mirror)
+        return self._sources[name]
+
+    def _on_data_progress(self, what: str, done: int, total: int) -> None:
+        self.emit(DataProgress(what, done, total))
+
+    def task(self, trial: TrialSpec) -> TrialTask:
+        """The task that trains `trial`. Raises DataError."""
+        return TrialTask(
+            self.study.name,
+            trial,
+            trial_id(trial, self.source(trial.data).fingerprint),
+            self.out,
+            self.cache,
+            self.study.collapse,
+            self.retry_failed,
+            plugins=plugin_identities(trial),
+        )
+
+    def pending(self) -> list[TrialTask]:
+        """The tasks of a grid that are not settled, in the order of the grid; emits `StudyStarted`."""
+        assert isinstance(self.study, GridStudy)
+        tasks = {task.trial_id: task for task in map(self.task, self.plan.known_trials)}
+        for record in started_trials(self.out, self.study.name, only=tasks):
+            if is_settled(record, self.retry_failed):
+                self.settled[record.trial_id] = record
+        with ThreadPoolExecutor(_THREADS) as threads:
+            list(threads.map(lambda name: remove_stale_checkpoint(tasks[name]), self.settled))
+        self.emit(StudyStarted(self.study.name, len(tasks), len(self.settled)))
+        return [task for task in tasks.values() if task.trial_id not in self.settled]
+
+
+def run_study(
+    study: GridStudy | SearchStudy | StudyPlan,
+    out: str | Path,
+    executor: Executor,
+    *,
+    cache: str | Path | None = None,
+    data_jobs: int | Map = 1,
+    retry_failed: bool = False,
+    on_event: OnEvent = ignore,
+) -> list[TrialRecord]:
+    """Train the trials of a study that are still missing; to resume a study, run it again.
+
+    The numbers of a trial depend on its spec and data alone, not on the executor, the number of concurrent trials,
+    their order, or how often they were killed and resumed. So a grid always gives the same table, except for
+    `results.TIMING_COLUMNS`, host and timings. A *search* proposes from the trials that have finished so far, so
+    *which* trials it runs depends on the order in which they finish, unless one runs at a time, without interruption.
+
+    Several processes may run the same study on one local OUT: a trial is claimed by a file lock, which the kernel
+    releases when its holder dies. Behind a URI there are no locks; two processes may then train the same trial twice,
+    which costs time but no result, since both write the same complete files.
+
+    Args:
+        study: from `load_study`, or its plan where the caller has made one already.
+        out: folder or URI of the results; created if absent.
+        executor: `LocalExecutor(jobs=2)`, or `RayExecutor()` for a cluster.
+        cache: folder for prepared data; by default ``OUT/.cache/data``, or, where OUT is a URI, the user's cache with
+            a copy below OUT, for runs on other machines.
+        data_jobs: processes that prepare data; or ``executor.map`` of a `RayExecutor`, to prepare them on its cluster.
+        retry_failed: train diverged trials again, too. (Trials that failed otherwise are always retried.)
+        on_event: called in this process with each event (`study.events`), e.g. for a progress bar.
+
+    Returns:
+        The record of every trial: first those settled before, then the others in the order in which they ended.
+        Failed trials are included (`status`, `error`); they do not raise.
+
+    Raises:
+        StudyError, DataError, PluginError: the study cannot be planned.
+        ResultsError: OUT cannot be read or written.
+        KeyboardInterrupt: after Ctrl-C, once all workers have ended; a `Notice` has said how to resume.
+    """
+    plan = StudyPlan.of(study)
+    store = Store(out)
+    mirror = store.path(".cache/data") if store.folder is None else None
+    run = StudyRun(plan, store.out, _cache_folder(store, cache), retry_failed, on_event, data_jobs, mirror=mirror)
+    ended: dict[str, TrialRecord] = {}
+    packer = Packer(store, run.study.name)
+    plan.check_plugins()
+    try:
+        for trial in plan.known_trials:
+            run.source(trial.data)
+        _write_study(run, store)
+        with closing(executor.run(run)) as trials:
+            for record in trials:
+                ended[record.trial_id] = record
+                packer.ended(len(run.settled) + len(ended))
+        packer.write()
+    except KeyboardInterrupt:
+        run.emit(Notice("Interrupted. Nothing that was trained is lost: run the same command again to resume."))
+        raise
+    return list((run.settled | ended).values())
+
+
+def refuse_failures(records: Sequence[TrialRecord]) -> None:
+    """Raise TrialError with the first failure if any trial failed: a command's exit code then says so."""
+    failed = [record for record in records if record.status == "failed"]
+    if failed:
+        raise TrialError(
+            f"{len(failed)} of {len(records)} trials failed, the first ({failed[0].trial_id}) with: {failed[0].error}"
+        )
+
+
+def _cache_folder(store: Store, cache: str | Path | None) -> Path:
+    if cache is not None:
+        return Path(cache)
+    if store.folder is not None:
+        return store.folder / ".cache" / "data"
+    return cache_folder() / "data"
+
+
+def _write_study(run: StudyRun, store: Store) -> None:
+    name = f"{run.study.name}/study.yaml"
+    text = dump_study(run.study).encode()
+    before = store.read(name)
+    if before is not None and before != text:
+        run.emit(
+            Notice(
+                f"{store.path(name)} described another version of this study and is replaced; "
+                "trials of both stay in the table."
+            )
+        )
+    if before != text:
+        store.write(name, text)
+
+
+def started_trials(out: str, study: str, only: Collection[str] | None = None) -> list[TrialRecord]:
+    """Records of all trials of a study that were ever started, or of those whose ids are in `only`."""
+    store = Store(out)
+    ids = [name for name in store.folders(f"{study}/trials") if only is None or name in only]
+    with ThreadPoolExecutor(_THREADS) as threads:
+        records = list(threads.map(lambda name: TrialFolder(store, study, name).read_record(), ids))
+    return [record for record in records if record is not None]
