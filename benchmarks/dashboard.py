@@ -59,6 +59,7 @@ WARM_LIMIT, MEMORY_LIMIT = 1.0, 1024
 MEASURE = """
 import json, resource, sys, time
 from streamlit.testing.v1 import AppTest
+from streamlit.util import calc_hash
 import streamlit, streamlit.web.bootstrap
 app, out = sys.argv[1:3]
 sys.argv = ["app.py", out]
@@ -77,10 +78,11 @@ at.query_params["study"] = "synthetic"
 timed("first page, cold", at.run)
 timed("the same again", at.run)
 for view in ("trial", "loss_surface", "collapse", "routing"):
-    at.switch_page(f"views/{view}.py")
+    at._page_hash = calc_hash(view)
     timed(f"{view}, first time", at.run)
     timed(f"{view} again", at.run)
-at.switch_page("views/trial.py").run()
+at._page_hash = calc_hash("trial")
+at.run()
 at.selectbox(key="trial").select_index(1234)
 timed("another trial", at.run)
 taken["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 0
@@ -188,7 +190,7 @@ def measure(out: str, environment: dict[str, str]) -> dict[str, Taken]:
     """Seconds of each step, and MiB at most, in a fresh process."""
     paths = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(ROOT / "dashboard" / "app.py"), out],
+        [sys.executable, "-c", MEASURE, str(ROOT / "dashboard" / "script" / "app.py"), out],
         env=os.environ | environment | {"PYTHONPATH": os.pathsep.join(paths)},
         stdout=subprocess.PIPE,
         text=True,

@@ -93,7 +93,7 @@ def steps_of_a_group(config: dict[str, Any]) -> dict[str, float]:
     data = DeviceImages(images(arguments.steps * spec.training.batch_size).train, device)
 
     def step(of: Workers) -> TrainingStep:
-        model = build_model(spec.model, spec.seed).to(device)
+        model = build_model(spec.model, (1, 28, 28), spec.seed).to(device)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
         return TrainingStep(spec, model, optimizer, torch.Generator(device).manual_seed(0), of)
 

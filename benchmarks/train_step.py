@@ -132,7 +132,7 @@ def compare(num_experts: int, rounds: int, threads: int, device: torch.device) -
     spec = TrialSpec(
         model=ModelSpec(num_experts=num_experts, encoder="medium"), objective=Blend(), training=TrainingSpec()
     )
-    ours = build_model(spec.model, seed=0).to(device)
+    ours = build_model(spec.model, (1, 28, 28), seed=0).to(device)
     noise = torch.Generator(device).manual_seed(0)
     our_step = TrainingStep(spec, ours, torch.optim.Adam(ours.parameters(), lr=1e-3, fused=True), noise)
     textbook = TextbookModel(num_experts).to(device)

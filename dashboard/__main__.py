@@ -1,4 +1,4 @@
-"""The server: ``python -m dashboard run app.py ... -- OUT`` is ``streamlit run`` which reads OUT while it starts."""
+"""The server: ``python -m smoe_ray_dashboard run app.py ... -- OUT`` is ``streamlit run`` that also preloads OUT."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 
-_FOR_PAGES = (
+_SLOW_IMPORTS = (
     "plotly.graph_objects",
     "scipy.interpolate",
     "scipy.optimize",
@@ -15,32 +15,32 @@ _FOR_PAGES = (
     "sklearn.gaussian_process",
     "statsmodels.stats.proportion",
 )
-"""What charts and statistics take a second or two to import."""
+"""Packages of charts and statistics that take a second or two to import."""
 
 
 def main() -> None:
     """Streamlit's own command line."""
-    from streamlit.web import cli  # whole, before another thread imports any of it
+    from streamlit.web import cli  # imported completely before another thread imports a part of it
 
     out = sys.argv[sys.argv.index("--") + 1]
-    threading.Thread(target=_get_ready_when_up, args=(out,), daemon=True).start()
+    threading.Thread(target=_warm_up_when_running, args=(out,), daemon=True).start()
     cli.main(prog_name="streamlit")
 
 
-def _get_ready_when_up(out: str) -> None:
+def _warm_up_when_running(out: str) -> None:
     from streamlit import runtime
 
-    while not runtime.exists():  # caches that are made before do not know where to keep things
+    while not runtime.exists():  # a cache that is created earlier has no storage
         time.sleep(0.05)
-    get_ready(out)
+    warm_up(out)
 
 
-def get_ready(out: str) -> None:
-    """Do what the first visitors would have to wait for."""
-    from dashboard import load
+def warm_up(out: str) -> None:
+    """Read OUT and import slow packages, so that the first visitor does not wait for it."""
+    from . import load
 
     load.read_ahead(out)
-    for module in _FOR_PAGES:
+    for module in _SLOW_IMPORTS:
         importlib.import_module(module)
 
 

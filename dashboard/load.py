@@ -1,4 +1,4 @@
-"""Cached reads of OUT. A file is read again only after it has changed; nothing is written, nothing is unpickled."""
+"""Cached reads of OUT. A file is read again only after a change; nothing is written, nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-_MOST_BYTES = {"study.yaml": 1_000_000, "optuna.journal": 64_000_000}
-_MOST_BYTES_OF_TRIAL = 512_000_000
-_MOST_PLANNED = 200_000
-_LEAST_SECONDS = 1.0
-"""Between two looks at a study."""
+_MAX_BYTES = {"study.yaml": 1_000_000, "optuna.journal": 64_000_000}
+_MAX_BYTES_OF_TRIAL = 512_000_000
+_MAX_PLANNED = 200_000
+_MIN_SECONDS = 1.0
+"""Minimum interval between two refreshes of a study."""
 _SHARE_OF_TIME = 10.0
-"""A look that takes long is repeated after so many times what it took."""
+"""A slow refresh is repeated only after this multiple of its own duration."""
 _QUICK_SECONDS = 0.3
-"""A look that takes no longer is worth waiting for."""
+"""A refresh no slower than this is done in the foreground."""
 
 
-# --- what the dashboard was started with ------------------------------------------------------------------------------
+# --- command line -----------------------------------------------------------------------------------------------------
 
 
 class Arguments(NamedTuple):
@@ -69,72 +69,74 @@ def address() -> str | None:
 
 
 class Trials(NamedTuple):
-    """The trials of a study at one moment. Shared between sessions: never change it."""
+    """Snapshot of the trials of a study. Shared between sessions: do not modify."""
 
     version: str
-    """Another one after a file of the study has changed: a key for what was computed from it."""
+    """Changes with every file of the study: the cache key of everything computed from it."""
     records: dict[str, TrialRecord]
     """By trial_id."""
 
 
 class Results(NamedTuple):
-    """The same with the table of `read_results`, broken trials left out. Never change it, nor its table."""
+    """Snapshot with the table of `read_results`, unreadable trials left out. Shared between sessions: do not modify."""
 
     version: str
     table: pd.DataFrame
     records: dict[str, TrialRecord]
     problems: tuple[str, ...]
-    """What could not be read, a line each."""
+    """Files that could not be read, one line per file."""
 
 
 def studies() -> list[str]:
-    """Names of the studies in OUT, sorted; folders that hold nothing of a study are none. Raises ResultsError."""
+    """Names of the studies in OUT, sorted; folders without a study are skipped. Raises ResultsError."""
     return _studies(out())
 
 
 def trials(study: str) -> Trials:
-    """The trials without their epochs: all that is known of a study soon after it is first asked for."""
+    """The trials without their epochs, which is much faster to read than `results`."""
     return _followed(study).trials()
 
 
 def results(study: str) -> Results:
-    """The study as it is now. Raises ResultsError when it is not there."""
+    """The trials with their epochs. Raises ResultsError if there is no such study."""
     return _followed(study).results()
 
 
 def is_read(study: str) -> bool:
-    """Whether `results` has been read before, so that it answers soon."""
+    """Whether `results` is cached, and so returns without reading every epoch."""
     return _followed(study).is_read()
 
 
 def file(study: str, name: str) -> bytes | None:
-    """Content of ``study.yaml`` or ``optuna.journal``; None where it is absent, ResultsError where it is too large."""
+    """Content of ``study.yaml`` or ``optuna.journal``; None if absent. Raises ResultsError if it is too large."""
     return _followed(study).file(name)
 
 
 def spec(study: str) -> GridStudy | SearchStudy:
-    """The study as it was run. Raises ResultsError or StudyError where its file is absent or cannot be read."""
+    """The study as it was run. Raises ResultsError or StudyError if its file is absent or cannot be read."""
     return _followed(study).asked().study
 
 
 def question(study: str) -> str:
-    """What the study asks; why that cannot be told where its file is broken."""
+    """The study's question, or why its file cannot be read."""
     try:
         return spec(study).question
-    except Exception as error:  # a file of strangers can break the parser in many ways, and the list must go on
+    except (
+        Exception
+    ) as error:  # a malformed file can make the parser raise anything; the other studies are still listed
         return f"({error})"
 
 
 def status(study: str, with_best: bool = True) -> StudyStatus:
-    """How far the study is; `with_best` needs its epochs. Raises ResultsError or StudyError as `spec` does."""
+    """Progress of the study; `with_best` reads its epochs. Raises ResultsError or StudyError as `spec` does."""
     return _followed(study).status(with_best)
 
 
 def read_ahead(out: str) -> None:
-    """Read all that the first page shows. What cannot be read is left to the page, which says so."""
+    """Read everything that the first page shows. Errors are ignored here; the page reports them."""
     with suppress(SmoeRayError):
         for study in _studies(out):
-            with suppress(Exception):  # what strangers wrote can break a study in many ways, and the others go on
+            with suppress(Exception):  # a malformed study can raise anything; the others are still read
                 _follow(out, study).status(with_best=True)
 
 
@@ -153,16 +155,17 @@ def _follow(out: str, study: str) -> _Followed:
 
 
 class _Followed:
-    """One study, shared by all sessions. It is looked at when somebody asks, at most every second.
+    """One study, shared by all sessions and refreshed on access, at most once per second.
 
-    Where a look takes long (an object store), who asks gets the state of the last one while the next goes on beside.
+    Stale-while-revalidate: where a refresh is slow (an object store), the last snapshot is returned and a thread
+    refreshes it in the background.
     """
 
     def __init__(self, out: str, study: str) -> None:
         self._reader = StudyReader(out, study)
         self._lock = threading.RLock()
-        self._looked_at, self._took = -math.inf, 0.0
-        self._looking: threading.Thread | None = None
+        self._refreshed_at, self._took = -math.inf, 0.0
+        self._refreshing: threading.Thread | None = None
         self._trials: Trials | None = None
         self._results: Results | None = None
         self._files: dict[str, tuple[str, bytes | None]] = {}
@@ -172,18 +175,18 @@ class _Followed:
 
     def trials(self) -> Trials:
         known = self._trials
-        due = time.monotonic() - self._looked_at > max(_LEAST_SECONDS, _SHARE_OF_TIME * self._took)
+        due = time.monotonic() - self._refreshed_at > max(_MIN_SECONDS, _SHARE_OF_TIME * self._took)
         if known is None or (due and self._took < _QUICK_SECONDS):
             with self._lock:
-                return self._look()
-        if due and not self._is_looking():
-            self._looking = threading.Thread(target=self._look_beside, daemon=True)
-            self._looking.start()
+                return self._refresh()
+        if due and not self._is_refreshing():
+            self._refreshing = threading.Thread(target=self._refresh_in_background, daemon=True)
+            self._refreshing.start()
         return known
 
     def results(self) -> Results:
         trials, known = self.trials(), self._results
-        if known is not None and (known.version == trials.version or self._is_looking()):
+        if known is not None and (known.version == trials.version or self._is_refreshing()):
             return known
         with self._lock:
             return self._read()
@@ -193,13 +196,13 @@ class _Followed:
 
     def file(self, name: str) -> bytes | None:
         version, known = self.trials().version, self._files.get(name)
-        if known is not None and (known[0] == version or self._is_looking()):
+        if known is not None and (known[0] == version or self._is_refreshing()):
             return known[1]
         with self._lock:
             return self._read_file(name)
 
     def asked(self) -> StudyPlan:
-        """The study by its file, parsed again only when that has changed."""
+        """The study of study.yaml, parsed again only after a change."""
         from smoe_ray.planning import StudyPlan
 
         origin = self._reader.store.path(f"{self._reader.study}/study.yaml")
@@ -216,10 +219,12 @@ class _Followed:
         asked = self.asked()
         if isinstance(asked.study, GridStudy):
             planned = math.prod(map(len, asked.study.axes.values())) * len(asked.study.seeds)
-            if planned > _MOST_PLANNED:
-                raise ResultsError(f"study '{self._reader.study}': {planned:,} trials are too many to plan here")
+            if planned > _MAX_PLANNED:
+                raise ResultsError(
+                    f"study '{self._reader.study}': {planned:,} trials are too many to plan on this page"
+                )
         found = self.results() if with_best else self.trials()
-        state = found.version, asked  # `asked` is another one after its file has changed
+        state = found.version, asked  # `asked` is a new object after its file has changed
         known, answers = self._status.get(with_best), self._current
         if known is None or known[0] != state:
             if answers is None or answers[0] != state:
@@ -229,53 +234,53 @@ class _Followed:
             known = self._status[with_best] = state, status_of(asked, answers[1], table, modified)
         return known[1]
 
-    def _is_looking(self) -> bool:
-        return self._looking is not None and self._looking.is_alive()
+    def _is_refreshing(self) -> bool:
+        return self._refreshing is not None and self._refreshing.is_alive()
 
-    def _look(self) -> Trials:
+    def _refresh(self) -> Trials:
         started = time.monotonic()
         self._reader.look()
         self._took = time.monotonic() - started
         if self._trials is None or self._trials.version != self._reader.version:
             self._trials = Trials(self._reader.version, self._reader.records())
-        self._looked_at = time.monotonic()
+        self._refreshed_at = time.monotonic()
         return self._trials
 
     def _read(self) -> Results:
         trials = self._trials
-        if trials is None or trials.version != self._reader.version:  # the table will be of what the reader saw last
-            trials = self._look()
+        if trials is None or trials.version != self._reader.version:  # the table is of the reader's last refresh
+            trials = self._refresh()
         if self._results is None or self._results.version != trials.version:
             table = self._reader.table()
             self._results = Results(trials.version, table, trials.records, tuple(self._reader.problems()))
-            self._looked_at = time.monotonic()  # who waited for the table need not wait for another look at once
+            self._refreshed_at = time.monotonic()  # a caller who waited for the table need not refresh at once
         return self._results
 
     def _read_file(self, name: str) -> bytes | None:
-        version = (self._trials or self._look()).version
+        version = (self._trials or self._refresh()).version
         if name not in self._files or self._files[name][0] != version:
-            self._files[name] = version, self._reader.file(name, _MOST_BYTES[name])
+            self._files[name] = version, self._reader.file(name, _MAX_BYTES[name])
         return self._files[name][1]
 
-    def _look_beside(self) -> None:
+    def _refresh_in_background(self) -> None:
         with self._lock:
             try:
-                self._look()
+                self._refresh()
                 for name in self._files:
                     self._read_file(name)
                 if self._results is not None:
                     self._read()
             except ResultsError:
-                self._trials = self._results = None  # who asks next looks himself, and gets the error
+                self._trials = self._results = None  # the next caller refreshes in the foreground and gets the error
 
 
-# --- what was computed, and what a trial kept -------------------------------------------------------------------------
+# --- cached computations, and files of a trial ------------------------------------------------------------------------
 
 
 def cached(compute: Callable[..., Value]) -> Callable[..., Value]:
-    """Keep what ``compute(study, *arguments)`` returned until a file of the study changes.
+    """Cache ``compute(study, *arguments)`` until a file of the study changes.
 
-    The arguments must be hashable and the value picklable. An error is not kept.
+    Arguments must be hashable and the value picklable. Errors are not cached.
     """
     name = f"{compute.__code__.co_filename}:{compute.__qualname__}"
 
@@ -286,7 +291,7 @@ def cached(compute: Callable[..., Value]) -> Callable[..., Value]:
     return look_up
 
 
-# Streamlit finds what it keeps by the arguments, used or not, but for those that begin with an underscore.
+# The cache key is made of all arguments, used or not, except those that begin with an underscore.
 @st.cache_data(max_size="200MB", show_spinner="Computing ...")
 def _computed(
     out: str,  # noqa: ARG001
@@ -300,24 +305,26 @@ def _computed(
 
 
 def embeddings(study: str, trial_id: str) -> Arrays:
-    """See `read_embeddings`; raises ResultsError where the trial kept none. Shared: the arrays are read-only."""
+    """See `read_embeddings`; raises ResultsError if the trial has stored none. Shared, so the arrays are read-only."""
     return _embeddings(out(), study, trial_id, tag(study, trial_id, "embeddings.npz"))
 
 
 def tag(study: str, trial_id: str, file: str) -> str:
-    """Version of a file that a trial kept; "" where there is none. Raises ResultsError where it is too large."""
+    """Version of a file of a trial; "" if absent. Raises ResultsError if it is too large."""
     store = Store(out())
     name = f"{study}/trials/{trial_id}"
     version = store.files(name).get(f"{name}/{file}")
     if version is None:
         return ""
-    if version.size > _MOST_BYTES_OF_TRIAL:
-        raise ResultsError(f"{store.path(f'{name}/{file}')}: {version.size:,} bytes are too many to read here")
+    if version.size > _MAX_BYTES_OF_TRIAL:
+        raise ResultsError(
+            f"{store.path(f'{name}/{file}')}: {version.size:,} bytes are too many to load in the dashboard"
+        )
     return version.tag
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading ...")
-def _embeddings(out: str, study: str, trial_id: str, tag: str) -> Arrays:  # noqa: ARG001  # for the key
+def _embeddings(out: str, study: str, trial_id: str, tag: str) -> Arrays:  # noqa: ARG001  # part of the cache key
     arrays = read_embeddings(out, study, trial_id)
     for array in arrays.values():
         array.flags.writeable = False

@@ -1,4 +1,4 @@
-"""Starting the server in this process's place; needs no Streamlit to say what is wrong with what was asked for."""
+"""Replaces this process by the Streamlit server, after checks that need no Streamlit."""
 
 from __future__ import annotations
 
@@ -25,40 +25,39 @@ OPTIONS = {
     "theme.metricValueFontSize": "1.5rem",
     "theme.paddingTop": "3rem",
 }
-"""Streamlit's options, whatever a configuration file on this machine says."""
+"""Options of Streamlit; they override configuration files of this machine."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(out: str, port: int, host: str, address: str | None) -> NoReturn:
-    """Run Streamlit on `out` in place of this process. Raises SmoeRayError when that makes no sense."""
+    """Replace this process by Streamlit on `out`. Raises SmoeRayError without Streamlit, or if `out` has no studies."""
     if importlib.util.find_spec("streamlit") is None or importlib.util.find_spec("plotly") is None:
-        raise SmoeRayError("the dashboard is not installed; pip install 'smoe-ray[dashboard]'")
+        raise SmoeRayError("the dashboard needs the extra 'dashboard': in the repository, pip install '.[dashboard]'")
     refuse(out, may_be_absent=address is not None)
     flags = [f"--{name}={value}" for name, value in OPTIONS.items()]
     flags += [f"--server.address={host}", f"--server.port={port}"]
-    if host in LOOPBACK:  # no page of another site, whose name is made to lead here, is answered
+    if host in LOOPBACK:  # against DNS rebinding: requests with another host name are refused
         flags += [f"--server.allowedHosts={name}" for name in LOOPBACK]
     ours = [out, *(["--address", address] if address else [])]
-    app = Path(__file__).with_name("app.py")
-    sys.stdout.write(f"smoe-ray: http://{f'[{host}]' if ':' in host else host}:{port} shows {out}; Ctrl-C ends it\n")
+    app = Path(__file__).parent / "script" / "app.py"
+    sys.stdout.write(
+        f"smoe-ray: http://{f'[{host}]' if ':' in host else host}:{port} serves {out}; press Ctrl-C to stop\n"
+    )
     sys.stdout.flush()
-    # What imports `dashboard` here does so there, too, wherever it was found.
-    paths = filter(None, (str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")))
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, "-m", "dashboard", "run", str(app), *flags, "--", *ours]
-    os.execve(sys.executable, command, environment)  # noqa: S606 - no shell is wanted
+    command = [sys.executable, "-m", __package__, "run", str(app), *flags, "--", *ours]
+    os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted
 
 
 def refuse(out: str, may_be_absent: bool = False) -> None:
-    """Raise ResultsError unless `out` holds studies, or is a place where they may yet appear."""
+    """Raise ResultsError unless `out` contains studies, or is empty, so that studies may still appear there."""
     store = Store(out)
     if store.folder is not None and not store.folder.is_dir():
-        if may_be_absent and not store.folder.exists():  # the first job makes it
+        if may_be_absent and not store.folder.exists():  # the first job creates it
             return
         raise ResultsError(f"{out}: no such folder; give the one that smoe-ray run --out wrote to")
     folders = store.folders()
     if "trials" in folders:
-        raise ResultsError(f"{out}: is a study itself; give the folder that it lies in")
+        raise ResultsError(f"{out}: is a study itself; give the folder that contains it")
     if store.folder is not None and any(store.folder.iterdir()) and not list_studies(out):
         raise ResultsError(f"{out}: no study there; give the folder that smoe-ray run --out wrote to")

@@ -1,6 +1,6 @@
-"""How every page looks: the figures' colour-blind-safe palette in Plotly's terms, and text of strangers made harmless.
+"""Style of all pages: the figures' colour-blind-safe palette for Plotly, and escaping of untrusted text.
 
-Colours are explicit and read on light and dark alike; fonts, background and grid come from Streamlit's theme.
+Colours are explicit and legible on light and dark backgrounds; fonts, background and grid come from Streamlit's theme.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 GREY = "#8a8a8a"
 COLOURS = (*figure_style.COLOURS[:-1], GREY)
-"""The figures' palette; black, which is lost on a dark page, is a grey."""
+"""The figures' palette, with grey instead of black, which is invisible on a dark page."""
 
 HEIGHT = 420
-"""Pixels of a chart, unless its content says otherwise."""
+"""Default height of a chart, in pixels."""
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x")
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -28,7 +28,7 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$~:^=&@/])")
 
 
 def colours(count: int) -> list[str]:
-    """One colour per arm: the palette while it lasts, else equal steps of a perceptually uniform map."""
+    """One colour per arm: the palette if it is large enough, else equal steps of a perceptually uniform colour map."""
     return list(COLOURS[:count]) if count <= len(COLOURS) else sequence(count)
 
 
@@ -41,17 +41,17 @@ def sequence(count: int) -> list[str]:
 
 
 def symbols(count: int) -> list[str]:
-    """One marker per arm, so that colour is never the only difference (repeats after seven)."""
+    """One marker per arm, so that arms never differ by colour alone (repeats after seven)."""
     return list(itertools.islice(itertools.cycle(_SYMBOLS), count))
 
 
 def dashes(count: int) -> list[str]:
-    """One kind of line per arm (repeats after six)."""
+    """One line style per arm (repeats after six)."""
     return list(itertools.islice(itertools.cycle(_DASHES), count))
 
 
 def figure(**layout: Any) -> go.Figure:
-    """An empty figure with the common layout, over which `layout` goes."""
+    """An empty figure with the common layout, updated by `layout`."""
     import plotly.graph_objects as go
 
     common: dict[str, Any] = {
@@ -68,7 +68,7 @@ def figure(**layout: Any) -> go.Figure:
 
 
 def whole_axis(span: int) -> dict[str, int]:
-    """Ticks of a linear axis over `span` whole numbers (epochs), at whole numbers alone."""
+    """Axis options that put ticks of a linear axis over `span` integers (epochs) at integers only."""
     return {
         "tick0": 0,
         "dtick": next(step * 10**power for power in range(9) for step in (1, 2, 5) if span <= 8 * step * 10**power),
@@ -76,18 +76,18 @@ def whole_axis(span: int) -> dict[str, int]:
 
 
 def escape(text: object, limit: int = 120) -> str:
-    """Text for Plotly (hover, names, tick labels), which would read some HTML: at most `limit` characters, inert."""
+    """Escape text for Plotly (hover, names, tick labels), which renders some HTML; at most `limit` characters."""
     return html.escape(plain(text, limit), quote=False)
 
 
 def markdown(text: object, limit: int = 2000) -> str:
-    """Text for what Streamlit reads as Markdown (messages, captions, tabs, radio options): inert, on one line."""
+    """Escape text where Streamlit renders Markdown (messages, captions, tabs, radio options); on one line."""
     return _MARKDOWN.sub(r"\\\1", plain(text, limit))
 
 
 def plain(text: object, limit: int) -> str:
-    """Text on one line, of at most `limit` characters, without what no reader sees."""
-    # A few characters more than the limit are enough to know the first of them.
+    """Text on one line, without unprintable characters, at most `limit` characters long."""
+    # Whitespace and unprintable characters may shrink it, so a multiple of the limit is taken.
     words = " ".join(str(text)[: 4 * limit].split())
     shown = "".join(character for character in words if character.isprintable())
     return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"

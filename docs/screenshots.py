@@ -23,7 +23,7 @@ from urllib.parse import urlencode
 
 from playwright.sync_api import Page, sync_playwright
 
-from dashboard.views import VIEWS
+from smoe_ray_dashboard.navigation import pages
 
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = [
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--view", action="append", help="this page alone; repeatable")
     parser.add_argument("--address", help="a Ray cluster, for the Submit page")
     arguments = parser.parse_args()
-    shown = [view for view in VIEWS if view.name != "submit" or arguments.address]
+    shown = [view for view in pages() if arguments.address or not view.needs_cluster]
     views = [view for view in shown if not arguments.view or view.name in arguments.view]
     options = ["--address", arguments.address] if arguments.address else []
     arguments.to.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import sys
 import traceback
@@ -18,6 +19,7 @@ from rich.table import Table
 
 from smoe_ray import cli_k8s
 from smoe_ray.cli_k8s import printable
+from smoe_ray.columns import COLUMNS, TRIAL_TABLE
 from smoe_ray.errors import ClusterError, ResultsError, SmoeRayError
 
 if TYPE_CHECKING:
@@ -43,6 +45,22 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Drawings and image sets: fetch them, look at them.")
 app.add_typer(data_app, name="data")
 app.add_typer(cli_k8s.app, name="k8s")
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"smoe-ray {importlib.metadata.version('smoe-ray')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[  # its callback prints it
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the program itself; the help text is that of `app`."""
+
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="Study file (YAML).", show_default=False)]
 Out = Annotated[str, typer.Argument(metavar="OUT", help="Folder or URI with the results.", show_default=False)]
@@ -397,7 +415,7 @@ def dashboard(
     ] = None,
 ) -> None:
     """Browse the results in a web browser, while studies run. Reads OUT and writes nothing there."""
-    from dashboard.serve import serve
+    from smoe_ray_dashboard.serve import serve
 
     serve(out, port, host, address)
 
@@ -492,21 +510,6 @@ def _read(out: str, study: str) -> pd.DataFrame:
     return read_results(out, study)
 
 
-_SHOWN = (
-    "arm",
-    "seed",
-    "epoch",
-    "status",
-    "experts.configured",
-    "experts.active",
-    "experts.effective",
-    "test.reconstruction",
-    "test.reconstruction_soft",
-    "gap",
-    "trial_id",
-)
-"""Columns of the printed table; the files and --csv have them all."""
-
 _RECOMMENDED = ("experts", "fitted_loss", "low", "high", "above_best", "tied", "chance", "gaussian_process", "runs")
 
 _WIDTH_IN_A_FILE = 120
@@ -552,10 +555,8 @@ def _local_time(moment: datetime) -> str:
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
-def _print_frame(frame: pd.DataFrame, names: Sequence[str] = _SHOWN) -> None:
+def _print_frame(frame: pd.DataFrame, names: Sequence[str] = TRIAL_TABLE) -> None:
     import pandas as pd
-
-    from smoe_ray.columns import COLUMNS
 
     shown = Table(header_style="bold", box=None, pad_edge=False)
     columns = [COLUMNS[name] for name in names if name in frame.columns]

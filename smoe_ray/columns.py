@@ -151,7 +151,8 @@ TRAINING = (
         "cross-entropy",
         SCORE,
         unit="nats",
-        meaning="cross-entropy of the gate against the class label, unweighted; 0 in unsupervised routing",
+        meaning="cross-entropy of the gate against the class label, unweighted (`objective.cross_entropy_weight`: 200 "
+        "in the released code, 1 by default; the paper names none); 0 in unsupervised routing",
         source="supervised baseline",
         direction="minimize",
         objective=True,
@@ -421,6 +422,21 @@ RESULTS = _by_name((*IDENTITY, *TRAINING, *TEST, *EXPERTS, *COST))
 
 COLUMNS = _by_name((*RESULTS.values(), *STATISTICS))
 """All columns by name."""
+
+TRIAL_TABLE = (
+    "arm",
+    "seed",
+    "status",
+    "epoch",
+    "experts.configured",
+    "experts.active",
+    "experts.effective",
+    "test.reconstruction",
+    "test.reconstruction_soft",
+    "gap",
+    "trial_id",
+)
+"""Columns of the table of trials that the command prints and the dashboard shows, in this order."""
 
 
 def format_cell(name: str, value: Any, sd: Any = None) -> str:

@@ -245,7 +245,7 @@ def test_a_place_that_is_none_of_results_gets_no_dashboard(smoe_ray, out: Path, 
 
 
 def test_a_dashboard_that_submits_may_start_before_there_are_results(out: Path) -> None:
-    from dashboard.serve import refuse
+    from smoe_ray_dashboard.serve import refuse
 
     refuse(str(out), may_be_absent=True)
     with pytest.raises(ResultsError, match="no such folder"):

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-IMAGE_SIDE = 28
-"""Height and width of the images that all sources of this package produce, in pixels. Consumers of a `Dataset` take the
-size from its arrays (`Dataset.image_shape`), so that a source may produce another."""
+from smoe_ray.spec import IMAGE_SIDE as IMAGE_SIDE
+from smoe_ray.spec import ImageShape
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,10 @@ class Dataset:
         return len(self.label_B)
 
     @property
-    def image_shape(self) -> tuple[int, ...]:
-        """Height and width of every image, in pixels: (H, W)."""
-        return self.image_BHW.shape[1:]
+    def image_shape(self) -> ImageShape:
+        """(C, H, W) of each image; arrays of shape (B, H, W) have one channel."""
+        *channels, height, width = self.image_BHW.shape[1:]
+        return (channels[0] if channels else 1, height, width)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def write_source(content: Content, folder: Path) -> None:
 
 def _arrays(content: Content) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     for split_name, dataset in (("train", content.train), ("test", content.test)):
-        image_shape = content.train.image_shape
+        image_shape = content.train.image_BHW.shape[1:]
         if len(dataset) == 0 or dataset.image_BHW.shape != (len(dataset), *image_shape):
             raise ValueError(
                 f"{split_name}: images of shape {dataset.image_BHW.shape} for {len(dataset)} labels; each training "

@@ -15,6 +15,7 @@ from smoe_ray.planning import StudyPlan
 from smoe_ray.spec import (
     DataSpec,
     GridStudy,
+    PluginData,
     PluginReference,
     SearchStudy,
     Spec,
@@ -82,7 +83,7 @@ def preview(study: GridStudy | SearchStudy | StudyPlan, load_plugins: bool = Tru
         if trial.data.classes is not None and not _is_unknown(trial.objective, load_plugins):
             check_experts_per_class(trial, len(trial.data.classes))
     costs = _all_known(_cost(trial, load_plugins) for trial in trials)
-    images = _all_known(planned_train_images(trial.data) for trial in trials)
+    images = _all_known(_train_images(trial, load_plugins) for trial in trials)
     flops = _all_known(_training_flops(trial, load_plugins) for trial in typical)
     return Preview(
         trials=plan.total,
@@ -144,12 +145,20 @@ def _is_unknown(part: Spec, load_plugins: bool) -> bool:
     return not load_plugins and (isinstance(part, PluginReference) or any(plugin_references(part)))
 
 
+def _train_images(trial: TrialSpec, load_plugins: bool) -> int | None:
+    if isinstance(trial.data, PluginData) and load_plugins:
+        return planned_train_images(trial.data.resolve()[1])
+    return planned_train_images(trial.data)
+
+
 def _cost(trial: TrialSpec, load_plugins: bool) -> Cost | None:
-    return None if _is_unknown(trial.model, load_plugins) else model_cost(trial.model)
+    if _is_unknown(trial.model, load_plugins) or _is_unknown(trial.data, load_plugins):
+        return None
+    return model_cost(trial.model, trial.data.image_shape)
 
 
 def _training_flops(trial: TrialSpec, load_plugins: bool) -> float | None:
-    train_images, cost = planned_train_images(trial.data), _cost(trial, load_plugins)
+    train_images, cost = _train_images(trial, load_plugins), _cost(trial, load_plugins)
     if train_images is None or cost is None or _is_unknown(trial.objective, load_plugins):
         return None
     budget = trial.training.budget

@@ -34,7 +34,9 @@ class Cluster:
         try:
             from kubernetes import client, config
         except ModuleNotFoundError:
-            raise ClusterError("the client of Kubernetes is not installed; pip install 'smoe-ray[k8s]'") from None
+            raise ClusterError(
+                "the client of Kubernetes is not installed: in the repository, pip install '.[k8s]'"
+            ) from None
         settings: Any = client.Configuration()
         settings.retries = 0  # what does not answer is said at once
         try:

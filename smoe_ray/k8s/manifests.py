@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import smoe_ray
 from smoe_ray.errors import ClusterError
 from smoe_ray.k8s.kubectl import Target, kubectl
 
@@ -27,11 +26,10 @@ _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def folder() -> Path:
-    """Where the manifests are: beside the package. Raises ClusterError when they are not."""
-    beside = Path(smoe_ray.__file__).resolve().parents[1] / "k8s"
-    if not (beside / "overlays").is_dir():
-        raise ClusterError(f"{beside}: no manifests there; install smoe-ray whole, or give the path of an overlay")
-    return beside
+    """Where the manifests are: the folder k8s/ of the repository, installed as package smoe_ray_k8s."""
+    import smoe_ray_k8s
+
+    return Path(smoe_ray_k8s.__file__).resolve().parent
 
 
 def overlays() -> list[str]:

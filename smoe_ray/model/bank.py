@@ -4,11 +4,11 @@ Every decoder reads the same latent vector, and each begins with a linear layer 
 nonlinearity between, into its first convolution. Two exact identities make the bank fast:
 
 - *Linear, upsampling and convolution are one linear map.* Its matrix is what the convolution makes of the columns of
-  W: 32 images a step (and one of b) instead of one for each image of the batch, then one matrix product.
+  W: 32 images per step (and one of b) instead of one for each image of the batch, then one matrix product.
 - *Nearest-neighbour upsampling x2 followed by a 3x3 convolution is a 2x2 convolution of the small image* with four
   outputs, one for each pixel around a corner. Interleaved, they are the large image.
 
-Shapes: B images, E experts, Z latent, C channels, H W pixels, P = H * W = 784, S small pixels (14 * 14).
+Shapes: B images, E experts, Z latent, C channels, H W pixels, P = C * H * W.
 """
 
 from __future__ import annotations
@@ -16,68 +16,59 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
-from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor, nn
 
-from smoe_ray.model.lite_decoders import SEED_SIDE, corner_kernel, decode_lite, lite_layers
-from smoe_ray.spec import IMAGE_SIDE
+from smoe_ray.model.lite_decoders import Size, corner_kernel, decode_lite, lite_layers
+from smoe_ray.spec.architectures import DecoderLayers, ImageShape, Layer
 
 _TILE = 256
 """Images decoded at once by their chosen expert."""
 
-PIXELS = IMAGE_SIDE * IMAGE_SIDE
-DecoderName = Literal["lite", "medium", "large"]
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "elu": F.elu}
 
 
 class ExpertBank(nn.Module):
-    """E decoders of one architecture (arXiv:2509.10025, section 3); parameters are stacked along a first axis E.
+    """E decoders of one row of the table (`smoe_ray.spec.architectures.DECODERS`), initialised as torch's own modules.
 
-    Layers, each with weights as torch's own modules would have them:
-
-    - ``lite`` (the paper's experts): linear Z -> 8x7x7; nearest x2, conv 8 -> 16, ELU; nearest x2, conv 16 -> 1.
-    - ``medium``: linear Z -> 32x7x7; nearest x2, conv 32 -> 64, ELU; nearest x2, conv 64 -> 32, ELU; conv 32 -> 1.
-    - ``large``: linear Z -> 128x7x7; transposed conv 128 -> 64, ReLU; 64 -> 32, ReLU (both 4x4, stride 2); 32 -> 1.
-
-    All convolutions are 3x3 with padding 1 unless said otherwise; a sigmoid ends each decoder.
+    Parameters are stacked along a first axis E.
     """
 
-    def __init__(self, decoder: DecoderName, num_experts: int, latent_dim: int) -> None:
+    def __init__(self, layers: DecoderLayers, image_shape: ImageShape, num_experts: int, latent_dim: int) -> None:
         super().__init__()
-        self.decoder = decoder
+        self.layers = layers
         self.num_experts = num_experts
-        channels: Sequence[int] = {"lite": (8, 16, 1), "medium": (32, 64, 32, 1), "large": (128, 64, 32, 1)}[decoder]
-        self.channels = tuple(channels)
-        self.linear_weight = _parameter(num_experts, channels[0] * SEED_SIDE**2, latent_dim, fan_in=latent_dim)
-        self.linear_bias = _parameter(num_experts, channels[0] * SEED_SIDE**2, fan_in=latent_dim)
+        self.initial_shape = layers.initial_shape(image_shape)
+        self.num_pixels = math.prod(image_shape)
+        self.is_lite = _is_lite(layers)
+        num_initial = math.prod(self.initial_shape)
+        self.linear_weight = _parameter(num_experts, num_initial, latent_dim, fan_in=latent_dim)
+        self.linear_bias = _parameter(num_experts, num_initial, fan_in=latent_dim)
         self.conv_weights = nn.ParameterList()
         self.conv_biases = nn.ParameterList()
-        for layer, (c_in, c_out) in enumerate(pairwise(channels)):
-            if decoder == "large":  # a transposed convolution stores (in, out); torch takes out * k * k for its fan-in
-                side = 3 if layer == len(channels) - 2 else 4
-                shape, fan_in = (c_in, c_out, side, side), c_out * side**2
-            else:
-                shape, fan_in = (c_out, c_in, 3, 3), c_in * 9
-            self.conv_weights.append(_parameter(num_experts, *shape, fan_in=fan_in))
-            self.conv_biases.append(_parameter(num_experts, c_out, fan_in=fan_in))
+        for shapes in layers.shapes(image_shape):
+            fan_in = math.prod(shapes.weight[1:])  # as torch computes it, for a transposed convolution too
+            self.conv_weights.append(_parameter(num_experts, *shapes.weight, fan_in=fan_in))
+            self.conv_biases.append(_parameter(num_experts, shapes.after[0], fan_in=fan_in))
 
     def forward(self, z_BZ: Tensor) -> Tensor:
         """Every expert's decoding of every latent vector: image_EBP in [0, 1]."""
-        if self.decoder == "lite":
-            return _in_one_dtype(_decode_all_lite, z_BZ, *self._parameters_of_layers())
-        return torch.stack([self._decode(z_BZ, *layers) for layers in self._layers_of_each()])
+        if self.is_lite:
+            decode_all = partial(_decode_all_lite, self.initial_shape[1:])
+            return _in_one_dtype(decode_all, z_BZ, *self._parameters_of_layers())
+        return torch.stack([self._decode(z_BZ, *parameters) for parameters in self._parameters_of_each()])
 
     def chosen(self, z_BZ: Tensor, expert_B: Tensor) -> Tensor:
         """Each latent vector decoded by its own expert alone: image_BP. Images are grouped by expert, one pass each."""
         order_B = torch.argsort(expert_B)
         groups = order_B.split(torch.bincount(expert_B, minlength=self.num_experts).tolist())
-        if self.decoder == "lite":
-            return _in_one_dtype(partial(_decode_chosen_lite, groups), z_BZ, *self._parameters_of_layers())
-        pairs = zip(groups, self._layers_of_each(), strict=True)
-        image_BP = torch.cat([self._decode(z_BZ[group], *layers) for group, layers in pairs if len(group)])
+        if self.is_lite:
+            decode_chosen = partial(_decode_chosen_lite, self.initial_shape[1:], self.num_pixels, groups)
+            return _in_one_dtype(decode_chosen, z_BZ, *self._parameters_of_layers())
+        pairs = zip(groups, self._parameters_of_each(), strict=True)
+        image_BP = torch.cat([self._decode(z_BZ[group], *parameters) for group, parameters in pairs if len(group)])
         return torch.empty_like(image_BP).index_copy(0, order_B, image_BP)
 
     def _parameters_of_layers(self) -> list[Tensor]:
@@ -85,41 +76,44 @@ class ExpertBank(nn.Module):
         pairs = zip(self.conv_weights, self.conv_biases, strict=True)
         return [self.linear_weight, self.linear_bias, *(tensor for pair in pairs for tensor in pair)]
 
-    def _layers_of_each(self) -> list[tuple[Tensor, ...]]:
+    def _parameters_of_each(self) -> list[tuple[Tensor, ...]]:
         # unbind, not indexing: the gradient of indexing fills a whole tensor with zeros for every expert.
         return list(zip(*(tensor.unbind(0) for tensor in self._parameters_of_layers()), strict=True))
 
     def _decode(self, z_BZ: Tensor, linear: Tensor, linear_bias: Tensor, *convolutions: Tensor) -> Tensor:
-        """One medium or large expert from the latent vector to the image: image_BP."""
-        first, first_bias, second, second_bias, last, last_bias = convolutions
-        columns = torch.cat([linear.t(), linear_bias[None]]).unflatten(1, (self.channels[0], SEED_SIDE, SEED_SIDE))
-        if self.decoder == "medium":
-            x = F.elu(_first_layer(z_BZ, _conv_upsampled(columns, first), first_bias))
-            x = F.elu(_conv_upsampled(x, second, second_bias))
-            x = F.conv2d(x, last, last_bias, padding=1)
-        else:
-            columns = F.conv_transpose2d(columns, first, stride=2, padding=1)
-            x = F.relu(_first_layer(z_BZ, columns, first_bias))
-            x = F.relu(F.conv_transpose2d(x, second, second_bias, stride=2, padding=1))
-            x = F.conv_transpose2d(x, last, last_bias, stride=1, padding=1)
+        """One expert from the latent vector to the image: image_BP."""
+        activation = _ACTIVATIONS[self.layers.activation]
+        (first, weight, bias), *others = zip(self.layers.layers, convolutions[::2], convolutions[1::2], strict=True)
+        columns = torch.cat([linear.t(), linear_bias[None]]).unflatten(1, self.initial_shape)
+        x = _first_layer(z_BZ, _convolve(first, columns, weight), bias)
+        for layer, weight, bias in others:
+            x = _convolve(layer, activation(x), weight, bias)
         return torch.sigmoid(x).flatten(1)
 
 
-def _decode_all_lite(z_BZ: Tensor, *parameters: Tensor) -> Tensor:
-    return decode_lite(z_BZ, lite_layers(*parameters))
+def _is_lite(layers: DecoderLayers) -> bool:
+    """Whether these are layers that `lite_decoders` computes: two upsampled 3x3 convolutions with an ELU between."""
+    kinds = [(layer.kind, layer.kernel, layer.stride) for layer in layers.layers]
+    return kinds == [("upsampled", 3, 1)] * 2 and layers.activation == "elu"
 
 
-def _decode_chosen_lite(groups: Sequence[Tensor], z_BZ: Tensor, *parameters: Tensor) -> Tensor:
-    image_BP = z_BZ.new_empty(len(z_BZ), PIXELS)
-    for group, layers in zip(groups, lite_layers(*parameters).split(), strict=True):
+def _decode_all_lite(initial: Size, z_BZ: Tensor, *parameters: Tensor) -> Tensor:
+    return decode_lite(z_BZ, initial, lite_layers(initial, *parameters))
+
+
+def _decode_chosen_lite(
+    initial: Size, num_pixels: int, groups: Sequence[Tensor], z_BZ: Tensor, *parameters: Tensor
+) -> Tensor:
+    image_BP = z_BZ.new_empty(len(z_BZ), num_pixels)
+    for group, layers in zip(groups, lite_layers(initial, *parameters).split(), strict=True):
         # In tiles: an activation of a tile stays in a CPU's cache, and memory does not grow with the group.
         for tile in group.split(_TILE) if len(group) else ():
-            image_BP.index_copy_(0, tile, decode_lite(z_BZ[tile], layers)[0])
+            image_BP.index_copy_(0, tile, decode_lite(z_BZ[tile], initial, layers)[0])
     return image_BP
 
 
 def _in_one_dtype(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """`function` in autocast's dtype as a whole: autocast chooses one for each operation, and none for a backward."""
+    """`function` in autocast's dtype as a whole: autocast chooses one per operation, and none for a backward."""
     kind = tensors[0].device.type
     if not torch.is_autocast_enabled(kind):
         return function(*tensors)
@@ -132,6 +126,14 @@ def _first_layer(z_BZ: Tensor, columns: Tensor, bias_C: Tensor) -> Tensor:
     """Linear layer and first convolution as one product, given the convolved columns (Z + 1, C, H, W): (B, C, H, W)."""
     offset = columns[-1] + bias_C[:, None, None]
     return torch.addmm(offset.flatten(), z_BZ, columns[:-1].flatten(1)).view(-1, *columns.shape[1:])
+
+
+def _convolve(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A layer of the table, without activation."""
+    if layer.kind == "upsampled":
+        return _conv_upsampled(x, weight, bias)
+    convolution = F.conv_transpose2d if layer.kind == "transposed" else F.conv2d
+    return convolution(x, weight, bias, stride=layer.stride, padding=1)
 
 
 def _conv_upsampled(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -1,18 +1,19 @@
 """The `lite` decoders of many experts as a handful of matrix products: forward and backward, written out.
 
-A lite decoder is linear Z -> I x 7 x 7; nearest x2, conv 3x3 I -> O, ELU; nearest x2, conv 3x3 O -> 1; sigmoid, with
-I = 8 and O = 16 channels: too few for convolution routines to do well. Four exact identities:
+A lite decoder is linear Z -> I x h x w; nearest x2, conv 3x3 I -> O, ELU; nearest x2, conv 3x3 O -> C; sigmoid, with
+I = 8, O = 16 and C = 1 channels: too few for convolution routines to do well. Four exact identities, which hold for any
+initial size h x w (7 x 7 for images of 28 x 28) and any numbers of channels:
 
 - Linear layer and first convolution are one linear map, for nothing nonlinear stands between them. Its matrix is what
-  the convolution makes of the Z columns of W: 32 images a step instead of one for each image of the batch.
+  the convolution makes of the Z columns of W: 32 images per step instead of one for each image of the batch.
 - A 3x3 convolution of the upsampled image is a 2x2 convolution of the small one with four outputs, one for each large
   pixel around a *corner*, the point between four small pixels (`corner_kernel`). So goes the first convolution.
 - It is also a transposed convolution of the small image with stride 2, followed by the sum over every 2x2 pixels, for
-  upsampling is that sum over an image with zeros between its pixels. That takes 9 products a small pixel, not 16,
-  and more additions. So goes the second convolution, which has one output to add up.
+  upsampling is that sum over an image with zeros between its pixels. That takes 9 products per small pixel, not 16,
+  and more additions. So goes the second convolution, which has few outputs to add up.
 - With the batch (or the columns) as the innermost axis, both convolutions are matrix products over long rows, and to
   shift an image by a pixel moves whole rows. The first convolution shifts its 8 inputs and then multiplies; the
-  second multiplies and then shifts its one output.
+  second multiplies and then shifts its few outputs.
 
 On a CPU experts go as many at a time as there are threads, each operation on all of them at once and each result into
 memory that the experts before had for the same purpose. So a thread has an expert to itself, finds in its own cache
@@ -25,9 +26,9 @@ half faster than large ones. So a map of C channels has the axes (row, C, column
 Before and after its ELU the hidden map is kept in units of ln 2, that is times log2 e: e^x is a power of 2 then, which
 torch computes in a third of the time. The first layer's weights carry that factor, and the taps take it back.
 
-Shapes: B images, E experts, n experts of a group, Z latent, I O channels, u v = taps (2 x 2 small pixels around a
-corner, 3 x 3 in the second convolution), p q = parities of a large pixel's row and column, R = the rows of all images,
-those of an expert together.
+Shapes: B images, E experts, n experts of a group, Z latent, h w initial map, I O C channels (of the initial map, the
+hidden map, the image), u v = taps (2 x 2 small pixels around a corner, 3 x 3 in the second convolution), p q = parities
+of a large pixel's row and column, R = the rows of all images, those of an expert together.
 """
 
 from __future__ import annotations
@@ -46,9 +47,6 @@ _REACH = (((1, 1, 0), (0, 0, 1)), ((1, 0, 0), (0, 1, 1)))
 
 LOG2_E = math.log2(math.e)
 
-SEED_SIDE = 7
-"""Height and width of the map that the linear layer makes."""
-
 _ELU = (LOG2_E, 1, 1 / LOG2_E)
 """ELU of a number in units of ln 2, as torch takes it: y where y > 0, log2 e (e^(y / log2 e) - 1) elsewhere."""
 
@@ -60,17 +58,21 @@ for one, is what ELU makes on the way, and then the gradient of the hidden map.
 """
 
 
+Size = tuple[int, int]
+"""Height and width of a map."""
+
+
 class LiteLayers(NamedTuple):
     """The layers of n lite decoders, as what the images are multiplied with."""
 
     matrix: Tensor
-    """(n, 14 * O * 14, Z): linear layer and first convolution as one, in units of ln 2; their offset is `offset`."""
+    """(n, 2h * O * 2w, Z): linear layer and first convolution as one, in units of ln 2; their offset is `offset`."""
     offset: Tensor
-    """(n, 14 * O * 14)."""
+    """(n, 2h * O * 2w)."""
     taps: Tensor
-    """(n, u v, O): second convolution, of a hidden map in units of ln 2."""
+    """(n, C u v, O): second convolution, of a hidden map in units of ln 2."""
     bias: Tensor
-    """(n, 1): of the second convolution."""
+    """(n, C): of the second convolution."""
 
     def split(self) -> Iterator[LiteLayers]:
         """Each expert by itself."""
@@ -78,28 +80,38 @@ class LiteLayers(NamedTuple):
 
 
 def lite_layers(
-    linear: Tensor, linear_bias: Tensor, first: Tensor, first_bias: Tensor, second: Tensor, second_bias: Tensor
+    initial: Size,
+    linear: Tensor,
+    linear_bias: Tensor,
+    first: Tensor,
+    first_bias: Tensor,
+    second: Tensor,
+    second_bias: Tensor,
 ) -> LiteLayers:
     """Bring the parameters of E lite decoders into the form in which they multiply.
 
     Args:
-        linear: (E, I * 7 * 7, Z); `linear_bias` (E, I * 7 * 7).
-        first: weight (E, O, I, 3, 3) of the first convolution; `first_bias` (E, O).
-        second: weight (E, 1, O, 3, 3) of the second convolution; `second_bias` (E, 1).
+        initial: h and w of the map that the linear layer makes.
+        linear: (E, I * h * w, Z).
+        linear_bias: (E, I * h * w).
+        first: weight (E, O, I, 3, 3) of the first convolution.
+        first_bias: (E, O).
+        second: weight (E, C, O, 3, 3) of the second convolution.
+        second_bias: (E, C).
     """
-    matrix, offset = _FirstLayer.apply(linear, linear_bias, first, first_bias)  # type: ignore[no-untyped-call]
-    taps = (second[:, 0] / LOG2_E).flip(2, 3).flatten(2).transpose(1, 2)  # flipped: a transposed convolution
+    matrix, offset = _FirstLayer.apply(initial, linear, linear_bias, first, first_bias)  # type: ignore[no-untyped-call]
+    taps = (second / LOG2_E).flip(3, 4).flatten(3).transpose(2, 3).flatten(1, 2)  # flipped: a transposed convolution
     return LiteLayers(matrix, offset, taps, second_bias)
 
 
-def decode_lite(z_BZ: Tensor, layers: LiteLayers) -> Tensor:
+def decode_lite(z_BZ: Tensor, initial: Size, layers: LiteLayers) -> Tensor:
     """Decode every latent vector by every one of n experts.
 
     Returns:
-        image_nBP in [0, 1], P = 28 * 28; strides put B innermost.
+        image_nBP in [0, 1], P = C * 4h * 4w; strides put B innermost.
     """
-    image: Tensor = _SecondLayer.apply(z_BZ.t().contiguous(), *layers)  # type: ignore[no-untyped-call]
-    return image.flatten(1, 2).transpose(1, 2)
+    image: Tensor = _SecondLayer.apply(initial, z_BZ.t().contiguous(), *layers)  # type: ignore[no-untyped-call]
+    return image.flatten(1, 3).transpose(1, 2)
 
 
 def corner_kernel(weight: Tensor) -> Tensor:
@@ -124,65 +136,67 @@ def _corner_weights(dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 class _FirstLayer(torch.autograd.Function):
-    """Linear layer and first convolution as one matrix an expert, and the offset that their biases make; times log2 e.
+    """Linear layer and first convolution as one matrix per expert, and the offset from their biases; times log2 e.
 
-    (linear (E, I 7 7, Z), bias (E, I 7 7), first (E, O, I, 3, 3), bias (E, O)) -> (E, 14 O 14, Z) and (E, 14 O 14).
+    (linear (E, I h w, Z), bias (E, I h w), first (E, O, I, 3, 3), bias (E, O)) -> (E, 2h O 2w, Z) and (E, 2h O 2w).
     The linear layer's bias goes through the convolution as one column more, the last.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, linear: Tensor, linear_bias: Tensor, first: Tensor, first_bias: Tensor
+        ctx: Any, initial: Size, linear: Tensor, linear_bias: Tensor, first: Tensor, first_bias: Tensor
     ) -> tuple[Tensor, Tensor]:
-        E, O, I, s, Z = *first.shape[:3], SEED_SIDE, linear.shape[2]  # noqa: E741
+        E, O, I, (h, w), Z = *first.shape[:3], initial, linear.shape[2]  # noqa: E741
         spread = LOG2_E * _corner_weights(first.dtype, first.device).flip(2, 3).reshape(9, 16)  # flipped: p = 1 - a
         kernel = (first.flatten(3) @ spread).view(E, O, I, 4, 4).transpose(2, 3).reshape(E, 4 * O, 4 * I)
-        bordered = first.new_zeros(E, I, s + 2, s + 2, Z + 1)
+        bordered = first.new_zeros(E, I, h + 2, w + 2, Z + 1)
         inner = bordered[:, :, 1:-1, 1:-1]
-        inner[..., :Z] = linear.view(E, I, s, s, Z)
-        inner[..., Z] = linear_bias.view(E, I, s, s)
+        inner[..., :Z] = linear.view(E, I, h, w, Z)
+        inner[..., Z] = linear_bias.view(E, I, h, w)
         places = _rows_first(_tap_view(bordered, 2, 1))
         ctx.loan, scratch = _Loan(first), _Loan(first)
         patches = ctx.loan("patches", *places.shape)
-        patches_R = patches.view(E * (s + 1), 4 * I, -1)
-        matrix = first.new_empty(E, s, 2, O, s, 2, Z)
-        offset = first.new_empty(E, s, 2, O, s, 2)
+        patches_R = patches.view(E * (h + 1), 4 * I, -1)
+        matrix = first.new_empty(E, h, 2, O, w, 2, Z)
+        offset = first.new_empty(E, h, 2, O, w, 2)
         for e in _groups(E, first.device):
-            n, R = e.stop - e.start, slice(e.start * (s + 1), e.stop * (s + 1))
+            n, R = e.stop - e.start, slice(e.start * (h + 1), e.stop * (h + 1))
             patches[e] = places[e]
-            corners = scratch("corners", n * (s + 1), 4 * O, (s + 1) * (Z + 1))
-            torch.bmm(_of_each_row(kernel[e], s + 1), patches_R[R], out=corners)
-            large = _parity_view(corners.view(n, s + 1, 4 * O, s + 1, Z + 1))
+            corners = scratch("corners", n * (h + 1), 4 * O, (w + 1) * (Z + 1))
+            torch.bmm(_of_each_row(kernel[e], h + 1), patches_R[R], out=corners)
+            large = _parity_view(corners.view(n, h + 1, 4 * O, w + 1, Z + 1))
             matrix[e] = large[..., :Z]
             offset[e] = large[..., Z]
         offset.add_(first_bias[:, None, None, :, None, None], alpha=LOG2_E)
         ctx.save_for_backward(kernel, spread)
+        ctx.initial = initial
         return matrix.view(E, -1, Z), offset.view(E, -1)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         kernel, spread = ctx.saved_tensors
-        E, O, I, s, Z = len(kernel), kernel.shape[1] // 4, kernel.shape[2] // 4, SEED_SIDE, grads[0].shape[2]  # noqa: E741
-        grad_matrix, grad_offset = grads[0].view(E, s, 2, O, s, 2, Z), grads[1].view(E, s, 2, O, s, 2)
-        grad_kernel, bordered = torch.empty_like(kernel), kernel.new_zeros(E, I, s + 2, s + 2, Z + 1)
+        E, O, I, (h, w), Z = len(kernel), kernel.shape[1] // 4, kernel.shape[2] // 4, ctx.initial, grads[0].shape[2]  # noqa: E741
+        grad_matrix, grad_offset = grads[0].view(E, h, 2, O, w, 2, Z), grads[1].view(E, h, 2, O, w, 2)
+        grad_kernel, bordered = torch.empty_like(kernel), kernel.new_zeros(E, I, h + 2, w + 2, Z + 1)
         scratch = _Loan(kernel)
-        patches_R = ctx.loan("patches", E * (s + 1), 4 * I, (s + 1) * (Z + 1))
+        patches_R = ctx.loan("patches", E * (h + 1), 4 * I, (w + 1) * (Z + 1))
         groups = _groups(E, kernel.device)
         # Made once: every group writes the same places, and the others stay zero.
-        all_corners = kernel.new_zeros(groups[0].stop, s + 1, 4 * O, s + 1, Z + 1)
+        all_corners = kernel.new_zeros(groups[0].stop, h + 1, 4 * O, w + 1, Z + 1)
         for e in groups:
-            n, R = e.stop - e.start, slice(e.start * (s + 1), e.stop * (s + 1))
+            n, R = e.stop - e.start, slice(e.start * (h + 1), e.stop * (h + 1))
             corners = all_corners[:n]
-            large, corners_R = _parity_view(corners), corners.view(n * (s + 1), 4 * O, -1)
+            large, corners_R = _parity_view(corners), corners.view(n * (h + 1), 4 * O, -1)
             large[..., :Z] = grad_matrix[e]
             large[..., Z] = grad_offset[e]
             _sum_of_products(corners_R, patches_R[R].transpose(1, 2), scratch, out=grad_kernel[e])
             grad_patches = scratch("grad_patches", *patches_R[R].shape)
-            torch.bmm(_of_each_row(kernel[e].transpose(1, 2), s + 1), corners_R, out=grad_patches)
-            _add_taps(bordered[e], _channels_first(grad_patches.view(n, s + 1, I, 2, 2, s + 1, Z + 1)))
+            torch.bmm(_of_each_row(kernel[e].transpose(1, 2), h + 1), corners_R, out=grad_patches)
+            _add_taps(bordered[e], _channels_first(grad_patches.view(n, h + 1, I, 2, 2, w + 1, Z + 1)))
         inner = bordered[:, :, 1:-1, 1:-1]
         grad_phases = grad_kernel.view(E, O, 4, I, 4).transpose(2, 3).reshape(E, O, I, 16)
         return (
+            None,
             inner[..., :Z].reshape(E, -1, Z),
             inner[..., Z].reshape(E, -1),
             (grad_phases @ spread.t()).view(E, O, I, 3, 3),
@@ -193,68 +207,72 @@ class _FirstLayer(torch.autograd.Function):
 class _SecondLayer(torch.autograd.Function):
     """From the latent vector on: first layer as a matrix, ELU, second convolution, sigmoid.
 
-    (z (Z, B), matrix (E, 14 O 14, Z), offset (E, 14 O 14), taps (E, u v, O), bias (E, 1)) -> image (E, 28, 28, B).
+    (z (Z, B), matrix (E, 2h O 2w, Z), offset (E, 2h O 2w), taps (E, C u v, O), bias (E, C)) -> image (E, C, 4h, 4w, B).
+    Below, H W are those of the hidden map: 2h 2w.
     """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, matrix: Tensor, offset: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
-        E, B, O, s = len(matrix), z.shape[1], taps.shape[2], 2 * SEED_SIDE  # noqa: E741
+    def forward(
+        ctx: Any, initial: Size, z: Tensor, matrix: Tensor, offset: Tensor, taps: Tensor, bias: Tensor
+    ) -> Tensor:
+        (E, C), B, O, (H, W) = bias.shape, z.shape[1], taps.shape[2], (2 * side for side in initial)  # noqa: E741
         groups = _groups(E, z.device)
         size = groups[0].stop
         # Without a backward pass one group's memory is enough. The bias is a bare parameter, which always asks for one.
-        keep = any(ctx.needs_input_grad[:4])
+        keep = any(ctx.needs_input_grad[:5])
         ctx.loan, scratch = _Loan(z), _Loan(z)
-        image = z.new_empty(E, 2 * s, 2 * s, B)
+        image = z.new_empty(E, C, 2 * H, 2 * W, B)
         # What the loop needs of all experts, by the rows of their images.
-        hidden_R = ctx.loan("hidden", (E if keep else size) * s, O * s, B)
-        matrix_R, offset_R = matrix.view(E * s, O * s, -1), offset.view(E * s, O * s, 1)
-        taps_R, z_R = _of_each_row(taps, s), z.expand(size * s, -1, -1)
+        hidden_R = ctx.loan("hidden", (E if keep else size) * H, O * W, B)
+        matrix_R, offset_R = matrix.view(E * H, O * W, -1), offset.view(E * H, O * W, 1)
+        taps_R, z_R = _of_each_row(taps, H), z.expand(size * H, -1, -1)
         quarter = bias / 4  # because four of a grid's pixels make one of the image
         for e in groups:
-            n, R = e.stop - e.start, slice(e.start * s, e.stop * s)
-            hidden = hidden_R[R if keep else slice(n * s)]
-            torch.baddbmm(offset_R[R], matrix_R[R], z_R[: n * s], out=hidden)
+            n, R = e.stop - e.start, slice(e.start * H, e.stop * H)
+            hidden = hidden_R[R if keep else slice(n * H)]
+            torch.baddbmm(offset_R[R], matrix_R[R], z_R[: n * H], out=hidden)
             _elu_(hidden, scratch)
-            tap = scratch("tap", n * s, 9, s * B)
-            torch.bmm(taps_R[R], hidden.view(-1, O, s * B), out=tap)
-            grid = scratch("grid", n, 2 * s + 1, 2 * s + 1, B)
-            _place_taps(grid, _channels_first(tap.view(n, s, 3, 3, s, B)), quarter[e])
+            tap = scratch("tap", n * H, C * 9, W * B)
+            torch.bmm(taps_R[R], hidden.view(-1, O, W * B), out=tap)
+            grid = scratch("grid", n, C, 2 * H + 1, 2 * W + 1, B)
+            _place_taps(grid, _channels_first(tap.view(n, H, C, 3, 3, W, B)), quarter[e])
             _sum_2x2(grid, scratch, out=image[e]).sigmoid_()
         ctx.save_for_backward(z, matrix, taps, image)
+        ctx.initial = initial
         return image
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         z, matrix, taps, image = ctx.saved_tensors
-        E, B, O, s = len(matrix), z.shape[1], taps.shape[2], 2 * SEED_SIDE  # noqa: E741
+        (E, C), B, O, (H, W) = image.shape[:2], z.shape[1], taps.shape[2], (2 * side for side in ctx.initial)  # noqa: E741
         grad_matrix, grad_taps = torch.empty_like(matrix), torch.empty_like(taps)
-        grad_offset, grad_bias = z.new_empty(E, matrix.shape[1]), z.new_empty(E, 1)
+        grad_offset, grad_bias = z.new_empty(E, matrix.shape[1]), z.new_empty(E, C)
         groups = _groups(E, z.device)
         size = groups[0].stop
         scratch = _Loan(z)
-        all_bordered = z.new_zeros(size, 2 * s + 2, 2 * s + 2, B)  # the border stays zero
-        grad_z = z.new_zeros(size * s, *z.shape)  # what each row of the images gives
+        all_bordered = z.new_zeros(size, C, 2 * H + 2, 2 * W + 2, B)  # the border stays zero
+        grad_z = z.new_zeros(size * H, *z.shape)  # what each row of the images gives
         # What the loop needs of all experts, by the rows of their images.
-        hidden_R = ctx.loan("hidden", E * s, O, s * B)
-        matrix_R, grad_matrix_R = matrix.view(E * s, O * s, -1).transpose(1, 2), grad_matrix.view(E * s, O * s, -1)
-        taps_R, z_R = _of_each_row(taps.transpose(1, 2), s), z.t().expand(size * s, -1, -1)
+        hidden_R = ctx.loan("hidden", E * H, O, W * B)
+        matrix_R, grad_matrix_R = matrix.view(E * H, O * W, -1).transpose(1, 2), grad_matrix.view(E * H, O * W, -1)
+        taps_R, z_R = _of_each_row(taps.transpose(1, 2), H), z.t().expand(size * H, -1, -1)
         for e in groups:
-            n, R = e.stop - e.start, slice(e.start * s, e.stop * s)
+            n, R = e.stop - e.start, slice(e.start * H, e.stop * H)
             bordered = all_bordered[:n]
-            torch.ops.aten.sigmoid_backward.grad_input(grads[0][e], image[e], grad_input=bordered[:, 1:-1, 1:-1])
-            torch.sum(bordered.view(n, -1), dim=1, out=grad_bias[e, 0])
-            sums = _sum_2x2(bordered, scratch, out=scratch("grid", n, 2 * s + 1, 2 * s + 1, B))
-            tap = scratch("tap", n * s, 9, s * B)
-            tap.view(n, s, 3, 3, s, B).copy_(_rows_first(_tap_view(sums, 3, 2)))
-            hidden, grad_hidden = hidden_R[R], scratch("map", n * s, O, s * B)
+            torch.ops.aten.sigmoid_backward.grad_input(grads[0][e], image[e], grad_input=bordered[..., 1:-1, 1:-1, :])
+            torch.sum(bordered.view(n, C, -1), dim=2, out=grad_bias[e])
+            sums = _sum_2x2(bordered, scratch, out=scratch("grid", n, C, 2 * H + 1, 2 * W + 1, B))
+            tap = scratch("tap", n * H, C * 9, W * B)
+            tap.view(n, H, C, 3, 3, W, B).copy_(_rows_first(_tap_view(sums, 3, 2)))
+            hidden, grad_hidden = hidden_R[R], scratch("map", n * H, O, W * B)
             torch.bmm(taps_R[R], tap, out=grad_hidden)
             torch.ops.aten.elu_backward.grad_input(grad_hidden, *_ELU, True, hidden, grad_input=grad_hidden)
             _sum_of_products(tap, hidden.transpose(1, 2), scratch, out=grad_taps[e])
-            by_row = grad_hidden.view(-1, O * s, B)
+            by_row = grad_hidden.view(-1, O * W, B)
             torch.sum(by_row.view(n, -1, B), dim=2, out=grad_offset[e])
-            torch.bmm(by_row, z_R[: n * s], out=grad_matrix_R[R])
-            torch.baddbmm(grad_z[: n * s], matrix_R[R], by_row, out=grad_z[: n * s])
-        return grad_z.sum(0), grad_matrix, grad_offset, grad_taps, grad_bias
+            torch.bmm(by_row, z_R[: n * H], out=grad_matrix_R[R])
+            torch.baddbmm(grad_z[: n * H], matrix_R[R], by_row, out=grad_z[: n * H])
+        return None, grad_z.sum(0), grad_matrix, grad_offset, grad_taps, grad_bias
 
 
 class _Loan:
@@ -313,24 +331,24 @@ def _add_taps(image: Tensor, taps: Tensor) -> None:
 
 
 def _place_taps(image: Tensor, taps: Tensor, constant: Tensor) -> None:
-    """Fill an image with `constant` (n, 1) plus 3x3 taps (n, u, v, rows, columns, B) that move by 2."""
+    """Fill an image (n, C, H, W, B) with `constant` (n, C) plus 3x3 taps (n, C, u, v, rows, columns, B) moving by 2."""
     view = _tap_view(image, 3, 2)
     # Neighbouring taps never meet at one pixel: one addition for all of them. The first needs no filling before.
-    torch.add(taps[:, :2, :2], constant[..., None, None, None, None], out=view[:, :2, :2])
-    image[:, -1] = image[:, :, -1] = constant[..., None]
+    torch.add(taps[:, :, :2, :2], constant[..., None, None, None, None, None], out=view[:, :, :2, :2])
+    image[:, :, -1] = image[:, :, :, -1] = constant[..., None, None]
     for u, v in ((2, slice(0, 2)), (slice(0, 2), 2), (2, 2)):
-        view[:, u, v].add_(taps[:, u, v])
+        view[:, :, u, v].add_(taps[:, :, u, v])
 
 
 def _sum_2x2(image: Tensor, scratch: _Loan, out: Tensor) -> Tensor:
-    """The sum over every 2x2 pixels of (n, H, W, B): (n, H - 1, W - 1, B)."""
-    n, H, W, B = image.shape
-    rows = torch.add(image[:, :-1], image[:, 1:], out=scratch("rows", n, H - 1, W, B))
-    return torch.add(rows[:, :, :-1], rows[:, :, 1:], out=out)
+    """The sum over every 2x2 pixels of (n, C, H, W, B): (n, C, H - 1, W - 1, B)."""
+    n, C, H, W, B = image.shape
+    rows = torch.add(image[:, :, :-1], image[:, :, 1:], out=scratch("rows", n, C, H - 1, W, B))
+    return torch.add(rows[:, :, :, :-1], rows[:, :, :, 1:], out=out)
 
 
 def _parity_view(corners: Tensor) -> Tensor:
-    """Corner outputs (n, 8, O p q, 8, B) as the large image's pixels (n, 7, p, O, 7, q, B): a view.
+    """Corner outputs (n, h + 1, O p q, w + 1, B) as the large image's pixels (n, h, p, O, w, q, B): a view.
 
     Large row 2i + p is the corner output of parity p at corner i + p.
     """
@@ -363,7 +381,7 @@ def _sum_of_products(a: Tensor, b: Tensor, scratch: _Loan, out: Tensor) -> None:
 
 
 def _groups(num_experts: int, device: torch.device) -> list[slice]:
-    """Experts to compute together: on a CPU one a thread, elsewhere all."""
+    """Experts to compute together: on a CPU one per thread, elsewhere all."""
     size = torch.get_num_threads() if device.type == "cpu" else num_experts
     return [slice(start, min(start + size, num_experts)) for start in range(0, num_experts, size)]
 

@@ -7,6 +7,7 @@ and seeds, a `SearchStudy` lets a sampler propose. Axes and search spaces name f
 This package needs pydantic alone; a YAML reader is loaded only by `load_study`.
 """
 
+from smoe_ray.spec.architectures import ImageShape
 from smoe_ray.spec.base import NAME_PATTERN, Spec
 from smoe_ray.spec.data import (
     CLASS_PATTERN,
@@ -84,6 +85,7 @@ __all__ = [
     "FloatRange",
     "GridStudy",
     "ImageData",
+    "ImageShape",
     "Imbalance",
     "IntRange",
     "LeafData",

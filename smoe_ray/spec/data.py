@@ -7,11 +7,12 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, Tag, field_validator, model_validator
 
 from smoe_ray import plugins
+from smoe_ray.spec.architectures import ImageShape
 from smoe_ray.spec.base import NAME_PATTERN, Spec
 from smoe_ray.spec.plugin import BUILT_IN, PLUGIN, PluginReference, choose
 
 IMAGE_SIDE = 28
-"""Height and width of every image, in pixels."""
+"""Height and width of the images that the sources make, in pixels."""
 
 CLASS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,62}$"
 """Names of classes: they become file and folder names below `data.root`."""
@@ -57,6 +58,11 @@ class DataSpecBase(Spec):
         default=1.0, gt=0, le=1, description="share of the training images: the first int(fraction * n) of each class"
     )
     imbalance: Imbalance | None = Field(default=None, description="unequal class sizes in training; null: balanced")
+
+    @property
+    def image_shape(self) -> ImageShape:
+        """Shape of the images that the source makes, known before they are read."""
+        return (1, IMAGE_SIDE, IMAGE_SIDE)
 
     @field_validator("classes")
     @classmethod
@@ -125,6 +131,12 @@ class PluginData(PluginReference, DataSpecBase):
     where: ClassVar[str] = "data"
 
     source: str = Field(description="package.module:name, or a short name that an installed package registers")
+
+    @property
+    def image_shape(self) -> ImageShape:
+        """See `DataSpecBase.image_shape`; imports the plug-in."""
+        spec: DataSpecBase = self.resolve()[1]
+        return spec.image_shape
 
     @classmethod
     def _base(cls) -> type[BaseModel]:

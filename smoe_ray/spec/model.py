@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, Tag, model_serializer, model_validator
 
 from smoe_ray import plugins
+from smoe_ray.spec.architectures import DECODERS, ENCODERS
 from smoe_ray.spec.base import Spec
 from smoe_ray.spec.plugin import BUILT_IN, PLUGIN, PluginReference, choose
-
-EncoderName = Literal["lite", "medium"]
-DecoderName = Literal["lite", "medium", "large"]
 
 
 class _PluginArchitecture(PluginReference):
@@ -43,6 +41,13 @@ class PluginDecoder(_PluginArchitecture):
     where: ClassVar[str] = "model.decoder"
 
 
+if TYPE_CHECKING:
+    EncoderName: TypeAlias = str
+    DecoderName: TypeAlias = str
+else:
+    EncoderName, DecoderName = Literal[tuple(ENCODERS)], Literal[tuple(DECODERS)]
+
+
 class ModelSpec(Spec):
     """The SMoE-VAE (arXiv:2509.10025): encoder, gate and E decoders that read the same latent vector."""
 
@@ -50,11 +55,11 @@ class ModelSpec(Spec):
     latent_dim: int = Field(default=32, ge=1, le=4096, description="size of the latent vector (Z)")
     encoder: Annotated[
         Annotated[EncoderName, Tag(BUILT_IN)] | Annotated[PluginEncoder, Tag(PLUGIN)],
-        choose(PluginEncoder, ("lite", "medium")),
+        choose(PluginEncoder, ENCODERS),
     ] = Field(default="medium", description="convolutional encoder")
     decoder: Annotated[
         Annotated[DecoderName, Tag(BUILT_IN)] | Annotated[PluginDecoder, Tag(PLUGIN)],
-        choose(PluginDecoder, ("lite", "medium", "large")),
+        choose(PluginDecoder, DECODERS),
     ] = Field(default="lite", description="architecture of each expert")
     gate_hidden: tuple[Annotated[int, Field(strict=True, ge=1, le=65536)], ...] = Field(
         default=(64, 32), description="hidden units of the gate MLP, layer by layer"

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from smoe_ray.data.dataset import Splits
+from smoe_ray.data.dataset import Dataset, Splits
 from smoe_ray.errors import DivergedError
 from smoe_ray.model import SMoEVAE, build_model, model_cost
 from smoe_ray.spec import TrialSpec, check_experts_per_class
@@ -80,7 +80,7 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
     workers = runtime.workers
     with workers.guard_collectives():
         device = resolve_device(runtime.device)
-        model = build_model(trial.model, trial.seed).to(device)
+        model = build_model(trial.model, data.train.image_shape, trial.seed).to(device)
         optimizer = torch.optim.Adam(model.parameters(), lr=trial.training.learning_rate, fused=True)
         shuffling, noise = generators = (
             random_stream(device, trial.seed, Stream.SHUFFLING),
@@ -95,7 +95,7 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
     steps_per_epoch = math.ceil(len(data.train) / trial.training.batch_size)
     steps_total = trial.training.budget.steps(steps_per_epoch)
     epochs_total = math.ceil(steps_total / steps_per_epoch)
-    counts = _Counts(trial, len(data.train), steps_per_epoch)
+    counts = _Counts(trial, data.train, steps_per_epoch)
     for epoch in range(done + 1, epochs_total + 1):
         started = time.perf_counter()
         first_step = (epoch - 1) * steps_per_epoch
@@ -146,9 +146,9 @@ class TrainingStep:
         if trial.training.compile:
             # The bank runs as it is written: inductor takes minutes over its in-place views, and the sizes of the
             # groups of `chosen` change with every batch.
-            bank = model.experts
-            bank.forward = torch.compiler.disable(bank.forward)  # type: ignore[method-assign]
-            bank.chosen = torch.compiler.disable(bank.chosen)  # type: ignore[method-assign]
+            bank: Any = model.experts
+            bank.forward = torch.compiler.disable(bank.forward)
+            bank.chosen = torch.compiler.disable(bank.chosen)
             self.mean_over_batch = torch.compiler.disable(workers.mean)
             self.terms = torch.compile(self._terms, dynamic=False)
         self.forward = workers.wrap(model)
@@ -215,10 +215,10 @@ def _test_columns(measured: Evaluation | None, num_experts: int) -> dict[str, An
 class _Counts:
     """Columns of cost that follow from the spec and the number of steps done."""
 
-    def __init__(self, trial: TrialSpec, train_images: int, steps_per_epoch: int) -> None:
-        self.cost = model_cost(trial.model)
+    def __init__(self, trial: TrialSpec, train: Dataset, steps_per_epoch: int) -> None:
+        self.cost = model_cost(trial.model, train.image_shape)
         self.flops_image = self.cost.flops_train if trial.objective.decodes == "all" else self.cost.flops_train_hard
-        self.train_images, self.steps_per_epoch = train_images, steps_per_epoch
+        self.train_images, self.steps_per_epoch = len(train), steps_per_epoch
         self.batch_size = trial.training.batch_size
 
     def images(self, first_step: int, end_step: int) -> int:

@@ -5,7 +5,7 @@
 >>> codes = model.encode(image_BHW)  # doctest: +SKIP
 >>> image_BEHW = model.decode_all(codes.mu_BZ)  # doctest: +SKIP
 
-Shapes: B images, E experts, Z latent, H W pixels (28 x 28).
+Shapes: B images, E experts, Z latent, H W pixels (C H W where an image has channels).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from smoe_ray.errors import DataError, ResultsError
 from smoe_ray.model import SMoEVAE, build_model
 from smoe_ray.results import Store, TrialFolder, TrialRecord, read_weights
-from smoe_ray.spec import IMAGE_SIDE, CombinedData, DataSpec, DrawingColours, ImageData, PluginData
+from smoe_ray.spec import CombinedData, DataSpec, DrawingColours, ImageData, PluginData
 from smoe_ray.training.evaluate import IMAGES_AT_ONCE
 
 FloatArray = npt.NDArray[np.float32]
@@ -47,6 +47,9 @@ class TrainedModel:
     def __init__(self, record: TrialRecord, model: SMoEVAE) -> None:
         self.record = record
         self._model = model.eval().requires_grad_(False)
+        channels, *size = record.spec.data.image_shape
+        self._shape = (channels, *size) if channels > 1 else tuple(size)
+        """Shape of an image's array."""
 
     @property
     def ink(self) -> DrawingColours | None:
@@ -58,15 +61,15 @@ class TrainedModel:
         """Latent mean, gate and chosen expert of each image.
 
         Args:
-            image_BHW: grey images (B, 28, 28), uint8.
+            image_BHW: images of the shape that the trial was trained on, uint8.
             ink: how they are inked; where the trial's drawings are the other way round, they are inverted.
                 None: as the trial's.
 
         Raises:
             DataError: no such images, or the trial does not say how its drawings are inked while `ink` does.
         """
-        if image_BHW.dtype != np.uint8 or image_BHW.shape[1:] != (IMAGE_SIDE, IMAGE_SIDE):
-            needed = f"uint8, (B, {IMAGE_SIDE}, {IMAGE_SIDE})"
+        if image_BHW.dtype != np.uint8 or image_BHW.shape[1:] != self._shape:
+            needed = f"uint8, (B, {', '.join(map(str, self._shape))})"
             raise DataError(f"images are {image_BHW.dtype} of shape {image_BHW.shape}; needed: {needed}")
         if self._is_inverse(ink):
             image_BHW = 255 - image_BHW
@@ -83,13 +86,13 @@ class TrainedModel:
 
     @torch.inference_mode()
     def decode_all(self, z_BZ: FloatArray) -> FloatArray:
-        """Every expert's decoding of every latent vector: (B, E, 28, 28) in [0, 1], 3 kB for each image and expert.
+        """Every expert's decoding of every latent vector: (B, E, H, W) in [0, 1], float32.
 
         Raises:
             ResultsError: the latent vectors have another size than the trial's.
         """
         chunks = [self._model.experts(chunk).transpose(0, 1) for chunk in self._latent(z_BZ).split(IMAGES_AT_ONCE)]
-        image_BEHW: FloatArray = torch.cat(chunks).unflatten(2, (IMAGE_SIDE, IMAGE_SIDE)).numpy()
+        image_BEHW: FloatArray = torch.cat(chunks).unflatten(2, self._shape).numpy()
         return image_BEHW
 
     def _latent(self, z_BZ: FloatArray) -> Tensor:
@@ -125,7 +128,7 @@ def load_model(out: str | Path, study: str, trial_id: str) -> TrainedModel:
     record = folder.read_record()
     if record is None:
         raise ResultsError(f"{folder.store.path(folder.name)}/trial.json: no such file; run the study again")
-    model = build_model(record.spec.model, record.spec.seed)
+    model = build_model(record.spec.model, record.spec.data.image_shape, record.spec.seed)
     problem = _misfit(model, weights)
     if problem is not None:
         file = folder.store.path(f"{folder.name}/model.safetensors")

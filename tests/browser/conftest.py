@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 from screenshots import FLAGS, chromium, serving
 
-from dashboard.views import VIEWS
+from smoe_ray_dashboard import navigation
 from support.browser_page import drawn
 from support.processes import seeing_tests
 
@@ -93,7 +93,7 @@ def visit(page: Page, dashboard: str) -> Callable[..., Page]:
     """
 
     def visit(view: str, url: str = dashboard, **selections: str | list[str]) -> Page:
-        path = next(one.path for one in VIEWS if one.name == view)
+        path = navigation.page(view).path
         page.goto(f"{url}/{path}?{urlencode(selections, doseq=True)}")
         drawn(page)
         return page

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from dashboard.doodle.strokes import CANVAS_UNITS, draw, parse_strokes
 from smoe_ray.analysis import expert_gallery
 from smoe_ray.results import read_embeddings, read_trials
 from smoe_ray.training.inference import load_model
+from smoe_ray_dashboard.pages.experts.strokes import CANVAS_UNITS, draw, parse_strokes
 
 Visit = Callable[..., Page]
 STROKES = [[(0.2, 0.3), (0.5, 0.8), (0.8, 0.3)], [(0.4, 0.2), (0.6, 0.2)]]

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from dashboard.views import VIEWS
 from smoe_ray.results import read_trials
+from smoe_ray_dashboard.navigation import pages
 from support.browser_page import drawn
 
 Visit = Callable[..., Page]
-SHOWN = [view for view in VIEWS if view.name != "submit"]
+SHOWN = [view for view in pages() if not view.needs_cluster]
 
 
 @pytest.mark.parametrize("view", SHOWN, ids=lambda view: view.name)

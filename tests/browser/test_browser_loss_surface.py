@@ -43,5 +43,5 @@ def test_a_switch_changes_figure_and_url(visit: Callable[..., Page], small_resul
     expect(chart).to_contain_text("published, arXiv:2509.10025")
     expect(page).to_have_url(re.compile("published=true"))
     page.get_by_role("radio", name="configured").or_(page.get_by_role("button", name="configured")).first.click()
-    expect(page.get_by_text("Published results count active experts and hard loss")).to_be_visible()
+    expect(page.get_by_text("Published results are for active experts and hard loss")).to_be_visible()
     expect(chart).to_contain_text("configured experts")

@@ -70,34 +70,34 @@ def circle(page: Page, chart: Locator, right: float) -> None:
 
 
 def said(page: Page) -> int:
-    """Number of images that the page says are picked out."""
-    return int(page.get_by_text(re.compile(r"\d+ of 60 images are picked out")).inner_text().split()[0])
+    """Number of images that the page says are highlighted."""
+    return int(page.get_by_text(re.compile(r"\d+ of 60 images are highlighted")).inner_text().split()[0])
 
 
-def test_what_is_circled_on_one_map_stands_out_on_the_other(visit: Visit) -> None:
+def test_a_lasso_selection_on_one_map_is_highlighted_on_the_other(visit: Visit) -> None:
     page = mapped(visit)
     maps = [page.locator(".js-plotly-plot").nth(3), page.locator(".js-plotly-plot").nth(4)]
     expect(maps[1].locator("path.point")).to_have_count(60)
     circle(page, maps[0], 0.5)
-    expect(page.get_by_text("images are picked out")).to_be_visible()
+    expect(page.get_by_text("images are highlighted")).to_be_visible()
     first = said(page)
     assert 0 < first < 60
     for chart in maps:
         expect(chart.locator(FADED)).to_have_count(60 - first)
     # Another circle, on the other map, takes the place of the first.
     circle(page, maps[1], 0.9)
-    expect(page.get_by_text(f"{first} of 60 images are picked out")).to_be_hidden()
+    expect(page.get_by_text(f"{first} of 60 images are highlighted")).to_be_hidden()
     second = said(page)
     assert second != first
     for chart in maps:
         expect(chart.locator(FADED)).to_have_count(60 - second)
 
 
-def test_a_class_is_picked_out_without_a_pointer(visit: Visit) -> None:
+def test_a_class_is_highlighted_without_a_pointer(visit: Visit) -> None:
     page = mapped(visit)
-    page.get_by_role("combobox", name=re.compile("Picked out")).focus()
+    page.get_by_role("combobox", name=re.compile("Highlighted")).focus()
     page.keyboard.type("class pencil")
     page.keyboard.press("Enter")
-    expect(page.get_by_text("20 of 60 images are picked out")).to_be_visible()
+    expect(page.get_by_text("20 of 60 images are highlighted")).to_be_visible()
     expect(page.get_by_text("classes: pencil 100%")).to_be_visible()
     expect(page).to_have_url(re.compile("picked=class\\+pencil|picked=class%20pencil"))

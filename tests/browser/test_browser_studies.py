@@ -67,6 +67,6 @@ def test_a_place_without_studies_shows_the_first_one_by_itself(
     out.mkdir()
     with serve(out) as url:
         page = visit("studies", url)
-        expect(page.get_by_text("holds no study yet")).to_be_visible()
+        expect(page.get_by_text("contains no study yet")).to_be_visible()
         shutil.copytree(small_results / "arms", out / "arms")
         expect(page.get_by_role("heading", name="arms")).to_be_visible()

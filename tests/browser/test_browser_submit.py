@@ -92,7 +92,7 @@ def test_a_study_is_submitted_watched_and_finished(
         assert listed.job.wait(PATIENCE_MS / 1000) == "succeeded"
         assert set(read_results(out, "submitted")["status"]) == {"finished"}
 
-        page.get_by_role("link", name="Watch it on the Studies page").click()
+        page.get_by_role("link", name="Follow it on the Studies page").click()
         expect(page.get_by_text("Does a study travel from the browser to its results?").first).to_be_visible()
         assert head.token not in page.content() + "".join(frames)
 
@@ -104,11 +104,11 @@ def test_a_job_is_stopped_after_a_question(
     monkeypatch.setenv("RAY_AUTH_TOKEN", head.token)
     with submit_page(head.token) as page:
         write(page, TEXT.format(budget="100000 epochs").replace("submitted", "endless"))
-        expect(page.get_by_text("A valid study")).to_be_visible()
+        expect(page.get_by_text("Valid study")).to_be_visible()
         page.get_by_role("button", name="Submit", exact=True).click()
         expect(page.get_by_text(re.compile("Submitted as job endless"))).to_be_visible(timeout=SLOW_MS)
         page.get_by_role("button", name=re.compile(r"Stop \.\.\.")).click(timeout=SLOW_MS)
-        expect(page.get_by_text("What it has trained stays")).to_be_visible()
+        expect(page.get_by_text("Trained results are kept")).to_be_visible()
         page.get_by_role("button", name="Stop it").click()
         expect(page.get_by_role("button", name=re.compile(r"Stop \.\.\."))).to_have_count(0, timeout=PATIENCE_MS)
         states = {one.job.study: one.state for one in jobs.list_jobs(head.address)}

@@ -25,7 +25,7 @@ def test_numbers_are_those_of_the_table_command(visit: Visit, small_results: Pat
     page = visit("trial", study="arms", trial=row["trial_id"])
     for label, value in {
         "test loss": f"{row['test.reconstruction']:.2f}",
-        "soft gating": f"{row['test.reconstruction_soft']:.2f}",
+        "soft loss": f"{row['test.reconstruction_soft']:.2f}",
         "gap": f"{row['gap']:.2f}",
         "epochs": "3",
     }.items():

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
+from streamlit.util import calc_hash
 
+from smoe_ray_dashboard.navigation import page
 from support.planted_folder import plant
 
-APP = Path(__file__).resolve().parents[2] / "dashboard" / "app.py"
+APP = Path(__file__).resolve().parents[2] / "dashboard" / "script" / "app.py"
 
 
 @pytest.fixture(autouse=True)
@@ -23,22 +25,35 @@ def _main_module_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def open_page(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
-    """Open page `view` on `out`, with selections as its URL would carry them; fails on a traceback on the page.
+    """Open a page on `out`, with selections as its URL would carry them. Fails on a traceback on the page.
+
+    It also fails where a part of the page could not be shown, except with `may_lack_parts`: for damaged results.
 
     ``at = open_page("trial", out, study="arms", trial="0a1b2c3d4e5f")``; then ``at.selectbox(key="trial")`` and so on.
     """
     st.cache_data.clear()
     st.cache_resource.clear()
 
-    def open_page(view: str, out: Path | str, *, address: str | None = None, **selections: str | list[str]) -> AppTest:
+    def open_page(
+        name: str,
+        out: Path | str,
+        *,
+        address: str | None = None,
+        may_lack_parts: bool = False,
+        **selections: str | list[str],
+    ) -> AppTest:
         monkeypatch.setattr(sys, "argv", [str(APP), str(out), *(["--address", address] if address else [])])
         at = AppTest.from_file(APP, default_timeout=60)
         at.query_params.update(selections)
         at.run()
-        if view != "studies":
+        if name != "studies":
             at.query_params.update(selections)
-            at.switch_page(f"views/{view}.py").run()
+            at._page_hash = calc_hash(name)  # its switch_page knows files alone, and our pages are functions
+            at.run()
         assert not at.exception, [one.message for one in at.exception]
+        assert [one.value for one in at.title] == [page(name).title], f"page {name} is not shown"
+        lacking = [one.value for one in at.error if "This could not be shown" in one.value]
+        assert may_lack_parts or not lacking, lacking
         return at
 
     return open_page

@@ -9,9 +9,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from dashboard.charts import collapse as charts
 from smoe_ray.analysis import collapse_rates, expert_survival, phase_diagram, usage_over_epochs
 from smoe_ray.analysis.collapse import QUANTILES, experts_in_use
+from smoe_ray_dashboard.pages.collapse import charts
 from support.planted_results import dying, many_arms, table, trial
 
 SCRIPT = "<script>alert(1)</script><b>bold"

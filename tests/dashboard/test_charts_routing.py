@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dashboard.charts import gallery, routing
 from smoe_ray.analysis import (
     ProbeBar,
     ProbeBars,
@@ -23,6 +22,9 @@ from smoe_ray.analysis import (
     swap_matrix,
 )
 from smoe_ray.analysis import routing as route
+from smoe_ray_dashboard import pictures
+from smoe_ray_dashboard.pages.experts import charts as gallery
+from smoe_ray_dashboard.pages.routing import charts as routing
 from support.planted_gallery import PlantedModel, embeddings
 from support.planted_results import table, trial
 
@@ -70,7 +72,9 @@ def test_what_is_not_told_apart_is_hollow_and_what_is_not_tested_has_no_interval
 
 def test_names_of_strangers_are_inert() -> None:
     figure = routing.differences(compare_arms(study(HOSTILE), reference="blend"))
-    assert "<b>cat" not in json.dumps(json.loads(figure.to_json()))  # Plotly itself writes every < as \\u003c
+    told = json.dumps(json.loads(figure.to_json()))  # Plotly itself writes every < as \\u003c
+    assert "&lt;b&gt;cat&lt;/b&gt;" in told
+    assert "<b>cat" not in told
 
 
 # --- experts against classes ------------------------------------------------------------------------------------------
@@ -149,7 +153,7 @@ def mapped(picked: frozenset[int] | None) -> routing.ImageMap:
         hue_G=np.array([0, 0, 1]),
         num_hues=2,
         hover_B=("a", HOSTILE, "c", "d", "e"),
-        picked=picked,
+        highlighted=picked,
     )
 
 
@@ -182,12 +186,12 @@ def pixels(source: str) -> Any:
 def test_a_strip_enlarges_every_pixel_and_takes_floats_as_well() -> None:
     image_NHW = np.zeros((2, 28, 28), np.uint8)
     image_NHW[1, 5, 7] = 204
-    strip = gallery.strip(image_NHW)
+    strip = pictures.strip(image_NHW)
     assert strip.shape == (86, 2 * 86)
     rows, columns = np.nonzero(strip == 204)
     assert (rows.min(), rows.max()) == (16, 18)
     assert (columns.min(), columns.max()) == (86 + 1 + 21, 86 + 1 + 23)
-    np.testing.assert_array_equal(gallery.strip(image_NHW / np.float16(255)), strip)
+    np.testing.assert_array_equal(pictures.strip(image_NHW / np.float16(255)), strip)
 
 
 def test_a_block_holds_inputs_above_reconstructions() -> None:
@@ -195,7 +199,7 @@ def test_a_block_holds_inputs_above_reconstructions() -> None:
     block = expert_gallery(kept, ["a", "b", "c"], n=3).blocks[0]
     strip = gallery.block_strip(block)
     assert strip.shape == (2 * 86, 3 * 86)
-    np.testing.assert_array_equal(strip[:86], gallery.strip(kept["image"][block.index_N]))
+    np.testing.assert_array_equal(strip[:86], pictures.strip(kept["image"][block.index_N]))
 
 
 def test_the_swap_matrix_writes_errors_and_frames_the_chosen_expert() -> None:
@@ -213,7 +217,7 @@ def test_the_swap_matrix_writes_errors_and_frames_the_chosen_expert() -> None:
     assert figure.layout.xaxis.ticktext == ("input", "0", "1", "2<br>dead")
     images = figure.layout.images
     assert len(images) == 4
-    np.testing.assert_array_equal(pixels(images[1].source), gallery.strip(info.decoded_REHW[0]))
+    np.testing.assert_array_equal(pixels(images[1].source), pictures.strip(info.decoded_REHW[0]))
 
 
 def test_a_path_shows_the_gate_of_every_expert() -> None:
@@ -223,7 +227,7 @@ def test_a_path_shows_the_gate_of_every_expert() -> None:
     for expert, line in enumerate(figure.data):
         np.testing.assert_allclose(line.y, path.gate_SE[:, expert])
     assert figure.layout.xaxis.ticktext == tuple(map(str, path.expert_S))
-    np.testing.assert_array_equal(pixels(figure.layout.images[0].source), gallery.strip(path.chosen_SHW))
+    np.testing.assert_array_equal(pixels(figure.layout.images[0].source), pictures.strip(path.chosen_SHW))
 
 
 def test_the_gates_bars_name_the_chosen_expert() -> None:

@@ -9,11 +9,11 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from dashboard.charts import scaling as charts
 from smoe_ray.analysis import loss_against_experts, loss_against_samples_per_expert, loss_surface, recommend_from_runs
 from smoe_ray.analysis.recommend import Recommendation
 from smoe_ray.analysis.scaling import fitted_grid
 from smoe_ray.published import read_published
+from smoe_ray_dashboard.pages.loss_surface import charts
 from support.planted_results import table, trial
 from support.planted_surface import AMOUNTS, planted_runs, planted_study
 
@@ -71,7 +71,7 @@ def test_the_fitted_surface_and_the_best_count_with_its_interval(
     figure = charts.plane(loss_surface(study), grid, best)
     np.testing.assert_array_equal(trace(figure, "fitted").z, grid.loss_GG)
     assert not traces(figure, "interpolated")
-    line = trace(figure, "best count")
+    line = trace(figure, "optimal number")
     np.testing.assert_array_equal(line.x, best.amount_G)
     np.testing.assert_array_equal(line.y, best.best_G)
     np.testing.assert_array_equal(np.array(line.customdata).T, [best.low_G, best.high_G])

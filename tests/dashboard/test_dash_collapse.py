@@ -72,10 +72,10 @@ def test_runs_may_be_grouped_by_objective_and_size(open_page: Open, planted: Pat
     assert table(at, "collapsed")["arm"].tolist() == ["blend, E=4", "blend, E=8", "likelihood, E=4", "likelihood, E=8"]
 
 
-def test_basins_are_tested_when_asked(open_page: Open, said: Said, planted: Path) -> None:
+def test_bimodality_is_tested_when_switched_on(open_page: Open, said: Said, planted: Path) -> None:
     at = open_page("collapse", planted, study="arms")
     at.toggle(key="basins").set_value(True).run()
-    assert "basin test: cannot tell (2 runs, 10 needed) in every group; add seeds" in said(at)
+    assert "bimodality test: cannot tell (2 runs, 10 needed) in every group; add seeds" in said(at)
     at = open_page("collapse", planted, study="seeds", basins="true")
     assert table(at, "p, Holm")["verdict"].tolist() == ["one basin suffices"]
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard.doodle.strokes import draw, parse_strokes
 from smoe_ray.analysis import expert_gallery, interpolation, swap_matrix
 from smoe_ray.results import TrialRecord, read_embeddings
 from smoe_ray.spec import trial_with
 from smoe_ray.training.inference import load_model
+from smoe_ray_dashboard.pages.experts.strokes import draw, parse_strokes
 from support.planted_folder import plant
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,7 +129,7 @@ def test_strokes_are_rastered_in_the_ink_of_the_data(
     assert drawing_P3 is not None
     codes = load_model(out, "arm", trial.trial_id).encode(draw(drawing_P3, "black_on_white")[None])
     assert bars(at) == [f"{probability:.3f}" for probability in codes.gate_BE[0]]
-    assert "drawn by others" not in said(at)
+    assert "rasterised by other software" not in said(at)
 
 
 def test_data_that_do_not_say_how_they_are_inked_let_the_reader_choose(
@@ -139,8 +139,8 @@ def test_data_that_do_not_say_how_they_are_inked_let_the_reader_choose(
     spec = trial_with(trial.spec, {"data": {"source": "images", "root": "mnist"}})
     file.write_text(trial.model_copy(update={"spec": spec}).model_dump_json(), encoding="utf-8")
     at = open_page("experts", out, study="arm", trial=trial.trial_id, show="Doodle", ink="white on black")
-    assert "do not say how they are inked" in said(at)
-    assert "drawn by others" in said(at)
+    assert "do not record which colour is the ink" in said(at)
+    assert "rasterised by other software" in said(at)
     at.session_state["canvas"] = {"drawing": CROSS}
     at.run()
     drawing_P3 = parse_strokes(CROSS)
@@ -200,20 +200,21 @@ def test_class_names_of_strangers_are_inert(open_page: Open, out: Path) -> None:
     at = open_page("experts", out, study="arm", trial=record.trial_id, show="Doodle", doodle="test image")
     shown = [element.value for element in [*at.caption, *at.markdown]]
     shown += [one.caption for images in at.get("image") for one in images.proto.imgs]
-    assert any("onerror" in text for text in shown)
+    assert any(r"\<img src\=x onerror\=alert\(1\)\>" in text for text in shown)
     assert not [text for text in shown if re.search(r"(?<!\\)(<img|\]\(javascript|\*\*flower)", text)]
 
 
 TORCH_AFTER = """
 import json, sys
-sys.path.insert(0, {root!r})
 from streamlit.testing.v1 import AppTest
+from streamlit.util import calc_hash
 sys.argv = ["app", {out!r}]
 loaded = {{}}
 for view, show in (("routing", ""), ("experts", "Gallery"), ("experts", "Swap matrix")):
     at = AppTest.from_file({app!r}, default_timeout=120).run()
     at.query_params["show"] = show
-    at.switch_page(f"views/{{view}}.py").run()
+    at._page_hash = calc_hash(view)
+    at.run()
     assert not at.exception, at.exception
     loaded[f"{{view}} {{show}}".strip()] = ["torch" in sys.modules, "ray" in sys.modules]
 print(json.dumps(loaded))
@@ -221,7 +222,7 @@ print(json.dumps(loaded))
 
 
 def test_torch_is_loaded_by_what_runs_the_model_and_by_nothing_before(out: Path, trial: TrialRecord) -> None:
-    program = TORCH_AFTER.format(root=str(ROOT), out=str(out), app=str(ROOT / "dashboard" / "app.py"))
+    program = TORCH_AFTER.format(out=str(out), app=str(ROOT / "dashboard" / "script" / "app.py"))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     loaded = json.loads(done.stdout.splitlines()[-1])

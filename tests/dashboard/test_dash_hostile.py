@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard.views import VIEWS
-from smoe_ray.results import Store, TrialFolder, TrialRecord
+from smoe_ray.results import Store, TrialFolder, TrialRecord, read_trials
 from smoe_ray.spec import trial_with
+from smoe_ray_dashboard.navigation import pages
 from support.planted_folder import plant
 
 Open = Callable[..., AppTest]
@@ -24,7 +25,7 @@ SCRIPT = "<script>alert(1)</script>"
 MARKUP = (
     f'{SCRIPT}<img src=x onerror="alert(1)"> [click](javascript:alert(1)) ![p](http://evil/p.png) :red[x] $x$ `y` **b**'
 )
-SHOWN = [view.name for view in VIEWS if view.name != "submit"]  # Submit reads no results
+SHOWN = [page.name for page in pages() if page.name != "submit"]  # Submit reads no results
 
 
 def folder(out: Path, record: TrialRecord) -> Path:
@@ -117,7 +118,7 @@ def empty_folders(out: Path) -> None:
 def strange_names(out: Path) -> None:
     """Folders and files where no study would put them, links that go round."""
     records = plant(out, "demo")
-    (out / SCRIPT.replace("/", "")).mkdir()
+    shutil.copytree(out / "demo", out / SCRIPT.replace("/", ""))
     (out / "demo" / "trials" / "a-file").write_text(SCRIPT)
     (out / "demo" / "trials" / "round").symlink_to(out)
     folder(out, records[0]).rename(folder(out, records[0]).with_name("other"))
@@ -174,15 +175,18 @@ HOSTILE = (
 
 
 @pytest.fixture(scope="module", params=HOSTILE, ids=lambda make: make.__name__)
-def hostile(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def hostile(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """What is wrong, and OUT."""
     out = tmp_path_factory.mktemp("hostile") / "out"
     request.param(out)
-    return out
+    return request.param.__name__, out
 
 
 @pytest.mark.parametrize("view", SHOWN)
-def test_no_page_breaks(open_page: Open, hostile: Path, view: str) -> None:
-    at = open_page(view, hostile, study="demo")  # which fails on a traceback on the page
+def test_no_page_breaks(open_page: Open, hostile: tuple[str, Path], view: str) -> None:
+    wrong, out = hostile
+    lacks_parts = (wrong, view) == ("wild_numbers", "loss_surface")  # the logarithm of a negative loss
+    at = open_page(view, out, study="demo", may_lack_parts=lacks_parts)  # which fails on a traceback on the page
     assert at.title
     sentences = [*at.markdown, *at.caption, *at.info, *at.warning, *at.error, *at.success, *at.title, *at.subheader]
     for sentence in sentences:
@@ -194,6 +198,19 @@ def test_no_page_breaks(open_page: Open, hostile: Path, view: str) -> None:
         assert "<img" not in spec
     for widget in (*at.radio, *at.get("button_group"), *at.checkbox, *at.toggle):
         assert "<script" not in str(widget.proto)
+
+
+def test_markup_is_seen_as_text(open_page: Open, tmp_path: Path) -> None:
+    markup(tmp_path / "out")
+    failed = next(record for record in read_trials(tmp_path / "out", "demo") if record.status == "failed")
+    escaped = r"\<script\>alert\(1\)\<\/script\>"  # for Markdown
+    [error] = open_page("trial", tmp_path / "out", study="demo", trial=failed.trial_id).error
+    assert error.value.count(escaped) == 2  # as the kind of the error, and in its message
+    assert any(escaped in caption.value for caption in open_page("experts", tmp_path / "out", study="demo").caption)
+    charts = open_page("routing", tmp_path / "out", study="demo").get("plotly_chart")
+    assert any("&lt;script&gt;alert(1)&lt;/script&gt;" in str(json.loads(chart.proto.spec)) for chart in charts)
+    shown_as_is = open_page("studies", tmp_path / "out", study="demo").text
+    assert any(SCRIPT in text.value for text in shown_as_is)
 
 
 @pytest.mark.parametrize("view", SHOWN)

@@ -19,11 +19,11 @@ import s3fs
 import streamlit as st
 from moto.server import ThreadedMotoServer
 
-from dashboard import load
-from dashboard.__main__ import get_ready
 from smoe_ray.errors import ResultsError
 from smoe_ray.inspect.status import study_status
 from smoe_ray.results import StudyReader, list_studies, read_embeddings, read_results
+from smoe_ray_dashboard import load
+from smoe_ray_dashboard.__main__ import warm_up
 from support.planted_folder import plant
 from support.processes import wait_until
 
@@ -38,7 +38,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path | str], None]:
         st.cache_data.clear()
         st.cache_resource.clear()
         monkeypatch.setattr(sys, "argv", ["app.py", str(out)])
-        monkeypatch.setattr(load, "_LEAST_SECONDS", 0.0)
+        monkeypatch.setattr(load, "_MIN_SECONDS", 0.0)
         monkeypatch.setattr(load, "_SHARE_OF_TIME", 0.0)
 
     return on
@@ -122,8 +122,8 @@ def test_arrays_are_those_of_the_trial_and_shared_read_only(
     assert load.embeddings("demo", trial) is kept
     with pytest.raises(ValueError, match="read-only"):
         kept["mu"][0] = 0
-    monkeypatch.setattr(load, "_MOST_BYTES_OF_TRIAL", 100)
-    with pytest.raises(ResultsError, match="too many to read"):
+    monkeypatch.setattr(load, "_MAX_BYTES_OF_TRIAL", 100)
+    with pytest.raises(ResultsError, match="too many to load"):
         load.embeddings("demo", trial)
 
 
@@ -177,14 +177,11 @@ def test_the_first_page_loads_neither_torch_nor_ray(out: Path) -> None:
 import sys
 from streamlit.testing.v1 import AppTest
 sys.argv = ["app.py", {str(out)!r}]
-at = AppTest.from_file({str(ROOT / "dashboard" / "app.py")!r}, default_timeout=120).run()
+at = AppTest.from_file({str(ROOT / "dashboard" / "script" / "app.py")!r}, default_timeout=120).run()
 assert not at.exception and len(at.dataframe) == 2, at
 print([name for name in ("torch", "ray", "statsmodels", "sklearn", "matplotlib", "optuna") if name in sys.modules])
 """
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
@@ -216,7 +213,7 @@ def test_whoever_asks_during_a_slow_look_has_the_last_state_at_once(
     for _ in range(3):
         assert load.question("demo") == "Does it hold?"
         assert load.status("demo") == before
-    looking = load._followed("demo")._looking
+    looking = load._followed("demo")._refreshing
     assert looking is not None
     assert looking.is_alive()  # so nobody has waited for it
     gate.set()
@@ -235,7 +232,7 @@ def test_a_study_file_that_changes_alone_changes_the_status(
     assert load.status("demo").total == 1  # the last state, while a look goes on
     gate.set()
     wait_until(lambda: load.status("demo").total == 3, seconds=60, pause=0.05)
-    looking = load._followed("demo")._looking
+    looking = load._followed("demo")._refreshing
     assert looking is not None
     looking.join()
 
@@ -251,7 +248,7 @@ def test_table_and_records_are_of_one_state_whoever_looks_meanwhile(
         found = trials(self)
         plant(out, "demo", seeds=2)
         with self._lock:
-            self._look()
+            self._refresh()
         return found
 
     monkeypatch.setattr(load._Followed, "trials", then_another_session_looks)
@@ -265,7 +262,7 @@ def test_a_server_reads_ahead_all_that_can_be_read(out: Path, started: Callable[
     (out / "broken" / "study.yaml").write_text("name: [")
     planted = plant(out, "sound", objectives=("blend",), experts=(4,), seeds=2, embeddings=False)
     started(out)
-    get_ready(str(out))
+    warm_up(str(out))
     assert load.is_read("sound")
     assert set(load.results("sound").records) == {record.trial_id for record in planted}
     assert load.question("broken").startswith(f"({out}/broken/study.yaml")
@@ -274,4 +271,4 @@ def test_a_server_reads_ahead_all_that_can_be_read(out: Path, started: Callable[
 def test_a_server_starts_where_nothing_can_be_read() -> None:
     with pytest.raises(ResultsError):
         list_studies("nosuch://place")
-    get_ready("nosuch://place")
+    warm_up("nosuch://place")

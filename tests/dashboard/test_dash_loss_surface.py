@@ -95,7 +95,7 @@ def test_published_results_are_off_until_asked_for_and_named(open_page: Open, pl
 
 def test_published_results_are_not_laid_over_what_they_do_not_count(open_page: Open, said: Said, planted: Path) -> None:
     at = open_page("loss_surface", planted, study="small", published="true", loss="soft")
-    assert "Published results count active experts and hard loss" in said(at)
+    assert "Published results are for active experts and hard loss" in said(at)
     assert "arXiv" not in drawn(at)
 
 

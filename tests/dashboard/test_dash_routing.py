@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard.linked_maps import BY_HAND
 from smoe_ray.analysis import arms, compare_arms, routing, separability
 from smoe_ray.results import TrialRecord, read_embeddings, read_results
+from smoe_ray_dashboard.pages.routing.linked_maps import LASSO
 from support.planted_folder import plant
 
 Open = Callable[..., AppTest]
@@ -63,7 +63,7 @@ def test_one_arm_is_no_comparison(open_page: Open, said: Said, out: Path) -> Non
     at = open_page("routing", out, study="arms")
     at.multiselect(key="arms").set_value([FOUR[0]]).run()
     assert not at.exception
-    assert "Choose two or more arms" in said(at)
+    assert "Select at least two arms" in said(at)
     at.multiselect(key="arms").set_value(FOUR[1:3]).run()
     assert "Choose two" not in said(at)
 
@@ -72,7 +72,7 @@ def test_one_arm_is_no_comparison(open_page: Open, said: Said, out: Path) -> Non
 def test_without_two_finished_arms_the_page_says_so(open_page: Open, said: Said, out: Path, ends: Any) -> None:
     plant(out, "lone", objectives=("blend",), experts=(4,) if not ends else (4, 8), seeds=1, ends=ends)
     at = open_page("routing", out, study="lone")
-    assert "a comparison needs two arms with a finished trial" in said(at)
+    assert "a comparison needs two arms with finished trials" in said(at)
 
 
 def test_the_supervised_arm_is_the_baseline(open_page: Open, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ def test_probes_are_fitted_when_asked_for(open_page: Open, said: Said, out: Path
     expected = separability(kept["mu"], kept["label"], kept["expert"])
     bars = figures(at)[-1]["data"][0]
     assert np.round(decoded(bars["x"]), 9).tolist() == [round(one.accuracy, 9) for one in expected]
-    assert "what counts is the lead over them" in said(at)
+    assert "compare each bar with the controls" in said(at)
 
 
 def decoded(values: Any) -> Any:
@@ -159,20 +159,20 @@ def test_a_group_is_picked_out_on_every_map(open_page: Open, said: Said, out: Pa
     at.selectbox(key="picked").set_value("class eye").run()
     eyes = set(np.flatnonzero(label_B == 1).tolist())
     assert [picked(figure) for figure in maps(at)] == [eyes, eyes]
-    assert "20 of 60 images are picked out" in said(at).replace("*", "")
+    assert "20 of 60 images are highlighted" in said(at).replace("*", "")
     assert "classes: eye 100%" in said(at)
     assert "E=4, seed 0: expert 1 100%" in said(at)
 
 
-def test_what_is_circled_on_one_map_is_picked_out_on_all(open_page: Open, said: Said, out: Path) -> None:
+def test_a_lasso_selection_on_one_map_is_highlighted_on_all(open_page: Open, said: Said, out: Path) -> None:
     records = plant(out, "arms", objectives=("blend",))
     at = open_page("routing", out, study="arms", maps="true", colour="expert")
-    memory = f"circled {records[0].trial_id} {records[3].trial_id}"
+    memory = f"lasso {records[0].trial_id} {records[3].trial_id}"
     at.session_state[memory] = frozenset({0, 1, 4, 7, 6_000_000})
     at.run()
-    assert at.selectbox(key="picked").value == BY_HAND
+    assert at.selectbox(key="picked").value == LASSO
     assert [picked(figure) for figure in maps(at)] == [{0, 1, 4, 7}] * 2
-    assert "4 of 60 images are picked out" in said(at).replace("*", "")
+    assert "4 of 60 images are highlighted" in said(at).replace("*", "")
     assert len(at.get("image")) == 1
     at.button[0].click().run()
     assert [picked(figure) for figure in maps(at)] == [set(), set()]

@@ -16,11 +16,11 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState, create_trial
 from streamlit.testing.v1 import AppTest
 
-from dashboard.charts import search as charts
 from smoe_ray.errors import ResultsError
 from smoe_ray.inspect.journal import JOURNAL, History, Journal, history_from_trials, parse_journal
 from smoe_ray.results import Store, Timings, TrialFolder, TrialRecord, Versions
 from smoe_ray.spec import SearchStudy, parse_study, trial_with
+from smoe_ray_dashboard.pages.search import charts
 from support.planted_folder import _MOMENT
 
 HOSTILE = "<b>x</b><img src=x onerror=alert(1)> **bold** $x$ [a](http://b)"
@@ -108,7 +108,7 @@ def test_the_numbers_are_those_of_the_trials(out: Path, open_page: Open, said: S
     assert [name for name, row in rows.items() if row["best"]] == ["000000000004", "000000000003"]
     assert rows["000000000001"]["objective.lambda_entropy"] == 380
     assert math.isnan(rows["000000000002"]["objective.lambda_entropy"])
-    assert "Trials: 12 finished, 1 pruned, 1 failed, 1 under way or interrupted." in said(at)
+    assert "Trials: 12 finished, 1 pruned, 1 failed, 1 running or interrupted." in said(at)
     assert ("absent" in said(at)) is not journal
     assert len(at.get("plotly_chart")) == 5
 
@@ -144,9 +144,9 @@ def test_the_url_carries_objective_and_parameters(out: Path, open_page: Open) ->
 def test_too_few_trials_are_a_sentence(out: Path, open_page: Open, said: Said) -> None:
     planted(out, count=1)
     at = open_page("search", out, study="search")
-    assert "Importances need 10 finished trials, and 1 are" in said(at)
+    assert "Importances need 10 finished trials; there are 1 so far" in said(at)
     assert "Parallel coordinates need two finished trials" in said(at)
-    assert "A map needs two parameters" in said(at)
+    assert "A contour plot needs two parameters" in said(at)
 
 
 def test_before_any_trial_has_ended(out: Path, open_page: Open, said: Said) -> None:
@@ -156,7 +156,7 @@ def test_before_any_trial_has_ended(out: Path, open_page: Open, said: Said) -> N
 
 def test_a_grid_is_no_search(out: Path, open_page: Open, said: Said) -> None:
     Store(out).write("grid/study.yaml", b"name: grid\nquestion: q\nbase: {}\naxes: {model.num_experts: [2, 3]}\n")
-    assert "grid is a grid, which tries every combination" in said(open_page("search", out, study="grid"))
+    assert "grid is a grid study, which runs every combination" in said(open_page("search", out, study="grid"))
 
 
 # --- what strangers write ---------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_a_broken_journal_is_replaced_by_the_trials(out: Path, open_page: Open, 
     values = planted(out)
     (out / "search" / JOURNAL).write_bytes(b"rubbish")
     at = open_page("search", out, study="search")
-    assert "Made from the trials, since optuna.journal is no journal" in said(at)
+    assert "Reconstructed from the trials, as optuna.journal is no journal" in said(at)
     assert values.keys() == {name for name, row in trials_of(at).items() if row["state"] == "finished"}
 
 
@@ -304,7 +304,7 @@ def test_the_pareto_front_is_what_no_other_beats() -> None:
 def test_thousands_of_trials_make_a_small_contour_with_the_best_and_the_worst() -> None:
     past = history(1999)
     surface, points = charts.contour(past, 0, "objective.lambda_balance", "model.num_experts").data
-    assert len(points.x) == charts.MOST_IN_CONTOUR
+    assert len(points.x) == charts.MAX_IN_CONTOUR
     losses = [trial.values[0] for trial in past.trials]
     assert {min(losses), max(losses)} <= {value for row in surface.z for value in row}
 

@@ -13,12 +13,13 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import load, overview
 from smoe_ray.analysis import collapse_rates
 from smoe_ray.analysis.overview import collapsed_share
 from smoe_ray.analysis.summary import trial_summary
 from smoe_ray.inspect.status import StudyStatus, study_status
 from smoe_ray.results import read_results
+from smoe_ray_dashboard import load, study_tables
+from smoe_ray_dashboard.pages.studies import data
 from support.planted_folder import plant
 
 Open = Callable[..., AppTest]
@@ -28,7 +29,7 @@ ENDS = [{"status": "failed", "error": "why"}, {"status": "pruned", "reason": "co
 
 @pytest.fixture
 def always_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(load, "_MIN_SECONDS", 0.0)
     monkeypatch.setattr(load, "_SHARE_OF_TIME", 0.0)
 
 
@@ -79,7 +80,7 @@ def test_the_trials_are_those_of_the_table_command(open_page: Open, out: Path) -
     summary = trial_summary(read_results(out, "second"))
     shown = at.dataframe[1].value
     assert list(shown["trial"]) == list(summary["trial_id"])
-    for column, head in overview.SHOWN.items():
+    for column, head in study_tables.TRIAL_HEADINGS.items():
         pd.testing.assert_series_equal(
             shown[head], summary[column].astype(shown[head].dtype), check_names=False, check_exact=True
         )
@@ -96,7 +97,7 @@ def test_it_shows_what_has_changed_since(open_page: Open, out: Path, always_anew
 def test_an_empty_place_says_what_to_do(open_page: Open, out: Path, said: Said) -> None:
     out.mkdir()
     at = open_page("studies", out)
-    assert "holds no study yet" in said(at)
+    assert "contains no study yet" in said(at)
     assert "smoe-ray run" in said(at)
     assert not at.dataframe
 
@@ -141,7 +142,7 @@ def test_a_broken_study_file_is_said_and_its_trials_are_shown(
 def test_the_state_in_a_word(counts: tuple[int, int, int, int], minutes: int, of_search: bool, expected: str) -> None:
     updated = datetime.now(UTC) - timedelta(minutes=minutes)
     status = StudyStatus("demo", 3, *counts, None, updated)
-    assert overview.state(status, overview.settled(status, of_search)) == expected
+    assert data.state(status, data.settled(status, of_search)) == expected
 
 
 def test_the_collapsed_share_is_that_of_the_collapse_rates(out: Path) -> None:

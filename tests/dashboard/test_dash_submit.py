@@ -14,11 +14,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
-from dashboard import submission
 from smoe_ray.cli import app
 from smoe_ray.cluster import jobs
 from smoe_ray.errors import ClusterError, SmoeRayError, StudyError
 from smoe_ray.spec import GridStudy, dump_study
+from smoe_ray_dashboard.pages.submit import submission
 
 NOWHERE = "http://127.0.0.1:9"
 TEXT = """
@@ -55,7 +55,7 @@ def printed(text: str, folder: Path) -> str:
 
 
 def test_the_page_is_there_only_with_a_cluster(open_page: Open, out: Path) -> None:
-    with pytest.raises(Exception, match="submit"):
+    with pytest.raises(AssertionError, match="page submit is not shown"):
         open_page("submit", out)
 
 
@@ -97,15 +97,6 @@ def test_every_template_can_be_checked() -> None:
     assert names == {path.relative_to(studies).as_posix() for path in studies.rglob("*.yaml")}
 
 
-def test_templates_of_an_installed_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "share" / "paper").mkdir(parents=True)
-    (tmp_path / "share" / "paper" / "x.yaml").write_text("name: x")
-    monkeypatch.setattr(submission, "_TEMPLATES", (tmp_path / "absent", tmp_path / "share"))
-    assert submission.templates() == {"paper/x.yaml": "name: x"}
-    monkeypatch.setattr(submission, "_TEMPLATES", (tmp_path / "absent",))
-    assert submission.templates() == {}
-
-
 def test_a_valid_study_may_be_submitted_and_a_wrong_one_not(edit: Callable[[str], AppTest], said: Said) -> None:
     at = edit(TEXT)
     assert "2 = 2 configurations x 1 seeds" in said(at)
@@ -130,7 +121,7 @@ def test_a_study_in_out_can_be_taken_up_again(open_page: Open, out: Path, said: 
     (out / "tiny" / "study.yaml").write_text(TEXT)
     at = open_page("submit", out, address=NOWHERE, template="tiny (in OUT)")
     assert at.text_area[0].value == TEXT
-    assert "OUT has a study tiny: this one takes its place" in said(at)
+    assert "OUT contains a study tiny: this one replaces its definition" in said(at)
 
 
 def test_names_and_questions_are_shown_as_they_are(edit: Callable[[str], AppTest], said: Said) -> None:
@@ -172,7 +163,7 @@ def with_data(data: str, axes: str = "{}") -> str:
 )
 def test_data_outside_of_the_named_folders_are_refused(root: str, study: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(submission.ROOTS, "/data/drawings, s3://bucket/x")
-    with pytest.raises(StudyError, match="is in no folder that this dashboard may have read"):
+    with pytest.raises(StudyError, match="is in none of the folders that this dashboard allows"):
         submission.admitted(study.replace("ROOT", f"'{root}'"))
 
 
@@ -195,7 +186,7 @@ def test_a_refused_study_is_not_sent_even_when_the_button_is_not_asked(
 ) -> None:
     monkeypatch.setattr(jobs, "submit", lambda *_, **__: pytest.fail("it was sent"))
     monkeypatch.setattr(sys, "argv", ["app.py", str(out)])
-    with pytest.raises(StudyError, match="data\\.root: /etc is in no folder"):
+    with pytest.raises(StudyError, match="data\\.root: /etc is in none of the folders"):
         submission.submit(with_data("{source: images, root: /etc}"), "", NOWHERE)
 
 
@@ -264,7 +255,7 @@ def test_a_second_click_in_the_middle_of_the_first_does_not_hide_what_that_has_s
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (TEXT.replace("[0]", str(list(range(3000)))), "6,000 trials to plan; the page takes 5,000"),
+        (TEXT.replace("[0]", str(list(range(3000)))), "6,000 trials to plan; this page allows 5,000"),
         (f"a: &a [x]\nb: [{', '.join(['*a'] * 9)}]\n{TEXT}", "YAML aliases"),
         ("# " + "x" * 1_000_000, "larger than 1,000,000 bytes"),
     ],

@@ -13,8 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import overview
-from dashboard.charts.trial import reconstruction_chart, terms_chart
 from smoe_ray.analysis.overview import trial_curves
 from smoe_ray.analysis.summary import trial_summary
 from smoe_ray.cli import main
@@ -22,6 +20,8 @@ from smoe_ray.errors import ResultsError
 from smoe_ray.results import Store, TrialFolder, TrialRecord, read_results
 from smoe_ray.spec import GridStudy, TrialSpec, parse_study, trial_with
 from smoe_ray.study import plan_grid
+from smoe_ray_dashboard.pages.trial import data
+from smoe_ray_dashboard.pages.trial.charts import reconstruction_chart, terms_chart
 from support.planted_folder import plant
 
 Open = Callable[..., AppTest]
@@ -43,12 +43,11 @@ def test_its_numbers_are_those_of_the_table_command(open_page: Open, out: Path, 
         "status": "finished",
         "epochs": "4",
         "test loss": f"{row['test.reconstruction']:.2f}",
-        "soft gating": f"{row['test.reconstruction_soft']:.2f}",
+        "soft loss": f"{row['test.reconstruction_soft']:.2f}",
         "gap": f"{row['gap']:.2f}",
         "active experts": f"{row['experts.active']:.0f} of {row['experts.configured']:.0f}",
     }
     assert not at.error
-    assert "could not be shown" not in said(at)
     facts = dict(at.dataframe[0].value.itertuples(index=False, name=None))
     assert facts["host"] == "here"
     assert facts["optimizer steps"] == f"{row['cost.steps']:,.0f}"
@@ -102,7 +101,7 @@ def specs() -> list[TrialSpec]:
 @pytest.mark.parametrize("spec", specs())
 def test_its_spec_as_a_study_is_that_trial_again(out: Path, spec: TrialSpec) -> None:
     record = plant(out, "demo", embeddings=False)[0].model_copy(update={"spec": spec})
-    study = parse_study(overview.again(record))
+    study = parse_study(data.rerun_yaml(record))
     assert isinstance(study, GridStudy)
     [trial] = plan_grid(study)
     assert trial == record.spec
@@ -110,7 +109,7 @@ def test_its_spec_as_a_study_is_that_trial_again(out: Path, spec: TrialSpec) -> 
 
 def test_its_spec_passes_check(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = plant(out, "demo", embeddings=False)[0]
-    (tmp_path / "again.yaml").write_text(overview.again(record))
+    (tmp_path / "again.yaml").write_text(data.rerun_yaml(record))
     monkeypatch.setattr(sys, "argv", ["smoe-ray", "check", str(tmp_path / "again.yaml")])
     with pytest.raises(SystemExit) as stopped:
         main()
@@ -151,7 +150,6 @@ def test_a_trial_of_an_older_version_without_a_column(open_page: Open, out: Path
     pq.write_table(pa.table({"epoch": [1, 2], "train.loss": [2.0, 1.0]}), out / folder.name / "epochs.parquet")
     at = open_page("trial", out, study="demo", trial=record.trial_id)
     assert {metric.label: metric.value for metric in at.metric}["test loss"] == "\N{EN DASH}"
-    assert "could not be shown" not in said(at)
 
 
 def test_a_link_to_a_trial_that_is_gone_shows_another(open_page: Open, out: Path) -> None:

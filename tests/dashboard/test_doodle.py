@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.doodle.canvas import _JS
-from dashboard.doodle.strokes import (
+from smoe_ray.data.quickdraw import rasterise
+from smoe_ray.errors import DataError
+from smoe_ray_dashboard.pages.experts.canvas import _JS
+from smoe_ray_dashboard.pages.experts.strokes import (
     CANVAS_UNITS,
     MAX_CHARACTERS,
     MAX_POINTS,
@@ -19,8 +21,6 @@ from dashboard.doodle.strokes import (
     draw,
     parse_strokes,
 )
-from smoe_ray.data.quickdraw import rasterise
-from smoe_ray.errors import DataError
 
 coordinates = st.integers(0, CANVAS_UNITS)
 drawings = st.lists(st.lists(st.tuples(coordinates, coordinates), min_size=1, max_size=20), min_size=1, max_size=8)
@@ -52,8 +52,8 @@ def test_nothing_drawn_is_no_drawing() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (None, "strokes come as text, not as NoneType"),
-        ([[[1, 2]]], "not as list"),
+        (None, "strokes must be text, not NoneType"),
+        ([[[1, 2]]], "not list"),
         ("", "Invalid JSON"),
         ("[[[1, 2]]", "Invalid JSON"),
         ("[" * 50_000, "recursion"),
@@ -72,7 +72,7 @@ def test_nothing_drawn_is_no_drawing() -> None:
         ("[[[-0.1, 2]]]", "greater than or equal to 0"),
         (f"[[[2, {CANVAS_UNITS + 1}]]]", f"less than or equal to {CANVAS_UNITS}"),
         (json.dumps([[[1, 1]]] * (MAX_STROKES + 1)), "at most 200 items"),
-        (json.dumps([[[1, 1]] * (MAX_POINTS // 2)] * 3), "it has 7,500 points, 5,000 are the most"),
+        (json.dumps([[[1, 1]] * (MAX_POINTS // 2)] * 3), "it has 7,500 points, at most 5,000 are allowed"),
         (" " * MAX_CHARACTERS + "[]", "characters long"),
     ],
 )

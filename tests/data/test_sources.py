@@ -51,7 +51,7 @@ class Stripes:
 def test_an_object_from_outside_is_a_source_of_images_of_any_size(tmp_path: Path) -> None:
     source = prepare(SyntheticData(), tmp_path, reader=Stripes("a"))
     assert source.class_names == ("a",)
-    assert source.train.image_shape == source.test.image_shape == (12, 20)
+    assert source.train.image_shape == source.test.image_shape == (1, 12, 20)
     assert source.train.image_BHW[0, 1, :3].tolist() == [20, 21, 22]
     assert prepare(SyntheticData(), tmp_path, reader=Stripes("a")).folder == source.folder
     assert prepare(SyntheticData(), tmp_path, reader=Stripes("b")).folder != source.folder

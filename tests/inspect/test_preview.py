@@ -94,12 +94,19 @@ def test_a_search_is_as_large_as_the_corners_of_its_space() -> None:
             "data.fraction": "{type: float, low: 0.1, high: 1}",
         }
     )
+    shape = (1, 28, 28)
     small = ModelSpec(num_experts=2, latent_dim=8, encoder="lite", decoder="lite")
     large = ModelSpec(num_experts=9, latent_dim=64, encoder="medium", decoder="large")
     seen = preview(study)
     assert (seen.trials, seen.configurations) == (6, 1)
-    assert seen.params_total == (model_cost(small).params_total, model_cost(large).params_total)
-    assert seen.params_active == (model_cost(small).params_active, model_cost(large).params_active)
+    assert seen.params_total == (
+        model_cost(small, shape).params_total,
+        model_cost(large, shape).params_total,
+    )
+    assert seen.params_active == (
+        model_cost(small, shape).params_active,
+        model_cost(large, shape).params_active,
+    )
     assert seen.train_images == (10, 100)
     of_base = preview(GridStudy(name="base", question="?", base=study.base)).flops
     assert of_base is not None

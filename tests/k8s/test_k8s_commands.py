@@ -570,4 +570,4 @@ def test_without_kubectl(smoe_ray: Run, study: Path, monkeypatch: pytest.MonkeyP
 
 def test_without_the_client(smoe_ray: Run, server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kubernetes", None)
-    assert "pip install 'smoe-ray[k8s]'" in refused(smoe_ray("status"))
+    assert "pip install '.[k8s]'" in refused(smoe_ray("status"))

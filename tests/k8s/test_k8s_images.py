@@ -164,8 +164,9 @@ def test_its_steps_install_what_the_constraints_say(
     assert "--address" in run(smoe_ray, "submit" if image == "ray" else "dashboard", "--help")
     python = shutil.which("python", path=environment["PATH"])
     assert python is not None
-    run(python, "-c", "import dashboard, ray, smoe_ray, torch")
+    run(python, "-c", "import ray, smoe_ray, smoe_ray_dashboard, torch")
     there = Path(run(python, "-c", "import smoe_ray; print(smoe_ray.__path__[0])").strip()).parent
-    for pattern in ("smoe_ray/**/*.py", "dashboard/**/*.*", "studies/**/*.yaml"):  # the wheel forgot no file
-        ours = {path.relative_to(repository) for path in repository.glob(pattern) if path.suffix != ".pyc"}
-        assert [path for path in sorted(ours) if not (there / path).is_file()] == []
+    for folder, pattern in (("dashboard", "**/*.*"), ("k8s", "**/*.*"), ("studies", "**/*.yaml")):
+        ours = {path.relative_to(repository / folder) for path in (repository / folder).glob(pattern)}
+        installed = there / f"smoe_ray_{folder}"  # the wheel forgot no file
+        assert [path for path in sorted(ours) if path.suffix != ".pyc" and not (installed / path).is_file()] == []

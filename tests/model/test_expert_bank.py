@@ -1,11 +1,11 @@
 """The bank of experts is a plain loop of decoders: values, gradients, and the identity that makes it fast.
 
-Shapes: B images, E experts, Z latent, C channels, H W pixels, P = H * W.
+Shapes: B images, E experts, Z latent, C channels, H W pixels, P = C * H * W.
 """
 
 from __future__ import annotations
 
-from typing import get_args
+import math
 
 import pytest
 import torch
@@ -15,23 +15,24 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from smoe_ray.model import ExpertBank, SMoEVAE, build_model, lite_decoders
-from smoe_ray.model.bank import DecoderName
 from smoe_ray.model.lite_decoders import corner_kernel
-from smoe_ray.spec import ModelSpec
-from support.textbook_model import Textbook, bank_parameters, copy_to_bank, make_decoder
+from smoe_ray.spec import ImageShape, ModelSpec
+from smoe_ray.spec.architectures import DECODERS
+from support.textbook_model import GREY, Textbook, bank_parameters, copy_to_bank, make_decoder
 
-DECODERS = get_args(DecoderName)
 Z = 5
 
 
-def pair(name: DecoderName, num_experts: int, dtype: torch.dtype, seed: int = 0) -> tuple[nn.ModuleList, ExpertBank]:
+def pair(
+    name: str, num_experts: int, dtype: torch.dtype, image_shape: ImageShape = GREY
+) -> tuple[nn.ModuleList, ExpertBank]:
     """Textbook decoders and a bank with the same parameters, twice as large as fresh ones."""
-    torch.manual_seed(seed)
-    decoders = nn.ModuleList(make_decoder(name, Z) for _ in range(num_experts)).to(dtype)
+    torch.manual_seed(0)
+    decoders = nn.ModuleList(make_decoder(name, Z, image_shape) for _ in range(num_experts)).to(dtype)
     with torch.no_grad():
         for parameter in decoders.parameters():
             parameter *= 2
-    bank = ExpertBank(name, num_experts, Z).to(dtype)
+    bank = ExpertBank(DECODERS[name], image_shape, num_experts, Z).to(dtype)
     copy_to_bank(decoders, bank)
     return decoders, bank
 
@@ -47,14 +48,19 @@ def relative(actual: Tensor, expected: Tensor) -> float:
 @pytest.mark.parametrize("num_experts", [1, 3])
 @pytest.mark.parametrize("batch", [1, 7])
 @pytest.mark.parametrize(
+    "image_shape",
+    [(1, 28, 28), (3, 28, 28), (1, 16, 16), (3, 16, 16), (1, 32, 32), (3, 32, 32), (2, 12, 20)],
+    ids=lambda shape: "x".join(map(str, shape)),
+)
+@pytest.mark.parametrize(
     ("name", "dtype"), [("lite", torch.float32), *((name, torch.float64) for name in DECODERS)], ids=str
 )
 def test_the_bank_is_a_plain_loop_of_decoders(
-    name: DecoderName, dtype: torch.dtype, batch: int, num_experts: int
+    name: str, dtype: torch.dtype, image_shape: ImageShape, batch: int, num_experts: int
 ) -> None:
-    decoders, bank = pair(name, num_experts, dtype)
+    decoders, bank = pair(name, num_experts, dtype, image_shape)
     z_BZ = torch.randn(batch, Z, dtype=dtype, requires_grad=True)
-    weight = torch.randn(num_experts, batch, 784, dtype=dtype)
+    weight = torch.randn(num_experts, batch, math.prod(image_shape), dtype=dtype)
     expected = torch.stack([decoder(z_BZ) for decoder in decoders])
     actual = bank(z_BZ)
     value, gradient = (1e-5, 1e-4) if dtype == torch.float32 else (1e-12, 1e-10)
@@ -69,7 +75,7 @@ def test_the_bank_is_a_plain_loop_of_decoders(
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_values_agree_in_single_precision(name: DecoderName) -> None:
+def test_values_agree_in_single_precision(name: str) -> None:
     decoders, bank = pair(name, 2, torch.float32)
     z_BZ = torch.randn(16, Z)
     with torch.no_grad():
@@ -80,7 +86,7 @@ def test_values_agree_in_single_precision(name: DecoderName) -> None:
     "chosen", [[0], [2, 0, 2, 2, 0, 3, 2], [3, 3, 3], [0, 1, 2, 3, 0, 1, 2, 3]], ids=["one", "odd", "same", "all"]
 )
 @pytest.mark.parametrize("name", DECODERS)
-def test_chosen_is_each_images_own_expert(name: DecoderName, chosen: list[int]) -> None:
+def test_chosen_is_each_images_own_expert(name: str, chosen: list[int]) -> None:
     decoders, bank = pair(name, 4, torch.float64)
     expert_B = torch.tensor(chosen)
     z_BZ = torch.randn(len(chosen), Z, dtype=torch.float64, requires_grad=True)
@@ -171,7 +177,7 @@ def test_experts_computed_together_give_the_same(together: int, monkeypatch: pyt
         assert relative(actual, one_by_one) < 1e-12
 
 
-def test_a_cpu_computes_one_expert_a_thread() -> None:
+def test_a_cpu_computes_one_expert_per_thread() -> None:
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
@@ -208,9 +214,9 @@ def test_a_corner_kernel_does_upsampling_and_convolution(
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_fresh_weights_have_the_spread_of_torchs_own_modules(name: DecoderName) -> None:
+def test_fresh_weights_have_the_spread_of_torchs_own_modules(name: str) -> None:
     torch.manual_seed(0)
-    bank = ExpertBank(name, 8, Z)
+    bank = ExpertBank(DECODERS[name], GREY, 8, Z)
     decoders = [make_decoder(name, Z) for _ in range(8)]
     for stacked, parts in zip(
         bank_parameters(bank), zip(*(d.parameters() for d in decoders), strict=True), strict=True
@@ -228,9 +234,9 @@ SPECS = [
 ]
 
 
-def textbook_twin(spec: ModelSpec) -> tuple[Textbook, SMoEVAE]:
+def textbook_twin(spec: ModelSpec, image_shape: ImageShape) -> tuple[Textbook, SMoEVAE]:
     torch.manual_seed(1)
-    textbook, model = Textbook(spec).double(), build_model(spec, seed=0).double()
+    textbook, model = Textbook(spec, image_shape).double(), build_model(spec, image_shape, seed=0).double()
     with torch.no_grad():
         ours = [*model.encoder.parameters(), *model.gate.parameters()]
         theirs = [p for name, p in textbook.named_parameters() if not name.startswith("decoders")]
@@ -243,9 +249,10 @@ def textbook_twin(spec: ModelSpec) -> tuple[Textbook, SMoEVAE]:
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.encoder}-{spec.decoder}")
-def test_the_model_is_the_textbooks(spec: ModelSpec) -> None:
-    textbook, model = textbook_twin(spec)
-    image_BHW = torch.rand(9, 28, 28, dtype=torch.float64)
+@pytest.mark.parametrize("shape", [(28, 28), (3, 16, 24)], ids=["grey", "colour"])
+def test_the_model_is_the_textbooks(spec: ModelSpec, shape: tuple[int, ...]) -> None:
+    image_BHW = torch.rand(9, *shape, dtype=torch.float64)
+    textbook, model = textbook_twin(spec, (shape[0] if len(shape) == 3 else 1, *shape[-2:]))
     noise_BZ = 5 * torch.randn(9, Z, dtype=torch.float64)
     decoded = model(image_BHW, noise_BZ)
     assert torch.allclose(decoded.encoded.mu_BZ, textbook.encode(image_BHW)[0], atol=1e-12)
@@ -260,7 +267,7 @@ def test_the_model_is_the_textbooks(spec: ModelSpec) -> None:
 
 
 def test_without_noise_z_is_mu() -> None:
-    model = build_model(SPECS[0], seed=0)
+    model = build_model(SPECS[0], GREY, seed=0)
     image_BHW = torch.rand(2, 28, 28)
     quiet = model(image_BHW, None)
     silent = model(image_BHW, torch.zeros(2, Z))
@@ -273,9 +280,9 @@ def test_a_seed_fixes_the_weights_and_leaves_the_global_generator_alone() -> Non
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    first = build_model(SPECS[0], seed=1).state_dict()
+    first = build_model(SPECS[0], GREY, seed=1).state_dict()
     assert torch.equal(torch.rand(3), expected)
-    second, other = build_model(SPECS[0], seed=1).state_dict(), build_model(SPECS[0], seed=2).state_dict()
+    second, other = build_model(SPECS[0], GREY, seed=1).state_dict(), build_model(SPECS[0], GREY, seed=2).state_dict()
     for name, value in first.items():
         assert torch.equal(second[name], value)
         assert not torch.equal(other[name], value)

@@ -80,7 +80,7 @@ def _write(store: Store, record: TrialRecord, seed: int, embeddings: bool) -> No
     done = EPOCHS if record.status == "finished" else 2
     folder.write_epochs([_row(epoch + 1, losses[epoch], usage[epoch], images) for epoch in range(done)])
     if record.status == "finished":
-        weights = build_model(record.spec.model, seed).state_dict()
+        weights = build_model(record.spec.model, record.spec.data.image_shape, seed).state_dict()
         folder.write_weights({key: value.numpy() for key, value in weights.items()})
         if embeddings:
             folder.write_embeddings(_embeddings(record, seed))

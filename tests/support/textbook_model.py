@@ -1,4 +1,4 @@
-"""The SMoE-VAE as a textbook writes it: one torch module a layer, one decoder an expert. What `smoe_ray` must equal."""
+"""The SMoE-VAE as a textbook writes it: a torch module per layer, a decoder per expert. What `smoe_ray` must equal."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from smoe_ray.model import ExpertBank
-from smoe_ray.spec import ModelSpec
+from smoe_ray.spec import ImageShape, ModelSpec
+
+GREY = (1, 28, 28)
 
 
-def make_decoder(name: str, latent_dim: int) -> nn.Sequential:
+def make_decoder(name: str, latent_dim: int, image_shape: ImageShape = GREY) -> nn.Sequential:
+    colours, height, width = image_shape[0], image_shape[1] // 4, image_shape[2] // 4
+
     def conv(c_in: int, c_out: int) -> nn.Module:
         return nn.Conv2d(c_in, c_out, 3, padding=1)
 
@@ -19,50 +23,53 @@ def make_decoder(name: str, latent_dim: int) -> nn.Sequential:
         return nn.Upsample(scale_factor=2, mode="nearest")
 
     def seed(channels: int) -> list[nn.Module]:
-        return [nn.Linear(latent_dim, channels * 7 * 7), nn.Unflatten(1, (channels, 7, 7))]
+        return [nn.Linear(latent_dim, channels * height * width), nn.Unflatten(1, (channels, height, width))]
 
     layers = {
-        "lite": lambda: [*seed(8), double(), conv(8, 16), nn.ELU(), double(), conv(16, 1)],
+        "lite": lambda: [*seed(8), double(), conv(8, 16), nn.ELU(), double(), conv(16, colours)],
         "medium": lambda: [
             *seed(32),
             *(double(), conv(32, 64), nn.ELU()),
             *(double(), conv(64, 32), nn.ELU()),
-            conv(32, 1),
+            conv(32, colours),
         ],
         "large": lambda: [
             *seed(128),
             *(nn.ConvTranspose2d(128, 64, 4, stride=2, padding=1), nn.ReLU()),
             *(nn.ConvTranspose2d(64, 32, 4, stride=2, padding=1), nn.ReLU()),
-            nn.ConvTranspose2d(32, 1, 3, stride=1, padding=1),
+            nn.ConvTranspose2d(32, colours, 3, stride=1, padding=1),
         ],
     }[name]()
     return nn.Sequential(*layers, nn.Sigmoid(), nn.Flatten())
 
 
-def make_features(name: str) -> tuple[nn.Sequential, int]:
+def make_features(name: str, image_shape: ImageShape = GREY) -> tuple[nn.Sequential, int]:
     """The encoder below its heads, and how many features it gives."""
+    colours, places = image_shape[0], image_shape[1] // 4 * (image_shape[2] // 4)
     if name == "lite":
-        convolutions = [nn.Conv2d(1, 16, 3, stride=2, padding=1), nn.ELU(), nn.Conv2d(16, 8, 3, 2, 1), nn.ELU()]
-        return nn.Sequential(*convolutions, nn.Flatten()), 8 * 7 * 7
-    convolutions = [nn.Conv2d(1, 32, 3, 1, 1), nn.ReLU(), nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU()]
+        convolutions = [nn.Conv2d(colours, 16, 3, stride=2, padding=1), nn.ELU(), nn.Conv2d(16, 8, 3, 2, 1), nn.ELU()]
+        return nn.Sequential(*convolutions, nn.Flatten()), 8 * places
+    convolutions = [nn.Conv2d(colours, 32, 3, 1, 1), nn.ReLU(), nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU()]
     convolutions += [nn.Conv2d(64, 128, 3, stride=2, padding=1), nn.ReLU()]
-    return nn.Sequential(*convolutions, nn.Flatten()), 128 * 7 * 7
+    return nn.Sequential(*convolutions, nn.Flatten()), 128 * places
 
 
 class Textbook(nn.Module):
     """Encoder, gate and a list of decoders; parameters in the order encoder, mu, logvar, gate, decoders."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, image_shape: ImageShape = GREY) -> None:
         super().__init__()
-        self.features, features = make_features(spec.encoder)
+        self.features, features = make_features(spec.encoder, image_shape)
         self.mu, self.logvar = nn.Linear(features, spec.latent_dim), nn.Linear(features, spec.latent_dim)
         sizes = (spec.latent_dim, *spec.gate_hidden)
         hidden = [layer for n_in, n_out in pairwise(sizes) for layer in (nn.Linear(n_in, n_out), nn.ReLU())]
         self.gate = nn.Sequential(*hidden, nn.Linear(sizes[-1], spec.num_experts))
-        self.decoders = nn.ModuleList(make_decoder(spec.decoder, spec.latent_dim) for _ in range(spec.num_experts))
+        self.decoders = nn.ModuleList(
+            make_decoder(spec.decoder, spec.latent_dim, image_shape) for _ in range(spec.num_experts)
+        )
 
     def encode(self, image_BHW: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.features(image_BHW.unsqueeze(1))
+        features = self.features(image_BHW.unsqueeze(1) if image_BHW.ndim == 3 else image_BHW)
         return self.mu(features), self.logvar(features)
 
     def soft(self, image_BHW: Tensor, noise_BZ: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from smoe_ray.data import Splits
-from smoe_ray.model import SMoEVAE, build_model
+from smoe_ray.data import Dataset, Splits
+from smoe_ray.model import SMoEVAE, build_model, model_cost
 from smoe_ray.spec import EvaluationSpec, TrialSpec, trial_with
 from smoe_ray.training import Epoch, Runtime, fit
 from smoe_ray.training import evaluate as evaluating
@@ -46,7 +46,7 @@ def epochs(splits: Splits) -> list[Epoch]:
 @pytest.fixture(scope="module")
 def model(epochs: list[Epoch]) -> SMoEVAE:
     """Trained so far that several experts are in use."""
-    model = build_model(TRIAL.model, seed=99)
+    model = build_model(TRIAL.model, (1, 28, 28), seed=99)
     model.load_state_dict({name: torch.from_numpy(array) for name, array in epochs[-1].weights().items()})
     return model.eval()
 
@@ -125,7 +125,7 @@ def test_a_latent_sample_is_fixed_by_seed_and_epoch(model: SMoEVAE, splits: Spli
 
 @torch.no_grad()
 def test_a_latent_sample_has_the_posteriors_mean_and_variance(splits: Splits) -> None:
-    model = build_model(TRIAL.model, seed=0)
+    model = build_model(TRIAL.model, (1, 28, 28), seed=0)
     model.encoder.logvar.bias.copy_(torch.linspace(-4, 2, 6))  # a fresh model's variances are all near one
     drawn = []
     model.gate.register_forward_pre_hook(lambda module, z: drawn.append(z[0]))
@@ -165,6 +165,22 @@ def test_embeddings_are_what_the_model_makes_of_each_image(epochs: list[Epoch], 
     assert np.array_equal(arrays["image"], splits.test.image_BHW)
     errors = ((arrays["reconstruction"].astype(float) - arrays["image"] / 255) ** 2).sum(axis=(1, 2))
     assert errors.mean() == pytest.approx(epochs[-1].row["test.reconstruction"], rel=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(16, 24), (3, 16, 24)], ids=["grey", "colour"])
+def test_images_may_have_any_shape_that_the_decoders_make(shape: tuple[int, ...]) -> None:
+    train, test = (
+        Dataset(np.random.default_rng(count).integers(0, 256, (count, *shape), dtype=np.uint8), np.arange(count) % 2)
+        for count in (20, 7)
+    )
+    trial = trial_with(TRIAL, {"training.budget": "2 epochs"})
+    epoch = list(fit(trial, Splits(train, test, ("a", "b"), "0" * 64), Runtime(device="cpu")))[-1]
+    arrays = epoch.embeddings()
+    assert arrays["reconstruction"].shape == arrays["image"].shape == (7, *shape)
+    errors = (arrays["reconstruction"].astype(float) - arrays["image"] / 255) ** 2
+    assert epoch.row["test.reconstruction"] == pytest.approx(errors.reshape(7, -1).sum(axis=1).mean(), rel=1e-3)
+    image_shape = (3, 16, 24) if len(shape) == 3 else (1, 16, 24)
+    assert epoch.row["cost.params_total"] == model_cost(trial.model, image_shape).params_total
 
 
 def test_embeddings_carry_style_and_parameters(model: SMoEVAE, splits: Splits) -> None:

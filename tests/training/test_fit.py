@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ from smoe_ray.data import Dataset, Splits
 from smoe_ray.errors import DivergedError, StudyError
 from smoe_ray.model import build_model, model_cost
 from smoe_ray.results import EPOCH_COLUMNS, TIMING_COLUMNS
-from smoe_ray.spec import Supervised, TrialSpec, trial_with
+from smoe_ray.spec import Likelihood, Supervised, TrialSpec, trial_with
 from smoe_ray.training import Epoch, Runtime, epochs_done, fit
 from smoe_ray.training.images import DeviceImages
-from smoe_ray.training.objectives import LossInput, loss_for
+from smoe_ray.training.objectives import LossInput, Terms, loss_for
 from smoe_ray.training.objectives.likelihood import LikelihoodLoss
 
 Row = dict[str, Any]
@@ -87,7 +88,7 @@ def test_budgets_and_what_they_cost(
     assert [epoch.last for epoch in epochs] == [False] * (len(steps) - 1) + [True]
     assert [epoch.row["cost.steps"] for epoch in epochs] == steps
     assert [epoch.row["cost.images"] for epoch in epochs] == images
-    cost = model_cost(trial.model)
+    cost = model_cost(trial.model, (1, 28, 28))
     an_image = cost.flops_train if routing == "unsupervised" else cost.flops_train_hard
     assert [epoch.row["cost.flops"] for epoch in epochs] == [an_image * count for count in images]
     for epoch in epochs:
@@ -135,7 +136,9 @@ def test_train_columns_are_means_over_images_not_batches(splits: Splits) -> None
     image_BHW = np.linspace(0, 255, 50).astype(np.uint8)[:, None, None].repeat(28, 1).repeat(28, 2)
     row = run(trial, dataclasses.replace(splits, train=Dataset(image_BHW, splits.train.label_B)))[0][0]
     with torch.no_grad():
-        mu_BZ, logvar_BZ = build_model(trial.model, trial.seed).encoder(torch.from_numpy(image_BHW).float() / 255)
+        mu_BZ, logvar_BZ = build_model(trial.model, (1, 28, 28), trial.seed).encoder(
+            torch.from_numpy(image_BHW).float() / 255
+        )
     kl_B = 0.5 * (mu_BZ**2 + logvar_BZ.exp() - 1 - logvar_BZ).sum(dim=1)
     assert kl_B.std() > 0.1 * kl_B.mean()
     assert row["train.kl"] == pytest.approx(float(kl_B.mean()), rel=1e-5)
@@ -229,10 +232,7 @@ def test_two_interleaved_trials_do_not_touch_each_other(splits: Splits) -> None:
 
 # --- resuming ---------------------------------------------------------------------------------------------------------
 
-VARIANTS = {
-    "blend": {"objective__name": "blend"},
-    "likelihood": {"objective__name": "likelihood"},
-    "supervised": {"routing": "supervised"},
+VARIANTS = {  # `ObjectiveContract` resumes every objective
     "sampled": {"objective__name": "expected", "evaluation__latent": "sample"},
     "steps": {"training__budget": "14 steps"},
 }
@@ -257,6 +257,36 @@ def test_resuming_after_any_epoch_ends_in_the_same_bits(variant: str, splits: Sp
     assert list(fit(trial, splits, Runtime(device="cpu", checkpoint=checkpoints[-1]))) == []
 
 
+class CountingLoss(LikelihoodLoss):
+    """A loss with state and a term of its own."""
+
+    steps: torch.Tensor
+
+    def __init__(self, spec: Likelihood) -> None:
+        super().__init__(spec)
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, batch: LossInput) -> Terms:
+        self.steps += 1
+        terms = super().forward(batch)
+        return terms._replace(loss=terms.loss * self.steps, own={"steps": self.steps.clone()})
+
+
+def test_state_of_a_loss_is_in_the_checkpoint_and_its_own_term_a_column(
+    splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["smoe_ray.training.fit"], "loss_for", CountingLoss)
+    epochs = [(epoch.row, epoch.checkpoint(), epoch.weights()) for epoch in fit(tiny(), splits, Runtime("cpu"))]
+    means = [(16 * (1 + 2 + 3) + 2 * 4) / 50, (16 * (5 + 6 + 7) + 2 * 8) / 50, (16 * (9 + 10 + 11) + 2 * 12) / 50]
+    assert [row["train.steps"] for row, _, _ in epochs] == pytest.approx(means)
+    assert [float(checkpoint["loss/steps"]) for _, checkpoint, _ in epochs] == [4, 8, 12]
+    (_, first, _), (row, last, weights) = epochs[0], epochs[-1]
+    *_, resumed = through_a_file(tiny(), splits, first)
+    assert resumed[0] == timeless(row)
+    assert equal(resumed[1].weights(), weights)
+    assert equal(resumed[1].checkpoint(), last)
+
+
 def through_a_file(trial: TrialSpec, splits: Splits, checkpoint: Arrays) -> list[tuple[Row, Epoch]]:
     """Continue from a checkpoint that was written and read without pickles, as another process would."""
     file = io.BytesIO()
@@ -276,7 +306,7 @@ def test_checkpoints_are_plain_arrays_of_their_own(splits: Splits) -> None:
     assert equal(
         {name.removeprefix("model/"): a for name, a in checkpoint.items() if name.startswith("model/")}, weights
     )
-    assert weights.keys() == build_model(tiny().model, 0).state_dict().keys()
+    assert weights.keys() == build_model(tiny().model, (1, 28, 28), 0).state_dict().keys()
     copies = {name: array.copy() for name, array in checkpoint.items()}
     next(epochs)  # trains on, in place
     assert equal(checkpoint, copies)
@@ -372,7 +402,7 @@ def test_compiled_training_follows_eager(changes: dict[str, Any], splits: Splits
 
 
 def test_supervised_reconstruction_never_reaches_the_gate(splits: Splits) -> None:
-    model = build_model(tiny().model, 0)
+    model = build_model(tiny().model, (1, 28, 28), 0)
     image_BHW = torch.from_numpy(splits.train.image_BHW[:8]).float() / 255
     label_B = torch.from_numpy(splits.train.label_B[:8])
     decoded = model(image_BHW, torch.zeros(8, 6), hard=True)

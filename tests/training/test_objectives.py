@@ -6,7 +6,12 @@ Shapes: B images, E experts, Z latent, P pixels (here two, where it does not mat
 from __future__ import annotations
 
 import math
+import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -14,8 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+import smoe_ray
 from smoe_ray.model import Decoded, Encoded
-from smoe_ray.spec import Blend, Expected, Likelihood, ObjectiveSpec, Supervised
+from smoe_ray.spec import Blend, Expected, Likelihood, Objective, ObjectiveSpec, Supervised
+from smoe_ray.testing.objectives import ObjectiveContract
 from smoe_ray.training.objectives import LossInput, Terms, loss_for
 from smoe_ray.training.objectives import terms as shared_terms
 from smoe_ray.training.objectives.likelihood import annealed_variance
@@ -209,21 +216,6 @@ def test_likelihood_does_not_underflow_for_a_bad_gate_and_large_errors() -> None
     assert terms.reconstruction.item() == pytest.approx(1600)
 
 
-def values(found: Terms) -> dict[str, float]:
-    return {name: term.item() for name, term in found.by_name().items()}
-
-
-@pytest.mark.parametrize("objective", [Blend(), Blend(gating="hard"), Expected(), Likelihood()], ids=str)
-def test_twice_the_same_images_is_the_same_loss(objective: ObjectiveSpec) -> None:
-    # Every term is per image: the lambdas weigh the same at any batch size.
-    once = loss_terms(objective, decoded(), 0.5, 0.5)
-    double = Decoded(
-        Encoded(MU_BZ.repeat(2, 1), LOGVAR_BZ.repeat(2, 1)), GATE_BE.log().repeat(2, 1), IMAGE_EBP.repeat(1, 2, 1), None
-    )
-    twice = loss_terms(objective, double, 0.5, 0.5, IMAGE_BP.repeat(2, 1))
-    assert values(twice) == pytest.approx(values(once))
-
-
 def test_at_batch_128_the_loss_is_the_papers_divided_by_128() -> None:
     generator = torch.Generator().manual_seed(0)
     image_BP = torch.rand(128, 784, dtype=torch.float64, generator=generator)
@@ -273,6 +265,27 @@ def test_hard_gating_is_the_argmax_forward_and_the_softmax_backward() -> None:
     assert grad[0].abs().min() > 0
 
 
+def gate_gradient(objective: ObjectiveSpec) -> tuple[Tensor, Tensor]:
+    """Gradient of the reconstruction term by the gate's logits, and the gate."""
+    logit_BE = tensor([[1, 2], [0.5, 0]]).requires_grad_()
+    decoding = Decoded(Encoded(MU_BZ, LOGVAR_BZ), logit_BE, IMAGE_EBP, None)
+    (grad,) = torch.autograd.grad(loss_terms(objective, decoding).reconstruction, logit_BE)
+    return grad, logit_BE.detach().softmax(dim=1)
+
+
+def test_the_expected_error_moves_the_gate_to_experts_better_than_average() -> None:
+    grad, p = gate_gradient(Expected())
+    assert torch.allclose(grad, p * (ERROR_BE - (p * ERROR_BE).sum(dim=1, keepdim=True)) / 2)
+
+
+def test_the_likelihood_moves_the_gate_to_the_posterior_of_the_experts() -> None:
+    # Prior minus posterior probability (Jacobs et al. 1991), times 2 s^2.
+    grad, p = gate_gradient(Likelihood(variance_start=2))
+    posterior = p * torch.exp(-ERROR_BE / 4)
+    posterior /= posterior.sum(dim=1, keepdim=True)
+    assert torch.allclose(grad, 4 * (p - posterior) / 2)
+
+
 @pytest.mark.parametrize("weight", [1, 200])
 def test_supervised_by_hand(weight: float) -> None:
     decoding = decoded(image_EBP=None, chosen_BP=IMAGE_EBP[1])
@@ -282,3 +295,53 @@ def test_supervised_by_hand(weight: float) -> None:
     assert terms.cross_entropy.item() == pytest.approx(cross_entropy)
     assert terms.loss.item() == pytest.approx(1.125 + 0.5 * KL + weight * cross_entropy)
     assert (terms.balance.item(), terms.entropy.item()) == pytest.approx((BALANCE, ENTROPY), abs=1e-7)
+
+
+# --- the contract, over every objective of the union ------------------------------------------------------------------
+
+BUILT_IN = [objective() for objective in get_args(get_args(Objective)[0])]
+VARIANTS = [Blend(gating="hard"), Expected(balance_form="paper_text"), Supervised(cross_entropy_weight=200)]
+
+
+class TestBuiltIn(ObjectiveContract):
+    @pytest.fixture(params=[*BUILT_IN, *VARIANTS], ids=lambda objective: repr(objective)[:40])
+    def objective(self, request: pytest.FixtureRequest) -> ObjectiveSpec:
+        return request.param
+
+
+def test_an_objective_is_added_in_two_files(tmp_path: Path) -> None:
+    shutil.copytree(Path(smoe_ray.__file__).parent, tmp_path / "smoe_ray")
+    spec = tmp_path / "smoe_ray" / "spec" / "objectives.py"
+    text = spec.read_text()
+    assert text.count("Objective = Annotated[Blend |") == 1
+    toy = 'class Toy(ObjectiveSpec):\n    """Best expert."""\n\n    name: Literal["toy"] = "toy"\n\n\n'
+    spec.write_text(text.replace("Objective = Annotated[Blend |", f"{toy}Objective = Annotated[Toy | Blend |"))
+    (tmp_path / "smoe_ray" / "training" / "objectives" / "toy.py").write_text(TOY_LOSS)
+    done = subprocess.run(
+        [sys.executable, "-c", TRAIN_TOY], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "train.best_share" in done.stdout
+
+
+TOY_LOSS = """
+from smoe_ray.spec.objectives import Toy
+from smoe_ray.training.objectives.base import Loss
+from smoe_ray.training.objectives.terms import complete, expert_errors
+
+
+class ToyLoss(Loss[Toy]):
+    def forward(self, batch):
+        error_BE = expert_errors(batch.image_BP, batch.decoded.image_EBP)
+        gate_BE = batch.decoded.logit_BE.softmax(dim=1)
+        terms = complete(batch, error_BE.min(dim=1).values.mean(), gate_BE)
+        return terms._replace(own={"best_share": (gate_BE.argmax(dim=1) == error_BE.argmin(dim=1)).double().mean()})
+"""
+TRAIN_TOY = """
+from smoe_ray.spec import parse_study
+from smoe_ray.testing.objectives import TINY, noise_images
+from smoe_ray.training import fit
+
+study = parse_study("{name: toy, question: q, base: {objective: {name: toy}}}")
+print(next(fit(study.trial_with(TINY), noise_images())).row)
+"""

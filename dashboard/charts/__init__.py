@@ -1,1 +1,0 @@
-"""Plotly figures: figure = f(info). No arithmetic, no files, no Streamlit."""

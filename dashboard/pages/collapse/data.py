@@ -1,0 +1,111 @@
+"""Results of the collapse page, cached until the study changes."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import pandas as pd
+
+from smoe_ray.analysis import (
+    BasinTest,
+    CollapseRate,
+    ExpertSurvival,
+    PhaseDiagram,
+    TrialUsage,
+    basin_tests,
+    collapse_rates,
+    expert_deaths,
+    expert_survival,
+    phase_diagram,
+    usage_over_epochs,
+)
+from smoe_ray.analysis.arms import coarse_arms
+from smoe_ray.analysis.collapse import InUse, experts_in_use
+from smoe_ray.analysis.experts import NUM_EXPERTS
+
+from ... import load, study_tables
+
+Grouping = Literal["arm", "objective and size"]
+
+
+@load.cached
+def _coarse_labels(study: str) -> pd.Series[str]:
+    return coarse_arms(load.results(study).table, ("routing", "objective.name", NUM_EXPERTS))
+
+
+def labels(study: str, grouping: Grouping) -> pd.Series[str]:
+    """Label per trial: its arm, or its objective and number of experts."""
+    return study_tables.arm_of(study) if grouping == "arm" else _coarse_labels(study)
+
+
+def default_grouping(study: str) -> Grouping:
+    """By arm, unless nearly every trial is its own arm."""
+    return "arm" if len(labels(study, "arm").cat.categories) <= study_tables.MAX_ARMS else "objective and size"
+
+
+@load.cached
+def titles(study: str) -> dict[str, str]:
+    """Trial id by title, for trials that have not failed, sorted by arm and seed."""
+    trials = load.results(study).table.drop_duplicates("trial_id")
+    trials = trials[trials["status"] != "failed"]
+    trials = trials.assign(arm=trials["trial_id"].map(labels(study, "arm"))).sort_values(["arm", "seed"], kind="stable")
+    rows = zip(trials["arm"], trials["seed"], trials["trial_id"], strict=True)
+    return {f"{arm}, seed {seed} ({trial})": trial for arm, seed, trial in rows}
+
+
+@load.cached
+def in_use(study: str, trials: tuple[str, ...]) -> tuple[InUse, ...]:
+    """Active and effective experts over epochs: quantiles over all trials, and curves of the given ones."""
+    return experts_in_use(load.results(study).table, trials)
+
+
+@load.cached
+def usage(study: str, trial: str) -> TrialUsage:
+    """Share of the test images of each expert of one trial over epochs."""
+    results = load.results(study).table
+    (shown,) = usage_over_epochs(results[results["trial_id"] == trial], each="trial").trials
+    return shown
+
+
+@load.cached
+def rates(study: str, grouping: Grouping) -> tuple[CollapseRate, ...]:
+    """How often trials collapse."""
+    return collapse_rates(load.results(study).table, label_of=labels(study, grouping))
+
+
+@load.cached
+def survival(study: str, grouping: Grouping) -> ExpertSurvival:
+    """Share of the experts alive over epochs."""
+    return expert_survival(load.results(study).table, label_of=labels(study, grouping))
+
+
+@load.cached
+def bimodality(study: str, grouping: Grouping) -> tuple[BasinTest, ...]:
+    """Whether the final losses of each group are bimodal."""
+    return basin_tests(load.results(study).table, label_of=labels(study, grouping))
+
+
+@load.cached
+def phase(study: str) -> PhaseDiagram:
+    """Share of the experts in use against rho."""
+    return phase_diagram(load.results(study).table)
+
+
+class Deaths(NamedTuple):
+    """Which experts died."""
+
+    dead: pd.DataFrame
+    """One row per expert that is dead at the end of its run, earliest death first."""
+    experts: int
+    """Number of experts, dead or alive."""
+    trials: int
+
+
+@load.cached
+def deaths(study: str) -> Deaths:
+    """The dead experts of all trials and when they died."""
+    experts = expert_deaths(load.results(study).table, labels(study, "arm"))
+    dead = experts[experts["died"].notna()].sort_values("died", kind="stable", ignore_index=True)
+    dead = dead.assign(arm=dead["arm"].astype(str))
+    dead = dead[["arm", "seed", "trial_id", "expert", "died", "last_used", "revivals", "last_epoch"]]
+    return Deaths(dead, len(experts), experts["trial_id"].nunique())

@@ -1,0 +1,110 @@
+"""Collapse: which experts stay in use, which die and when, how often runs collapse, and at which ratio of penalties."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from smoe_ray.errors import ResultsError
+from smoe_ray.report.sections import reading
+
+from ... import page, style, url_state
+from ...study_tables import readable
+from . import PAGE, charts, data
+
+GROUPINGS: tuple[data.Grouping, ...] = ("arm", "objective and size")
+MAX_GROUPS = 12
+MAX_ROWS = 40
+MAX_TRIALS = 6
+HEADS: dict[str, Any] = {
+    "arm": "arm",
+    "seed": "seed",
+    "trial_id": "trial",
+    "expert": "expert",
+    "died": st.column_config.NumberColumn("died at epoch", format="%d"),
+    "last_used": st.column_config.NumberColumn("last used at epoch", format="%d"),
+    "revivals": "revivals",
+    "last_epoch": st.column_config.NumberColumn("observed until epoch", format="%d"),
+}
+
+
+def body(study: str) -> None:
+    """All sections of the page."""
+    with st.expander("How to read this"):
+        st.markdown(style.markdown(reading("collapse")))
+    id_of = data.titles(study)
+    if not id_of:
+        raise ResultsError(f"{study}: no trial to show yet; run the study first")
+    chosen = url_state.several("Trials shown individually", list(id_of), "trials", list(id_of)[:2], limit=MAX_TRIALS)
+    with page.section("Active and effective experts in all trials"):
+        page.chart(charts.in_use(data.in_use(study, tuple(id_of[title] for title in chosen))), "experts-in-use")
+    with page.section("Expert usage over epochs"):
+        for title, column in zip(chosen, st.columns(2) * MAX_TRIALS, strict=False):
+            with column, page.boundary():
+                st.caption(style.markdown(title))
+                page.chart(charts.usage(data.usage(study, id_of[title])), f"usage-{id_of[title]}")
+        st.caption(
+            "One band per expert, largest final share at the bottom; grey: receives no test images at the last epoch."
+        )
+    grouping = url_state.choice("Group runs by", GROUPINGS, "groups", data.default_grouping(study))
+    with page.section("Collapse rate"):
+        show_rates(study, grouping)
+    with page.section("Expert survival"):
+        survival = data.survival(study, grouping)
+        arms = [arm.label for arm in survival.arms]
+        shown = url_state.several("Groups shown", arms, f"{grouping}s", arms[:MAX_GROUPS], limit=MAX_GROUPS)
+        page.chart(charts.survival(survival, shown), "survival")
+    with page.section("Phase diagram"):
+        page.chart(charts.phase(data.phase(study)), "phase-diagram")
+    with page.section("Dead experts"):
+        found = data.deaths(study)
+        st.text(f"{len(found.dead):,} of {found.experts:,} experts in {found.trials:,} trials are dead at the end.")
+        st.dataframe(found.dead, hide_index=True, column_config=HEADS)
+    with page.section("Bimodality test"):
+        if url_state.switch("Test whether the final losses of each group are bimodal (takes seconds)", "basins"):
+            show_bimodality(study, grouping)
+
+
+def show_rates(study: str, grouping: data.Grouping) -> None:
+    """Share of runs that collapse, with its interval."""
+    found = data.rates(study, grouping)
+    collapsed, runs = sum(rate.collapsed for rate in found), sum(rate.n for rate in found)
+    st.text(
+        f"{collapsed:,} of {runs:,} finished runs collapsed: fewer than half of their experts are active at the end."
+    )
+    page.chart(charts.rates(found[:MAX_ROWS]), "collapse-rates")
+    if len(found) > MAX_ROWS:
+        st.caption(f"First {MAX_ROWS} of {len(found):,} groups.")
+    numbers = pd.DataFrame(found).rename(columns={"label": "arm", "low": "share_low", "high": "share_high"})
+    with st.expander("Numbers"):
+        st.dataframe(readable(numbers), hide_index=True)
+
+
+def show_bimodality(study: str, grouping: data.Grouping) -> None:
+    """Tests of the groups that have enough runs, or why there is none."""
+    with st.spinner("Testing against resampled losses ..."):
+        found = data.bimodality(study, grouping)
+    tested = [test for test in found if not test.verdict.startswith("cannot tell")]
+    if not tested:
+        raise ResultsError(f"bimodality test: {found[0].verdict} in every group; add seeds")
+    rows = [
+        {
+            "arm": test.label,
+            "verdict": test.verdict,
+            "mean_low": test.means[0],
+            "mean_high": test.means[1],
+            "upper_share": test.upper_share,
+            "delta_bic": test.delta_bic,
+            "p_holm": test.p_holm,
+            "n": test.n,
+        }
+        for test in tested
+    ]
+    st.dataframe(readable(pd.DataFrame(rows)), hide_index=True)
+
+
+def show() -> None:
+    """The page."""
+    page.show(PAGE, body)

@@ -1,0 +1,91 @@
+"""Experts: what each expert reconstructs, and how a doodle is routed."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from smoe_ray.analysis import expert_gallery, interpolation, swap_matrix
+from smoe_ray.analysis.gallery import Choice
+from smoe_ray.errors import ResultsError
+
+from ... import page, style, trial_analysis, url_state
+from ...pictures import png
+from . import PAGE, charts, doodle_panel, inference
+
+CHOICES: dict[str, Choice] = {
+    "random": "random",
+    "most confident": "most_confident",
+    "least confident": "least_confident",
+}
+MAX_EXPERTS = 12
+
+
+def body(study: str) -> None:
+    """One of the views of a finished trial."""
+    trials = trial_analysis.finished_trials(study)
+    if not trials:
+        raise ResultsError(f"{study}: no trial has finished yet")
+    trial = trial_analysis.pick(trials)
+    page.link("trial", "Details of this trial", study=study, trial=trial.record.trial_id)
+    shows = {"Gallery": show_gallery, "Swap matrix": show_swap, "Interpolation": show_path, "Doodle": doodle_panel.show}
+    view = url_state.choice("Show", list(shows), "show")
+    with page.boundary():
+        shows[view](trial)
+
+
+def show_gallery(trial: trial_analysis.Trial) -> None:
+    """Inputs of each expert above its reconstructions, with its share and its classes."""
+    choice = CHOICES[url_state.choice("Images", list(CHOICES), "images")]
+    info = expert_gallery(trial.embeddings, trial.class_names, choice=choice, limit=MAX_EXPERTS)
+    st.caption(
+        f"Inputs above reconstructions, at most {info.n} images per expert. Shares are of {info.num_images:,} test "
+        "images; gate: lowest and highest gate probability of the images shown."
+    )
+    columns = st.columns(2)
+    for number, block in enumerate(info.blocks):
+        with columns[number % 2]:
+            mix = ", ".join(f"{name} {share:.0%}" for name, share in block.class_mix[:3])
+            st.markdown(f"**Expert {block.expert}**: {block.share:.1%} of images ({block.num_images:,})")
+            st.image(png(charts.block_strip(block)))
+            gate = f"gate {block.confidence_N.min():.2f} to {block.confidence_N.max():.2f}"
+            st.caption(style.markdown(f"{mix}; {gate}"))
+    if info.dead:
+        st.text(
+            f"Without test images: {len(info.dead)} of {info.num_experts} experts ({', '.join(map(str, info.dead))})"
+        )
+
+
+def show_swap(trial: trial_analysis.Trial) -> None:
+    """One image of each active expert, decoded by every expert."""
+    choice = CHOICES[url_state.choice("Inputs", list(CHOICES), "inputs", "most confident")]
+    info = swap_matrix(trial.embeddings, inference.model(trial.record), choice=choice, limit=MAX_EXPERTS)
+    page.chart(charts.swap_matrix(info), "swap-matrix")
+    st.caption(
+        "One test image per active expert, decoded by every expert from the same latent vector. Numbers: squared error "
+        "summed over the pixels, the lowest in bold. Frame: the expert that the gate chose."
+    )
+
+
+def show_path(trial: trial_analysis.Trial) -> None:
+    """Interpolation in the latent space, from one expert's images to another's."""
+    share_E = trial.routing().share_E
+    active = [str(expert) for expert in (-share_E).argsort(kind="stable") if share_E[expert] > 0]
+    if len(active) < 2:
+        raise ResultsError(f"expert {active[0]} receives every test image; interpolation needs two active experts")
+    left, right = st.columns(2)
+    with left:
+        start = url_state.one("From expert", active, "from")
+    with right:
+        end = url_state.one("To expert", [expert for expert in active if expert != start], "to")
+    model = inference.model(trial.record)
+    (path,) = interpolation(trial.embeddings, model, [(int(start), int(end))]).paths
+    page.chart(charts.path(path), "interpolation")
+    st.caption(
+        "From the mean latent vector of one expert's images to that of another. Chosen: decoded by the expert with the "
+        "highest gate probability (number above). Blend: gate-weighted sum of all experts. Grey: other experts."
+    )
+
+
+def show() -> None:
+    """The page."""
+    page.show(PAGE, body)

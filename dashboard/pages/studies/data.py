@@ -1,0 +1,81 @@
+"""Rows of the table of studies."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from smoe_ray.analysis.overview import collapsed_share
+from smoe_ray.errors import SmoeRayError
+from smoe_ray.spec import SearchStudy
+
+from ... import load, style
+
+if TYPE_CHECKING:
+    from smoe_ray.inspect.status import StudyStatus
+
+RECENT = timedelta(minutes=10)
+"""After this time without a write, running trials may have been interrupted; the files cannot tell."""
+
+
+def study_row(study: str, with_best: bool) -> dict[str, Any]:
+    """Table row of a study; for one that cannot be read, the reason."""
+    row: dict[str, Any] = {"study": study, "question": style.plain(load.question(study), 300)}
+    try:
+        status = load.status(study, with_best)
+        row |= {
+            "state": state(status, done := settled(status, is_search(study))),
+            "progress": 100 * done / max(status.total, 1),
+            "finished": f"{status.finished:,} of {status.total:,}",
+            **{name: getattr(status, name) for name in ("running", "failed", "pruned")},
+            "updated": status.updated_at,
+        }
+        if status.best is not None:
+            row["best"] = f"{status.best.value:.4g}"
+            row["metric"] = status.best.metric
+        if with_best:
+            row["collapsed"] = collapsed(study)
+    except SmoeRayError as error:
+        row["state"] = "unreadable"
+        row["question"] = style.plain(error, 300)
+    except Exception as error:  # a malformed study can raise anything; the others are still shown
+        row["state"] = "unreadable"
+        row["question"] = style.plain(f"{type(error).__name__}: {error}", 300)
+    return row
+
+
+def is_running(study: str) -> bool:
+    """Whether a trial of the study is running, according to its files."""
+    try:
+        return load.status(study, with_best=False).running > 0
+    except Exception:  # reported where the study is shown
+        return False
+
+
+def is_search(study: str) -> bool:
+    """Whether the study is a search."""
+    try:
+        return isinstance(load.spec(study), SearchStudy)
+    except Exception:  # reported where the study is shown
+        return False
+
+
+def settled(status: StudyStatus, of_search: bool) -> int:
+    """Trials that count towards the total. A search replaces its failed trials, so they do not count."""
+    return status.finished + status.pruned + (0 if of_search else status.failed)
+
+
+def state(status: StudyStatus, done: int) -> str:
+    """State of a study; `done` is its number of `settled` trials."""
+    if status.running:
+        recent = status.updated_at is not None and datetime.now(UTC) - status.updated_at < RECENT
+        return "running" if recent else "stopped?"
+    if not done + status.failed:
+        return "not started"
+    return "complete" if done >= status.total else "incomplete"
+
+
+@load.cached
+def collapsed(study: str) -> float | None:
+    """Share of the study's finished unsupervised trials that collapsed, 0 to 1."""
+    return collapsed_share(load.results(study).table)

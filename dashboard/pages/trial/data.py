@@ -1,0 +1,60 @@
+"""Titles and facts of trials, as the Trial page shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
+
+from smoe_ray import columns
+from smoe_ray.columns import COLUMNS
+from smoe_ray.results import TrialRecord
+from smoe_ray.spec import GridStudy, dump_study
+
+from ... import load, study_tables, style
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+COST = tuple(column.name for column in columns.COST)
+"""What a trial's page says of its cost."""
+
+
+@load.cached
+def titles(study: str) -> dict[str, str]:
+    """Title of each trial, by its id."""
+    rows = study_tables.trials(study)[["trial_id", "arm", "seed", "status"]].itertuples(index=False)
+    return {trial: f"{style.plain(arm, 120)}, seed {seed}, {status} · {trial}" for trial, arm, seed, status in rows}
+
+
+def facts(record: TrialRecord, last: Mapping[str, Any]) -> dict[str, str]:
+    """Cost, host and time of a trial: name with unit -> value. `last` is the row of its last epoch."""
+    times = record.timings
+    said: dict[str, object] = {
+        **{COLUMNS[name].label: number(last, name) for name in COST},
+        "wall time over all epochs (s)": f"{times.seconds:,.1f}",
+        "host": record.host,
+        "started, UTC": f"{times.started_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
+        "ended, UTC": f"{times.finished_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if times.finished_at else "",
+        "restarts": times.restarts,
+        "versions": ", ".join(f"{name} {value}" for name, value in record.versions.model_dump().items()),
+        "data": f"{record.data.train_images:,} training and {record.data.test_images:,} test images of "
+        f"{', '.join(record.data.class_names)}; fingerprint {record.data.fingerprint}"
+        if record.data
+        else "",
+    }
+    return {name: style.plain(value, 300) for name, value in said.items() if value not in ("", "\N{EN DASH}")}
+
+
+def rerun_yaml(record: TrialRecord) -> str:
+    """A study (YAML) that runs this trial alone."""
+    question = f"Does trial {record.trial_id} of study {record.study} come out the same again?"
+    study = GridStudy(name=f"again-{record.trial_id}", question=question, base=record.spec, seeds=(record.spec.seed,))
+    return dump_study(study)
+
+
+def number(row: Mapping[str, Any] | pd.Series[Any], column: str) -> str:
+    """The formatted value; a dash if it was not measured."""
+    value = row.get(column)
+    return "\N{EN DASH}" if value is None or value != value else COLUMNS[column].number_format.format(value)

@@ -1,0 +1,103 @@
+"""Trial: one trial's spec, curves, loss terms, cost, host and error, and their downloads."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Literal
+
+import pandas as pd
+import streamlit as st
+
+from smoe_ray.analysis.overview import trial_curves
+from smoe_ray.columns import COLUMNS
+from smoe_ray.errors import ResultsError
+from smoe_ray.figures import FIGURES, render
+from smoe_ray.results import TrialRecord
+
+from ... import load, page, study_tables, style, url_state
+from . import PAGE, data
+from .charts import reconstruction_chart, terms_chart
+
+FIGURES_OF_TRIAL = {"training_curves": "Curves", "usage_over_epochs": "Usage"}
+_ENDINGS: tuple[Literal["svg", "png"], ...] = ("svg", "png")
+
+
+def body(study: str) -> None:
+    """All sections of the selected trial."""
+    titles = data.titles(study)
+    if not titles:
+        st.info("No trial of this study has started yet.", icon=":material/info:")
+        return
+    trial_id = url_state.one("Trial", list(titles), "trial", words=titles)
+    found = load.results(study)
+    rows = found.table[found.table["trial_id"] == trial_id]
+    record, last = found.records[trial_id], dict(rows.iloc[-1])
+    summary = study_tables.trials(study)
+    outcome(record, summary[summary["trial_id"] == trial_id].iloc[0])
+    with page.section("Curves"):
+        page.chart(reconstruction_chart(trial_curves(rows, trial_id)), f"{trial_id}-reconstruction")
+    with page.section("Terms of the training loss"):
+        page.chart(terms_chart(trial_curves(rows, trial_id)), f"{trial_id}-terms")
+    left, right = st.columns(2)
+    with left, page.section("Cost, host and time"):
+        facts = data.facts(record, last)
+        st.dataframe(pd.DataFrame({"": facts.keys(), " ": facts.values()}), hide_index=True)
+    with right, page.section("Downloads"):
+        downloads(record, rows)
+    with page.section("Spec"):
+        st.code(data.rerun_yaml(record), language="yaml", height=400)
+
+
+def outcome(record: TrialRecord, row: pd.Series[Any]) -> None:
+    """Status of the trial, its main numbers, and why it stopped or failed."""
+    with st.container(horizontal=True):
+        st.metric("status", record.status)
+        st.metric("epochs", data.number(row, "epoch"))
+        for name in ("test.reconstruction", "test.reconstruction_soft"):
+            st.metric(COLUMNS[name].heading, data.number(row, name), help=COLUMNS[name].unit)
+        st.metric(
+            "gap",
+            data.number(row, "gap"),
+            help="hard minus soft gating: the cost of choosing one expert instead of blending all",
+        )
+        active, configured = (data.number(row, f"experts.{name}") for name in ("active", "configured"))
+        st.metric("active experts", f"{active} of {configured}")
+    if record.reason:
+        st.info(style.markdown(f"Stopped early: {record.reason}"), icon=":material/content_cut:")
+    if record.error:
+        st.error(style.markdown(f"{record.error_kind or 'Error'}: {record.error}"), icon=":material/error:")
+    if record.traceback:
+        with st.expander("Traceback"):
+            st.code(record.traceback[-20_000:], language=None)
+
+
+def downloads(record: TrialRecord, rows: pd.DataFrame) -> None:
+    """Epochs as CSV, figures as SVG and PNG (rendered on click), the spec as a study that runs this trial alone."""
+    name = f"{record.study}-{record.trial_id}"
+    with st.container(horizontal=True):
+        st.download_button(
+            "Epochs (CSV)", lambda: rows.to_csv(index=False), f"{name}.csv", "text/csv", on_click="ignore"
+        )
+        study = data.rerun_yaml(record)
+        st.download_button("Run again (YAML)", study, f"{name}.yaml", "application/yaml", on_click="ignore")
+    for kind, label in FIGURES_OF_TRIAL.items():
+        with page.boundary(), st.container(horizontal=True):
+            try:
+                info = FIGURES[kind].info(rows)
+            except ResultsError:  # it failed, or has not got that far: there is no figure to download
+                continue
+            for ending in _ENDINGS:
+                file = f"{name}-{kind.replace('_', '-')}.{ending}"
+                draw = partial(drawn, kind, info, ending)
+                st.download_button(f"{label} ({ending.upper()})", draw, file, on_click="ignore")
+    st.caption("Run again: save the YAML, then `smoe-ray check FILE` and `smoe-ray run FILE --out OUT`.")
+
+
+def drawn(kind: str, info: Any, ending: Literal["svg", "png"]) -> bytes:
+    """Content of the figure's file."""
+    return render(FIGURES[kind].plot(info), ending)
+
+
+def show() -> None:
+    """The page."""
+    page.show(PAGE, body)

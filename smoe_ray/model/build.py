@@ -1,0 +1,24 @@
+"""From a spec to a model with fresh weights."""
+
+from __future__ import annotations
+
+import torch
+
+from smoe_ray.model.families.smoe_vae import SMoEVAE
+from smoe_ray.spec import ImageShape, ModelSpec
+
+
+def build_model(spec: ModelSpec, image_shape: ImageShape, seed: int) -> SMoEVAE:
+    """A freshly initialised model on the CPU, its weights fixed by `seed` on every machine and device.
+
+    Args:
+        spec: the model.
+        image_shape: (C, H, W) of its images.
+        seed: of the initial weights.
+
+    Raises:
+        StudyError: the decoder cannot make images of this shape.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return SMoEVAE(spec, image_shape)

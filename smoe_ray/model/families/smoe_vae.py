@@ -1,0 +1,62 @@
+"""The sparse mixture-of-experts VAE (arXiv:2509.10025, section 3): encoder, gate and E decoders.
+
+Shapes: B images, E experts, Z latent, C channels, H W pixels, P = C * H * W. Images are (B, H, W) where they have one
+channel, else (B, C, H, W).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from smoe_ray.model.architectures import (
+    Encoded,
+    Encoder,
+    Experts,
+    Gate,
+    decoder_architecture,
+    encoder_architecture,
+)
+from smoe_ray.model.gate import MLPGate
+from smoe_ray.spec import ImageShape, ModelSpec
+
+
+class Decoded(NamedTuple):
+    """Result of a forward pass on a batch."""
+
+    encoded: Encoded
+    logit_BE: Tensor
+    """Gate logits; their softmax is the gate probability p."""
+    image_EBP: Tensor | None
+    """Every expert's reconstruction; None when only the chosen expert was run."""
+    chosen_BP: Tensor | None
+    """The argmax expert's reconstruction; None when all experts were run."""
+
+
+class SMoEVAE(nn.Module):
+    """Encoder, gate and experts. Single-device PyTorch; placement, precision and parallelism come from outside."""
+
+    def __init__(self, spec: ModelSpec, image_shape: ImageShape) -> None:
+        super().__init__()
+        self.encoder: Encoder = encoder_architecture(spec.encoder).build(image_shape, spec.latent_dim)
+        self.gate: Gate = MLPGate(spec.latent_dim, spec.gate_hidden, spec.num_experts)
+        self.experts: Experts = decoder_architecture(spec.decoder).build(image_shape, spec.num_experts, spec.latent_dim)
+
+    def forward(self, image_BHW: Tensor, noise_BZ: Tensor | None, hard: bool = False) -> Decoded:
+        """Encode, sample, gate and decode.
+
+        Args:
+            image_BHW: pixels in [0, 1].
+            noise_BZ: standard normal noise of the latent sample; None takes z = mu.
+            hard: run the argmax expert of each image alone instead of all experts.
+        """
+        encoded = self.encoder(image_BHW)
+        z_BZ = encoded.mu_BZ
+        if noise_BZ is not None:
+            z_BZ = z_BZ + torch.exp(0.5 * encoded.logvar_BZ) * noise_BZ
+        logit_BE = self.gate(z_BZ)
+        if hard:
+            return Decoded(encoded, logit_BE, None, self.experts.chosen(z_BZ, logit_BE.argmax(dim=1)))
+        return Decoded(encoded, logit_BE, self.experts(z_BZ), None)
