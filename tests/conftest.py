@@ -32,6 +32,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         leave(int(session.exitstatus))
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m deselects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs the real data, so that README can tell how many tests a clone without them skips."""
+    for item in items:
+        if "shared_data" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.data)
+
+
 def _shared_data() -> Path:
     default = Path(__file__).resolve().parents[2] / "shared" / "data"
     return Path(os.environ.get("SMOE_RAY_TEST_DATA", default))

@@ -25,7 +25,7 @@ from smoe_ray.spec import CollapseSpec, TrialSpec, plugin_identities, trial_id
 from smoe_ray.study.stopping import collapse_reason
 
 if TYPE_CHECKING:
-    from smoe_ray.training.fit import Epoch
+    from smoe_ray.training.loop import Epoch
 
 Fit = Callable[[TrialSpec, Splits, Arrays | None], "Iterator[Epoch]"]
 """(trial, data, checkpoint to start from) -> one `Epoch` after another."""
@@ -93,7 +93,7 @@ def fit_on(device: str) -> Fit:
 def _fit(device: str, trial: TrialSpec, data: Splits, checkpoint: Arrays | None) -> Iterator[Epoch]:
     import torch
 
-    from smoe_ray.training.fit import Runtime, fit
+    from smoe_ray.training.loop import Runtime, fit
 
     # The number of threads changes the order of summation, hence the last digits: the spec sets it, not the machine.
     before = torch.get_num_threads()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,11 +18,12 @@ from smoe_ray.analysis import (
     training_curves,
     usage_over_epochs,
 )
-from smoe_ray.analysis.arms import coarse_arms
+from smoe_ray.analysis.arm_labels import coarse_arms
+from smoe_ray.analysis.outcomes import with_soft_loss
 from smoe_ray.analysis.scaling import fitted_grid
 from smoe_ray.analysis.surface_fit import cells_of, check_runs, fit_surface
-from smoe_ray.analysis.trials import with_soft_loss
 from smoe_ray.errors import ResultsError
+from smoe_ray.published import read_file
 from support.planted_results import dying, published, table, trial
 from support.planted_surface import loss_of, planted_runs
 
@@ -30,8 +31,8 @@ NAN = float("nan")
 
 
 @pytest.fixture(scope="module")
-def published_runs(shared_data: Path) -> pd.DataFrame:
-    return published(shared_data)
+def published_runs() -> pd.DataFrame:
+    return published()
 
 
 # --- which rows count -------------------------------------------------------------------------------------------------
@@ -324,8 +325,8 @@ def test_the_fitted_grid_is_the_fit_over_the_extent_of_the_cells() -> None:
     np.testing.assert_allclose(grid.loss_GG, loss_of(grid.x_G[None, :], grid.experts_G[:, None]), rtol=1e-3)
 
 
-def test_published_surface_matches_the_published_cells(published_runs: pd.DataFrame, shared_data: Path) -> None:
-    cells = pd.read_csv(shared_data / "published" / "loss_surface_cells.csv")
+def test_published_surface_matches_the_published_cells(published_runs: pd.DataFrame) -> None:
+    cells = pd.read_csv(io.BytesIO(read_file("loss_surface_cells.csv")))
     cells = cells.sort_values(["train_samples_total", "active_experts"])
     (surface,) = loss_surface(published_runs).surfaces
     assert surface.x_C.tolist() == cells["train_samples_total"].tolist()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import check_grad
 
-from smoe_ray.analysis.recommend import study_runs
+from smoe_ray.analysis.recommendation import study_runs
 from smoe_ray.analysis.surface_fit import (
     SurfaceFit,
     _jacobian,
@@ -24,6 +24,7 @@ from smoe_ray.analysis.surface_fit import (
     noise_floor,
 )
 from smoe_ray.errors import ResultsError
+from smoe_ray.published import read_file
 from support.planted_results import PAPER_IMAGES
 from support.planted_surface import AMOUNTS, TRUE, best_of, loss_of, planted_runs, published_with_steps
 
@@ -172,9 +173,9 @@ def test_rows_of_one_run_are_drawn_together() -> None:
 # --- the published runs -----------------------------------------------------------------------------------------------
 
 
-def test_published_surface_in_data(shared_data: Path) -> None:
+def test_published_surface_in_data() -> None:
     """SCIENCE.md 5, whose numbers come from the same runs."""
-    (runs,) = study_runs(published_with_steps(shared_data)).values()
+    (runs,) = study_runs(published_with_steps()).values()
     found = fit(runs, replicates=100)
     np.testing.assert_allclose(found.form, TRUE, rtol=0.01)
     np.testing.assert_allclose(found.best(FRACTIONS * PAPER_IMAGES), [3.3, 4.1, 5.1, 6.4, 8.5], atol=0.1)
@@ -189,8 +190,8 @@ def test_published_surface_in_data(shared_data: Path) -> None:
     assert (high / low < 1.4).all()
 
 
-def test_published_cell_means_have_the_same_optimum(shared_data: Path) -> None:
-    cells = pd.read_csv(shared_data / "published" / "loss_surface_cells.csv")
+def test_published_cell_means_have_the_same_optimum() -> None:
+    cells = pd.read_csv(io.BytesIO(read_file("loss_surface_cells.csv")))
     runs = pd.DataFrame(
         {
             "amount": cells["train_samples_total"],
@@ -202,9 +203,9 @@ def test_published_cell_means_have_the_same_optimum(shared_data: Path) -> None:
     np.testing.assert_allclose(fit(runs).best(FRACTIONS * PAPER_IMAGES), [3.3, 4.1, 5.1, 6.4, 8.5], atol=0.5)
 
 
-def test_published_surface_in_steps(shared_data: Path) -> None:
+def test_published_surface_in_steps() -> None:
     """SCIENCE.md 5 gives this form, R^2 .98, for s = steps / 54,700."""
-    (runs,) = study_runs(published_with_steps(shared_data), effort="steps").values()
+    (runs,) = study_runs(published_with_steps(), effort="steps").values()
     found = fit(runs)
     assert found.reference == pytest.approx(54_700, rel=0.001)
     np.testing.assert_allclose(found.form, (14.22, 1.625, 0.531, 0.385, 0.281, 2.122, 0.308), atol=0.06)
@@ -222,7 +223,7 @@ def test_published_surface_in_steps(shared_data: Path) -> None:
         (lambda runs: runs.assign(loss=np.nan), "is not finite"),
         (lambda runs: runs.assign(amount=np.inf), "is not finite"),
         (lambda runs: runs.assign(experts=0), "below 1"),
-        (lambda runs: runs.assign(loss=0.0), "not above 0"),
+        (lambda runs: runs.assign(loss=0.0), "not positive"),
     ],
 )
 def test_runs_that_make_no_sense_are_refused(change, message: str) -> None:
@@ -234,9 +235,9 @@ def test_runs_that_make_no_sense_are_refused(change, message: str) -> None:
 @pytest.mark.parametrize(
     ("runs", "message"),
     [
-        (planted_runs(amounts=AMOUNTS[:2]), "2 amounts, but the form needs 3"),
-        (planted_runs(counts=(1, 2, 3)), "3 expert counts, but the form needs 4"),
-        (planted_runs(amounts=AMOUNTS[:3], counts=(1, 2, 4, 8)).iloc[9:], "9 cells, but the form needs 10"),
+        (planted_runs(amounts=AMOUNTS[:2]), "2 amounts, but the fit needs 3"),
+        (planted_runs(counts=(1, 2, 3)), "3 expert counts, but the fit needs 4"),
+        (planted_runs(amounts=AMOUNTS[:3], counts=(1, 2, 4, 8)).iloc[9:], "9 cells, but the fit needs 10"),
     ],
 )
 def test_too_few_cells_are_refused(runs: pd.DataFrame, message: str) -> None:

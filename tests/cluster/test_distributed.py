@@ -20,13 +20,12 @@ from smoe_ray.data import Splits, load_splits, prepare
 from smoe_ray.results import TrialRecord
 from smoe_ray.spec import TrialSpec, trial_id, trial_with
 from smoe_ray.study.trial_run import TrialTask, fit_on, train_trial
+from support.processes import TESTS
+from support.specs import THREE_CLASSES
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # Ray's own warnings are not ours to mend
 
-TINY = {
-    "data.classes": ["eye", "cat", "pencil"],
-    "data.train_per_class": 17,  # 51 images
-    "data.test_per_class": 7,
+TINY = THREE_CLASSES | {
     "model.encoder": "lite",
     "model.num_experts": 3,
     "training.batch_size": 16,
@@ -40,7 +39,7 @@ def _ray() -> Iterator[None]:
     patch.setenv("RAY_AUTH_MODE", "disabled")
     patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     patch.setenv("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # workers import this module
+    patch.setenv("PYTHONPATH", os.pathsep.join((str(Path(__file__).parent), TESTS)))  # workers import this module
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="d-", ignore_cleanup_errors=True) as folder:
         ray.init(
             address="local",

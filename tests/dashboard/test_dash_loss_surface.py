@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from smoe_ray.analysis import loss_against_experts, loss_surface, recommend
-from smoe_ray.analysis.trials import with_soft_loss
+from smoe_ray.analysis.outcomes import with_soft_loss
 from smoe_ray.results import read_results
 from support.planted_folder import plant
 

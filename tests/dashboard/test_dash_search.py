@@ -21,7 +21,7 @@ from smoe_ray.inspect.journal import JOURNAL, History, Journal, history_from_tri
 from smoe_ray.results import Store, Timings, TrialFolder, TrialRecord, Versions
 from smoe_ray.spec import SearchStudy, parse_study, trial_with
 from smoe_ray_dashboard.pages.search import charts
-from support.planted_folder import _MOMENT
+from support.planted_folder import MOMENT
 
 HOSTILE = "<b>x</b><img src=x onerror=alert(1)> **bold** $x$ [a](http://b)"
 BOTH = "[{metric: test.reconstruction}, {metric: experts.active_fraction, direction: maximize}]"
@@ -65,7 +65,7 @@ def planted(out: Path, count: int = 12, objectives: str = BOTH, journal: bool = 
             spec=trial_with(study.base, point),
             host="here",
             versions=VERSIONS,
-            timings=Timings(started_at=_MOMENT.replace(minute=number), finished_at=_MOMENT.replace(minute=number)),
+            timings=Timings(started_at=MOMENT.replace(minute=number), finished_at=MOMENT.replace(minute=number)),
             **end,
         )
         loss, active = 55 + 0.5 * (number - 3.2) ** 2, 1.0 if number % 3 else 0.5

@@ -75,8 +75,8 @@ def test_every_figure_is_well_set_at_every_size(kind: str, arms: int, experts: i
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "usage_over_epochs"])
-def test_the_published_runs_are_well_set(kind: str, shared_data: Path) -> None:
-    assert_well_set(draw(kind, published(shared_data)))
+def test_the_published_runs_are_well_set(kind: str) -> None:
+    assert_well_set(draw(kind, published()))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -110,8 +110,8 @@ def test_the_band_and_the_line_are_those_of_the_info() -> None:
     assert (band.y0, band.y1) == (pytest.approx(5 - 2**0.5), pytest.approx(12 + 8**0.5))
 
 
-def test_counts_stand_below_the_points_where_they_differ(shared_data: Path) -> None:
-    results = published(shared_data)
+def test_counts_stand_below_the_points_where_they_differ() -> None:
+    results = published()
     figure = draw("loss_against_experts", results[results["config.data.fraction"] == 1.0])
     ax, counts = figure.axes
     at = {text.get_position()[0]: text.get_text() for text in counts.texts}

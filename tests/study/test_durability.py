@@ -21,7 +21,7 @@ from smoe_ray.study.trial_run import record_failure, train_trial
 from smoe_ray.testing.toy_training import Toy, epochs_computed, table, toy_grid
 from support.processes import alive, wait_until
 from support.toy_runs import STUDY, assert_same, start, workers
-from support.toy_training import RealFit
+from support.toy_training import FailsOnArrival, RealFit
 
 
 def has_sigint_blocked(pid: int) -> bool:
@@ -207,21 +207,9 @@ def test_a_worker_that_dies_twice_fails_its_trial_alone(out: Path, log: Path, un
     assert Counter(epochs_computed(log))[(1, 1)] == 1
 
 
-def unpicklable_in_a_worker() -> None:
-    raise RuntimeError("this module cannot be imported twice")
-
-
-class _DiesOnArrival:
-    def __reduce__(self) -> Any:
-        return unpicklable_in_a_worker, ()
-
-    def __call__(self, *args: Any) -> Any:
-        raise AssertionError("never called")
-
-
 def test_a_worker_that_cannot_start_ends_the_study_in_one_line(out: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(WorkerDiedError, match="ended with exit code 1 before it could train anything") as caught:
-        run_study(STUDY, out, LocalExecutor(2, fit=_DiesOnArrival()))
+        run_study(STUDY, out, LocalExecutor(2, fit=FailsOnArrival()))
     assert "\n" not in str(caught.value)
     assert "cannot be imported twice" in capfd.readouterr().err
 

@@ -18,7 +18,7 @@ from support.planted_results import dying, learning
 
 STUDY = "name: {name}\nquestion: {question}\nbase: {{}}\n"
 EPOCHS = 4
-_MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def plant(
@@ -57,7 +57,7 @@ def plant(
             spec=spec,
             host="here",
             versions=Versions(smoe_ray="0.1.0", torch="2.9.9", numpy="2.0.0", python="3.11.0", numerics=1),
-            timings=Timings(started_at=_MOMENT, finished_at=_MOMENT),
+            timings=Timings(started_at=MOMENT, finished_at=MOMENT),
             data=DataFacts(
                 fingerprint="f" * 64,
                 train_images=images * len(class_names),

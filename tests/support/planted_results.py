@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from smoe_ray.published import read_published
 
 PAPER_IMAGES = 350_000
 """Training images of arXiv:2509.10025 at fraction 1: 70,000 in each of five categories."""
@@ -96,40 +97,7 @@ def many_arms(arms: int, configured: int, seeds: int = 3, epochs: int = 10) -> p
     return table(*trials)
 
 
-def published(shared_data: Path) -> pd.DataFrame:
-    """The published runs; the baseline's last epochs included as supervised trials of one epoch."""
-    runs = pd.read_csv(shared_data / "published" / "test_loss_per_epoch.csv")
-    routed = pd.DataFrame(
-        {
-            "trial_id": [f"{f}-{k}-{r}" for f, k, r in zip(runs.fraction, runs.active_experts, runs.run, strict=True)],
-            "seed": runs["run"],
-            "epoch": runs["epoch"],
-            "config.routing": "unsupervised",
-            "config.objective.name": "blend",
-            "config.data.fraction": runs["fraction"],
-            "test.reconstruction": runs["test_recon_loss"],
-            "experts.active": runs["active_experts"],
-            "data.train_images": (runs["fraction"] * PAPER_IMAGES).round().astype(int),
-        }
-    )
-    baseline = pd.read_csv(shared_data / "published" / "supervised_test_loss.csv")
-    supervised = pd.DataFrame(
-        {
-            "trial_id": [f"supervised-{run}" for run in baseline["run"]],
-            "seed": baseline["run"],
-            "epoch": 20,
-            "config.routing": "supervised",
-            "config.data.fraction": 1.0,
-            "test.reconstruction": baseline["test_recon_loss"],
-            "experts.active": 5,
-            "data.train_images": PAPER_IMAGES,
-        }
-    )
-    return pd.concat([routed, supervised], ignore_index=True).assign(
-        **{
-            "study": "published",
-            "status": "finished",
-            "test.reconstruction_soft": np.nan,
-            "train.reconstruction": np.nan,
-        }
-    )
+def published() -> pd.DataFrame:
+    """The published runs, without the steps that they took, as a study that measured no other loss."""
+    unmeasured = {"test.reconstruction_soft": np.nan, "train.reconstruction": np.nan}
+    return read_published().drop(columns="cost.steps").assign(study="published", **unmeasured)

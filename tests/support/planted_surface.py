@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,7 +68,7 @@ def planted_study(runs: pd.DataFrame, name: str = "run", epochs: int = 1, **conf
     )
 
 
-def published_with_steps(shared_data: Path) -> pd.DataFrame:
+def published_with_steps() -> pd.DataFrame:
     """The published runs with the steps that they took, at batch 128."""
-    runs = published(shared_data)
+    runs = published()
     return runs.assign(**{"cost.steps": np.ceil(runs["data.train_images"] / 128) * runs["epoch"]})

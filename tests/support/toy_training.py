@@ -39,10 +39,12 @@ class Blocks(Toy):
 
 
 def _unpickled() -> None:
-    raise ImportError("this module cannot be imported there")
+    raise ImportError("this module cannot be imported twice")
 
 
 class FailsOnArrival:
+    """Pickles well and fails where it is unpickled: in the worker."""
+
     def __reduce__(self) -> Any:
         return _unpickled, ()
 

@@ -23,23 +23,10 @@ from smoe_ray.training import Epoch, Runtime, epochs_done, fit
 from smoe_ray.training.images import DeviceImages
 from smoe_ray.training.objectives import LossInput, Terms, loss_for
 from smoe_ray.training.objectives.likelihood import LikelihoodLoss
+from support.specs import tiny
 
 Row = dict[str, Any]
 Arrays = Mapping[str, np.ndarray]
-
-TINY = {
-    "model.encoder": "lite",
-    "model.num_experts": 3,
-    "model.latent_dim": 6,
-    "model.gate_hidden": [8],
-    "training.batch_size": 16,
-    "training.budget": "3 epochs",
-}
-
-
-def tiny(**changes: Any) -> TrialSpec:
-    """A trial of seconds / 10; keywords with ``__`` for the dot."""
-    return trial_with(TrialSpec(), TINY | {key.replace("__", "."): value for key, value in changes.items()})
 
 
 def run(trial: TrialSpec, data: Splits, checkpoint: Arrays | None = None) -> tuple[list[Row], Arrays]:
@@ -275,7 +262,7 @@ class CountingLoss(LikelihoodLoss):
 def test_state_of_a_loss_is_in_the_checkpoint_and_its_own_term_a_column(
     splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["smoe_ray.training.fit"], "loss_for", CountingLoss)
+    monkeypatch.setattr(sys.modules["smoe_ray.training.loop"], "loss_for", CountingLoss)
     epochs = [(epoch.row, epoch.checkpoint(), epoch.weights()) for epoch in fit(tiny(), splits, Runtime("cpu"))]
     means = [(16 * (1 + 2 + 3) + 2 * 4) / 50, (16 * (5 + 6 + 7) + 2 * 8) / 50, (16 * (9 + 10 + 11) + 2 * 12) / 50]
     assert [row["train.steps"] for row, _, _ in epochs] == pytest.approx(means)

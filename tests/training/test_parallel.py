@@ -25,36 +25,20 @@ from safetensors.numpy import load_file
 from smoe_ray.data import Splits
 from smoe_ray.errors import ResultsError
 from smoe_ray.results import TrialRecord
-from smoe_ray.spec import TrialSpec, trial_id, trial_with
+from smoe_ray.spec import TrialSpec, trial_id
 from smoe_ray.study.trial_run import TrialTask, fit_on, train_trial
 from smoe_ray.training import Runtime, fit
 from smoe_ray.training.collectives import GroupBroken, WorkerGroup, Workers
 from smoe_ray.training.data_parallel import follow, leading
 from smoe_ray.training.evaluate import Evaluation, evaluate
 from smoe_ray.training.images import DeviceImages
+from support.specs import tiny
 
 Row = dict[str, Any]
 Arrays = Mapping[str, np.ndarray]
 
-TINY = {
-    "data.classes": ["eye", "cat", "pencil"],
-    "data.train_per_class": 17,  # 51 images
-    "data.test_per_class": 7,
-    "model.encoder": "lite",
-    "model.num_experts": 3,
-    "model.latent_dim": 6,
-    "model.gate_hidden": [8],
-    "training.batch_size": 16,
-    "training.budget": "3 epochs",
-}
-
 TRAIN_TERMS = ("loss", "reconstruction", "kl", "balance", "entropy", "cross_entropy")
 TEST_TERMS = ("reconstruction", "reconstruction_soft", "kl")
-
-
-def tiny(**changes: Any) -> TrialSpec:
-    """A small trial; keywords with ``__`` for the dot."""
-    return trial_with(TrialSpec(), TINY | {key.replace("__", "."): value for key, value in changes.items()})
 
 
 # --- shards -----------------------------------------------------------------------------------------------------------
@@ -234,7 +218,7 @@ def train_task(
         follow(workers, task.trial, data, "cpu")
         return "left"
     with pytest.MonkeyPatch.context() as patch, leading(workers, "cpu") as lead:
-        patch.setattr(sys.modules["smoe_ray.training.fit"], "evaluate", measure)
+        patch.setattr(sys.modules["smoe_ray.training.loop"], "evaluate", measure)
         return train_trial(task, on_epoch, lead, lambda _: data)
 
 
