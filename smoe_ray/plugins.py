@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from types import CodeType
 from typing import Any, Literal, NamedTuple
 
 from smoe_ray.errors import PluginError, SmoeRayError
@@ -89,6 +90,10 @@ def full_name(kind: Kind, name: str) -> str | None:
     return found[0] if found else None
 
 
+def _package(name: str) -> str:
+    return name.partition(":")[0].partition(".")[0]
+
+
 def _registered(kind: Kind) -> tuple[metadata.EntryPoint, ...]:
     return _entry_points(GROUPS[kind], tuple(sys.path))
 
@@ -115,10 +120,9 @@ def is_allowed(kind: Kind, name: str) -> bool:
 def require_allowed(kind: Kind, name: str) -> None:
     """Raises PluginError unless this process may import the plug-in. Imports nothing."""
     if not is_allowed(kind, name):
-        package = name.partition(":")[0].partition(".")[0]
         raise PluginError(
             f"plug-in {name} ({kind}) is not allowed here: no installed package registers it in the entry points "
-            f"'{GROUPS[kind]}'; if you trust that code, allow it by --allow-plugins {package} or in {ALLOWED}"
+            f"'{GROUPS[kind]}'; if you trust that code, allow it by --allow-plugins {_package(name)} or in {ALLOWED}"
         )
 
 
@@ -169,7 +173,7 @@ def load(kind: Kind, name: str) -> Plugin:
 
 def _import(kind: Kind, name: str) -> Plugin:
     module_name, _, attribute = name.partition(":")
-    package = module_name.partition(".")[0]
+    package = _package(name)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -219,17 +223,21 @@ def explain(error: BaseException) -> str | None:
     """
     if isinstance(error, SmoeRayError):
         return None
-    files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
-    # The plug-in whose own file is nearest to the error, else one whose package is.
-    for file in reversed(files):
-        for plugin in _loaded.values():
-            if file == plugin.file:
-                return _failure(plugin.name, error, file)
-    for plugin in _loaded.values():
-        place = _place_of(plugin.name.partition(":")[0].partition(".")[0])
-        if place is not None and any(file.is_relative_to(place) for file in files):
-            return _failure(plugin.name, error, place)
-    return None
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    nearest, plugin = max(
+        ((_nearness(plugin, code), plugin) for code in reversed(codes) for plugin in _loaded.values()),
+        key=lambda pair: pair[0],
+        default=(0, None),
+    )
+    return _failure(plugin.name, error, _place_of(_package(plugin.name))) if plugin and nearest else None
+
+
+def _nearness(plugin: Plugin, code: CodeType) -> int:
+    """3 for the plug-in's own methods, 2 for code in its file, which may have several plug-ins, 1 for its package."""
+    if code.co_filename == str(plugin.file):
+        return 3 if code.co_qualname.startswith(f"{plugin.name.partition(':')[2]}.") else 2
+    place = _place_of(_package(plugin.name))
+    return int(place is not None and Path(code.co_filename).is_relative_to(place))
 
 
 @contextmanager

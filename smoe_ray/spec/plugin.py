@@ -76,7 +76,10 @@ class PluginReference(Spec):
                 f"plug-in {plugin.name}: its 'Spec' is no subclass of {self._base().__module__}.{self._base().__name__}"
             )
         known = plugin.spec.model_fields
-        given = {key: value for key, value in self.model_dump(exclude_defaults=True).items() if key != self.tag}
+        # What all references have in common, where it is not at its default: the plug-in's own default counts then.
+        fields = {name: field.default for name, field in type(self).model_fields.items() if name != self.tag}
+        given = {name: getattr(self, name) for name, default in fields.items() if getattr(self, name) != default}
+        given |= self.parameters
         if self.tag in known:
             given[self.tag] = plugin.name
         begin = f"{self.where} ({plugin.name})"
