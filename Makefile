@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help quickstart dashboard screenshots test test-slow test-all check format clean
+.PHONY: help quickstart dashboard gpu screenshots test test-slow test-all check format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -16,6 +16,9 @@ quickstart: .venv/installed  ## run studies/quickstart.yaml; print its table and
 dashboard: .venv/installed-dev  ## browse the quickstart's results in a web browser (runs it first where it has not run)
 	test -d out/quickstart || $(MAKE) quickstart
 	$(BIN)/smoe-ray dashboard out
+
+gpu: .venv/installed  ## known answers and speed on a GPU; a table in benchmarks/results
+	$(BIN)/python benchmarks/gpu.py
 
 screenshots: .venv/installed-dev  ## pictures of the dashboard for README and docs: make screenshots OUT=results
 	$(BIN)/python docs/screenshots.py $(or $(OUT),out)

@@ -4,7 +4,7 @@
     python benchmarks/train_step.py --device cuda      # one GPU
     python benchmarks/train_step.py --write            # also benchmarks/results/train_step-<device>.{csv,md}
 
-The textbook loop is written out below as research code usually has it: one module a decoder, all called in a Python
+The textbook loop is written out below as research code usually has it: one module per decoder, all called in a Python
 loop and stacked for training; in evaluation, image by image, the decoder of its argmax expert. Both sides have the
 same layers and sizes, the same objective (`blend`), Adam, batch 128 and float32. *Hard decoding* is what evaluation
 does after the encoder and the gate, which both sides run alike and which take most of an evaluation's time.
@@ -125,7 +125,9 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def compare(num_experts: int, rounds: int, threads: int, device: torch.device) -> dict[str, float]:
+def compare(
+    num_experts: int, rounds: int, threads: int, device: torch.device, evaluated: int = EVALUATED
+) -> dict[str, float]:
     """Median milliseconds of each task at one number of experts."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -140,9 +142,9 @@ def compare(num_experts: int, rounds: int, threads: int, device: torch.device) -
     image_BHW = torch.rand(BATCH, 28, 28, device=device)
     label_B = torch.zeros(BATCH, dtype=torch.long, device=device)
     z_BZ = torch.randn(BATCH, 32, device=device, requires_grad=True)
-    test_BHW = torch.rand(EVALUATED, 28, 28, device=device)
-    test_z_BZ = torch.randn(EVALUATED, 32, device=device)
-    test_expert_B = torch.randint(num_experts, (EVALUATED,), device=device)
+    test_BHW = torch.rand(evaluated, 28, 28, device=device)
+    test_z_BZ = torch.randn(evaluated, 32, device=device)
+    test_expert_B = torch.randint(num_experts, (evaluated,), device=device)
 
     def our_decoders() -> None:
         images = ours.experts(z_BZ)
@@ -169,7 +171,7 @@ def compare(num_experts: int, rounds: int, threads: int, device: torch.device) -
 
 
 def in_processes(arguments: argparse.Namespace, device: torch.device) -> list[dict[str, float]]:
-    """Milliseconds and ratios, a row each number of experts: medians over processes.
+    """Milliseconds and ratios, one row per number of experts: medians over processes.
 
     By chance two threads meet faster in one process than in another, from its start to its end: convolutions take up to
     three times as long then, whatever else is the same. One process can say little.
@@ -178,7 +180,9 @@ def in_processes(arguments: argparse.Namespace, device: torch.device) -> list[di
     for _ in range(arguments.processes):
         for num_experts, measured in seconds.items():
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-                run = process.submit(compare, num_experts, arguments.rounds, arguments.threads, device)
+                run = process.submit(
+                    compare, num_experts, arguments.rounds, arguments.threads, device, arguments.evaluated
+                )
                 measured.append(run.result())
             print(num_experts, {name: round(1e3 * value, 2) for name, value in measured[-1].items()}, flush=True)
     rows = []
@@ -202,6 +206,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=7, help="of each process")
     parser.add_argument("--experts", type=int, nargs="+", default=EXPERTS)
+    parser.add_argument("--evaluated", type=int, default=EVALUATED, help="images decoded and evaluated")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/train_step-<device>.*")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
@@ -217,16 +222,20 @@ def main() -> None:
             writer.writerows(rows)
 
 
+def name_of(device: torch.device) -> str:
+    """What the measurements were made on."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else machine.cpu()
+
+
 def report(rows: list[dict[str, float]], device: torch.device, arguments: argparse.Namespace) -> str:
     """The measurements as Markdown, with what they were made on."""
-    made_on = torch.cuda.get_device_name(device) if device.type == "cuda" else machine.cpu()
     lines = [
         "# Training step and hard decoding against a textbook loop",
         "",
-        f"{datetime.date.today()}, {made_on}, torch {torch.__version__}, commit {machine.commit()}.",
-        f"Batch {BATCH}, medium encoder, lite decoders, float32; hard decoding and whole evaluation of {EVALUATED} "
-        "images; decoders: forward and backward. Milliseconds and their ratio, each the median of "
-        f"{arguments.processes} processes (the ratio with its lowest and highest), in each of them the median of "
+        f"{datetime.date.today()}, {name_of(device)}, torch {torch.__version__}, commit {machine.commit()}.",
+        f"Batch {BATCH}, medium encoder, lite decoders, float32; hard decoding and whole evaluation of "
+        f"{arguments.evaluated} images; decoders: forward and backward. Milliseconds and their ratio, each the median "
+        f"of {arguments.processes} processes (the ratio with its lowest and highest), in each of them the median of "
         f"{arguments.rounds} interleaved rounds.",
         f"Command: `python benchmarks/train_step.py --device {device.type} --threads {arguments.threads} "
         f"--processes {arguments.processes} --rounds {arguments.rounds} --write`",

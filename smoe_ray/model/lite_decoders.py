@@ -391,7 +391,7 @@ def _elu_(y: Tensor, scratch: _Loan) -> None:
 
     y <= log2 e (2^y - 1) everywhere, so ELU is the middle one of y, 0 and log2 e (2^y - 1).
     """
-    if y.is_cuda or y.itemsize < 4:  # in half precision 2^y - 1 would lose the small y
+    if y.device.type != "cpu" or y.itemsize < 4:  # in half precision 2^y - 1 would lose the small y
         torch.ops.aten.elu_(y, *_ELU)
     else:
         growth = torch.exp2(y, out=scratch("map", *y.shape))

@@ -1,6 +1,7 @@
 """Measuring a model on the fixed test set.
 
-Shapes: B images, E experts, Z latent, H W pixels, P = H * W.
+Shapes: B images, E experts, Z latent, C channels, H W pixels, P = C * H * W. Images are (B, H, W) where they have one
+channel, else (B, C, H, W).
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def _hard_error(model: SMoEVAE, test: DeviceImages, z_BZ: Tensor, expert_B: Tens
 def embed(
     model: SMoEVAE, test: DeviceImages, dataset: Dataset, spec: EvaluationSpec, *, seed: int, epoch: int
 ) -> dict[str, npt.NDArray[Any]]:
-    """What the model makes of each test image; a latent sample is the one that `evaluate` measured in this epoch.
+    """Latent mean, gate and reconstruction of each test image; a latent sample is the one that `evaluate` drew.
 
     Returns:
         mu (B, Z) and gate (B, E) float32, label and expert (B,) int64, image (B, H, W) uint8, reconstruction by the

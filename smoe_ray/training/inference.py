@@ -1,4 +1,4 @@
-"""A finished trial's model on numpy arrays: what it makes of images, and what its experts make of latent vectors.
+"""Inference with a finished trial's model on numpy arrays: encode images, gate and decode latent vectors.
 
 >>> from smoe_ray.training.inference import load_model
 >>> model = load_model("results", "quickstart", "47b42ec71012")  # doctest: +SKIP
@@ -29,7 +29,7 @@ FloatArray = npt.NDArray[np.float32]
 
 
 class Codes(NamedTuple):
-    """What the encoder and the gate make of images."""
+    """Output of the encoder and the gate for each image."""
 
     mu_BZ: FloatArray
     gate_BE: FloatArray
