@@ -59,10 +59,9 @@ def rows(out: Path) -> int:
 @pytest.mark.parametrize("executor", ["local", "ray"])
 def test_a_killed_run_is_resumed_to_the_same_numbers(site: Path, tmp_path: Path, executor: str) -> None:
     longer = ("--set", "training.budget=40 epochs", "--set", "evaluation.every=40")
-    process = start(site, tmp_path / "killed", executor, *longer)
-    wait_until(lambda: rows(tmp_path / "killed") >= 4, "the first epochs", seconds=300, pause=0.2)
-    process.kill()
-    process.wait()
+    with start(site, tmp_path / "killed", executor, *longer) as process:
+        wait_until(lambda: rows(tmp_path / "killed") >= 4, "the first epochs", seconds=300, pause=0.2)
+        process.kill()
     assert rows(tmp_path / "killed") < 80
     assert run(site, tmp_path / "killed", executor, *longer)[0] == 0
     assert max(record.timings.restarts for record in read_trials(tmp_path / "killed", "rings")) >= 1
