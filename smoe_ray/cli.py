@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Table
+from rich.text import Text
 
 from smoe_ray import cli_k8s
 from smoe_ray.cli_k8s import printable
@@ -457,12 +458,14 @@ def info(study: StudyFile, overrides: Overrides = None) -> None:
     ink = [float(part.image_BHW.mean()) / 255 for part in (splits.train, splits.test)]
     shown = Table("class", "train", "test", title=f"{spec.base.data.source}, fingerprint {splits.fingerprint[:12]}")
     for name, n_train, n_test in zip(splits.class_names, train.tolist(), test.tolist(), strict=True):
-        shown.add_row(name, f"{n_train:,}", f"{n_test:,}")
+        shown.add_row(Text(name), f"{n_train:,}", f"{n_test:,}")
     shown.add_row("in all", f"{len(splits.train):,}", f"{len(splits.test):,}", style="bold")
     shown.add_row("mean pixel", f"{ink[0]:.3f}", f"{ink[1]:.3f}", style="dim")
     Console().print(shown)
     if splits.style_names:
         typer.echo(f"styles: {', '.join(splits.style_names)}")
+    for note in splits.notes:
+        typer.echo(f"note: {note}")
 
 
 def main() -> None:

@@ -166,7 +166,7 @@ def trial_curves(results: pd.DataFrame, trial_id: str) -> TrialCurves:
     rows = results[results["trial_id"] == trial_id]
     rows = rows[rows["epoch"].notna()].sort_values("epoch", kind="stable")
     if rows.empty:
-        raise ResultsError(f"trial {trial_id}: it has no epoch yet; wait for the first")
+        raise ResultsError(f"trial {trial_id}: no epoch has ended yet; wait for the first")
     errors = {
         "test.reconstruction": f"test, {test_gating(rows)} gating",
         "test.reconstruction_soft": "test, soft gating",

@@ -47,3 +47,5 @@ class Splits:
     style_names: tuple[str, ...] = ()
     """``<class>/<style>``, e.g. ``eye/lashes``."""
     parameter_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """One line each: what the user should know about these data."""

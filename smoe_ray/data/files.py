@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,10 @@ Progress = Callable[[str, int, int], None]
 
 Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 """As the built-in `map`, results in order; may run in parallel, for instance on a cluster."""
+
+_FILES_PER_STEP = 500  # between two reports of progress
+_CLOCK_TICK_NS = 20_000_000
+"""A file changed this recently may change again without another change time (kernels count in ticks of up to 10 ms)."""
 
 
 def cache_folder() -> Path:
@@ -70,30 +75,62 @@ def sha256_of(path: Path) -> str:
 
 
 def content_hash(path: Path, records: Path) -> str:
-    """SHA-256 (hex) of a file's content, read again only when its size or modification time differ from the record.
-
-    Args:
-        path: the file.
-        records: folder that remembers hashes between runs.
+    """As `content_hashes` for one file, which must also agree with ``<file>.sha256`` if that exists.
 
     Raises:
-        DataError: the file was downloaded and has changed since (``<file>.sha256`` beside it differs).
+        DataError: the file was downloaded and has changed since, or changed while it was read.
     """
+    [digest] = content_hashes([path], records)
     path = path.resolve()
-    stat = path.stat()
-    state = {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    record = records / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
-    known = _read_json(record)
-    if known is not None and all(known.get(key) == value for key, value in state.items()) and "sha256" in known:
-        digest = str(known["sha256"])
-    else:
-        digest = sha256_of(path)
-        records.mkdir(parents=True, exist_ok=True)
-        write_whole(record, json.dumps(state | {"sha256": digest}).encode())
     expected = path.with_name(f"{path.name}.sha256")
     if expected.is_file() and expected.read_text(encoding="utf-8", errors="replace").split()[:1] != [digest]:
         raise DataError(f"{path}: its content changed since it was downloaded; delete it and {expected.name}")
     return digest
+
+
+def content_hashes(paths: Sequence[Path], records: Path, progress: Progress | None = None) -> list[str]:
+    """SHA-256 (hex) of the content of each file.
+
+    A file is read again only if its device, inode, size, modification time or change time differ from the record.
+
+    Args:
+        paths: the files.
+        records: folder that remembers hashes between runs, one file per folder of `paths`.
+        progress: called with (what, done, total) while files are read.
+
+    Raises:
+        DataError: a file changed while it was read.
+    """
+    digests: dict[Path, str] = {}
+    folders: dict[Path, list[Path]] = {}
+    for path in paths:
+        folders.setdefault(path.absolute().parent, []).append(path)
+    for folder, files in folders.items():
+        record = records / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]}.json"
+        known = _read_json(record) or {}
+        added: dict[str, Any] = {}
+        for file in files:
+            state = _state(file)
+            entry = known.get(file.name)
+            if isinstance(entry, dict) and entry.get("state") == state and isinstance(entry.get("sha256"), str):
+                digests[file] = entry["sha256"]
+                continue
+            digests[file] = sha256_of(file)
+            if _state(file) != state:
+                raise DataError(f"{file}: changed while it was read; run again when nothing writes to it")
+            if time.time_ns() - max(state[-2:]) > _CLOCK_TICK_NS:
+                added[file.name] = {"state": state, "sha256": digests[file]}
+            if progress and len(digests) % _FILES_PER_STEP == 0:
+                progress("checking files", len(digests), len(paths))
+        if added:
+            records.mkdir(parents=True, exist_ok=True)
+            write_whole(record, json.dumps(known | added).encode())
+    return [digests[path] for path in paths]
+
+
+def _state(path: Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -56,11 +56,20 @@ def prepare(
     context = ReadContext(cache / "hashes", jobs, progress, lambda part: load_splits(part, cache, jobs, progress))
     try:
         found = reader.find(spec, context)
-        name = f"prepared/{_cache_key(spec, reader, reader.key(spec, found, context))}"
+        key = list(reader.key(spec, found, context))
+        if not key:
+            raise DataError(
+                f"data.source '{spec.source}': nothing to read, so these data have no identity; set data.root"
+            )
+        name = f"prepared/{_cache_key(spec, reader, key)}"
 
         def build(folder: Path) -> None:
-            if mirror is None or not copy_from(f"{mirror}/{name}", folder, last=META):
-                write_source(reader.read(spec, found, context), folder)
+            if mirror is not None and copy_from(f"{mirror}/{name}", folder, last=META):
+                return
+            content = reader.read(spec, found, context)
+            if list(reader.key(spec, found, context)) != key:
+                raise DataError(f"data.source '{spec.source}': files changed while they were read; run again")
+            write_source(content, folder)
 
         folder = cache / name
         build_once(folder, build)

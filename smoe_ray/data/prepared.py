@@ -38,6 +38,8 @@ class Source:
     fingerprint: str
     """SHA-256 (hex) of all arrays and names; independent of the files they were read from."""
     folder: Path
+    notes: tuple[str, ...] = ()
+    """One line each: what the user should know about these data."""
 
 
 def write_source(content: Content, folder: Path) -> None:
@@ -59,7 +61,7 @@ def write_source(content: Content, folder: Path) -> None:
         digest.update(array.data)
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
         shapes[name] = list(array.shape)
-    meta = names | {"arrays": shapes, "fingerprint": digest.hexdigest()}
+    meta = names | {"arrays": shapes, "fingerprint": digest.hexdigest(), "notes": list(content.notes)}
     (folder / META).write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
 
@@ -93,6 +95,7 @@ def open_source(folder: Path) -> Source:
             parameter_names=tuple(meta["parameter_names"]),
             fingerprint=meta["fingerprint"],
             folder=folder,
+            notes=tuple(meta.get("notes", ())),
         )
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder}: prepared data is damaged ({error}); delete this folder and start again") from None

@@ -32,7 +32,10 @@ _CHUNK = 500
 _POOL_PAYS_FROM = 20_000  # drawings; below, starting processes takes longer than rasterising
 
 Image = npt.NDArray[np.uint8]
-Drawing = npt.NDArray[np.int16]
+Drawing = npt.NDArray[np.int16] | npt.NDArray[np.float64]
+"""(P, 3): dx, dy, and 1 where the pen is lifted after the point; int16 where the numbers fit."""
+
+_NUMBERS = ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 
 
 # --- sketch-rnn drawings ----------------------------------------------------------------------------------------------
@@ -41,21 +44,39 @@ Drawing = npt.NDArray[np.int16]
 def read_drawings(file: Path, member: str) -> list[Drawing]:
     """The drawings of one part (``train``, ``valid`` or ``test``) of a sketch-rnn ``.npz``.
 
-    Each is int16 (P, 3): dx, dy and 1 where the pen is lifted after the point. Such a file holds pickles; this reader
-    lets them build int16 arrays and nothing else.
+    A part is an object array of drawings of any number type, or one array (B, P, 3) where all are of equal length.
+    Such a file may hold pickles; this reader lets them build arrays of numbers and nothing else.
 
     Raises:
         DataError: the file is damaged, too large, or holds anything else.
     """
     try:
         with zipfile.ZipFile(file) as archive:
+            if f"{member}.npy" not in archive.namelist():
+                found = ", ".join(name.removesuffix(".npy") for name in archive.namelist()[:10]) or "nothing"
+                raise _NotDrawingsError(f"it holds {found}, but no '{member}'")
             info = archive.getinfo(f"{member}.npy")
             if info.file_size > MAX_MEMBER_BYTES:
                 raise ValueError(f"'{member}' unpacks to {info.file_size:,} bytes")
             content = archive.read(info)  # never more than info.file_size bytes; checks the CRC
         return _parse_object_array(content)
+    except _NotDrawingsError as error:
+        raise DataError(
+            f"{file}: not a sketch-rnn .npz file ({error}); needed: arrays 'train' and 'test', each an object array of "
+            "drawings, int16 (points, 3): dx, dy, pen lifted (0 or 1)"
+        ) from None
     except Exception as error:  # damaged archives and pickles raise nearly anything
-        raise DataError(f"{file}: not a sketch-rnn .npz file ({one_line(error)}); fetch it again") from None
+        raise DataError(f"{file}: not a sketch-rnn .npz file ({one_line(error)}); {another_copy(file)}") from None
+
+
+def another_copy(file: Path) -> str:
+    """What to do about a damaged file."""
+    is_download = file.with_name(f"{file.name}.sha256").is_file()
+    return "delete it and fetch it again" if is_download else "copy or save it again"
+
+
+class _NotDrawingsError(ValueError):
+    """The file is whole, but holds something else than drawings."""
 
 
 def _parse_object_array(content: bytes) -> list[Drawing]:
@@ -65,12 +86,30 @@ def _parse_object_array(content: bytes) -> list[Drawing]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Google's headers were written by Python 2
         shape, _, dtype = readers[version](stream)
-    if not dtype.hasobject or len(shape) != 1:
-        raise ValueError(f"an array of {dtype} and shape {shape}, not a list of drawings")
+    if not dtype.hasobject:
+        stream.seek(0)
+        numbers = np.lib.format.read_array(stream, allow_pickle=False)
+        if numbers.ndim != 3 or stream.read(1):
+            raise _NotDrawingsError(f"an array of {dtype} and shape {shape}, not a list of drawings")
+        return [_drawing(drawing_P3) for drawing_P3 in numbers]
+    if len(shape) != 1:
+        raise _NotDrawingsError(f"an array of Python objects and shape {shape}, not a list of drawings")
     array = _ArrayUnpickler(stream).load()
     if not isinstance(array, _Array) or array.drawings is None or len(array.drawings) != shape[0]:
         raise ValueError("the pickle holds no list of drawings of the length that its header says")
     return array.drawings
+
+
+def _drawing(numbers: npt.NDArray[Any]) -> Drawing:
+    """Checked numbers of one drawing, as int16 where they fit."""
+    if numbers.dtype.kind not in "iuf" or numbers.ndim != 2 or numbers.shape[0] == 0 or numbers.shape[1] != 3:
+        raise _NotDrawingsError(f"a drawing is {numbers.dtype} of shape {numbers.shape}")
+    if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
+        raise _NotDrawingsError("a drawing holds numbers that are not finite")
+    if not np.isin(numbers[:, 2], (0, 1)).all():
+        raise _NotDrawingsError(f"the third number of a point is {numbers[:, 2].max()}, where 0 or 1 is needed")
+    int16_P3 = numbers.astype(np.int16)
+    return int16_P3 if np.array_equal(int16_P3, numbers) else numbers.astype(np.float64)
 
 
 class _Stand:
@@ -95,15 +134,12 @@ class _Array(_Stand):
         if dtype.name.startswith("O"):
             self.drawings = [item.drawing for item in content]
             if any(drawing is None for drawing in self.drawings) or shape != (len(self.drawings),):
-                raise pickle.UnpicklingError("a list of drawings holds something else")
-        elif dtype.name == "i2" and len(shape) == 2 and shape[0] > 0 and shape[1] == 3:
-            self.drawing = np.frombuffer(content, dtype.order + "i2").reshape(
-                shape, order="F" if fortran_order else "C"
-            )
+                raise _NotDrawingsError("a list of drawings holds something else")
+        elif dtype.name in _NUMBERS:
+            numbers = np.frombuffer(content, dtype.order + dtype.name)
+            self.drawing = _drawing(numbers.reshape(shape, order="F" if fortran_order else "C"))
         else:
-            raise pickle.UnpicklingError(
-                f"an array of type {dtype.name} and shape {shape}; drawings are i2 (points, 3)"
-            )
+            raise _NotDrawingsError(f"an array of type {dtype.name} and shape {shape}")
 
 
 class _DType(_Stand):
@@ -171,7 +207,8 @@ def rasterise(
     """Black on white images (B, 28, 28) of drawings, the same whatever `jobs`.
 
     As in arXiv:2509.10025: a 56x56 canvas, the drawing's bounding box scaled to 0.8 of it and centred, lines 3 pixels
-    wide, then LANCZOS to 28x28. A stroke of one point is drawn as a dot of the line's width.
+    wide, then LANCZOS to 28x28. A stroke within one pixel of the canvas (a tap, often stored as two equal points) is
+    drawn as a dot of the line's width.
 
     Raises:
         DataError: a process that draws ended without a word.
@@ -229,11 +266,17 @@ def _rasterise_one(drawing_P3: Drawing) -> Image:
     ends = (np.flatnonzero(drawing_P3[:, 2]) + 1).tolist()
     start = 0
     for end in [*ends, len(drawing_P3)]:
-        if end - start > 1:
-            pen.line(pixel_P2[start:end].ravel().tolist(), fill=0, width=LINE_WIDTH)
-        elif end - start == 1:
-            x, y = pixel_P2[start].tolist()
+        stroke_P2 = pixel_P2[start:end]
+        if len(stroke_P2) and _is_dot(stroke_P2):
+            x, y = stroke_P2[0].tolist()
             radius = LINE_WIDTH / 2
             pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=0)
+        elif len(stroke_P2):
+            pen.line(stroke_P2.ravel().tolist(), fill=0, width=LINE_WIDTH)
         start = end
     return np.asarray(canvas.resize((IMAGE_SIDE, IMAGE_SIDE), PILImage.Resampling.LANCZOS))
+
+
+def _is_dot(stroke_P2: npt.NDArray[np.float64]) -> bool:
+    """Whether Pillow, which truncates coordinates, would draw this stroke as a single pixel, whatever its width."""
+    return bool((stroke_P2.astype(int) == stroke_P2[0].astype(int)).all())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from smoe_ray.data.dataset import Dataset, Splits
-from smoe_ray.data.files import Map, Progress, content_hash
+from smoe_ray.data.files import Map, Progress, content_hash, content_hashes
 from smoe_ray.spec import DataSpec
 
 
@@ -23,6 +23,8 @@ class Content(NamedTuple):
     class_names: tuple[str, ...]
     style_names: tuple[str, ...] = ()
     parameter_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """One line each: what the user should know about these data; not part of the fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,10 @@ class ReadContext:
         """See `files.content_hash`."""
         return content_hash(file, self.hash_records)
 
+    def content_hashes(self, files: Sequence[Path]) -> list[str]:
+        """See `files.content_hashes`."""
+        return content_hashes(files, self.hash_records, self.progress)
+
 
 Spec = TypeVar("Spec", contravariant=True)
 Found = TypeVar("Found")
@@ -77,7 +83,10 @@ class SourceReader(Protocol[Spec, Found]):
         """
 
     def key(self, spec: Spec, found: Found, context: ReadContext, /) -> Sequence[str]:
-        """Everything that determines the arrays, other than the spec and the code: the content of each input file."""
+        """Everything that determines the arrays beside spec and code: the content of each file that is read.
+
+        Never empty: two sources must not share the key of nothing.
+        """
 
     def read(self, spec: Spec, found: Found, context: ReadContext, /) -> Content:
         """All arrays at fraction 1 and without imbalance.

@@ -17,6 +17,7 @@ from smoe_ray.data.dataset import Dataset, Splits
 from smoe_ray.data.prepared import Source
 from smoe_ray.errors import DataError
 from smoe_ray.spec import DataSpec, Imbalance
+from smoe_ray.spec.data import normalised
 
 _NUDGE = Decimal("1e-12")
 
@@ -38,6 +39,7 @@ def split(source: Source, spec: DataSpec) -> Splits:
         fingerprint=source.fingerprint,
         style_names=source.style_names,
         parameter_names=source.parameter_names,
+        notes=source.notes,
     )
 
 
@@ -80,7 +82,7 @@ def _weights(imbalance: Imbalance, class_names: Sequence[str]) -> list[Decimal]:
     if imbalance.exponent is not None:
         # (1/3 of 9 images are 3, though 3 ** -1 is rounded down: the nudge is far below one image of any class.)
         return [_decimal(number**-imbalance.exponent) + _NUDGE for number in range(1, len(class_names) + 1)]
-    weights = imbalance.weights or {}
+    weights = {normalised(name): weight for name, weight in (imbalance.weights or {}).items()}
     for name in weights:
         if name not in class_names:
             nearest = difflib.get_close_matches(name, class_names, n=1)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+import re
+import unicodedata
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Tag, field_validator, model_validator
 
 from smoe_ray import plugins
 from smoe_ray.spec.architectures import ImageShape
@@ -15,10 +17,44 @@ IMAGE_SIDE = 28
 """Height and width of the images that the sources make, in pixels."""
 
 CLASS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,62}$"
-"""Names of classes: they become file and folder names below `data.root`."""
+"""Names of Quick, Draw! categories: they become file names and parts of addresses."""
 
-ClassName = Annotated[str, Field(pattern=CLASS_PATTERN)]
+MAX_CLASS_NAME = 255
+"""Characters of a class name, which may be the name of a folder."""
+
+
+def normalised(name: str) -> str:
+    """A class name in Unicode form NFC: the same name is the same text, whichever system wrote it."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _names(classes: Any) -> Any:
+    """Refuse what YAML made of an unquoted name: `classes: [0, yes]` is a number and a truth value."""
+    for number, name in enumerate(classes if isinstance(classes, (list, tuple)) else ()):
+        if isinstance(name, (bool, int, float)):
+            raise ValueError(f"class {number + 1} is {name!r}, not text: write it in quotes")
+    return classes
+
+
+def _category(name: str) -> str:
+    if not re.fullmatch(CLASS_PATTERN, name):
+        raise ValueError(f"'{name}' cannot be a Quick, Draw! category; see https://quickdraw.withgoogle.com/data")
+    return name
+
+
+def _class_name(name: str) -> str:
+    if not 0 < len(name) <= MAX_CLASS_NAME or not name.isprintable() or name.startswith(".") or set(name) & {*"/\\"}:
+        allowed = f"1 to {MAX_CLASS_NAME} printable characters without / and \\, not beginning with a dot"
+        raise ValueError(f"{name!r} cannot be the name of a class: {allowed}")
+    return normalised(name)
+
+
+Category = Annotated[str, AfterValidator(_category)]
+ClassName = Annotated[str, AfterValidator(_class_name)]
+CombinedClassName = Annotated[str, Field(max_length=MAX_CLASS_NAME + 64), AfterValidator(normalised)]
 DrawingColours = Literal["black_on_white", "white_on_black"]
+
+_ALLOW_CONSTANT = "accept classes most of whose images are blank or copies of each other"
 
 
 class Imbalance(Spec):
@@ -59,6 +95,8 @@ class DataSpecBase(Spec):
     )
     imbalance: Imbalance | None = Field(default=None, description="unequal class sizes in training; null: balanced")
 
+    _classes_are_names = field_validator("classes", mode="before")(_names)
+
     @property
     def image_shape(self) -> ImageShape:
         """Shape of the images that the source makes, known before they are read."""
@@ -93,8 +131,10 @@ class SyntheticData(DataSpecBase):
 class QuickDrawData(DataSpecBase):
     """Google's Quick, Draw! drawings: sketch-rnn ``<class>.npz`` (rasterised here) or ``<class>.npy`` bitmaps."""
 
+    hashed_unless_default: ClassVar[frozenset[str]] = frozenset({"allow_constant"})
+
     source: Literal["quickdraw"] = "quickdraw"
-    classes: tuple[ClassName, ...] = Field(
+    classes: tuple[Category, ...] = Field(
         default=("face", "eye", "cat", "snowflake", "pencil"), min_length=1, description="categories, in label order"
     )
     train_per_class: int = Field(default=70_000, ge=1, description="training drawings per class at fraction 1")
@@ -105,16 +145,27 @@ class QuickDrawData(DataSpecBase):
     ink: DrawingColours = Field(default="black_on_white", description="what the model sees, whatever the files hold")
     root: str | None = Field(default=None, description="folder or URI with the files; null: the download cache")
     download: bool = Field(default=False, description="fetch absent categories from Google's public bucket")
+    allow_constant: bool = Field(default=False, description=_ALLOW_CONSTANT)
 
 
 class ImageData(DataSpecBase):
     """Labelled images from disk: MNIST-format IDX files, an ``.npz`` with x and y, or a folder of image files."""
+
+    hashed_unless_default: ClassVar[frozenset[str]] = frozenset({"ink", "background", "transpose", "allow_constant"})
 
     source: Literal["images"] = "images"
     root: str = Field(description="folder with IDX files or class folders, or an .npz file; a path or a URI")
     layout: Literal["auto", "idx", "npz", "folder"] = Field(
         default="auto", description="auto: decided by what root holds"
     )
+    ink: DrawingColours | None = Field(
+        default=None, description="line drawings: what the model sees, whatever the files hold; null: as in the files"
+    )
+    background: Literal["white", "black"] = Field(default="white", description="what is put behind transparent pixels")
+    transpose: bool = Field(
+        default=False, description="images are stored column by column (EMNIST; implied by its own file names)"
+    )
+    allow_constant: bool = Field(default=False, description=_ALLOW_CONSTANT)
 
 
 class PluginData(PluginReference, DataSpecBase):
@@ -154,7 +205,7 @@ class CombinedData(DataSpecBase):
     """Several sources as one: labels distinct, classes named ``<part>/<class>``; `classes` may choose among them."""
 
     source: Literal["combined"] = "combined"
-    classes: tuple[Annotated[str, Field(max_length=130)], ...] | None = Field(
+    classes: tuple[CombinedClassName, ...] | None = Field(
         default=None, min_length=1, description="classes to use, as <part>/<class>; null: all"
     )
     parts: dict[Annotated[str, Field(pattern=NAME_PATTERN)], LeafData] = Field(
@@ -162,8 +213,9 @@ class CombinedData(DataSpecBase):
     )
 
 
+BuiltInData = SyntheticData | QuickDrawData | ImageData | CombinedData
+
 DataSpec = Annotated[
-    Annotated[SyntheticData | QuickDrawData | ImageData | CombinedData, Field(discriminator="source"), Tag(BUILT_IN)]
-    | Annotated[PluginData, Tag(PLUGIN)],
+    Annotated[BuiltInData, Field(discriminator="source"), Tag(BUILT_IN)] | Annotated[PluginData, Tag(PLUGIN)],
     choose(PluginData, ("synthetic", "quickdraw", "images", "combined")),
 ]

@@ -60,6 +60,8 @@ class StudyRun:
         name = json.dumps(key, sort_keys=True)
         if name not in self._sources:
             self._sources[name] = prepare(data, self.cache, self.data_jobs, self._on_data_progress, self.mirror)
+            for note in self._sources[name].notes:
+                self.emit(Notice(f"data: {note}"))
         return self._sources[name]
 
     def _on_data_progress(self, what: str, done: int, total: int) -> None:

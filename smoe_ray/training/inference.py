@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from smoe_ray.errors import DataError, ResultsError
 from smoe_ray.model import SMoEVAE, build_model
 from smoe_ray.results import Store, TrialFolder, TrialRecord, read_weights
-from smoe_ray.spec import CombinedData, DataSpec, DrawingColours, ImageData, PluginData
+from smoe_ray.spec import CombinedData, DataSpec, DrawingColours, PluginData
 from smoe_ray.training.evaluate import IMAGES_AT_ONCE
 
 FloatArray = npt.NDArray[np.float32]
@@ -53,7 +53,7 @@ class TrainedModel:
 
     @property
     def ink(self) -> DrawingColours | None:
-        """How the trial's drawings are inked; None where its spec does not say (image files, mixed parts)."""
+        """How the trial's drawings are inked; None where its spec does not say (images without `ink`, mixed parts)."""
         return _ink(self.record.spec.data)
 
     @torch.inference_mode()
@@ -151,7 +151,7 @@ def _misfit(model: nn.Module, weights: Mapping[str, npt.NDArray[Any]]) -> str | 
 
 
 def _ink(data: DataSpec) -> DrawingColours | None:
-    if isinstance(data, (ImageData, PluginData)):
+    if isinstance(data, PluginData):
         return None
     if isinstance(data, CombinedData):
         inks = {_ink(part) for part in data.parts.values()}

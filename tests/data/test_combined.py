@@ -19,7 +19,8 @@ def parts(tmp_path: Path) -> dict[str, Any]:
     made = {}
     for part, (first, counts) in {"one": (0, (6, 6)), "two": (100, (12, 6))}.items():
         y = np.repeat(np.arange(len(counts)), counts)
-        x = np.broadcast_to((first + np.arange(len(y), dtype=np.uint8))[:, None, None], (len(y), 28, 28))
+        x = np.broadcast_to((first + np.arange(len(y), dtype=np.uint8))[:, None, None], (len(y), 28, 28)).copy()
+        x[:, 20:, 20:] = 255
         np.savez(tmp_path / f"{part}.npz", x=x, y=y)
         made[part] = {"source": "images", "root": str(tmp_path / f"{part}.npz")}
     return made

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def drawings(tmp_path: Path) -> QuickDrawData:
     root = tmp_path / "drawings"
     root.mkdir()
     write_sketchrnn(root / "cat.npz", scribbles(50), scribbles(10, seed=1))
+    time.sleep(0.05)  # content hashes of files that changed a moment ago are not remembered
     return QuickDrawData(classes=("cat",), root=str(root), train_per_class=50, test_per_class=10)
 
 

@@ -147,11 +147,55 @@ def test_drawings_written_by_python_2_are_read(tmp_path: Path) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(found, drawings, strict=True))
 
 
-def test_an_array_of_one_shape_is_read_only_as_a_list_of_drawings(tmp_path: Path) -> None:
-    np.savez(tmp_path / "cat.npz", train=np.zeros((5, 4, 3), np.int16))
+@pytest.mark.parametrize("dtype", ["<i2", ">i4", "i8", "u1", "f4", ">f8"])
+def test_drawings_of_any_number_type_are_read(tmp_path: Path, dtype: str) -> None:
+    drawings = [np.abs(drawing) for drawing in scribbles(5)]
+    stored = [drawing.astype(dtype) for drawing in drawings]
+    found = read_drawings(write_sketchrnn(tmp_path / "cat.npz", stored, stored), "train")
+    assert all(np.array_equal(a, b) and a.dtype == np.int16 for a, b in zip(found, drawings, strict=True))
+
+
+def test_drawings_of_equal_length_are_read_from_one_array(tmp_path: Path) -> None:
+    drawings = np.stack([drawing[:2] for drawing in scribbles(5)])
+    for array in (drawings, np.asfortranarray(drawings), drawings.astype(float)):
+        np.savez(tmp_path / "cat.npz", train=array)
+        found = read_drawings(tmp_path / "cat.npz", "train")
+        assert all(np.array_equal(a, b) for a, b in zip(found, drawings, strict=True))
+
+
+def test_drawings_between_whole_numbers_keep_their_shape(tmp_path: Path) -> None:
+    drawings = [drawing * np.array([0.37, 0.37, 1]) for drawing in scribbles(5)]
+    found = read_drawings(write_sketchrnn(tmp_path / "cat.npz", drawings, drawings), "train")
+    assert all(np.array_equal(a, b) for a, b in zip(found, drawings, strict=True))
+    assert np.abs(rasterise(found).astype(int) - rasterise(scribbles(5))).mean() < 2
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((5, 3), np.int16), "shape (5, 3), not a list of drawings"),
+        (np.zeros((5, 4, 5), np.int16), "a drawing is int16 of shape (4, 5)"),
+        (np.full((5, 4, 3), 2, np.int16), "the third number of a point is 2"),
+        (np.full((5, 4, 3), np.nan), "not finite"),
+        (np.zeros((5, 4, 3), "U1"), "a drawing is <U1"),
+    ],
+)
+def test_other_arrays_say_what_a_drawing_is(tmp_path: Path, array: np.ndarray, words: str) -> None:
+    np.savez(tmp_path / "cat.npz", train=array)
     with pytest.raises(DataError) as error:
         read_drawings(tmp_path / "cat.npz", "train")
-    one_line_naming(error, "cat.npz", "int16")
+    one_line_naming(error, "cat.npz", words, "int16 (points, 3)")
+    with pytest.raises(DataError, match="it holds train, but no 'test'"):
+        read_drawings(tmp_path / "cat.npz", "test")
+
+
+def test_only_a_download_is_to_be_fetched_again(tmp_path: Path) -> None:
+    (tmp_path / "cat.npz").write_bytes(b"PK")
+    with pytest.raises(DataError, match="copy or save it again"):
+        read_drawings(tmp_path / "cat.npz", "train")
+    (tmp_path / "cat.npz.sha256").write_text("0  cat.npz")
+    with pytest.raises(DataError, match="fetch it again"):
+        read_drawings(tmp_path / "cat.npz", "train")
 
 
 class _Touch:
@@ -219,8 +263,8 @@ def test_a_pickle_cannot_change_the_reader(tmp_path: Path) -> None:
     "wrong",
     [
         np.zeros((4, 2), np.int16),
-        np.zeros((4, 3), np.int32),
-        np.zeros((4, 3), np.float32),
+        np.zeros((4, 3), complex),
+        np.full((4, 3), np.inf, np.float32),
         np.zeros((0, 3), np.int16),
         np.zeros(3, np.int16),
         "text",
@@ -355,7 +399,7 @@ def test_wrong_bitmaps_are_refused(tmp_path: Path, wrong: np.ndarray) -> None:
 @SAME_FOLDER
 def test_a_damaged_bitmap_file_gives_one_line_or_images(data: st.DataObject, tmp_path: Path) -> None:
     good = tmp_path / "good.npy"
-    np.save(good, np.zeros((8, 784), np.uint8))
+    np.save(good, np.random.default_rng(0).integers(0, 256, (8, 784), dtype=np.uint8))
     (tmp_path / "cat.npy").write_bytes(_damage(data, good.read_bytes()))
     found = outcome(bitmap_spec(tmp_path), tmp_path / "cache")
     if isinstance(found, DataError):

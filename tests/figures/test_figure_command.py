@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from planted_folder import plant
 
 from smoe_ray.figures import FIGURES
 from smoe_ray.results import Store, TrialFolder
 from smoe_ray.spec import trial_with
+from support.planted_folder import plant
 
 Command = Callable[..., tuple[int, str, str]]
 

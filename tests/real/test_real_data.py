@@ -48,7 +48,7 @@ def test_the_five_categories_of_the_paper_are_rasterised(sketchrnn: str, tmp_pat
 
 
 def test_too_few_real_drawings_are_counted(sketchrnn: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"face\.npz: 'train' holds 23 drawings, 70,000 are asked for") as error:
+    with pytest.raises(DataError, match=r"face\.npz: 'train' holds 23 drawings, 70,000 are needed") as error:
         prepare(QuickDrawData(root=sketchrnn), tmp_path)
     assert "data.train_per_class: 23 or fewer" in str(error.value)
 

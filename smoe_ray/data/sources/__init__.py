@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the type checker compares each module with the interface
 
     _synthetic: SourceReader[SyntheticData, None] = synthetic
     _quickdraw: SourceReader[QuickDrawData, tuple[Path, ...]] = quickdraw
-    _images: SourceReader[ImageData, Path] = images
+    _images: SourceReader[ImageData, images.Found] = images
     _combined: SourceReader[CombinedData, dict[str, Splits]] = combined
 
 

@@ -65,6 +65,7 @@ def read(spec: CombinedData, parts: Mapping[str, Splits], _context: ReadContext)
         class_names=names,
         style_names=tuple(f"{p}/{style}" for p, data in parts.items() for style in data.style_names) if styled else (),
         parameter_names=sets[0].parameter_names if measured else (),
+        notes=tuple(f"{part}: {note}" for part, data in parts.items() for note in data.notes),
     )
 
 

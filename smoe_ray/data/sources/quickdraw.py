@@ -5,20 +5,24 @@ Shapes: B drawings, X pixels of a bitmap (784), H W pixels.
 
 from __future__ import annotations
 
+import difflib
+import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
 
+from smoe_ray.data.checks import as_they_are, check_images
 from smoe_ray.data.dataset import IMAGE_SIDE, Dataset
 from smoe_ray.data.files import Map, Progress, cache_folder, fetch_uri, is_uri, one_line
-from smoe_ray.data.quickdraw import WHITE, Image, rasterise, read_drawings
+from smoe_ray.data.quickdraw import WHITE, Image, another_copy, rasterise, read_drawings
 from smoe_ray.data.source import Content, DataRequirement, ReadContext
 from smoe_ray.errors import DataError
-from smoe_ray.spec import QuickDrawData
+from smoe_ray.spec import DrawingColours, QuickDrawData
 
 SUFFIXES = {"sketchrnn": ".npz", "bitmap": ".npy"}
 
@@ -48,14 +52,23 @@ def read(spec: QuickDrawData, files: Sequence[Path], context: ReadContext) -> Co
     Raises:
         DataError: a file is damaged, is not what its layout says, or holds fewer drawings than the spec requires.
     """
-    read_class = _read_sketchrnn if spec.layout == "sketchrnn" else _read_bitmap
-    train_images, test_images = [], []
+    read_class, held = _READERS[spec.layout]
+    where = {name: str(file) for name, file in zip(spec.classes, files, strict=True)}
+    train, test = {}, {}
     for name, file in zip(spec.classes, files, strict=True):
         step = partial(context.progress, f"reading {name}") if context.progress else None
-        train, test = read_class(file, spec, context.jobs, step)
-        train_images.append(train)
-        test_images.append(test)
-    return Content(_dataset(train_images), _dataset(test_images), spec.classes)
+        train[name], test[name] = read_class(file, spec, context.jobs, step)
+    notes = [
+        note
+        for split, images in (("train", train), ("test", test))
+        for note in check_images(
+            where, split, {name: as_they_are(image) for name, image in images.items()}, spec.allow_constant
+        )
+    ]
+    sets = [
+        _dataset([image if spec.ink == held else WHITE - image for image in part.values()]) for part in (train, test)
+    ]
+    return Content(sets[0], sets[1], spec.classes, notes=tuple(notes))
 
 
 def _dataset(image_BHW_of_class: Sequence[Image]) -> Dataset:
@@ -96,10 +109,47 @@ def _find_file(spec: QuickDrawData, name: str, progress: Progress | None) -> Pat
         # Never into `root`: it belongs to the user, and may be read-only.
         return fetch([name], spec.layout, download_folder(), progress=progress)[0]
     remedy = "set data.download: true"
+    if not is_uri(place):
+        near = _near_miss(Path(place).expanduser(), spec.layout)
+        if near is not None:
+            raise DataError(f"{place}: no such file; {near}")
     if spec.root is None or not is_uri(spec.root):
         to = f" --to {shlex.quote(spec.root)}" if spec.root else ""
         remedy += f", or run: smoe-ray data fetch {shlex.quote(name)} --layout {spec.layout}{to}"
     raise DataError(f"{place}: no such file; {remedy}")
+
+
+_PREFIXES = ("full_numpy_bitmap_", "full_simplified_", "full_raw_", "full_binary_", "sketchrnn_", "quickdraw_")
+"""What Google's console and other programs put before the name of a category when it is downloaded."""
+
+
+def _near_miss(wanted: Path, layout: str) -> str | None:
+    """What to do about a file that is nearly the one that is wanted; None where there is none."""
+    if not wanted.parent.is_dir():
+        return None
+    other = {suffix: name for name, suffix in SUFFIXES.items() if name != layout}
+    names = sorted(entry.name for entry in wanted.parent.iterdir() if entry.is_file())
+    alike = [name for name in names if _category_in(name) == _category_in(wanted.name)]
+    for name in alike:
+        if Path(name).suffix.lower() == wanted.suffix:
+            return f"there is {name}: rename it to {wanted.name}"
+    for name in alike:
+        if Path(name).suffix.lower() in other:
+            return f"there is {name}: set data.layout: {other[Path(name).suffix.lower()]}"
+    if alike:
+        return f"there is {alike[0]}, which is not read: get {wanted.name}, or the same file of the other layout"
+    stems = [Path(name).stem for name in names if name.endswith(wanted.suffix)]
+    close = difflib.get_close_matches(wanted.stem, stems, n=1)
+    return f"did you mean '{close[0]}'?" if close else None
+
+
+def _category_in(file_name: str) -> str:
+    """The category in the name of a downloaded file, for instance ``full_numpy_bitmap_The%20Eiffel_Tower (1).npy``."""
+    name = unquote(file_name).lower()
+    for prefix in _PREFIXES:
+        name = name.removeprefix(prefix)
+    name = re.sub(r"( \(\d+\))?(\.full)?(\.(npz|npy|ndjson|bin|json|part))+$", "", name)
+    return re.sub(r"[ _+-]+", " ", name).strip()
 
 
 # --- reading them -----------------------------------------------------------------------------------------------------
@@ -116,22 +166,19 @@ def _read_bitmap(
             f"{file}: holds {len(pixels_BX):,} drawings, {n:,} + {m:,} are needed; "
             "lower data.train_per_class or data.test_per_class"
         )
-    invert = spec.ink == "black_on_white"  # Google's bitmaps are white on black
-
-    def images(part_BX: Image) -> Image:
-        return (WHITE - part_BX if invert else part_BX).reshape(-1, IMAGE_SIDE, IMAGE_SIDE)
-
-    return images(pixels_BX[:n]), images(pixels_BX[len(pixels_BX) - m :])
+    image_BHW = pixels_BX.reshape(-1, IMAGE_SIDE, IMAGE_SIDE)
+    return image_BHW[:n], image_BHW[len(image_BHW) - m :]
 
 
 def _map_bitmap(file: Path) -> npt.NDArray[np.uint8]:
     try:
         array = np.lib.format.open_memmap(file, mode="r")  # never unpickles
     except Exception as error:  # damaged headers raise nearly anything
-        raise DataError(f"{file}: not a readable .npy file ({one_line(error)}); fetch it again") from None
+        raise DataError(f"{file}: not a readable .npy file ({one_line(error)}); {another_copy(file)}") from None
     if array.dtype != np.uint8 or array.ndim != 2 or array.shape[1] != IMAGE_SIDE**2:
         raise DataError(
-            f"{file}: holds {array.dtype} of shape {array.shape}; a bitmap file holds uint8 of shape (drawings, 784)"
+            f"{file}: holds {array.dtype} of shape {array.shape}; a bitmap file holds uint8 of shape (drawings, 784), "
+            "with values from 0 to 255"
         )
     return array
 
@@ -152,6 +199,11 @@ def _read_sketchrnn(
             )
         parts.append(drawings[:wanted])
     image_BHW = rasterise([*parts[0], *parts[1]], jobs, step)
-    if spec.ink == "white_on_black":
-        image_BHW = WHITE - image_BHW
     return image_BHW[: len(parts[0])], image_BHW[len(parts[0]) :]
+
+
+_READERS: Mapping[str, tuple[Callable[..., tuple[Image, Image]], DrawingColours]] = {
+    "sketchrnn": (_read_sketchrnn, "black_on_white"),
+    "bitmap": (_read_bitmap, "white_on_black"),
+}
+"""Layout: what reads a file, and the ink of the images that it returns."""
