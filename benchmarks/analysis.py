@@ -20,9 +20,9 @@ from typing import Any
 import machine
 import numpy as np
 
+from smoe_ray.analysis.expert_routing import routing, routing_within_classes
+from smoe_ray.analysis.latent_separability import separability
 from smoe_ray.analysis.maps import coloured_map, latent_map
-from smoe_ray.analysis.routing import routing, routing_within_classes
-from smoe_ray.analysis.separability import separability
 
 CLASSES, STYLES = 5, 4
 RESULTS = Path(__file__).parent / "results"

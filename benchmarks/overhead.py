@@ -75,7 +75,7 @@ def bare_tune(study: Path) -> None:
         def train(config: dict[str, Any], source: Any) -> None:
             import torch
 
-            from smoe_ray.training.fit import fit
+            from smoe_ray.training.loop import fit
 
             torch.set_num_threads(1)
             for epoch in fit(config["trial"], split(source, config["trial"].data)):

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from smoe_ray.model import SMoEVAE, build_model
 from smoe_ray.spec import Blend, ModelSpec, TrainingSpec, TrialSpec
-from smoe_ray.training.fit import TrainingStep
+from smoe_ray.training.loop import TrainingStep
 
 EXPERTS = (1, 5, 10, 25, 50)
 BATCH = 128

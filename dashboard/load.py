@@ -114,7 +114,7 @@ def file(study: str, name: str) -> bytes | None:
 
 def spec(study: str) -> GridStudy | SearchStudy:
     """The study as it was run. Raises ResultsError or StudyError if its file is absent or cannot be read."""
-    return _followed(study).asked().study
+    return _followed(study).plan().study
 
 
 def question(study: str) -> str:
@@ -169,7 +169,7 @@ class _Followed:
         self._trials: Trials | None = None
         self._results: Results | None = None
         self._files: dict[str, tuple[str, bytes | None]] = {}
-        self._asked: tuple[bytes, StudyPlan] | None = None
+        self._plan: tuple[bytes, StudyPlan] | None = None
         self._current: tuple[tuple[str, StudyPlan], list[TrialRecord]] | None = None
         self._status: dict[bool, tuple[tuple[str, StudyPlan], StudyStatus]] = {}
 
@@ -201,7 +201,7 @@ class _Followed:
         with self._lock:
             return self._read_file(name)
 
-    def asked(self) -> StudyPlan:
+    def plan(self) -> StudyPlan:
         """The study of study.yaml, parsed again only after a change."""
         from smoe_ray.planning import StudyPlan
 
@@ -209,29 +209,29 @@ class _Followed:
         content = self.file("study.yaml")
         if content is None:
             raise ResultsError(f"{origin}: absent; run the study again, which writes it")
-        if self._asked is None or self._asked[0] != content:
-            self._asked = content, StudyPlan(parse_study(content.decode(errors="replace"), origin=origin))
-        return self._asked[1]
+        if self._plan is None or self._plan[0] != content:
+            self._plan = content, StudyPlan(parse_study(content.decode(errors="replace"), origin=origin))
+        return self._plan[1]
 
     def status(self, with_best: bool) -> StudyStatus:
         from smoe_ray.inspect.status import current, status_of
 
-        asked = self.asked()
-        if isinstance(asked.study, GridStudy):
-            planned = math.prod(map(len, asked.study.axes.values())) * len(asked.study.seeds)
+        plan = self.plan()
+        if isinstance(plan.study, GridStudy):
+            planned = math.prod(map(len, plan.study.axes.values())) * len(plan.study.seeds)
             if planned > _MAX_PLANNED:
                 raise ResultsError(
                     f"study '{self._reader.study}': {planned:,} trials are too many to plan on this page"
                 )
         found = self.results() if with_best else self.trials()
-        state = found.version, asked  # `asked` is a new object after its file has changed
+        state = found.version, plan  # `plan` is a new object after its file has changed
         known, answers = self._status.get(with_best), self._current
         if known is None or known[0] != state:
             if answers is None or answers[0] != state:
-                answers = self._current = state, current(asked, found.records.values())
+                answers = self._current = state, current(plan, found.records.values())
             modified = {trial: self._reader.modified(trial) for trial in found.records}
             table = found.table if isinstance(found, Results) else None
-            known = self._status[with_best] = state, status_of(asked, answers[1], table, modified)
+            known = self._status[with_best] = state, status_of(plan, answers[1], table, modified)
         return known[1]
 
     def _is_refreshing(self) -> bool:

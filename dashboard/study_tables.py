@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from smoe_ray.analysis.arms import arms
+from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.summary import trial_summary
 from smoe_ray.columns import COLUMNS, TRIAL_TABLE, format_cell
 

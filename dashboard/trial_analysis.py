@@ -12,16 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import streamlit as st
 
-from smoe_ray.analysis import (
-    LatentMap,
-    Routing,
-    Separability,
-    latent_map,
-    routing,
-    separability,
-)
-from smoe_ray.errors import ResultsError
-from smoe_ray.results import DataFacts, TrialRecord
+from smoe_ray.analysis import LatentMap, Separability, latent_map, separability
+from smoe_ray.report.trial_analysis import TrialAnalysis
+from smoe_ray.results import TrialRecord
 from smoe_ray.results.trial import Arrays
 
 from . import load, study_tables, url_state
@@ -31,53 +24,32 @@ if TYPE_CHECKING:
 
     from smoe_ray.analysis.curves import IntArray
 
-Trials = Mapping[str, Mapping[int, "Trial"]]
+Trials = Mapping[str, Mapping[int, "CachedTrialAnalysis"]]
 """Finished trials by arm, then by seed."""
 
 MAP_IMAGES = 1000
 """Test images per map: t-SNE of 1,000 takes a few seconds, of 12,500 twenty."""
 
 
-class Trial:
-    """A finished trial. What needs its embeddings raises ResultsError if it has stored none."""
+class CachedTrialAnalysis(TrialAnalysis):
+    """The analyses of a trial behind Streamlit's caches, which outlive a rerun and are shared between sessions."""
 
     def __init__(self, record: TrialRecord, arm: str) -> None:
-        self.record = record
-        self.arm = arm
-        self.title = f"{arm}, seed {record.spec.seed}"
+        super().__init__(load.out(), record, arm)
 
     @cached_property
     def embeddings(self) -> Arrays:
         """Arrays over the fixed test set, read-only."""
         return load.embeddings(self.record.study, self.record.trial_id)
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the labels."""
-        return self._data.class_names
-
-    @property
-    def test_set(self) -> str:
-        """Fingerprint of the data: equal for trials with the same test images in the same order."""
-        return self._data.fingerprint
-
-    @property
-    def _data(self) -> DataFacts:
-        if self.record.data is None:
-            raise ResultsError(f"trial {self.record.trial_id}: its record names no data; run it again")
-        return self.record.data
-
-    def routing(self) -> Routing:
-        """Contingency of experts and classes."""
-        stored = self.embeddings
-        return routing(stored["expert"], stored["label"], stored["gate"].shape[1], self.class_names)
-
+    @cached_property
     def separability(self) -> tuple[Separability, ...]:
         """Linear probes of the latent space and their controls."""
         stored = self.embeddings
         return _separability(stored["mu"], stored["label"], stored["expert"], self.record.spec.model.gate_hidden)
 
-    def map(self) -> LatentMap:
+    @cached_property
+    def sampled_map(self) -> LatentMap:
         """t-SNE map of the test images that `mapped_images` selects."""
         mu_BZ = self.embeddings["mu"]
         return _map(mu_BZ[mapped_images(len(mu_BZ))])
@@ -110,15 +82,15 @@ def arm_labels(study: str) -> dict[str, str]:
 def finished_trials(study: str) -> Trials:
     """Finished trials by arm and ascending seed; of trials that share both, the first."""
     records = load.results(study).records
-    by_arm: dict[str, dict[int, Trial]] = {}
+    by_arm: dict[str, dict[int, CachedTrialAnalysis]] = {}
     for trial_id, arm in arm_labels(study).items():
         record = records[trial_id]
         if record.status == "finished":
-            by_arm.setdefault(arm, {}).setdefault(record.spec.seed, Trial(record, arm))
+            by_arm.setdefault(arm, {}).setdefault(record.spec.seed, CachedTrialAnalysis(record, arm))
     return {arm: dict(sorted(of_seed.items())) for arm, of_seed in by_arm.items()}
 
 
-def pick(trials: Trials) -> Trial:
+def pick(trials: Trials) -> CachedTrialAnalysis:
     """Select box for one trial."""
     trial_of = {trial.record.trial_id: trial for of_seed in trials.values() for trial in of_seed.values()}
     words = {trial_id: trial.title for trial_id, trial in trial_of.items()}

@@ -76,14 +76,27 @@ Overrides = Annotated[
 ]
 
 
+AllowPlugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-plugins",
+        metavar="PACKAGE",
+        help="Import plug-ins of this package, package.module or package.module:name, too. Repeatable. "
+        "Default: those that installed packages register as entry points.",
+    ),
+]
+
+
 @app.command(epilog="Example: smoe-ray check studies/quickstart.yaml --set training.budget='5 epochs'")
-def check(study: StudyFile, overrides: Overrides = None) -> None:
+def check(study: StudyFile, overrides: Overrides = None, allow_plugins: AllowPlugins = None) -> None:
     """Validate a study; show its trials, parameters, FLOPs and the data it needs. Starts nothing."""
+    from smoe_ray import plugins
     from smoe_ray.inspect.preview import in_words, preview
     from smoe_ray.spec import load_study
 
     spec = load_study(study, overrides or ())
-    seen = preview(spec)
+    with plugins.allowing(allow_plugins or ()):
+        seen = preview(spec)
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     for line in in_words(spec, seen):
@@ -130,8 +143,10 @@ def run(
     ] = "auto",
     overrides: Overrides = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train diverged trials again, too.")] = False,
+    allow_plugins: AllowPlugins = None,
 ) -> None:
     """Run a study. Trials that are finished are not run again: to resume, give the same command."""
+    from smoe_ray import plugins
     from smoe_ray.inspect.preview import preview
     from smoe_ray.planning import StudyPlan
     from smoe_ray.spec import load_study
@@ -140,9 +155,10 @@ def run(
 
     spec = load_study(study, overrides or ())
     plan = StudyPlan(spec)
-    preview(plan)  # refuses what cannot run before anything is written, and so does what makes the executor
-    with _executor(executor, spec, address, jobs, device) as (trains, data_jobs), StudyProgress(spec) as progress:
-        records = run_study(plan, out, trains, data_jobs=data_jobs, retry_failed=retry_failed, on_event=progress)
+    with plugins.allowing(allow_plugins or ()):
+        preview(plan)  # refuses what cannot run before anything is written, and so does what makes the executor
+        with _executor(executor, spec, address, jobs, device) as (trains, data_jobs), StudyProgress(spec) as progress:
+            records = run_study(plan, out, trains, data_jobs=data_jobs, retry_failed=retry_failed, on_event=progress)
     _print_summary(_read(out, spec.name))
     refuse_failures(records)
 
@@ -298,13 +314,21 @@ def submit(
     address: Address = _LOOPBACK,
     overrides: Overrides = None,
     note: Annotated[str, typer.Option(help="A free text that 'jobs' shows.")] = "",
+    packages: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with",
+            metavar="DIR",
+            help="Send the plug-in packages of this folder. Repeatable. Default: as installed on the nodes.",
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the job has ended.")] = False,
     follow: Annotated[bool, typer.Option("--follow", help="Show its output meanwhile.")] = False,
 ) -> None:
     """Run a study as a job of a Ray cluster. To resume one that was stopped, submit it again."""
     from smoe_ray.cluster import jobs
 
-    job = jobs.submit(study, address, out, overrides or (), note)
+    job = jobs.submit(study, address, out, overrides or (), note, packages or ())
     typer.echo(job.id)
     if not job.is_new:
         typer.echo("This study runs already, as this job; nothing was started.", err=True)

@@ -118,7 +118,7 @@ def submit(
         )
 
     first = build(1)
-    preview(plan)
+    preview(plan, load_plugins=False)  # those of the cluster count
     if dry_run:
         typer.echo(manifests.dump(first.files, first.job), nl=False)
         return

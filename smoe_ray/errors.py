@@ -4,6 +4,7 @@
 
     SmoeRayError
     ├── StudyError       a study file, a key, a value or an override is wrong
+    ├── PluginError      a plug-in is absent, not allowed, or fails
     ├── DataError        a dataset is absent, unreadable or not what the study asks for
     ├── ResultsError     results are absent, unreadable or made by something else
     │   └── StorageError     the place of the results does not answer or refuses; that may pass
@@ -22,6 +23,10 @@ class SmoeRayError(Exception):
 
 class StudyError(SmoeRayError):
     """A study file, a key, a value or an override is wrong."""
+
+
+class PluginError(SmoeRayError):
+    """A plug-in (a user's own Python) is absent, not allowed, or fails; the message names it."""
 
 
 class DataError(SmoeRayError):

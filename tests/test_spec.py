@@ -403,6 +403,9 @@ OF_DATA: dict[str, Any] = {
     "jitter": 0.5,
     "drawing_seed": 1,
     "ink": "white_on_black",
+    "background": "black",
+    "transpose": True,
+    "allow_constant": True,
     "root": "elsewhere",
     "download": True,
 }

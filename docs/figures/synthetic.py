@@ -1,4 +1,4 @@
-"""Draw docs/figures/synthetic.png: some sketches of every style. Run: python docs/figures/synthetic.py."""
+"""Draw docs/figures/synthetic.png: example sketches of every style. Run: python docs/figures/synthetic.py."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def montage(image_BHW: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def main() -> None:
-    """Write the figure beside this program."""
+    """Write the figure next to this script."""
     mpl.use("agg")
     train, _, style_names, _ = draw(SyntheticData(train_per_class=4 * ROWS * COLUMNS, test_per_class=1))
     columns = max(len(styles) for styles in FAMILIES.values())

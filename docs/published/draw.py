@@ -1,6 +1,6 @@
-"""Draw the figures of this folder from the data that arXiv:2509.10025 published: no results of this project.
+"""Draw the figures of this folder from the published data of arXiv:2509.10025: not results of this project.
 
-python docs/published/draw.py --data DIR    (DIR: holds embeddings_10_experts/; losses come from the package)
+python docs/published/draw.py --data DIR    (DIR contains embeddings_10_experts/; the losses come from the package)
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from smoe_ray.figures import (
 from smoe_ray.published import SOURCE, read_published
 
 HERE = Path(__file__).parent
-CLASSES = tuple(f"class {label}" for label in range(5))  # the released files hold numbers, no names
+CLASSES = tuple(f"class {label}" for label in range(5))  # the released files contain numbers, not names
 EXPERTS = 10
 
 
 def draw_losses() -> None:
-    """Loss against experts with the supervised band, the surface, its fit, and the best number of experts."""
+    """Loss against experts with the supervised baseline, the loss surface, its fit, and the best number of experts."""
     runs = read_published()
     at_all_data = runs[runs["config.data.fraction"] == 1]
     found: Recommendations = recommend(runs)
@@ -50,7 +50,7 @@ def draw_losses() -> None:
 
 
 def draw_embeddings(folder: Path) -> None:
-    """What the ten experts of one published run take of each class, and a map of its latent space."""
+    """Experts against classes of one published run with ten experts, and a map of its latent space."""
     mu_BZ, label_B, expert_B = (
         np.load(folder / f"{name}.npy") for name in ("latent_vectors", "labels", "selected_experts")
     )

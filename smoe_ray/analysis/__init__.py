@@ -1,31 +1,24 @@
-"""From the results table to the numbers behind a figure: DataFrames in, NamedTuples out; no torch, no files."""
+"""Analysis of results: from the results table to the numbers behind a figure. DataFrames in, NamedTuples out.
 
-from smoe_ray.analysis.arms import arms, coarse_arms
-from smoe_ray.analysis.collapse import (
-    BasinTest,
-    CollapseRate,
-    ExpertSurvival,
-    InUse,
-    PhaseDiagram,
-    PhasePanel,
-    Survival,
-    TrialInUse,
-    basin_tests,
-    collapse_rates,
-    expert_deaths,
-    expert_survival,
-    experts_in_use,
-    phase_diagram,
-)
-from smoe_ray.analysis.comparison import ArmComparison, Cell, Difference, compare_arms, compare_cells
+Imports no torch and touches no files.
+"""
+
+from smoe_ray.analysis.arm_labels import arms, coarse_arms
+from smoe_ray.analysis.bimodality import BimodalityTest, bimodality_tests
+from smoe_ray.analysis.comparison import ArmComparison, CellOutcomes, Difference, compare_arms, compare_cells
 from smoe_ray.analysis.curves import Curve, Panel, TrainingCurves, training_curves
+from smoe_ray.analysis.data_homogeneity import Condition, Homogeneity, homogeneity
+from smoe_ray.analysis.expert_conclusion import Conclusion, MissingRuns
 from smoe_ray.analysis.expert_forecast import BestCurve, FittedSurface, Forecast
-from smoe_ray.analysis.expert_verdict import Addition, Verdict
+from smoe_ray.analysis.expert_routing import Agreement, Routing, routing, routing_within_classes
 from smoe_ray.analysis.experts import (
     Baseline,
+    InUse,
     LossAgainstExperts,
+    TrialInUse,
     TrialUsage,
     UsageOverEpochs,
+    experts_in_use,
     loss_against_experts,
     usage_over_epochs,
 )
@@ -39,22 +32,8 @@ from smoe_ray.analysis.gallery import (
     interpolation,
     swap_matrix,
 )
-from smoe_ray.analysis.homogeneity import Condition, Homogeneity, homogeneity
-from smoe_ray.analysis.maps import ColouredMap, Colouring, LatentMap, coloured_map, latent_map
-from smoe_ray.analysis.recommend import Recommendation, Recommendations, recommend, recommend_from_runs, study_runs
-from smoe_ray.analysis.routing import Agreement, Routing, routing, routing_within_classes
-from smoe_ray.analysis.scaling import (
-    Diagonal,
-    Grid,
-    LossAgainstSamplesPerExpert,
-    LossSurface,
-    Surface,
-    fitted_grid,
-    loss_against_samples_per_expert,
-    loss_surface,
-)
-from smoe_ray.analysis.second_opinion import SecondOpinion
-from smoe_ray.analysis.separability import (
+from smoe_ray.analysis.gaussian_process import GaussianProcessEstimate
+from smoe_ray.analysis.latent_separability import (
     MeanOverTrials,
     ProbeBar,
     ProbeBars,
@@ -65,22 +44,43 @@ from smoe_ray.analysis.separability import (
     separability,
     separability_over_trials,
 )
+from smoe_ray.analysis.maps import ColouredMap, Colouring, LatentMap, coloured_map, latent_map
+from smoe_ray.analysis.outcomes import last_evaluated, with_soft_loss
+from smoe_ray.analysis.phase_diagrams import PhaseDiagram, PhasePanel, phase_diagram
+from smoe_ray.analysis.recommendation import Recommendation, Recommendations, recommend, recommend_from_runs, study_runs
+from smoe_ray.analysis.scaling import (
+    Diagonal,
+    Grid,
+    LossAgainstSamplesPerExpert,
+    LossSurface,
+    Surface,
+    fitted_grid,
+    loss_against_samples_per_expert,
+    loss_surface,
+)
 from smoe_ray.analysis.summary import Representative, Representatives, arm_summary, representatives, trial_summary
 from smoe_ray.analysis.surface_fit import Cells, Form, HeldOut, NoiseFloor, SurfaceFit, fit_surface
-from smoe_ray.analysis.trials import last_evaluated, with_soft_loss
+from smoe_ray.analysis.survival import (
+    CollapseRate,
+    ExpertSurvival,
+    Survival,
+    collapse_rates,
+    expert_deaths,
+    expert_survival,
+)
 
 __all__ = [
-    "Addition",
     "Agreement",
     "ArmComparison",
     "Baseline",
-    "BasinTest",
     "BestCurve",
-    "Cell",
+    "BimodalityTest",
+    "CellOutcomes",
     "Cells",
     "CollapseRate",
     "ColouredMap",
     "Colouring",
+    "Conclusion",
     "Condition",
     "Curve",
     "Diagonal",
@@ -91,6 +91,7 @@ __all__ = [
     "FittedSurface",
     "Forecast",
     "Form",
+    "GaussianProcessEstimate",
     "Grid",
     "HeldOut",
     "Homogeneity",
@@ -102,6 +103,7 @@ __all__ = [
     "LossAgainstSamplesPerExpert",
     "LossSurface",
     "MeanOverTrials",
+    "MissingRuns",
     "NoiseFloor",
     "Panel",
     "PhaseDiagram",
@@ -114,7 +116,6 @@ __all__ = [
     "Representative",
     "Representatives",
     "Routing",
-    "SecondOpinion",
     "Separability",
     "SeparabilityOverTrials",
     "Surface",
@@ -125,10 +126,9 @@ __all__ = [
     "TrialInUse",
     "TrialUsage",
     "UsageOverEpochs",
-    "Verdict",
     "arm_summary",
     "arms",
-    "basin_tests",
+    "bimodality_tests",
     "coarse_arms",
     "collapse_rates",
     "coloured_map",

@@ -1,6 +1,6 @@
-"""Is one arm better than another? Differences with interval, effect size, corrected p value and a verdict in words.
+"""Is one arm better than another? Differences with confidence interval, effect size, corrected p value and verdict.
 
-N runs of an arm, M runs of its reference. A *cell* is one value of everything in which the two arms agree.
+N runs of an arm, M runs of its reference. A *cell* is one combination of the settings that the two arms share.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from smoe_ray.analysis.arms import arms
+from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.curves import FloatArray
 from smoe_ray.analysis.experts import NUM_EXPERTS, is_supervised
-from smoe_ray.analysis.trials import last_evaluated, require, test_gating
+from smoe_ray.analysis.outcomes import last_evaluated, require, test_gating
 from smoe_ray.errors import ResultsError
 
 CELL_PATHS = (NUM_EXPERTS, "data.fraction", "data.train_per_class")
-"""Spec paths that make cells, not arms, unless a caller says otherwise: the two axes of a scaling study."""
+"""Default spec paths that separate cells, not arms: the two axes of a scaling study."""
 
 LEAST_RUNS = 3
-"""Pairs, or runs a side, below which nothing is tested: two points leave one degree of freedom, where only a
-difference of nine standard errors would count."""
+"""Fewest pairs, or runs per arm, that are tested: two leave one degree of freedom, with which only a difference of
+nine standard errors would be significant."""
 
 LEAST_RUNS_FOR_BOOTSTRAP = 20
-"""Pairs, or runs a side, from which the bootstrap takes the place of Student's t. In 3,000 simulated nulls of level
-0.05 it is wrong in 0.084 of skewed (log-normal) samples of 20 where t is in 0.102, and never oftener than t; resampling
-three to ten runs only repeats the few values there are."""
+"""Fewest pairs, or runs per arm, for which the bootstrap replaces Student's t. In 3,000 simulated nulls at level 0.05
+its type I error is 0.084 for skewed (log-normal) samples of 20, against 0.102 for t, and never above that of t;
+resampling three to ten runs only repeats the few values there are."""
 
 _RESAMPLES = 9_999
 _NO_SPREAD = 1e-12
 
 
-class Cell(NamedTuple):
-    """Outcomes of an arm and of its reference where all else is equal."""
+class CellOutcomes(NamedTuple):
+    """Outcomes of an arm and its reference in one cell."""
 
     label: str
     arm: str
@@ -43,13 +43,13 @@ class Cell(NamedTuple):
     arm_N: FloatArray
     reference_M: FloatArray
     paired: bool
-    """Whether the two arrays go together position by position (the same seeds, so N = M)."""
+    """Whether the two arrays are matched element by element (same seeds, so N = M)."""
     left_out: int = 0
     """Finished runs of this cell that are in neither array."""
 
 
 class Difference(NamedTuple):
-    """Mean of an arm minus mean of its reference. What cannot be computed is NaN."""
+    """Mean of an arm minus mean of its reference. Values that cannot be computed are NaN."""
 
     label: str
     """Of the cell."""
@@ -58,7 +58,7 @@ class Difference(NamedTuple):
     paired: bool
     n_arm: int
     n_reference: int
-    """The number of pairs, as `n_arm`, where paired."""
+    """Equal to `n_arm`, the number of pairs, if paired."""
     left_out: int
     """Runs without a partner of the same seed, or without a value."""
     mean_arm: float
@@ -67,14 +67,14 @@ class Difference(NamedTuple):
     low: float
     high: float
     level: float
-    """Confidence level of `low` to `high`: that of the cell's step in Holm's correction, 0.95 where it is alone."""
+    """Confidence level of the interval, set by the cell's step in Holm's procedure; 0.95 for one cell."""
     interval: Literal["t", "bootstrap", "none"]
     effect: float
-    """Hedges' g: the difference in (pooled) standard deviations; where paired, in those of the pairs' differences."""
+    """Hedges' g: the difference in pooled standard deviations or, if paired, in s.d. of the pairwise differences."""
     p: float
     p_holm: float
     verdict: str
-    """``lower``, ``higher`` or ``not distinguishable``, with the reason where nothing could be tested."""
+    """``lower``, ``higher`` or ``not distinguishable``, with the reason if the cell could not be tested."""
 
     @property
     def distinguishable(self) -> bool:
@@ -83,7 +83,7 @@ class Difference(NamedTuple):
 
 
 class ArmComparison(NamedTuple):
-    """Arms of a study against one of them, cell by cell."""
+    """Arms of a study compared with a reference arm, cell by cell."""
 
     metric: str
     gating: str
@@ -91,15 +91,15 @@ class ArmComparison(NamedTuple):
     arms: tuple[str, ...]
     """Compared with the reference, in the order of colours."""
     alpha: float
-    """Bound on the probability of one false verdict or more among all differences."""
+    """Family-wise error rate: bounds the probability of any false verdict among all differences."""
     differences: tuple[Difference, ...]
     """In the order of arms, then cells."""
     one_sided: tuple[str, ...]
-    """Cells left out, as ``arm: cell``, because only one of the two arms has runs there."""
+    """Omitted cells, as ``arm: cell``, in which only one of the two arms has runs."""
     unfinished: int
-    """Trials left out because they are not finished."""
+    """Trials omitted because they have not finished."""
     x_limits: tuple[float, float]
-    """Hold zero and every finite end of an interval."""
+    """Contain zero and every finite end of an interval."""
 
 
 def compare_arms(
@@ -111,22 +111,22 @@ def compare_arms(
     cells: Collection[str] = CELL_PATHS,
     alpha: float = 0.05,
 ) -> ArmComparison:
-    """Compare arms on `metric` as it stands at the last evaluated epoch of finished trials.
+    """Compare arms on `metric` at the last evaluated epoch of finished trials.
 
-    In each cell runs are paired by seed where at least three seeds are in both arms, once in each; else all runs are
-    compared by Welch's t. Supervised trials have as many experts as classes, so they stand as one baseline against
-    every expert count. Statistics as in `compare_cells`; its family is all cells of all arms of this call.
+    In each cell runs are paired by seed if both arms have at least three seeds in common, each once; otherwise all runs
+    are compared by Welch's t. Supervised trials have as many experts as classes, so they serve as one baseline for
+    every expert count. Statistics as in `compare_cells`; the family is all cells of all arms of this call.
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
-        arm: label as `arms` gives it when `cells` are ignored; None: every arm but the reference.
-        reference: another such label; None: the supervised arm, or the first one where none is.
+        arm: label as `arms` returns it with `cells` ignored; None: every arm except the reference.
+        reference: another such label; None: the supervised arm or, if there is none, the first.
         metric: column of `results`.
-        cells: dotted spec paths that make cells instead of arms.
+        cells: dotted spec paths that separate cells instead of arms.
         alpha: family-wise error rate.
 
     Raises:
-        ResultsError: no finished trial, one arm only, an unknown label, or no cell that two arms have in common.
+        ResultsError: no finished trial, only one arm, an unknown label, or no cell in common.
     """
     require(results, ("trial_id", "seed", metric))
     outcomes = last_evaluated(results)
@@ -135,13 +135,13 @@ def compare_arms(
     labels = list(label_of.cat.categories)
     if len(labels) == 1:
         raise ResultsError(
-            f"comparison: every finished trial is of one arm ('{labels[0]}'); add a study with the other, or compare "
-            f"along another path by taking it out of cells ({', '.join(cells) or 'none'})"
+            f"comparison: all finished trials belong to one arm ('{labels[0]}'); add a study with another arm, or "
+            f"compare along another path by removing it from cells ({', '.join(cells) or 'none'})"
         )
     _check_labels(arm, reference, labels)
     reference = reference or _default_reference(outcomes, [label for label in labels if label != arm])
     compared = [label for label in labels if label != reference] if arm is None else [arm]
-    found: list[Cell] = []
+    found: list[CellOutcomes] = []
     one_sided: list[str] = []
     for label in compared:
         sides = outcomes[outcomes["arm"] == label], outcomes[outcomes["arm"] == reference]
@@ -152,7 +152,7 @@ def compare_arms(
                 one_sided.append(f"{label if len(cell.arm_N) else reference}: {cell.label}")
     if not found:
         raise ResultsError(
-            f"comparison: '{reference}' shares no cell with {' or '.join(map(repr, compared))} "
+            f"comparison: '{reference}' has no cell in common with {' or '.join(map(repr, compared))} "
             f"({', '.join(dict.fromkeys(one_sided))}); run both arms at the same {', '.join(cells)}"
         )
     differences = compare_cells(found, alpha)
@@ -184,8 +184,8 @@ def _default_reference(outcomes: pd.DataFrame, labels: Sequence[str]) -> str:
     return next((label for label in labels if label in supervised), labels[0])
 
 
-def _cells(arm: pd.DataFrame, reference: pd.DataFrame, metric: str, paths: Collection[str]) -> Iterator[Cell]:
-    """Every cell that either side has; a side without runs there has an empty array."""
+def _cells(arm: pd.DataFrame, reference: pd.DataFrame, metric: str, paths: Collection[str]) -> Iterator[CellOutcomes]:
+    """Every cell that either arm has; an arm without runs in it has an empty array."""
     names = str(arm["arm"].iloc[0]), str(reference["arm"].iloc[0])
     if NUM_EXPERTS in paths:
         if is_supervised(reference).all():
@@ -201,7 +201,7 @@ def _cells(arm: pd.DataFrame, reference: pd.DataFrame, metric: str, paths: Colle
 
 
 def _at_every_expert_count(baseline: pd.DataFrame, swept: pd.DataFrame) -> pd.DataFrame:
-    """Copies of supervised runs, one for each expert count of `swept`."""
+    """Copies of supervised runs, one per expert count of `swept`."""
     column = f"config.{NUM_EXPERTS}"
     if column not in swept or is_supervised(swept).all():
         return baseline
@@ -212,8 +212,8 @@ def _at_every_expert_count(baseline: pd.DataFrame, swept: pd.DataFrame) -> pd.Da
     return pd.concat(list(copies))
 
 
-def _cell(label: str, arm: str, reference: str, arm_N: pd.Series[Any], reference_M: pd.Series[Any]) -> Cell:
-    """Runs of a cell, given by seed: paired where the seeds allow it."""
+def _cell(label: str, arm: str, reference: str, arm_N: pd.Series[Any], reference_M: pd.Series[Any]) -> CellOutcomes:
+    """Runs of a cell, indexed by seed: paired if the seeds allow it."""
     runs = len(arm_N) + len(reference_M)
     arm_N, reference_M = arm_N.dropna(), reference_M.dropna()
     seeds = arm_N.index.intersection(reference_M.index).sort_values()
@@ -221,25 +221,27 @@ def _cell(label: str, arm: str, reference: str, arm_N: pd.Series[Any], reference
     if paired:
         arm_N, reference_M = arm_N[seeds], reference_M[seeds]
     left_out = runs - len(arm_N) - len(reference_M)
-    return Cell(label, arm, reference, arm_N.to_numpy(np.float64), reference_M.to_numpy(np.float64), paired, left_out)
+    return CellOutcomes(
+        label, arm, reference, arm_N.to_numpy(np.float64), reference_M.to_numpy(np.float64), paired, left_out
+    )
 
 
-def compare_cells(cells: Sequence[Cell], alpha: float = 0.05) -> tuple[Difference, ...]:
-    """Test every cell; the probability of one false verdict or more is at most `alpha`.
+def compare_cells(cells: Sequence[CellOutcomes], alpha: float = 0.05) -> tuple[Difference, ...]:
+    """Test every cell; the probability of any false verdict is at most `alpha`.
 
     *Statistic*: difference of means over its standard error, paired or Welch's. *Null distribution*: Student's t with
-    n - 1 degrees of freedom where paired and min(N, M) - 1 where not, a bound at any ratio of variances (Mickey and
-    Brown 1966): with Welch's own degrees of freedom and 3 against 10 runs, 0.014 of simulated nulls pass the level
-    0.0025 that a family of 20 asks for. From `LEAST_RUNS_FOR_BOOTSTRAP` runs on, the symmetric studentised bootstrap
-    (Hall 1988): 9,999 resamples, each arm by itself. Percentile and BCa bootstraps are wrong too often at such sizes:
-    0.07 of simulated normal nulls of 20 as of 40 runs pass the level 0.05.
+    n - 1 degrees of freedom if paired, min(N, M) - 1 otherwise, which is conservative at any ratio of variances (Mickey
+    and Brown 1966): with Welch's own degrees of freedom and 3 against 10 runs, the type I error is 0.014 at the level
+    0.0025 that a family of 20 requires. From `LEAST_RUNS_FOR_BOOTSTRAP` runs on, the symmetric studentised bootstrap
+    (Hall 1988): 9,999 resamples, drawn per arm. Percentile and BCa bootstraps are too liberal at such sizes: their type
+    I error at level 0.05 is 0.07 for normal samples of both 20 and 40 runs.
 
-    *Correction*: Holm 1979 over the cells that can be tested. Each interval has the level of its cell's step there,
-    1 - alpha / (cells - steps passed), which is 1 - alpha or more: it excludes zero exactly where Holm rejects.
+    *Correction*: Holm 1979 over the cells that can be tested. Each interval has the level of its cell's step,
+    1 - alpha / (cells - steps passed), at least 1 - alpha: it excludes zero exactly if Holm rejects.
 
-    *Effect*: Hedges' g with the exact small-sample factor (Hedges 1981); where paired, of the differences.
+    *Effect*: Hedges' g with the exact small-sample factor (Hedges 1981); if paired, of the differences.
 
-    A cell with fewer than `LEAST_RUNS` pairs (runs a side), or whose runs have no spread at all, is not tested.
+    A cell with fewer than `LEAST_RUNS` pairs (or runs per arm), or whose runs do not vary at all, is not tested.
     """
     problem_of = [_untestable(cell) for cell in cells]
     family = problem_of.count(None)
@@ -255,11 +257,11 @@ def compare_cells(cells: Sequence[Cell], alpha: float = 0.05) -> tuple[Differenc
 
 
 def holm(p: FloatArray, alpha: float) -> tuple[FloatArray, FloatArray]:
-    """Correct p values for their number (Holm 1979); NaNs are no part of the family.
+    """Correct p values for multiple testing (Holm 1979); NaNs are not part of the family.
 
     Returns:
-        Corrected p values, and the level at which the procedure tests each (the last step's, where it had stopped).
-        (statsmodels has the first alone, and collects garbage at every call: 0.1 s.)
+        Corrected p values, and the level at which the procedure tests each (after it stops: that of the last step).
+        (statsmodels returns only the former, and runs the garbage collector at every call: 0.1 s.)
     """
     order = np.argsort(p, kind="stable")[: np.isfinite(p).sum()]  # NaNs come last
     steps = np.arange(len(order), 0, -1)
@@ -271,7 +273,7 @@ def holm(p: FloatArray, alpha: float) -> tuple[FloatArray, FloatArray]:
 
 
 def difference_limits(differences: Sequence[Difference]) -> tuple[float, float]:
-    """Limits of an axis that holds zero, every estimate and every finite end of an interval, with some room."""
+    """Axis limits that contain zero, every estimate and every finite end of an interval, with a margin."""
     ends = np.array([0.0] + [end for d in differences for end in (d.estimate, d.low, d.high)])
     ends = ends[np.isfinite(ends)]
     low, high = float(ends.min()), float(ends.max())
@@ -280,7 +282,7 @@ def difference_limits(differences: Sequence[Difference]) -> tuple[float, float]:
 
 
 class _Test(NamedTuple):
-    """A studentised difference and the distribution of its size under the null."""
+    """A studentised difference and the null distribution of its absolute value."""
 
     estimate: float
     error: float
@@ -301,21 +303,21 @@ class _Test(NamedTuple):
         return float((1 + as_large) / (1 + len(self.resampled_B)))
 
     def half_width(self, alpha: float) -> float:
-        """Of the interval that excludes zero exactly where p <= alpha."""
+        """Of the interval that excludes zero exactly if p <= alpha."""
         from scipy.special import stdtrit
 
         if self.resampled_B is None:
             return float(self.error * stdtrit(self.dof, 1 - alpha / 2))
-        # The largest values that may lie beyond, by the same count as in p.
+        # How many of the largest values may lie outside, counted as in p.
         beyond = int(alpha * (1 + len(self.resampled_B)) + 1e-9)
         return float(self.error * self.resampled_B[-beyond])
 
 
-def _untestable(cell: Cell) -> str | None:
-    """Why a cell cannot be tested; None where it can."""
+def _untestable(cell: CellOutcomes) -> str | None:
+    """Why a cell cannot be tested; None if it can."""
     n, m = len(cell.arm_N), len(cell.reference_M)
     if min(n, m) < LEAST_RUNS:
-        return f"fewer than {LEAST_RUNS} runs a side"
+        return f"fewer than {LEAST_RUNS} runs per arm"
     _, error = _studentise(cell.arm_N, cell.reference_M, cell.paired)
     if error <= _NO_SPREAD * np.abs(np.concatenate([cell.arm_N, cell.reference_M])).max():
         return f"no spread between {'pairs' if cell.paired else 'runs'}"
@@ -329,24 +331,24 @@ def _studentise(arm_N: FloatArray, reference_M: FloatArray, paired: bool) -> tup
     return estimate, np.sqrt(sum(sample.var(-1, ddof=1) / sample.shape[-1] for sample in samples))
 
 
-def _test(cell: Cell, least_alpha: float) -> _Test:
+def _test(cell: CellOutcomes, least_alpha: float) -> _Test:
     arm_N, reference_M, paired = cell.arm_N, cell.reference_M, cell.paired
     estimate, error = _studentise(arm_N, reference_M, paired)
     runs = min(len(arm_N), len(reference_M))
     resampled_B = None
-    # The bootstrap knows no p value below 1 / resamples; where the family asks for less, t must do.
+    # The bootstrap's smallest p value is 1 / resamples; use t if the family needs a smaller one.
     if runs >= LEAST_RUNS_FOR_BOOTSTRAP and least_alpha * (1 + _RESAMPLES) >= 1:
         rng = np.random.default_rng(0)
         drawn_BN = rng.integers(0, len(arm_N), (_RESAMPLES, len(arm_N)))
         drawn_BM = drawn_BN if paired else rng.integers(0, len(reference_M), (_RESAMPLES, len(reference_M)))
         estimate_B, error_B = _studentise(arm_N[drawn_BN], reference_M[drawn_BM], paired)
-        # Few distinct values (a count of experts, say) give resamples without spread: then t must do as well.
+        # Few distinct values (e.g. expert counts) yield resamples without spread: use t then, too.
         if (error_B > _NO_SPREAD * abs(error)).all():
             resampled_B = np.sort(np.abs(estimate_B - estimate) / error_B)
     return _Test(float(estimate), float(error), runs - 1, resampled_B)
 
 
-def _difference(cell: Cell, test: _Test | None, problem: str | None, p_holm: float, alpha: float) -> Difference:
+def _difference(cell: CellOutcomes, test: _Test | None, problem: str | None, p_holm: float, alpha: float) -> Difference:
     n, m = len(cell.arm_N), len(cell.reference_M)
     mean_arm = float(cell.arm_N.mean()) if n else np.nan
     mean_reference = float(cell.reference_M.mean()) if m else np.nan
@@ -377,8 +379,8 @@ def _difference(cell: Cell, test: _Test | None, problem: str | None, p_holm: flo
     return difference
 
 
-def _hedges_g(cell: Cell) -> float:
-    """Standardised difference, corrected for the bias of small samples by the exact factor (Hedges 1981)."""
+def _hedges_g(cell: CellOutcomes) -> float:
+    """Standardised difference with the exact small-sample bias correction (Hedges 1981)."""
     from scipy.special import gammaln
 
     n, m = len(cell.arm_N), len(cell.reference_M)

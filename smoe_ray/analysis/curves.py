@@ -1,4 +1,4 @@
-"""Means and spreads over seeds, as curves; training curves.
+"""Curves: mean and spread over seeds, training curves of arms, and the curves of one trial.
 
 T epochs, P points of a curve.
 """
@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from smoe_ray.analysis.arms import arms
-from smoe_ray.analysis.trials import not_failed, require, test_gating
+from smoe_ray.analysis.arm_labels import arms
+from smoe_ray.analysis.outcomes import not_failed, require, test_gating
 from smoe_ray.errors import ResultsError
 
 FloatArray = npt.NDArray[np.float64]
@@ -56,15 +56,15 @@ def summarise(runs: pd.DataFrame, label: str, x: str, y: str) -> Curve:
 
 
 def n_range(counts: Iterable[IntArray]) -> tuple[int, int]:
-    """Least and most runs behind any point."""
+    """Smallest and largest number of runs behind any point."""
     every = np.concatenate(list(counts))
     return int(every.min()), int(every.max())
 
 
 def log_limits(values: npt.NDArray[Any], least_ratio: float) -> tuple[float, float]:
-    """Limits of a logarithmic axis that holds the positive ones of `values`, with some room on both sides.
+    """Limits of a logarithmic axis that contains the positive `values`, with a margin on both sides.
 
-    Their ratio is at least `least_ratio`, so that one value alone does not blow up to a whole axis.
+    Their ratio is at least `least_ratio`, so that a single value is not stretched over a whole axis.
     """
     shown = values[values > 0]
     low, high = float(shown.min()), float(shown.max())
@@ -80,7 +80,7 @@ class Panel(NamedTuple):
 
 
 class TrainingCurves(NamedTuple):
-    """Reconstruction error (squared error per image) against epoch, a panel per measure, a curve per arm."""
+    """Reconstruction error (squared error per image) against epoch, one panel per measure, one curve per arm."""
 
     arms: tuple[str, ...]
     """In the order of colours. A curve's label is one of them."""
@@ -92,14 +92,14 @@ class TrainingCurves(NamedTuple):
 def training_curves(results: pd.DataFrame) -> TrainingCurves:
     """Test error (as evaluated, and with soft gating) and training error against epoch; mean and spread over seeds.
 
-    Trials that run still or were pruned count as far as they came; failed ones do not. Measures that no trial has are
-    left out.
+    Running and pruned trials count up to their last epoch; failed trials are excluded, as are measures that no trial
+    has.
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
 
     Raises:
-        ResultsError: no trial but failed ones, or no reconstruction error in any.
+        ResultsError: there is no trial other than failed ones, or none has a reconstruction error.
     """
     rows = not_failed(results)
     label_of = arms(rows)
@@ -122,4 +122,63 @@ def training_curves(results: pd.DataFrame) -> TrainingCurves:
         tuple(panels),
         log_limits(np.concatenate([values for curve in drawn for values in (curve.mean, curve.low, curve.high)]), 1.2),
         n_range(curve.n for curve in drawn),
+    )
+
+
+class Series(NamedTuple):
+    """One measure of a trial at the epochs at which it was recorded. Arrays have shape (T,)."""
+
+    label: str
+    epoch_T: IntArray
+    value_T: FloatArray
+
+
+class TrialCurves(NamedTuple):
+    """Curves of one trial; measures that were never recorded are omitted."""
+
+    reconstruction: tuple[Series, ...]
+    """Reconstruction errors, squared error per image."""
+    terms: tuple[Series, ...]
+    """Terms of the training loss, unweighted, each labelled with its unit."""
+
+
+_TERMS = {
+    "train.loss": "loss (squared error per image)",
+    "train.reconstruction": "reconstruction (squared error per image)",
+    "train.kl": "KL (nats per image)",
+    "train.balance": "balance",
+    "train.entropy": "entropy (nats)",
+    "train.cross_entropy": "cross-entropy (nats)",
+}
+
+
+def trial_curves(results: pd.DataFrame, trial_id: str) -> TrialCurves:
+    """Reconstruction errors and terms of the loss of one trial, whatever its status.
+
+    Args:
+        results: the table of `read_results`, one row per (trial, epoch).
+        trial_id: a trial of `results`.
+
+    Raises:
+        ResultsError: there is no such trial, or it has no epoch yet.
+    """
+    require(results, ("trial_id", "epoch"))
+    rows = results[results["trial_id"] == trial_id]
+    rows = rows[rows["epoch"].notna()].sort_values("epoch", kind="stable")
+    if rows.empty:
+        raise ResultsError(f"trial {trial_id}: no epoch has ended yet; wait for the first")
+    errors = {
+        "test.reconstruction": f"test, {test_gating(rows)} gating",
+        "test.reconstruction_soft": "test, soft gating",
+        "train.reconstruction": "training",
+    }
+    return TrialCurves(_series(rows, errors), _series(rows, _TERMS))
+
+
+def _series(rows: pd.DataFrame, label_of: dict[str, str]) -> tuple[Series, ...]:
+    taken = {column: rows[rows[column].notna()] for column in label_of if column in rows.columns}
+    return tuple(
+        Series(label_of[column], part["epoch"].to_numpy(np.int64), part[column].to_numpy(np.float64))
+        for column, part in taken.items()
+        if len(part)
     )

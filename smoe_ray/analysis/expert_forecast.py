@@ -1,6 +1,6 @@
-"""What a fitted loss surface says about the number of experts: at one amount, and against the amount.
+"""The best number of experts according to a fitted loss surface: at one amount, and as a function of the amount.
 
-C cells (amount, experts), K expert counts to choose among, L studied amounts, G points of a curve over amounts.
+C cells (amount, experts), K candidate expert counts, L studied amounts, G points of a curve over amounts.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from smoe_ray.analysis.curves import FloatArray, IntArray
-from smoe_ray.analysis.second_opinion import SecondOpinion, second_opinions
+from smoe_ray.analysis.gaussian_process import GaussianProcessEstimate, gaussian_process_estimates
 from smoe_ray.analysis.surface_fit import SurfaceFit, cells_of, fit_surface, levels_of
 
 TIED_WITHIN = 0.1
-"""Expert counts whose fitted loss is this close to the best (squared error per image) are tied."""
+"""Expert counts whose fitted loss is within this of the best (squared error per image) are tied."""
 
 _INTERVAL = (0.025, 0.975)
 _MOST_COUNTS = 200
@@ -24,37 +24,37 @@ _CURVE_POINTS = 100
 
 
 class Forecast(NamedTuple):
-    """Loss against experts at the asked-for amount. Arrays have shape (K,), losses are squared errors per image."""
+    """Loss against experts at the requested amount. Arrays have shape (K,), losses are squared errors per image."""
 
     count_K: IntArray
-    """Counts to choose among: from the least to the most that the study has."""
+    """Candidate counts: from the smallest to the largest in the study."""
     loss_K: FloatArray
     low_K: FloatArray
     high_K: FloatArray
     """Ends of the 95 % bootstrap interval of `loss_K`."""
     tied_K: npt.NDArray[np.bool_]
     chance_K: FloatArray
-    """Share of the bootstrap replicates in which this count is the best."""
+    """Fraction of bootstrap replicates in which this count is the best."""
     best: int
     interval: tuple[int, int]
-    """95 % bootstrap interval of K*, rounded outwards, cut to the studied counts."""
-    second: SecondOpinion
+    """95 % bootstrap interval of K*, rounded outwards and clipped to the studied counts."""
+    gaussian_process: GaussianProcessEstimate
 
     @property
     def tied(self) -> tuple[int, int]:
-        """Least and most experts whose loss is within `TIED_WITHIN` of the best."""
+        """Smallest and largest count whose loss is within `TIED_WITHIN` of the best."""
         tied = self.count_K[self.tied_K]
         return int(tied[0]), int(tied[-1])
 
     @property
     def agrees(self) -> bool:
-        """Whether the best of either method lies in the interval of the other."""
-        (low, high), (second_low, second_high) = self.interval, self.second.interval
-        return low <= self.second.best <= high and second_low <= self.best <= second_high
+        """Whether the best count of each method lies in the interval of the other."""
+        (low, high), (process_low, process_high) = self.interval, self.gaussian_process.interval
+        return low <= self.gaussian_process.best <= high and process_low <= self.best <= process_high
 
 
 class BestCurve(NamedTuple):
-    """The best count against the amount, cut to the studied counts. Arrays have shape (G,)."""
+    """The best count against the amount, clipped to the studied counts. Arrays have shape (G,)."""
 
     amount_G: FloatArray
     best_G: FloatArray
@@ -63,21 +63,21 @@ class BestCurve(NamedTuple):
     """Ends of the 95 % bootstrap interval."""
     tied_low_G: FloatArray
     tied_high_G: FloatArray
-    """Least and most experts within `TIED_WITHIN` of the best."""
+    """Smallest and largest count within `TIED_WITHIN` of the best."""
 
 
 class FittedSurface(NamedTuple):
-    """A surface fitted to the runs of one arm, and what follows from it."""
+    """A surface fitted to the runs of one arm, with its forecasts and residuals."""
 
     fit: SurfaceFit
     forecast: Forecast
     curve: BestCurve
     level_L: FloatArray
     """The studied amounts."""
-    second_L: tuple[SecondOpinion, ...]
-    """The Gaussian process at each of them."""
+    gaussian_process_L: tuple[GaussianProcessEstimate, ...]
+    """Estimates of the Gaussian process at each of them."""
     level_C: IntArray
-    """Place of each cell's amount in `level_L`."""
+    """Index into `level_L` of each cell's amount."""
     fitted_C: FloatArray
     residual_C: FloatArray
     """Cell mean minus fit."""
@@ -86,42 +86,42 @@ class FittedSurface(NamedTuple):
 def fit_and_forecast(
     runs: pd.DataFrame, amount: float, replicates: int = 400, seed: int = 0, fit: SurfaceFit | None = None
 ) -> FittedSurface:
-    """Fit the surface and the Gaussian process to `runs` and ask both for the best count at `amount`.
+    """Fit the surface and the Gaussian process to `runs` and find the best count at `amount` with both.
 
     Args:
         runs: columns amount, experts, loss, run, as `check_runs` returns them.
         amount: training images or steps, as in `runs`.
-        replicates: of the bootstrap.
-        seed: of starts, bootstrap and draws.
-        fit: what `fit_surface` made of the same three, where the caller has it: it does not depend on the amount.
+        replicates: number of bootstrap replicates.
+        seed: of starts, bootstrap and posterior draws.
+        fit: result of `fit_surface` for the same runs, replicates and seed, if known (independent of `amount`).
 
     Raises:
-        ResultsError: fewer amounts, expert counts or cells than the form needs.
+        ResultsError: fewer amounts, expert counts or cells than the surface needs.
     """
     cells = cells_of(runs)
     fit = fit or fit_surface(runs, replicates, seed)
     level_L = levels_of(cells.amount_C)
     spaced = np.geomspace(cells.experts_C.min(), cells.experts_C.max(), _MOST_COUNTS)
     count_K = np.unique(np.round(spaced).astype(np.int64))
-    *second_L, second = second_opinions(cells, [*level_L, amount], count_K, seed)
+    *gaussian_process_L, gaussian_process = gaussian_process_estimates(cells, [*level_L, amount], count_K, seed)
     fitted_C = fit.loss(cells.amount_C, cells.experts_C)
     return FittedSurface(
         fit,
-        _forecast(fit, amount, count_K, second),
+        _forecast(fit, amount, count_K, gaussian_process),
         _best_curve(fit, amount, count_K, level_L),
         level_L,
-        tuple(second_L),
+        tuple(gaussian_process_L),
         np.searchsorted(level_L, cells.amount_C),
         fitted_C,
         cells.mean_C - fitted_C,
     )
 
 
-def _forecast(fit: SurfaceFit, amount: float, count_K: IntArray, second: SecondOpinion) -> Forecast:
+def _forecast(fit: SurfaceFit, amount: float, count_K: IntArray, gaussian_process: GaussianProcessEstimate) -> Forecast:
     loss_K = fit.loss(amount, count_K)
     low_K, high_K = np.quantile(fit.replicate_losses(amount, count_K), _INTERVAL, axis=0)
     best_R = fit.replicate_bests([amount])[:, 0]
-    # The parabola is symmetric in ln K, so the best whole number is the one nearest to the vertex there.
+    # The parabola is symmetric in ln K, so the best integer is the one nearest to the vertex in ln K.
     nearest_R = np.abs(np.log(count_K) - np.log(best_R)[:, None]).argmin(axis=1)
     low, high = np.clip(np.quantile(best_R, _INTERVAL), count_K[0], count_K[-1])
     return Forecast(
@@ -133,17 +133,17 @@ def _forecast(fit: SurfaceFit, amount: float, count_K: IntArray, second: SecondO
         np.bincount(nearest_R, minlength=len(count_K)) / len(best_R),
         int(count_K[loss_K.argmin()]),
         (int(np.floor(low)), int(np.ceil(high))),
-        second,
+        gaussian_process,
     )
 
 
 def _best_curve(fit: SurfaceFit, amount: float, count_K: IntArray, level_L: FloatArray) -> BestCurve:
     amount_G = np.geomspace(min(level_L[0], amount), max(level_L[-1], amount), _CURVE_POINTS)
-    # In logarithms, where the reach of a flat surface is merely long.
+    # In logarithms, in which the tied range of a flat surface stays finite.
     least, most = np.log(count_K[[0, -1]])
     vertex_G = np.log(fit.best(amount_G))
     best_G = np.clip(vertex_G, least, most)
-    # Tied with the best of the studied counts, which need not be the vertex of the parabola.
+    # Tied with the best of the studied counts, which is not necessarily the vertex of the parabola.
     with np.errstate(divide="ignore"):
         reach_G = np.sqrt((best_G - vertex_G) ** 2 + TIED_WITHIN / fit.curvature(amount_G))
     interval_2G = np.quantile(np.log(fit.replicate_bests(amount_G)), _INTERVAL, axis=0)

@@ -1,19 +1,20 @@
-"""Experts: test loss against their number, and how evenly they are used over training.
+"""Experts: test loss against their number, and how many are used, and how evenly, over training.
 
-E experts configured, T evaluated epochs.
+E experts configured, T evaluated epochs, Q quantiles.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from smoe_ray.analysis.arms import arms
+from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.curves import Curve, FloatArray, IntArray, n_range, summarise
-from smoe_ray.analysis.trials import last_evaluated, not_failed, require, test_gating
+from smoe_ray.analysis.outcomes import last_evaluated, not_failed, require, test_gating
 from smoe_ray.errors import ResultsError
 
 NUM_EXPERTS = "model.num_experts"
@@ -41,20 +42,20 @@ class Baseline(NamedTuple):
 
 
 class LossAgainstExperts(NamedTuple):
-    """Test loss (squared error per image) against the number of experts, a curve per arm."""
+    """Test loss (squared error per image) against the number of experts, one curve per arm."""
 
     experts: Literal["active", "configured"]
-    """Which experts x counts."""
+    """Which experts are on the x axis."""
     gating: str
     curves: tuple[Curve, ...]
     baselines: tuple[Baseline, ...]
     x_limits: tuple[float, float]
     n_range: tuple[int, int]
-    """Least and most runs behind a point of the curves."""
+    """Smallest and largest number of runs behind a point of the curves."""
 
 
 def is_collapsed(outcomes: pd.DataFrame, below: float = 0.5) -> pd.Series[bool]:
-    """Rows whose active fraction (active / configured experts) is under `below`, exclusive."""
+    """Whether the active fraction (active / configured experts) of each row is below `below`."""
     return outcomes["experts.active"] / outcomes["experts.configured"] < below
 
 
@@ -66,7 +67,7 @@ def is_supervised(results: pd.DataFrame) -> pd.Series[bool]:
 
 
 def unsupervised_outcomes(results: pd.DataFrame, figure: str) -> pd.DataFrame:
-    """`last_evaluated` without the supervised baseline. Raises ResultsError, naming `figure`, when none is left."""
+    """`last_evaluated` without the supervised baseline. Raises ResultsError, naming `figure`, if no trial remains."""
     outcomes = last_evaluated(results)
     outcomes = outcomes[~is_supervised(outcomes)]
     if outcomes.empty:
@@ -81,15 +82,15 @@ def loss_against_experts(
 ) -> LossAgainstExperts:
     """Test loss of finished trials against active or configured experts (arXiv:2509.10025, Fig. 2).
 
-    As in the paper, runs are grouped by how many experts stayed active, whatever number was configured.
+    As in the paper, runs are grouped by the number of experts that stayed active, not by the number configured.
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
         experts: which experts the x axis counts.
-        label_of: label per trial in place of its arm, so one curve for all trials of a label; the baseline keeps arms.
+        label_of: label per trial that replaces its arm (one curve per label); the baseline keeps its arms.
 
     Raises:
-        ResultsError: no finished trial, or supervised ones alone.
+        ResultsError: there is no finished trial, or all are supervised.
     """
     x = f"experts.{experts}"
     require(results, (x,))
@@ -132,7 +133,7 @@ class TrialUsage(NamedTuple):
     share_ET: FloatArray
     """Rows in the order of `expert_E`; columns sum to 1."""
     expert_E: IntArray
-    """Experts by falling share at the last evaluated epoch, so that unused ones come last."""
+    """Experts by decreasing share at the last evaluated epoch; unused ones come last."""
     alive_E: npt.NDArray[np.bool_]
     """Whether the expert takes at least one test image at the last evaluated epoch; order of `expert_E`."""
     active_T: IntArray
@@ -145,7 +146,7 @@ class UsageOverEpochs(NamedTuple):
 
     trials: tuple[TrialUsage, ...]
     num_available: int
-    """How many there would be without the limit on panels."""
+    """Number of trials without the limit on panels."""
 
 
 def usage_over_epochs(results: pd.DataFrame, each: Literal["arm", "trial"] = "arm", limit: int = 12) -> UsageOverEpochs:
@@ -153,11 +154,11 @@ def usage_over_epochs(results: pd.DataFrame, each: Literal["arm", "trial"] = "ar
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
-        each: show the lowest seed of each arm (a finished trial where there is one), or every trial.
-        limit: most trials returned, in the order of arms and seeds.
+        each: show one trial per arm (that of the lowest seed, finished if possible), or every trial.
+        limit: maximum number of trials returned, in the order of arms and seeds.
 
     Raises:
-        ResultsError: no trial but failed ones has two epochs with `experts.usage`.
+        ResultsError: no trial, other than failed ones, has two epochs with `experts.usage`.
     """
     require(results, ("experts.usage", "experts.active", "experts.effective", "seed"))
     rows = not_failed(results)
@@ -188,4 +189,84 @@ def _trial_usage(rows: pd.DataFrame) -> TrialUsage:
         share_ET[expert_E, -1] > 0,
         rows["experts.active"].to_numpy(np.int64),
         rows["experts.effective"].to_numpy(np.float64),
+    )
+
+
+IN_USE_MEASURES = {"active experts / E": "experts.active", "effective experts / E": "experts.effective"}
+
+
+class TrialInUse(NamedTuple):
+    """Number of experts that one trial uses. Arrays have shape (T,)."""
+
+    label: str
+    trial_id: str
+    seed: int
+    epoch_T: IntArray
+    count_T: FloatArray
+    share_T: FloatArray
+    """Fraction of the configured experts."""
+
+
+class InUse(NamedTuple):
+    """One measure of the number of experts in use, as a fraction of E, over all trials."""
+
+    title: str
+    epoch_T: IntArray
+    quantile_QT: FloatArray
+    """Quantiles over the trials evaluated at the epoch; rows follow `QUANTILES`."""
+    n_T: IntArray
+    """Number of these trials."""
+    trials: tuple[TrialInUse, ...]
+    """The requested trials, in the order of the request."""
+
+
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+
+
+def experts_in_use(results: pd.DataFrame, trials: Sequence[str] = ()) -> tuple[InUse, ...]:
+    """Active and effective experts / E against epoch: quantiles over trials, and selected single trials.
+
+    Running and pruned trials count up to their last epoch; failed trials are excluded.
+
+    Args:
+        results: the table of `read_results`, one row per (trial, epoch).
+        trials: ids of trials to return individually; unknown ids are ignored.
+
+    Raises:
+        ResultsError: no trial, other than failed ones, has an evaluated epoch, or a column is absent.
+    """
+    require(results, ("experts.configured", "seed", *IN_USE_MEASURES.values()))
+    rows = not_failed(results)
+    label_of = arms(rows)
+    rows = rows[rows["experts.active"].notna()].sort_values("epoch", kind="stable")
+    if rows.empty:
+        raise ResultsError("experts in use: no trial has experts.active yet; wait for its first evaluation")
+    chosen = {trial: rows[rows["trial_id"] == trial] for trial in trials}
+    measured = []
+    for title, column in IN_USE_MEASURES.items():
+        share = rows[column] / rows["experts.configured"]
+        by_epoch = share.groupby(rows["epoch"], sort=True)
+        quantiles = by_epoch.quantile(np.array(QUANTILES)).unstack()
+        lines = (_in_use(of, str(label_of[trial]), column) for trial, of in chosen.items() if len(of))
+        measured.append(
+            InUse(
+                title,
+                quantiles.index.to_numpy(np.int64),
+                quantiles.to_numpy(np.float64).T,
+                np.asarray(by_epoch.count(), np.int64),
+                tuple(lines),
+            )
+        )
+    return tuple(measured)
+
+
+def _in_use(rows: pd.DataFrame, label: str, column: str) -> TrialInUse:
+    first = rows.iloc[0]
+    return TrialInUse(
+        label,
+        str(first["trial_id"]),
+        int(first["seed"]),
+        rows["epoch"].to_numpy(np.int64),
+        rows[column].to_numpy(np.float64),
+        (rows[column] / rows["experts.configured"]).to_numpy(np.float64),
     )

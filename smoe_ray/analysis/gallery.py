@@ -1,6 +1,6 @@
-"""What experts draw: galleries of their inputs and reconstructions, the swap matrix, paths between them.
+"""Images by expert: galleries of inputs and reconstructions, the swap matrix, interpolations between experts.
 
-Shapes: B images, C classes, E experts, N images shown of an expert, R inputs of a swap matrix, S steps of a path,
+Shapes: B images, C classes, E experts, N images shown per expert, R inputs of a swap matrix, S steps of a path,
 Z latent, H W pixels (28 x 28).
 """
 
@@ -17,7 +17,7 @@ from smoe_ray.analysis.curves import FloatArray, IntArray
 from smoe_ray.errors import ResultsError
 
 Embeddings = Mapping[str, npt.NDArray[Any]]
-"""What `read_embeddings` returns."""
+"""Result of `read_embeddings`."""
 Choice = Literal["random", "most_confident", "least_confident"]
 """Which of an expert's images are shown; confidence is the gate probability of the chosen expert."""
 Images = npt.NDArray[np.uint8]
@@ -25,7 +25,7 @@ Drawn = npt.NDArray[np.float32]
 
 
 class LatentModel(Protocol):
-    """What is asked of a trained model; `training.inference.TrainedModel` is one."""
+    """Interface of a trained model, as implemented by `training.inference.TrainedModel`."""
 
     def gate(self, z_BZ: Drawn) -> Drawn:
         """Gate probabilities (B, E)."""
@@ -38,17 +38,17 @@ class LatentModel(Protocol):
 
 
 class ExpertBlock(NamedTuple):
-    """One active expert: what it takes, and some of its images."""
+    """One active expert: its share of the images, its classes, and some of its images."""
 
     expert: int
     num_images: int
-    """Test images that the gate sends to it."""
+    """Test images routed to it."""
     share: float
-    """Of all test images."""
+    """Fraction of all test images."""
     class_mix: tuple[tuple[str, float], ...]
-    """P(class | expert) of the classes that it takes, by falling share."""
+    """P(class | expert) of its classes, in decreasing order."""
     index_N: IntArray
-    """Places of the shown images in the test set; fewer than asked for where the expert takes fewer."""
+    """Indices of the shown images in the test set; fewer than requested if the expert has fewer."""
     image_NHW: Images
     reconstruction_NHW: Drawn
     confidence_N: FloatArray
@@ -60,12 +60,12 @@ class ExpertGallery(NamedTuple):
 
     label: str
     blocks: tuple[ExpertBlock, ...]
-    """By falling share."""
+    """In decreasing order of their shares."""
     dead: tuple[int, ...]
-    """Experts that take no test image."""
+    """Experts without test images."""
     choice: Choice
     n: int
-    """Images asked for of each expert."""
+    """Requested images per expert."""
     seed: int
     num_images: int
     num_experts: int
@@ -86,11 +86,11 @@ def expert_gallery(
     Args:
         embeddings: label, expert (B,), gate (B, E), image and reconstruction (B, H, W).
         class_names: names of the labels.
-        n: most images an expert.
-        choice: which of its images: uniformly at random, or by the gate probability of the chosen expert.
-        seed: of the random choice; what is drawn for one expert depends on its own images alone.
-        limit: most active experts, in the order of their shares.
-        label: what the trial is called in the caption.
+        n: maximum number of images per expert.
+        choice: which images: uniformly at random, or by the gate probability of the chosen expert.
+        seed: of the random choice; the sample of one expert depends only on its own images.
+        limit: maximum number of active experts, in decreasing order of their shares.
+        label: name of the trial in the caption.
 
     Raises:
         ResultsError: an array is absent, there is no image, or a label has no name.
@@ -98,7 +98,7 @@ def expert_gallery(
     _require(embeddings, ("label", "expert", "gate", "image", "reconstruction"))
     highest = int(embeddings["label"].max())
     if highest >= len(class_names):
-        raise ResultsError(f"embeddings: label {highest} has no name; pass the class names of the same trial")
+        raise ResultsError(f"embeddings: label {highest} has no name; pass the class names of that trial")
     usage = _usage(embeddings)
     blocks = tuple(
         _block(embeddings, expert, class_names, _choose(embeddings, expert, n, choice, seed))
@@ -128,21 +128,21 @@ def _block(embeddings: Embeddings, expert: int, class_names: Sequence[str], inde
 
 
 class SwapMatrix(NamedTuple):
-    """One image of each active expert, and what every expert makes of its latent vector."""
+    """One image per active expert, and its latent vector decoded by every expert."""
 
     label: str
     expert_E: IntArray
-    """Columns: active experts by falling share, then dead ones."""
+    """Columns: active experts by decreasing share, then dead ones."""
     alive_E: npt.NDArray[np.bool_]
-    """Whether a column's expert takes any test image."""
+    """Whether the expert of a column has test images."""
     index_R: IntArray
-    """Places of the inputs in the test set; input r was sent to the expert of column r."""
+    """Indices of the inputs in the test set; input r was routed to the expert of column r."""
     image_RHW: Images
     decoded_REHW: Drawn
     error_RE: FloatArray
     """Squared error, summed over the pixels."""
     best_R: IntArray
-    """Column of the least error."""
+    """Column with the lowest error."""
     choice: Choice
     seed: int
     num_experts: int
@@ -157,20 +157,20 @@ def swap_matrix(
     limit: int = 12,
     label: str = "",
 ) -> SwapMatrix:
-    """Each expert's decoding of the same latent vectors, z = mu, one an active expert.
+    """The same latent vectors, z = mu, decoded by each expert; one vector per active expert.
 
-    With ``evaluation.latent: mean`` an entry in the column of the input's own expert is its stored reconstruction.
+    With ``evaluation.latent: mean`` the entry in the column of the input's own expert is its stored reconstruction.
 
     Args:
         embeddings: mu (B, Z), expert (B,), gate (B, E) and image (B, H, W).
         model: the model of the same trial.
-        choice: which image stands for an expert.
+        choice: which image represents an expert.
         seed: of the random choice.
-        limit: most experts, in the order of their shares.
-        label: what the trial is called in the caption.
+        limit: maximum number of experts, in decreasing order of their shares.
+        label: name of the trial in the caption.
 
     Raises:
-        ResultsError: an array is absent, there is no image, or the model is another trial's.
+        ResultsError: an array is absent, there is no image, or the model belongs to another trial.
     """
     _require(embeddings, ("mu", "expert", "gate", "image"))
     usage = _usage(embeddings)
@@ -208,7 +208,7 @@ class LatentPath(NamedTuple):
     z_SZ: Drawn
     gate_SE: Drawn
     expert_S: IntArray
-    """Argmax of the gate. At the ends it may be another expert: a mean need not lie where its images do."""
+    """Argmax of the gate. At the ends it may be another expert: a mean latent vector can be routed elsewhere."""
     chosen_SHW: Drawn
     """Decoded by that expert."""
     blend_SHW: Drawn
@@ -221,7 +221,7 @@ class Interpolation(NamedTuple):
     label: str
     paths: tuple[LatentPath, ...]
     named: tuple[int, ...]
-    """Experts that are an end or the chosen one somewhere, ascending."""
+    """Experts at an end of a path or chosen along it, ascending."""
 
 
 def interpolation(
@@ -238,26 +238,26 @@ def interpolation(
     Args:
         embeddings: mu (B, Z), expert (B,) and gate (B, E).
         model: the model of the same trial.
-        pairs: first and last expert of each path; None: from each active expert to the next smaller one, the largest
+        pairs: first and last expert of each path; None: from each active expert to the next by share, the first
             `limit` paths.
         steps: points of a path, both ends included.
-        limit: most paths where `pairs` are not given.
-        label: what the trial is called in the caption.
+        limit: maximum number of paths if `pairs` is None.
+        label: name of the trial in the caption.
 
     Raises:
-        ResultsError: an array is absent, fewer than two experts are active, a named one is not, or the model is
-            another trial's.
+        ResultsError: an array is absent, fewer than two experts are active, an expert in `pairs` is not active, or
+            the model belongs to another trial.
     """
     _require(embeddings, ("mu", "expert", "gate"))
     active = _usage(embeddings).active
     if pairs is None:
         pairs = list(pairwise(active))[:limit]
     if not pairs:
-        raise ResultsError(f"interpolation: one expert ({active[0]}) takes every test image; a path needs two")
+        raise ResultsError(f"interpolation: expert {active[0]} takes every test image; a path needs two active experts")
     for expert in (expert for pair in pairs for expert in pair):
         if expert not in active:
             listed = ", ".join(map(str, sorted(active)))
-            raise ResultsError(f"interpolation: expert {expert} takes no test image; choose among {listed}")
+            raise ResultsError(f"interpolation: expert {expert} has no test image; choose among {listed}")
     paths = tuple(_path(embeddings, model, start, end, steps) for start, end in pairs)
     named = {expert for path in paths for expert in (path.start, path.end, *path.expert_S.tolist())}
     return Interpolation(label, paths, tuple(sorted(named)))
@@ -285,7 +285,7 @@ def _path(embeddings: Embeddings, model: LatentModel, start: int, end: int, step
 
 class _Usage(NamedTuple):
     active: tuple[int, ...]
-    """Experts that take a test image, by falling share; equal ones by number."""
+    """Experts with test images, by decreasing share, then by number."""
     dead: tuple[int, ...]
     """The others, by number."""
 
@@ -303,7 +303,7 @@ def _confidence(embeddings: Embeddings) -> FloatArray:
 
 
 def _choose(embeddings: Embeddings, expert: int, n: int, choice: Choice, seed: int) -> IntArray:
-    """Places of `n` of the expert's images, or of all where it has fewer."""
+    """Indices of `n` of the expert's images, or of all if it has fewer."""
     members = np.flatnonzero(embeddings["expert"] == expert)
     if choice == "random":
         return np.random.default_rng((seed, expert)).permutation(members)[:n]
@@ -315,12 +315,14 @@ def _choose(embeddings: Embeddings, expert: int, n: int, choice: Choice, seed: i
 def _require(embeddings: Embeddings, names: Sequence[str]) -> None:
     for name in names:
         if name not in embeddings:
-            raise ResultsError(f"embeddings: '{name}' is absent; pass what read_embeddings returns, whole")
+            raise ResultsError(f"embeddings: '{name}' is absent; pass the complete result of read_embeddings")
     if not len(embeddings["expert"]):
-        raise ResultsError("embeddings: they hold no image; run the study with data.test_per_class of 1 or more")
+        raise ResultsError("embeddings: they contain no image; run the study with data.test_per_class of 1 or more")
 
 
 def _same_experts(decoded: int, embeddings: Embeddings) -> None:
     kept = embeddings["gate"].shape[1]
     if decoded != kept:
-        raise ResultsError(f"embeddings of {kept} experts, a model of {decoded}; take both from the same trial")
+        raise ResultsError(
+            f"embeddings of {kept} experts but a model of {decoded}; use embeddings and model of the same trial"
+        )

@@ -1,4 +1,4 @@
-"""Maps: the latent space in two dimensions, and how far to trust the picture.
+"""Maps: the latent space in two dimensions, and how trustworthy the map is.
 
 Shapes: B images, Z latent, G groups of images.
 """
@@ -12,17 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from smoe_ray.analysis.curves import FloatArray, IntArray
-from smoe_ray.analysis.routing import contingency, reading_order, require_aligned
+from smoe_ray.analysis.expert_routing import contingency, reading_order, require_aligned
 from smoe_ray.errors import ResultsError
 
 LEAST_IMAGES = 50
-"""Of fewer, a map says nothing."""
+"""Fewest images of a meaningful map."""
 NEIGHBOURS = 12
-"""Of the trustworthiness."""
+"""Neighbours per image in the trustworthiness."""
 _INTERPOLATED_FROM = 2500
-"""Images from which interpolating the repulsion on a grid is faster than Barnes and Hut's tree."""
+"""Fewest images for which FIt-SNE (interpolation on a grid) is faster than Barnes-Hut."""
 _CHUNK = 512
-"""Images whose distances to all others are held at once."""
+"""Images whose distances to all others are in memory at once."""
 
 Latent = npt.NDArray[np.floating[Any]]
 
@@ -31,9 +31,9 @@ class LatentMap(NamedTuple):
     """A t-SNE map of latent vectors."""
 
     xy_B2: FloatArray
-    """Neighbourhoods mean something; axes, distances between clusters and their sizes do not."""
+    """Neighbourhoods are meaningful; axes, distances between clusters and cluster sizes are not."""
     trustworthiness: float
-    """See `trustworthiness`; of `NEIGHBOURS` neighbours."""
+    """See `trustworthiness`, with `NEIGHBOURS` neighbours."""
     perplexity: float
     seed: int
 
@@ -41,12 +41,12 @@ class LatentMap(NamedTuple):
 def latent_map(mu_BZ: Latent, *, perplexity: float = 30, seed: int = 0) -> LatentMap:
     """Map latent vectors to the plane by t-SNE (van der Maaten and Hinton 2008).
 
-    By openTSNE: exact neighbours, 250 + 500 iterations from the first two principal components, repulsion interpolated
-    on a grid (Linderman et al. 2019; by a tree below 2,500 images). The same seed gives the same map on one machine.
+    openTSNE with exact neighbours, 250 + 500 iterations from the first two principal components, and FIt-SNE (Linderman
+    et al. 2019; Barnes-Hut below 2,500 images). The same seed gives the same map on the same machine.
 
     Args:
         mu_BZ: latent vectors.
-        perplexity: effective number of neighbours; at most a third of the images is used.
+        perplexity: effective number of neighbours, capped at a third of the images.
         seed: of the tiny noise on the first two principal components.
 
     Raises:
@@ -56,15 +56,15 @@ def latent_map(mu_BZ: Latent, *, perplexity: float = 30, seed: int = 0) -> Laten
 
     _require_a_cloud(mu_BZ)
     z_BZ = np.asarray(mu_BZ, np.float64)
-    if z_BZ.shape[1] == 1:  # two principal components are asked for; a column of zeros changes no distance
+    if z_BZ.shape[1] == 1:  # the initialisation needs two principal components; a column of zeros changes no distance
         z_BZ = np.pad(z_BZ, ((0, 0), (0, 1)))
     perplexity = min(perplexity, (len(z_BZ) - 1) / 3)
     tsne = TSNE(
         perplexity=perplexity,
-        # Approximate neighbours take longer to find at this size, and differ with the number of threads.
+        # Approximate neighbours are slower at this size, and depend on the number of threads.
         neighbors="exact",
         negative_gradient_method="fft" if len(z_BZ) >= _INTERPOLATED_FROM else "bh",
-        # A grid twice as coarse as the default one takes half the time; trustworthiness was 0.9602 on both.
+        # A grid twice as coarse as the default takes half the time; trustworthiness was 0.9602 with both.
         ints_in_interval=2,
         random_state=seed,
     )
@@ -79,22 +79,22 @@ def _require_a_cloud(mu_BZ: Latent) -> None:
         )
     if (mu_BZ == mu_BZ[0]).all():
         raise ResultsError(
-            "map: all images have the same latent vector, so there is nothing to map; lower training.beta or train on"
+            "map: all images have the same latent vector, so there is no map; lower training.beta or train longer"
         )
 
 
 def trustworthiness(z_BZ: FloatArray, xy_B2: FloatArray, neighbours: int = NEIGHBOURS) -> float:
-    """Whether neighbours on the map are neighbours in the latent space: 1 if all are, 0.5 by chance.
+    """Whether neighbours on the map are neighbours in the latent space: 1 if all are, 0.5 at chance level.
 
     1 - 2/(B·k·(2B - 3k - 1)) · Σ_i Σ_j max(0, r(i, j) - k), j over the k nearest of i on the map, r(i, j) the rank of j
-    among the neighbours of i in the latent space (Venna and Kaski 2001). The value is that of scikit-learn's function,
-    which holds all B² distances and their order at once (4 GB at 12,500 images); this one counts ranks, a part of the
-    images at a time.
+    among the neighbours of i in the latent space (Venna and Kaski 2001). Equal to scikit-learn's
+    `trustworthiness`, which keeps all B² distances and their order in memory (4 GB for 12,500 images); this version
+    counts ranks in chunks of images.
 
     Args:
         z_BZ: latent vectors.
-        xy_B2: their places on the map.
-        neighbours: k, below half of the images.
+        xy_B2: their positions on the map.
+        neighbours: k, less than half of the images.
     """
     from sklearn.metrics import euclidean_distances
     from sklearn.neighbors import NearestNeighbors
@@ -116,22 +116,22 @@ def trustworthiness(z_BZ: FloatArray, xy_B2: FloatArray, neighbours: int = NEIGH
 
 
 class Colouring(NamedTuple):
-    """What the points of a map are coloured by."""
+    """A grouping of the points of a map by colour."""
 
     title: str
     names: tuple[str, ...]
-    """Of the groups that have images, G, sorted by `class_G`."""
+    """Of the G groups that have images, sorted by `class_G`."""
     class_G: IntArray
-    """Class that each group has most images of, which gives its hue."""
+    """Most frequent class of each group; it determines the hue."""
     group_B: IntArray
     """Index into `names`."""
 
 
 class ColouredMap(NamedTuple):
-    """One map, to be drawn once per colouring."""
+    """One map, drawn once per colouring."""
 
     latent_map: LatentMap
-    """Points in a random order (its seed), so that no group lies above another."""
+    """Points in random order (by its seed), so that no group is drawn on top of another."""
     num_classes: int
     colourings: tuple[Colouring, ...]
 
@@ -144,7 +144,7 @@ def coloured_map(
     style_B: IntArray | None = None,
     style_names: Sequence[str] = (),
 ) -> ColouredMap:
-    """The same map coloured by expert, by class, and by style where there are styles.
+    """The same map coloured by expert, by class and, if given, by style.
 
     Raises:
         ResultsError: the arrays have different lengths.

@@ -1,4 +1,4 @@
-"""How the test loss scales with data, updates and experts.
+"""How the test loss scales with data, optimizer steps and experts.
 
 C cells: distinct pairs of (training images or steps, experts). G x G points of an interpolation grid.
 """
@@ -10,11 +10,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from smoe_ray.analysis.arms import arms
+from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.curves import FloatArray, IntArray, Panel, log_limits, n_range, summarise
 from smoe_ray.analysis.experts import NUM_EXPERTS, unsupervised_outcomes
+from smoe_ray.analysis.outcomes import require, test_gating
 from smoe_ray.analysis.surface_fit import Cells, SurfaceFit
-from smoe_ray.analysis.trials import require, test_gating
 
 Effort = Literal["images", "steps"]
 Counted = Literal["active", "configured"]
@@ -46,12 +46,12 @@ class Surface(NamedTuple):
     """Sample standard deviation (ddof = 1) over the cell's runs; NaN where n = 1."""
     n_C: IntArray
     grid: Grid | None
-    """Interpolated linearly, NaN outside the convex hull of the cells. None where the cells span no area: fewer than
-    three, or all on one line."""
+    """Interpolated linearly, NaN outside the convex hull of the cells. None if the cells span no area: fewer than
+    three, or collinear."""
 
 
 class Diagonal(NamedTuple):
-    """Where x / experts is constant, cut to the limits of the plane."""
+    """Line of constant x / experts, clipped to the axis limits."""
 
     per_expert: float
     x: tuple[float, float]
@@ -59,7 +59,7 @@ class Diagonal(NamedTuple):
 
 
 class LossSurface(NamedTuple):
-    """Test loss (squared error per image) over training images or steps and experts, a surface per arm."""
+    """Test loss (squared error per image) over training images or steps and experts, one surface per arm."""
 
     effort: Effort
     counted: Counted
@@ -71,7 +71,7 @@ class LossSurface(NamedTuple):
     loss_range: tuple[float, float]
     n_range: tuple[int, int]
     num_available: int
-    """How many surfaces there would be without the limit."""
+    """Number of surfaces without the limit."""
 
 
 def loss_surface(
@@ -81,12 +81,12 @@ def loss_surface(
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
-        effort: what x counts: training images of the trial, or optimizer steps that it took.
-        limit: most surfaces returned, in the order of arms.
+        effort: the x axis: training images of the trial, or its optimizer steps.
+        limit: maximum number of surfaces, in the order of arms.
         experts: count the experts that stayed active, as the paper does, or those configured.
 
     Raises:
-        ResultsError: no finished trial, or supervised ones alone.
+        ResultsError: there is no finished trial, or all are supervised.
     """
     column, count = EFFORT_COLUMN[effort], f"experts.{experts}"
     require(results, (column, count))
@@ -113,7 +113,7 @@ def loss_surface(
 
 
 def ignored_paths(effort: Effort) -> tuple[str, ...]:
-    """Spec paths that are on the axes of the plane, so never part of an arm there."""
+    """Spec paths on the axes of the plane, which therefore do not separate arms."""
     return (NUM_EXPERTS, *DATA_PATHS) + (("training.budget",) if effort == "steps" else ())
 
 
@@ -134,10 +134,10 @@ def _surface(label: str, runs: pd.DataFrame, column: str, count: str) -> Surface
 
 
 def interpolate_log_log(x_C: FloatArray, experts_C: IntArray, loss_C: FloatArray) -> Grid | None:
-    """Interpolate linearly between cells on the plane (ln x, ln experts), over their Delaunay triangulation.
+    """Interpolate linearly between cells in (ln x, ln experts), on their Delaunay triangulation.
 
     Returns:
-        A grid over the cells' extent, or None where they span no area.
+        A grid over the extent of the cells, or None if they span no area.
     """
     from scipy.interpolate import LinearNDInterpolator
 
@@ -146,13 +146,13 @@ def interpolate_log_log(x_C: FloatArray, experts_C: IntArray, loss_C: FloatArray
         return None
     x_G = np.geomspace(x_C.min(), x_C.max(), _GRID_POINTS)
     experts_G = np.geomspace(experts_C.min(), experts_C.max(), _GRID_POINTS)
-    # rescale: the two axes have different extents, and a triangulation should not depend on their units.
+    # rescale: the axes have different extents, and the triangulation should not depend on their units.
     interpolator = LinearNDInterpolator(plane_C2, loss_C, rescale=True)
     return Grid(x_G, experts_G, interpolator(np.log(x_G)[None, :], np.log(experts_G)[:, None]))
 
 
 def fitted_grid(fit: SurfaceFit, cells: Cells) -> Grid:
-    """The fitted surface over the extent of the cells that it was fitted to."""
+    """The fitted surface over the extent of its cells."""
     x_G = np.geomspace(cells.amount_C.min(), cells.amount_C.max(), _GRID_POINTS)
     experts_G = np.geomspace(cells.experts_C.min(), cells.experts_C.max(), _GRID_POINTS)
     return Grid(x_G, experts_G, fit.loss(x_G[None, :], experts_G[:, None]))
@@ -163,7 +163,7 @@ def _of_first_arms(outcomes: pd.DataFrame, label_of: pd.Series[str], limit: int)
 
 
 def _loss_range(loss: FloatArray) -> tuple[float, float]:
-    """Least and greatest loss, at least 1 % apart: less is no range that a colour bar could show."""
+    """Smallest and largest loss, widened to differ by at least 1 %: a colour bar needs a range."""
     low, high = float(loss.min()), float(loss.max())
     room = max(0.0, 0.01 * high - (high - low)) / 2
     return low - room, high + room
@@ -172,7 +172,7 @@ def _loss_range(loss: FloatArray) -> tuple[float, float]:
 def _diagonals(
     per_expert_C: FloatArray, x_limits: tuple[float, float], experts_limits: tuple[float, float]
 ) -> tuple[Diagonal, ...]:
-    """Lines of equal x per expert at 1 (or 1, 2, 5) times powers of ten, through the region that holds the cells."""
+    """Lines of equal x per expert at 1 (or 1, 2, 5) times powers of ten, within the range of the cells."""
     decades = 10.0 ** np.arange(np.floor(np.log10(per_expert_C.min())), np.ceil(np.log10(per_expert_C.max())) + 1)
     levels = _within(decades, per_expert_C)
     if len(levels) < 3:
@@ -191,7 +191,7 @@ def _within(levels: FloatArray, values: FloatArray) -> FloatArray:
 
 
 class LossAgainstSamplesPerExpert(NamedTuple):
-    """Test loss (squared error per image) against training images (or steps) per expert; a panel per arm."""
+    """Test loss (squared error per image) against training images (or steps) per expert; one panel per arm."""
 
     effort: Effort
     counted: Counted
@@ -202,7 +202,7 @@ class LossAgainstSamplesPerExpert(NamedTuple):
     x_limits: tuple[float, float]
     n_range: tuple[int, int]
     num_available: int
-    """How many panels there would be without the limit."""
+    """Number of panels without the limit."""
 
 
 def loss_against_samples_per_expert(
@@ -210,16 +210,16 @@ def loss_against_samples_per_expert(
 ) -> LossAgainstSamplesPerExpert:
     """Test loss of finished trials against training images / active experts (arXiv:2509.10025, Fig. 7).
 
-    One curve per number of training images, so per fraction of the data; one is enough.
+    One curve per number of training images, i.e. per fraction of the data; a single one is enough.
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
-        limit: most panels returned, in the order of arms.
-        effort: what is divided among the experts: training images, or optimizer steps.
+        limit: maximum number of panels, in the order of arms.
+        effort: numerator: training images, or optimizer steps.
         experts: divide by the experts that stayed active, as the paper does, or by those configured.
 
     Raises:
-        ResultsError: no finished trial, or supervised ones alone.
+        ResultsError: there is no finished trial, or all are supervised.
     """
     column, count = EFFORT_COLUMN[effort], f"experts.{experts}"
     require(results, (column, count))

@@ -1,4 +1,4 @@
-"""What became of the trials: one row a trial, one row an arm, and the trials that stand for their arms."""
+"""Summaries of trials: one row per trial, one row per arm, and one representative trial per arm."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from smoe_ray.analysis.arms import arms
-from smoe_ray.analysis.trials import last_evaluated, require
+from smoe_ray.analysis.arm_labels import arms
+from smoe_ray.analysis.outcomes import last_evaluated, require
 
 
 def trial_summary(results: pd.DataFrame) -> pd.DataFrame:
-    """The last row of each trial, whatever its status, with the label of its arm in front.
+    """The last row of each trial, whatever its status, with the label of its arm as first column.
 
     Columns beyond those of `results`: ``arm`` (see `arms`) and ``gap`` = test.reconstruction -
-    test.reconstruction_soft, squared error an image: what choosing one expert costs against blending all.
+    test.reconstruction_soft, squared error per image: the cost of decoding with one expert instead of the blend of all.
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
 
     Returns:
-        One row a trial, sorted by arm and seed.
+        One row per trial, sorted by arm and seed.
 
     Raises:
         ResultsError: `results` is not such a table.
@@ -48,16 +48,16 @@ _MEASURES = {
 
 
 def arm_summary(results: pd.DataFrame) -> pd.DataFrame:
-    """How the trials of each arm ended, and what the finished ones reached at their last evaluated epoch.
+    """Status counts of each arm, and the outcomes of its finished trials at their last evaluated epoch.
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
 
     Returns:
-        One row per arm. Columns: arm; finished, failed, pruned, running (trials); images (training images, the most of
-        any trial); configured (experts); loss, loss_soft and gap (squared error per image: as evaluated, with soft
+        One row per arm. Columns: arm; finished, failed, pruned, running (trials); images (training images, maximum over
+        trials); configured (experts); loss, loss_soft and gap (squared error per image: as evaluated, with soft
         gating, their difference), active and effective (experts), each the mean over finished trials and, with
-        ``_sd`` appended, their sample standard deviation (ddof = 1; NaN of one trial).
+        ``_sd`` appended, their sample standard deviation (ddof = 1; NaN for one trial).
 
     Raises:
         ResultsError: `results` is not such a table.
@@ -77,7 +77,7 @@ def arm_summary(results: pd.DataFrame) -> pd.DataFrame:
 
 
 class Representative(NamedTuple):
-    """The trial that stands for its arm where one trial is looked at closely."""
+    """The trial that represents its arm in analyses of single trials."""
 
     label: str
     """Of the arm."""
@@ -87,19 +87,19 @@ class Representative(NamedTuple):
 
 
 class Representatives(NamedTuple):
-    """One trial an arm."""
+    """One trial per arm."""
 
     trials: tuple[Representative, ...]
     num_available: int
-    """Arms with a finished trial; more than `trials` where the limit cut."""
+    """Arms with a finished trial, without the limit."""
 
 
 def representatives(results: pd.DataFrame, limit: int = 4) -> Representatives:
-    """The finished trial with the lowest seed of each arm; of more arms than `limit`, those of the lowest mean loss.
+    """The finished trial with the lowest seed of each arm; of more than `limit` arms, those of lowest mean loss.
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
-        limit: most trials returned, in the order of arms.
+        limit: maximum number of trials, in the order of arms.
 
     Raises:
         ResultsError: no finished trial.

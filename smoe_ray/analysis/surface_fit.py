@@ -2,9 +2,9 @@
 
 With d = amount / reference (training images or optimizer steps) and K experts:
 L = floor + a d^-b + c d^-g (ln K - k0 - k1 ln d)^2, so the best count is K*(d) = exp(k0 + k1 ln d).
-(The form is this project's own: the best of nine on held-out cells of arXiv:2509.10025's published runs.)
+(The form is this project's own: the best of nine on held-out cells of the published runs of arXiv:2509.10025.)
 
-N rows (a run at one amount), C cells (amount, experts), R bootstrap replicates, P = 7 parameters.
+N rows (one run at one amount), C cells (amount, experts), R bootstrap replicates, P = 7 parameters.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from smoe_ray.analysis.curves import Curve, FloatArray, IntArray
 from smoe_ray.errors import ResultsError
 
 LEAST_LEVELS = 3
-"""Amounts below which floor, a and b cannot be told apart."""
+"""Fewest amounts with which floor, a and b are identifiable."""
 LEAST_COUNTS = 4
-"""Expert counts below which a parabola in ln K has nothing left to check it."""
+"""Fewest expert counts that leave a degree of freedom to a parabola in ln K."""
 LEAST_CELLS = 10
-"""Cells below which seven parameters follow the noise."""
+"""Fewest cells with which seven parameters do not overfit the noise."""
 
 _SOFT_L1_SCALE = 0.3
-"""Residual (squared error per image) from which on the loss of the fit grows linearly: runs that went astray weigh
-less. About the spread of good runs at the largest amount of the published data."""
+"""Residual (squared error per image) above which the loss of the fit grows linearly, so that outliers have less weight.
+About the spread of converged runs at the largest amount of the published data."""
 _STARTS = 4
 _SAME_LEVEL = 1.2
 
 
 class Form(NamedTuple):
-    """Parameters of the surface. Losses are squared errors per image, exponents and logarithms have no unit."""
+    """Parameters of the surface. Losses are squared errors per image; exponents and logarithms are dimensionless."""
 
     floor: float
     a: float
@@ -56,7 +56,7 @@ class Cells(NamedTuple):
     n_C: IntArray
 
     def beside(self, amount: float) -> tuple[Curve, ...]:
-        """Loss against experts at the studied amounts next to `amount`; the labels tell which they are."""
+        """Loss against experts at the studied amounts next to `amount`; the labels are these amounts."""
         below, above = self.amount_C[self.amount_C <= amount], self.amount_C[self.amount_C >= amount]
         found = {float(each) for each in (*below[-1:], *above[:1])}
         return tuple(self._at(each) for each in sorted(found))
@@ -67,22 +67,22 @@ class Cells(NamedTuple):
 
 
 class NoiseFloor(NamedTuple):
-    """What no function of (amount, experts) can explain: spread between runs of the same cell."""
+    """Spread between runs of the same cell, which no function of (amount, experts) can explain."""
 
     sd: float
-    """Pooled over cells, squared error per image; NaN where no cell has two runs."""
+    """Pooled over cells, squared error per image; NaN if no cell has two runs."""
     degrees: int
-    """Degrees of freedom behind it: rows minus cells."""
+    """Degrees of freedom: rows minus cells."""
 
 
 class HeldOut(NamedTuple):
-    """Error of a fit that has not seen one amount, on the runs at that amount."""
+    """Error of a fit without one amount, on the runs at that amount."""
 
     amount: float
-    """Largest amount of the level that was left out."""
+    """Largest amount of the held-out level."""
     rmse: float
     noise: NoiseFloor
-    """Of the same runs: what a perfect fit would leave."""
+    """Of the same runs: the RMSE of a perfect fit."""
     n: int
 
 
@@ -91,26 +91,26 @@ class SurfaceFit(NamedTuple):
 
     form: Form
     reference: float
-    """Amount at which d = 1: the most in the study."""
+    """Amount at which d = 1: the largest in the study."""
     replicates_RP: FloatArray
     rmse: float
     """Root mean squared residual of the rows, squared error per image."""
     r_squared: float
-    """Share of the variance between cell means that the surface explains; NaN where they are all equal."""
+    """Fraction of the variance between cell means that the surface explains; NaN if all are equal."""
     noise: NoiseFloor
     held_out: tuple[HeldOut, ...]
-    """Empty where leaving one amount out leaves too few."""
+    """Empty if too few amounts remain without one."""
 
     def loss(self, amount: npt.ArrayLike, experts: npt.ArrayLike) -> FloatArray:
         """Fitted loss; the arguments broadcast."""
         return _surface(np.asarray(self.form), self._log_d(amount), np.log(experts))
 
     def best(self, amount: npt.ArrayLike) -> FloatArray:
-        """K*, not rounded and not cut to any range; the shape of `amount`."""
+        """K*, neither rounded nor clipped; the shape of `amount`."""
         return np.exp(self.form.k0 + self.form.k1 * self._log_d(amount))
 
     def curvature(self, amount: npt.ArrayLike) -> FloatArray:
-        """Loss above the best per squared distance from it in ln K; the shape of `amount`."""
+        """Excess loss per squared distance from K* in ln K; the shape of `amount`."""
         return self.form.c * np.exp(-self.form.g * self._log_d(amount))
 
     def replicate_losses(self, amount: float, experts: npt.ArrayLike) -> FloatArray:
@@ -128,14 +128,14 @@ class SurfaceFit(NamedTuple):
 
 
 def check_runs(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs, checked, as floats and integers, in an order that does not depend on the given one.
+    """The validated runs as floats and integers, in canonical order.
 
     Args:
         runs: columns amount (training images or steps), experts, loss, run (rows of one run share its name).
 
     Raises:
         ResultsError: a column is absent, there is no row, a value is not finite, an amount or a count is below 1, or a
-            loss is not above 0.
+            loss is not positive.
     """
     for column in ("amount", "experts", "loss", "run"):
         if column not in runs.columns:
@@ -144,10 +144,10 @@ def check_runs(runs: pd.DataFrame) -> pd.DataFrame:
         raise ResultsError("loss surface: no run; pass at least one")
     numbers = runs[["amount", "experts", "loss"]].to_numpy(np.float64)
     if not np.isfinite(numbers).all():
-        raise ResultsError("loss surface: an amount, expert count or loss is not finite; leave those runs out")
+        raise ResultsError("loss surface: an amount, expert count or loss is not finite; remove those runs")
     if (numbers[:, :2] < 1).any() or (numbers[:, 2] <= 0).any():
         raise ResultsError(
-            "loss surface: an amount or expert count is below 1, or a loss not above 0; check the columns"
+            "loss surface: an amount or expert count is below 1, or a loss is not positive; check the columns"
         )
     runs = runs.astype({"amount": np.float64, "experts": np.int64, "loss": np.float64})
     return runs.sort_values(["amount", "experts", "run"], kind="stable", ignore_index=True)
@@ -174,9 +174,9 @@ def noise_floor(runs: pd.DataFrame) -> NoiseFloor:
 
 
 def levels_of(amounts: npt.ArrayLike) -> FloatArray:
-    """Amounts told apart: one (the largest) for each group of neighbours less than 20 % apart, ascending.
+    """Distinct amounts, ascending: neighbours less than 20 % apart are merged into their largest.
 
-    Runs on different data pass nearly, but not exactly, through the same numbers of steps.
+    Runs on different data have nearly, but not exactly, the same numbers of steps.
     """
     amount_A = np.unique(np.asarray(amounts, np.float64))
     ends = np.append(amount_A[1:] / amount_A[:-1] > _SAME_LEVEL, True)
@@ -187,17 +187,17 @@ def levels_of(amounts: npt.ArrayLike) -> FloatArray:
 def fit_surface(runs: pd.DataFrame, replicates: int = 400, seed: int = 0) -> SurfaceFit:
     """Fit the form to runs by soft-L1 least squares (scale 0.3) from several starts, and bootstrap it.
 
-    The bootstrap draws whole runs within cells, n - 1 of n with weights n / (n - 1): drawing n of n would understate
-    the variance by (n - 1) / n, which is half where a cell has two runs (Rao and Wu 1988, J. Am. Stat. Assoc. 83:231).
-    A cell of one run shares a stratum with its neighbour in experts at the same amount.
+    The bootstrap resamples whole runs within cells, n - 1 of n with weights n / (n - 1): resampling n of n would scale
+    the variance by (n - 1) / n, i.e. halve it for cells of two runs (Rao and Wu 1988, J. Am. Stat. Assoc. 83:231).
+    A cell of one run is merged with the neighbouring expert count at the same amount.
 
     Args:
         runs: columns amount, experts, loss, run, as `check_runs` returns them.
-        replicates: R.
+        replicates: R, number of bootstrap replicates.
         seed: of starts and bootstrap; the same seed gives the same numbers.
 
     Raises:
-        ResultsError: fewer amounts, expert counts or cells than the form needs.
+        ResultsError: fewer amounts, expert counts or cells than the surface needs.
     """
     cells = cells_of(runs)
     for what, found, least in (
@@ -206,7 +206,7 @@ def fit_surface(runs: pd.DataFrame, replicates: int = 400, seed: int = 0) -> Sur
         ("cells", len(cells.n_C), LEAST_CELLS),
     ):
         if found < least:
-            raise ResultsError(f"loss surface: {found} {what}, but the form needs {least}; add cells to the study")
+            raise ResultsError(f"loss surface: {found} {what}, but the fit needs {least}; add cells to the study")
     rng = np.random.default_rng(seed)
     reference = float(runs["amount"].max())
     problem = _problem(runs, reference)
@@ -239,8 +239,8 @@ class _Problem(NamedTuple):
 def _problem(runs: pd.DataFrame, reference: float) -> _Problem:
     log_k_N, loss_N = np.log(runs["experts"].to_numpy(np.float64)), runs["loss"].to_numpy(np.float64)
     least, most = float(loss_N.min()), float(loss_N.max())
-    # The loss falls with the amount and bends upwards in ln K. Its optimum may lie outside the studied counts, but not
-    # so far that the parabola becomes a line.
+    # The loss decreases with the amount and is convex in ln K. Its optimum may lie outside the studied counts, but not
+    # so far that the parabola degenerates to a line.
     k0_low, k0_high = float(log_k_N.min() - np.log(10)), float(log_k_N.max() + np.log(10))
     return _Problem(
         np.log(runs["amount"].to_numpy(np.float64) / reference),
@@ -284,7 +284,7 @@ def _soft_l1(weight_N: FloatArray) -> Callable[[FloatArray], FloatArray]:
 
 
 def _minimise(problem: _Problem, weight_N: FloatArray, start_P: FloatArray) -> tuple[FloatArray, float]:
-    """Parameters and cost of the local minimum that `start_P` leads to."""
+    """Parameters and cost of the local minimum reached from `start_P`."""
     from scipy.optimize import least_squares
 
     log_d_N, log_k_N, loss_N, lower, upper = problem
@@ -312,7 +312,7 @@ def _fit_from_starts(problem: _Problem, rng: np.random.Generator) -> FloatArray:
 
 
 def bootstrap_weights(runs: pd.DataFrame, replicates: int, rng: np.random.Generator) -> FloatArray:
-    """Weight of each row in each replicate, shape (R, N); see `fit_surface`. Rows of one run weigh alike."""
+    """Weight of each row in each replicate, shape (R, N); see `fit_surface`. Rows of one run have equal weights."""
     code_N, names = pd.factorize(runs["run"])
     weight_RU = np.ones((replicates, len(names)))
     for stratum in _strata(runs.assign(run=code_N)):
@@ -324,7 +324,7 @@ def bootstrap_weights(runs: pd.DataFrame, replicates: int, rng: np.random.Genera
 
 
 def _strata(runs: pd.DataFrame) -> list[list[int]]:
-    """Runs by the cell in which they end, no stratum of one run where its amount has others."""
+    """Runs by their final cell; cells of one run are merged with a neighbour at the same amount."""
     strata = []
     ends = runs.sort_values("amount", kind="stable").groupby("run").tail(1)
     for _, at_amount in ends.groupby("amount", sort=True):

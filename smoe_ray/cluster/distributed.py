@@ -262,6 +262,7 @@ def _run_worker(config: dict[str, Any]) -> TrialRecord | SmoeRayError | None:
     context = ray.train.get_context()
     try:
         if context.get_world_rank() > 0:
+            task.check_plugins()
             follow(WorkerGroup(), task.trial, config["load"](task), device)
             return None
         return _lead(ALONE if context.get_world_size() == 1 else WorkerGroup(), config, device)

@@ -14,14 +14,16 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import tenacity
 
-from smoe_ray import job_payload
+from smoe_ray import job_payload, plugins
+from smoe_ray.cluster.job_packages import digest_of, short_names_of, stage_packages
 from smoe_ray.errors import ClusterError, StudyError
 from smoe_ray.inspect.status import StudyStatus, study_status
 from smoe_ray.results import Store, read_results
@@ -149,6 +151,7 @@ def submit(
     out: str | Path,
     overrides: Sequence[str] = (),
     note: str = "",
+    packages: Sequence[str | Path] = (),
 ) -> Job:
     """Run a study as a job of a cluster that has smoe-ray installed on every node.
 
@@ -162,29 +165,44 @@ def submit(
             of the cluster; the same holds for each `data.root` of the study.
         overrides: as for `load_study`.
         note: free text that `list_jobs` shows.
+        packages: folders with packages of plug-ins that travel with the job: `job_packages.stage_packages`. Other
+            plug-ins must be installed on every node, and allowed there (`smoe_ray.plugins`). None are imported here.
 
     Raises:
-        StudyError, DataError, ResultsError: the study or OUT is invalid; nothing is sent.
+        StudyError, DataError, PluginError, ResultsError: the study, a package or OUT is invalid; nothing is sent.
         ClusterError: the cluster cannot be reached, or refuses the job.
     """
     if len(note) > MAX_NOTE_CHARACTERS:
         raise StudyError(f"the note has {len(note):,} characters; {MAX_NOTE_CHARACTERS} are allowed")
     out = absolute(str(out))
     Store(out)  # raises ResultsError for a URI of an unknown protocol
-    spec, text = _study_to_send(study, overrides)
-    client = _connect(address)
-    name = f"{spec.name}-{job_payload.digest(text, out)}"
+    with tempfile.TemporaryDirectory(prefix="smoe-ray-job-") as folder:
+        sent = stage_packages(packages, Path(folder))
+        with short_names_of(folder) if sent else nullcontext():
+            spec, text = _study_to_send(study, overrides)
+        code = digest_of(Path(folder), sent)
+        return _submit(
+            Job(f"{spec.name}-{job_payload.digest(text + code, out)}", address, spec.name, out, note),
+            text,
+            sent,
+            folder,
+        )
+
+
+def _submit(first: Job, text: str, packages: Sequence[str], folder: str) -> Job:
+    """The job that runs already, else a new one."""
+    client = _connect(first.address)
     attempts = {
         number: listed
-        for listed in _list(client, address)
-        if (number := job_payload.attempt_of(name, listed.job.id)) is not None
+        for listed in _list(client, first.address)
+        if (number := job_payload.attempt_of(first.id, listed.job.id)) is not None
     }
     for listed in attempts.values():
         if listed.is_active:
             return listed.job
     last = max(attempts, default=0)
-    job = Job(name if last == 0 else f"{name}-{last + 1}", address, spec.name, out, note)
-    return _send(client, job, text)
+    job = first if last == 0 else replace(first, id=f"{first.id}-{last + 1}")
+    return _send(client, job, text, packages, folder)
 
 
 def list_jobs(address: str) -> list[ListedJob]:
@@ -221,7 +239,7 @@ def _study_to_send(
         spec = load_study(study, overrides)
     # A job runs in another working directory than its user.
     spec = type(spec).model_validate(with_roots(spec.model_dump(mode="json"), absolute))
-    preview(spec)
+    preview(spec, load_plugins=False)  # those of the cluster count
     text = dump_study(spec)
     if len(text.encode()) > MAX_STUDY_BYTES:
         raise StudyError(
@@ -231,26 +249,26 @@ def _study_to_send(
     return spec, text
 
 
-def _send(client: JobClient, job: Job, study: str) -> Job:
-    with tempfile.TemporaryDirectory(prefix="smoe-ray-job-") as folder:
-        for name, content in job_payload.files(study, job.out).items():
-            (Path(folder) / name).write_text(content, encoding="utf-8")
-        try:
-            client.submit_job(
-                entrypoint=_ENTRYPOINT,
-                submission_id=job.id,
-                runtime_env={
-                    "working_dir": folder,
-                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_GRACE_S)},
-                },
-                metadata={"smoe_ray.study": job.study, "smoe_ray.out": job.out, "smoe_ray.note": job.note},
-            )
-        except ClusterError:
-            # Another process may have submitted the same study a moment earlier: Ray refuses an id that exists.
-            for listed in _list(client, job.address):
-                if listed.job.id == job.id:
-                    return listed.job
-            raise
+def _send(client: JobClient, job: Job, study: str, packages: Sequence[str], folder: str) -> Job:
+    """Send `folder`, which has the packages, with the study."""
+    for name, content in job_payload.files(study, job.out).items():
+        (Path(folder) / name).write_text(content, encoding="utf-8")
+    env_vars = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_GRACE_S)}
+    if packages:
+        env_vars[plugins.SENT_WITH_JOB] = ",".join(packages)
+    try:
+        client.submit_job(
+            entrypoint=_ENTRYPOINT,
+            submission_id=job.id,
+            runtime_env={"working_dir": folder, "env_vars": env_vars},
+            metadata={"smoe_ray.study": job.study, "smoe_ray.out": job.out, "smoe_ray.note": job.note},
+        )
+    except ClusterError:
+        # Another process may have submitted the same study a moment earlier: Ray refuses an id that exists.
+        for listed in _list(client, job.address):
+            if listed.job.id == job.id:
+                return listed.job
+        raise
     return job
 
 

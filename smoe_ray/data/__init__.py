@@ -2,7 +2,7 @@
 
 from smoe_ray.data.dataset import Dataset, Splits
 from smoe_ray.data.files import cache_folder
-from smoe_ray.data.prepare import load_splits, prepare
+from smoe_ray.data.preparation import load_splits, prepare
 from smoe_ray.data.prepared import Source
 from smoe_ray.data.source import Content, DataRequirement, ReadContext, SourceReader
 from smoe_ray.data.sources import requirements

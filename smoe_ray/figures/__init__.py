@@ -1,4 +1,4 @@
-"""Figures as functions of what `smoe_ray.analysis` returns: no arithmetic, and no files but through `save`.
+"""Figures of the results of `smoe_ray.analysis`: no arithmetic, and only `save` writes files.
 
 Every figure is two functions, *info* then *plot*; `FIGURES` pairs them by kind.
 """
@@ -21,17 +21,18 @@ from smoe_ray.analysis import (
     training_curves,
     usage_over_epochs,
 )
-from smoe_ray.figures.collapse import plot_expert_survival, plot_phase_diagram
 from smoe_ray.figures.comparison import plot_comparison
 from smoe_ray.figures.curves import plot_training_curves
+from smoe_ray.figures.data_homogeneity import plot_homogeneity
+from smoe_ray.figures.expert_routing import plot_probes, plot_routing
 from smoe_ray.figures.experts import plot_loss_against_experts, plot_usage_over_epochs
+from smoe_ray.figures.export import render, save
 from smoe_ray.figures.gallery import plot_gallery, plot_interpolation, plot_swap_matrix
-from smoe_ray.figures.homogeneity import plot_homogeneity
 from smoe_ray.figures.maps import plot_map
-from smoe_ray.figures.recommend import plot_best_experts, plot_loss_at_amount, plot_surface_fit
-from smoe_ray.figures.routing import plot_probes, plot_routing
-from smoe_ray.figures.save import render, save
+from smoe_ray.figures.phase_diagrams import plot_phase_diagram
+from smoe_ray.figures.recommendation import plot_best_experts, plot_loss_at_amount, plot_surface_fit
 from smoe_ray.figures.scaling import plot_loss_against_samples_per_expert, plot_loss_surface
+from smoe_ray.figures.survival import plot_expert_survival
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +43,7 @@ class FigureKind(NamedTuple):
     """How one kind of figure is made: ``plot(info(results))``."""
 
     info: Callable[[pd.DataFrame], Any]
-    """Raises ResultsError when the results do not hold what the figure shows."""
+    """Raises ResultsError if the results lack what the figure shows."""
     plot: Callable[[Any], Figure]
     description: str
 
@@ -53,7 +54,7 @@ def _fitted(results: pd.DataFrame) -> Recommendations:
 
 FIGURES: dict[str, FigureKind] = {
     "training_curves": FigureKind(
-        training_curves, plot_training_curves, "reconstruction error against epoch, a line per arm"
+        training_curves, plot_training_curves, "reconstruction error against epoch, one line per arm"
     ),
     "loss_against_experts": FigureKind(
         loss_against_experts,
@@ -66,20 +67,26 @@ FIGURES: dict[str, FigureKind] = {
     "loss_against_samples_per_expert": FigureKind(
         loss_against_samples_per_expert,
         plot_loss_against_samples_per_expert,
-        "test loss against training images per active expert, a curve per amount of data",
+        "test loss against training images per active expert, one curve per amount of data",
     ),
     "usage_over_epochs": FigureKind(
-        usage_over_epochs, plot_usage_over_epochs, "share of the test images that each expert takes, over epochs"
+        usage_over_epochs, plot_usage_over_epochs, "share of the test images routed to each expert, over epochs"
     ),
-    "comparison": FigureKind(compare_arms, plot_comparison, "differences between arms, with intervals and verdicts"),
+    "comparison": FigureKind(
+        compare_arms, plot_comparison, "differences between arms, with confidence intervals and verdicts"
+    ),
     "expert_survival": FigureKind(
         expert_survival, plot_expert_survival, "share of the experts still alive, over epochs"
     ),
     "phase_diagram": FigureKind(phase_diagram, plot_phase_diagram, "experts in use against the ratio of the penalties"),
     "best_experts": FigureKind(_fitted, plot_best_experts, "best number of experts against the amount of data"),
-    "loss_at_amount": FigureKind(_fitted, plot_loss_at_amount, "test loss against experts at the most data, fitted"),
+    "loss_at_amount": FigureKind(
+        _fitted, plot_loss_at_amount, "fitted test loss against experts at the largest amount of data"
+    ),
     "surface_fit": FigureKind(_fitted, plot_surface_fit, "measured test losses against the fitted loss surface"),
-    "homogeneity": FigureKind(homogeneity, plot_homogeneity, "one expert on one class, on several, on more data"),
+    "homogeneity": FigureKind(
+        homogeneity, plot_homogeneity, "one expert on one class, on several classes, on more data"
+    ),
 }
 
 __all__ = [

@@ -18,14 +18,14 @@ ROW_INCHES = 0.36
 
 _MOST_ROWS = 40
 _COLUMNS = ((0.0, "runs"), (0.17, "difference (interval)"), (0.56, "p"), (0.68, "verdict"))
-"""Columns of text beside the intervals: place, as a share of their width, and head."""
+"""Columns of text next to the intervals: position, as a fraction of the width, and heading."""
 _LABEL_CHARACTERS = 26
 _VERDICT_CHARACTERS = 27
 
 
 @style.styled
 def plot_comparison(info: ArmComparison) -> Figure:
-    """Difference of every arm to the reference, a row per cell: interval at the left, numbers and verdict beside it."""
+    """Difference of every arm from the reference, one row per cell: interval, numbers and verdict."""
     shown = info.differences[:_MOST_ROWS]
     figure = style.new_figure(width=10, height=1.3 + ROW_INCHES * len(shown))
     forest, words = figure.subplots(1, 2, width_ratios=(4, 5))
@@ -48,8 +48,8 @@ def plot_comparison(info: ArmComparison) -> Figure:
     style.caption(
         figure,
         *verdict_text(info.differences, info.alpha),
-        *(("runs left out: no partner of their seed",) if any(row.left_out for row in shown) else ()),
-        *((f"cells of one arm alone left out: {len(info.one_sided)}",) if info.one_sided else ()),
+        *(("runs left out: no run of the same seed in the other arm",) if any(row.left_out for row in shown) else ()),
+        *((f"cells with runs of only one arm left out: {len(info.one_sided)}",) if info.one_sided else ()),
         *((f"unfinished trials left out: {info.unfinished}",) if info.unfinished else ()),
         *style.cut_text(len(shown), len(info.differences)),
         *style.unnamed_text(len(handle_of)),
@@ -58,7 +58,7 @@ def plot_comparison(info: ArmComparison) -> Figure:
 
 
 def verdict_text(differences: Sequence[Difference], alpha: float) -> tuple[str, ...]:
-    """Sentences for the caption: what the intervals are and what they have to do with the verdicts."""
+    """Caption: what the intervals are and how they relate to the verdicts."""
     methods = {difference.interval for difference in differences}
     kinds = [
         name for name, method in (("Student's t", "t"), ("studentised bootstrap", "bootstrap")) if method in methods
@@ -68,7 +68,7 @@ def verdict_text(differences: Sequence[Difference], alpha: float) -> tuple[str, 
         return ("too few runs for any interval",)
     corrected = f", corrected for {tested} differences (Holm)" if tested > 1 else ""
     return (
-        f"interval ({' or '.join(kinds)}) excludes zero exactly where the verdict is lower or higher",
+        f"interval ({' or '.join(kinds)}) excludes zero exactly if the verdict is lower or higher",
         f"at most {100 * alpha:g} % chance of any false verdict{corrected}",
     )
 
@@ -80,17 +80,17 @@ def draw_forest(
     labels: Sequence[str],
     looks: Sequence[tuple[Any, str]],
 ) -> list[Any]:
-    """Intervals on `forest`, a labelled row each, and their numbers in words beside it; hollow: not distinguishable.
+    """Intervals on `forest`, one labelled row each, and their numbers on `words`; hollow: not distinguishable.
 
     Args:
         forest: left axes.
         words: right axes, of the same height.
-        differences: one a row, from the top.
-        labels: of the rows, two lines each at most.
+        differences: one per row, from the top.
+        labels: of the rows, at most two lines each.
         looks: colour and marker of each row.
 
     Returns:
-        The drawn points, one a row.
+        The drawn points, one per row.
     """
     handles = []
     forest.axvline(0, color=style.GREY, linewidth=1)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @style.styled
 def plot_training_curves(info: TrainingCurves) -> Figure:
-    """Reconstruction error against epoch: a panel per measure, a line per arm, a band of one s.d. over seeds."""
+    """Reconstruction error against epoch: one panel per measure, one line per arm, bands of one s.d. over seeds."""
     from matplotlib.ticker import MaxNLocator
 
     figure = style.new_figure(width=6 if len(info.panels) == 1 else 8)
@@ -27,7 +27,7 @@ def plot_training_curves(info: TrainingCurves) -> Figure:
         ax.set_ylim(info.error_limits)
         for curve in panel.curves:
             colour = colour_of[curve.label]
-            # A single evaluation makes no line: a marker shows it.
+            # A single evaluation has no line: show it by a marker.
             marker = "o" if len(curve.x) == 1 else None
             (line_of[curve.label],) = ax.plot(curve.x, curve.mean, color=colour, marker=marker)
             ax.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)

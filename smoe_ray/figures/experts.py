@@ -21,7 +21,7 @@ def plot_loss_against_experts(info: LossAgainstExperts) -> Figure:
     """Mean and s.d. of the test loss at each number of experts, runs per point below, supervised baseline as a band."""
     from matplotlib.ticker import MaxNLocator
 
-    # Where every point stands for as many runs, the caption says it all.
+    # If all points have the same number of runs, the caption states it.
     counted = info.n_range[0] < info.n_range[1] and len(info.curves) <= _MOST_COUNT_ROWS
     looks = list(zip(info.curves, style.colours(len(info.curves)), style.markers(len(info.curves)), strict=True))
     if counted:
@@ -54,7 +54,7 @@ def plot_loss_against_experts(info: LossAgainstExperts) -> Figure:
 
 
 def _write_counts(ax: Axes, curves: Sequence[tuple[Curve, Any]]) -> None:
-    """Runs behind each point, a row per curve, in its colour."""
+    """Runs behind each point, one row per curve, in its colour."""
     for row, (curve, colour) in enumerate(curves):
         for x, n in zip(curve.x, curve.n, strict=True):
             ax.text(x, row, str(n), color=colour, fontsize=7, ha="center", va="center")
@@ -88,7 +88,7 @@ def plot_usage_over_epochs(info: UsageOverEpochs) -> Figure:
     style.caption(
         figure,
         "one trial per block, one band per expert, largest final share at the bottom",
-        "grey: takes no test image at the last epoch",
+        "grey: no test image at the last epoch",
         *style.cut_text(len(info.trials), info.num_available),
     )
     return figure

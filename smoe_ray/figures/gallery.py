@@ -1,4 +1,4 @@
-"""What experts draw, as pictures in the data's own ink."""
+"""Images by expert: galleries, the swap matrix, interpolations between experts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MOST_CLASSES_NAMED = 3
 _MOST_DEAD_CHARACTERS = 100
 _HAIRLINE = "#bdbdbd"
 _TIE = "\N{NO-BREAK SPACE}"
-"""A space at which no line of a title ends."""
+"""Prevents a line break in a title."""
 _CHOICE_TEXT: dict[Choice, str] = {
     "random": "chosen at random (seed {seed})",
     "most_confident": "the most confident ones (highest gate probability)",
@@ -40,7 +40,7 @@ _CHOICE_TEXT: dict[Choice, str] = {
 
 @style.styled
 def plot_gallery(info: ExpertGallery) -> Figure:
-    """A block an expert: some of its inputs above their reconstructions, its share and its classes."""
+    """One block per expert: some of its inputs above their reconstructions, its share and its classes."""
     width = max(_LEAST_BLOCK_INCHES, _TILE_INCHES * info.n + _BLOCK_GAP_INCHES)
     count = len(info.blocks) + bool(info.dead)
     columns = max(1, min(count, int(_MOST_INCHES / width)))
@@ -61,7 +61,7 @@ def plot_gallery(info: ExpertGallery) -> Figure:
         "gate: least and greatest gate probability of the expert on the images shown",
         *((f"the largest {len(info.blocks)} of {active} active experts",) if len(info.blocks) < active else ()),
     )
-    lines = max(ax.get_title(loc="left").count("\n") for ax in axes) + 3  # the line below the pictures, and air
+    lines = max(ax.get_title(loc="left").count("\n") for ax in axes) + 3  # the line below the images, and padding
     _set_height(figure, -(-count // columns) * (2 * _TILE_INCHES + _LINE_INCHES * lines))
     return figure
 
@@ -95,11 +95,11 @@ def _plot_dead(ax: Axes, info: ExpertGallery, width: float) -> None:
 
 @style.styled
 def plot_swap_matrix(info: SwapMatrix) -> Figure:
-    """A row an input, a column an expert that decodes it; the chosen expert framed, the least error in bold."""
+    """One row per input, one column per decoding expert; the chosen expert framed, the lowest error in bold."""
     from matplotlib.patches import Rectangle
 
     rows, columns = info.error_RE.shape
-    pitch = 1.36  # room for a number below each picture
+    pitch = 1.36  # room for a number below each image
     left = -1.5
     figure = style.new_figure(width=max(_LEAST_INCHES, _LARGE_TILE_INCHES * (columns - left) + 0.8))
     ax = figure.subplots()
@@ -134,8 +134,8 @@ def plot_swap_matrix(info: SwapMatrix) -> Figure:
         figure,
         *_named(info.label),
         "every expert's decoding of the same latent vectors",
-        f"inputs: one test image of each expert that takes any, {_choice_text(info)}",
-        f"numbers: {style.LOSS_UNIT}, the least in bold",
+        f"inputs: one test image per active expert, {_choice_text(info)}",
+        f"numbers: {style.LOSS_UNIT}, the lowest in bold",
         "framed: the expert that the gate chose",
         *style.cut_text(columns, info.num_experts),
     )
@@ -145,7 +145,7 @@ def plot_swap_matrix(info: SwapMatrix) -> Figure:
 
 @style.styled
 def plot_interpolation(info: Interpolation) -> Figure:
-    """A block a path: pictures by the chosen expert and by the blend of all, gate probabilities below."""
+    """One block per path: images by the chosen expert and by the blend of all, gate probabilities below."""
     steps = len(info.paths[0].z_SZ)
     figure = style.new_figure(width=max(_LEAST_INCHES, _LARGE_TILE_INCHES * steps + 1))
     figure.set_layout_engine("constrained", h_pad=0.12)
@@ -159,7 +159,7 @@ def plot_interpolation(info: Interpolation) -> Figure:
         figure,
         *_named(info.label),
         "straight paths between the mean latent vectors of two experts' test images",
-        "chosen: decoded by the argmax expert, whose number stands above; blend: gate-weighted sum of all experts",
+        "chosen: decoded by the argmax expert, whose number is above; blend: gate-weighted sum of all experts",
         "grey lines: the other experts",
     )
     _set_height(figure, 2.4 * len(info.paths))
@@ -169,7 +169,7 @@ def plot_interpolation(info: Interpolation) -> Figure:
 
 def _plot_path(ax: Axes, path: LatentPath, look_of: dict[int, tuple[Any, str]]) -> dict[int, Any]:
     steps = len(path.expert_S)
-    right = max(steps, _LEAST_STEPS)  # fewer pictures do not grow to the width of the page
+    right = max(steps, _LEAST_STEPS)  # a few images do not grow to the width of the page
     _bare(ax, right, 2)
     _strip(ax, path.chosen_SHW, 0, 0, white=1)
     _strip(ax, path.blend_SHW, 0, 1, white=1)
@@ -178,7 +178,7 @@ def _plot_path(ax: Axes, path: LatentPath, look_of: dict[int, tuple[Any, str]]) 
     ax.xaxis.tick_top()
     ax.set_xticks(middles, [str(expert) for expert in path.expert_S])
     ax.set_yticks([0.5, 1.5], ["chosen", "blend"])
-    # Part of the pictures' axes, so that it stays below them whatever width their square pixels leave.
+    # Inset of the image axes: stays below them whatever width their square pixels take.
     gate = ax.inset_axes((0, -0.75, steps / right, 0.65))
     met = {path.start, path.end, *path.expert_S.tolist()}
     lines = {}
@@ -198,7 +198,7 @@ def _plot_path(ax: Axes, path: LatentPath, look_of: dict[int, tuple[Any, str]]) 
 
 
 def _bare(ax: Axes, right: float, bottom: float, left: float = 0) -> None:
-    """Axes for pictures in unit squares: y downwards, nothing else drawn."""
+    """Axes for images in unit squares: y downwards, no ticks, grid or spines."""
     ax.set_xlim(left, right)
     ax.set_ylim(bottom, 0)
     ax.set_aspect("equal", adjustable="box", anchor="NW")
@@ -210,9 +210,9 @@ def _bare(ax: Axes, right: float, bottom: float, left: float = 0) -> None:
 
 
 def _strip(ax: Axes, image_NHW: npt.NDArray[Any], left: float, top: float, white: float) -> None:
-    """Pictures side by side in unit squares, each in a hairline: white paper on a white page has no edge."""
+    """Images side by side in unit squares, each with a hairline border, visible on a white page."""
     count = len(image_NHW)
-    # One artist for all of them, and unresampled: drawn quickly, and an SVG keeps the pixels.
+    # One artist for all, without resampling: fast, and an SVG keeps the pixels.
     ax.imshow(
         np.concatenate(image_NHW, axis=1),
         cmap="gray",
@@ -227,7 +227,7 @@ def _strip(ax: Axes, image_NHW: npt.NDArray[Any], left: float, top: float, white
 
 
 def _set_height(figure: Figure, inches: float) -> None:
-    """Room for `inches` of pictures and for the caption."""
+    """Room for `inches` of images and for the caption."""
     lines = figure.get_supxlabel().count("\n") + 1
     figure.set_figheight(inches + _CAPTION_LINE_INCHES * lines)
 

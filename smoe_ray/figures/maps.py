@@ -23,13 +23,13 @@ _RASTER_DPI = 200
 
 @style.styled
 def plot_map(info: ColouredMap) -> Figure:
-    """The same map side by side, coloured by expert, by class and, where there are styles, by style."""
+    """The same map side by side, coloured by expert, by class and, if given, by style."""
     columns = len(info.colourings)
     legend_height = 0.15 + 0.17 * max(map(_legend_rows, info.colourings))
     figure = style.new_figure(width=_PANEL_INCHES * columns, height=_PANEL_INCHES + 0.9 + legend_height)
-    # Points are drawn as a picture, also in an SVG: tens of thousands of shapes make it too large to open.
+    # Points are rasterised, also in an SVG: tens of thousands of shapes make it too large to open.
     figure.set_dpi(_RASTER_DPI)
-    # Legends have axes of their own: those of the maps shrink to an equal aspect after the layout is made.
+    # Legends have their own axes: those of the maps shrink to an equal aspect after the layout.
     maps, legends = figure.subplots(2, columns, height_ratios=(_PANEL_INCHES, legend_height), squeeze=False)
     for ax, below, colouring in zip(maps, legends, info.colourings, strict=True):
         _plot_colouring(ax, below, info, colouring)
@@ -39,8 +39,8 @@ def plot_map(info: ColouredMap) -> Figure:
         figure,
         f"t-SNE of {len(info.latent_map.xy_B2):,} latent vectors, perplexity {info.latent_map.perplexity:.3g}",
         f"trustworthiness {info.latent_map.trustworthiness:.3f} ({NEIGHBOURS} neighbours)",
-        "axes, sizes of clusters and distances between them mean nothing",
-        *((f"{' and '.join(shaded)}: shades of the class that they have most images of",) if shaded else ()),
+        "axes, cluster sizes and distances between clusters are not meaningful",
+        *((f"{' and '.join(shaded)}: shades of their most frequent class",) if shaded else ()),
         *(f"{len(c.names)} {c.title}s, too many to name" for c in unnamed),
     )
     return figure
@@ -66,7 +66,7 @@ def _plot_colouring(ax: Axes, below: Axes, info: ColouredMap, colouring: Colouri
 
 
 def _shades(colour_C: list[Any], colouring: Colouring) -> npt.NDArray[np.float64]:
-    """A colour per group, (G, 3): that of its class, from darker to lighter where groups have one class in common."""
+    """One colour per group, (G, 3): that of its class, from dark to light if several groups share a class."""
     from matplotlib.colors import to_rgb
 
     class_G = colouring.class_G.tolist()

@@ -1,4 +1,4 @@
-"""How every figure looks: colours, sizes, legends, captions, ticks. matplotlib is loaded when something is drawn."""
+"""Common style of the figures: colours, sizes, legends, captions, ticks. matplotlib is imported on first use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOSS_UNIT = "squared error per image (sum over 784 pixels)"
 
 GREY = "#6b6b6b"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette, told apart with any colour vision; its yellow is left out, too faint on white."""
+"""Okabe and Ito's colour-blind-safe palette, without its yellow, which is too faint on white."""
 
 _LOG_STEPS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))
 """Tick values per decade, from sparse to dense."""
@@ -42,16 +42,16 @@ _RC: dict[str, Any] = {
     "legend.fontsize": 8,
     "lines.linewidth": 1.5,
     "lines.markersize": 4.5,
-    "text.parse_math": False,  # a label may hold any character of a study file, $ as well
+    "text.parse_math": False,  # a label may contain any character of a study file, including $
 }
-# matplotlib's style is global to the process, and a dashboard draws in several threads.
+# matplotlib's style is global to the process, and the dashboard draws in several threads.
 _STYLE_LOCK = threading.RLock()
 
 Info = TypeVar("Info")
 
 
 def styled(plot: Callable[[Info], Figure]) -> Callable[[Info], Figure]:
-    """Draw with this module's style, whatever a user's matplotlibrc says, and leave the global style as it was."""
+    """Draw with this module's style regardless of the user's matplotlibrc, and restore the global style."""
 
     @functools.wraps(plot)
     def draw(info: Info) -> Figure:
@@ -64,7 +64,7 @@ def styled(plot: Callable[[Info], Figure]) -> Callable[[Info], Figure]:
 
 
 def new_figure(width: float = 6.0, height: float = 4.0) -> Figure:
-    """An empty figure, size in inches, that belongs to no window and no global state."""
+    """An empty figure, size in inches, not registered with pyplot."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -73,7 +73,7 @@ def new_figure(width: float = 6.0, height: float = 4.0) -> Figure:
 
 
 def panels(figure: Figure, count: int, columns: int, share: bool = True) -> list[Axes]:
-    """`count` axes in rows of `columns`, on common scales; only the outer ones carry tick labels."""
+    """`count` axes in rows of `columns`, with shared scales; only the outer ones have tick labels."""
     columns = min(columns, count)
     grid = figure.subplots(-(-count // columns), columns, sharex=share, sharey=share, squeeze=False)
     axes: list[Axes] = list(grid.flat)
@@ -85,7 +85,7 @@ def panels(figure: Figure, count: int, columns: int, share: bool = True) -> list
 
 
 def colours(count: int) -> list[Any]:
-    """One colour per arm: the palette while it lasts, else equal steps of a perceptually uniform map."""
+    """One colour per arm: the palette or, for more arms, equal steps of a perceptually uniform colormap."""
     return list(COLOURS[:count]) if count <= len(COLOURS) else sequence(count)
 
 
@@ -98,12 +98,12 @@ def sequence(count: int) -> list[Any]:
 
 
 def markers(count: int) -> list[str]:
-    """One marker per arm, so that colour is never the only difference (repeats after seven)."""
+    """One marker per arm, so that colour is not the only difference (repeats after seven)."""
     return list(itertools.islice(itertools.cycle(_MARKERS), count))
 
 
 def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """A legend above the axes, in as many columns as fit. The figure grows by it, the axes keep their size."""
+    """A legend above the axes, in as many columns as fit. The figure grows by its height; the axes keep their size."""
     if not 0 < len(labels) <= _MOST_LEGEND_ENTRIES:
         return
     characters = int(figure.get_figwidth() / _LABEL_INCHES_PER_CHARACTER)
@@ -117,36 +117,36 @@ def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> Non
 
 
 def title(ax: Axes, text: str, width: float, pad: float | None = None) -> None:
-    """A title above the axes, in as many lines as it takes within `width` inches."""
+    """A title above the axes, wrapped to `width` inches."""
     lines = (textwrap.fill(line, int(width / _LABEL_INCHES_PER_CHARACTER)) for line in text.splitlines())
     ax.set_title("\n".join(lines), pad=pad)
 
 
 def caption(figure: Figure, *sentences: str) -> None:
-    """Small print below the axes: what was averaged and how often."""
+    """Caption below the axes: what was averaged over how many runs."""
     width = int(figure.get_figwidth() / _CAPTION_INCHES_PER_CHARACTER)
     text = "\n".join(textwrap.wrap("; ".join(sentences), width))
     figure.supxlabel(text, x=0.01, ha="left", fontsize=7.5, color=GREY)
 
 
 def runs_text(n_range: tuple[int, int]) -> str:
-    """How many runs stand behind a point."""
+    """Number of runs behind a point."""
     low, high = n_range
     return f"n = {low}" if low == high else f"n = {low} to {high}"
 
 
 def unnamed_text(count: int) -> tuple[str, ...]:
-    """A sentence for the caption where a legend would hold too many arms."""
+    """Caption if there are too many arms for a legend."""
     return (f"{count} arms, dark to light in the order of their labels",) if count > _MOST_LEGEND_ENTRIES else ()
 
 
 def cut_text(shown: int, available: int) -> tuple[str, ...]:
-    """A sentence for the caption where not everything is shown."""
+    """Caption if not everything is shown."""
     return (f"first {shown} of {available} shown",) if shown < available else ()
 
 
 def label_y(figure: Figure, axes: Sequence[Axes], columns: int, text: str) -> None:
-    """Name the common y axis: at the only row of axes, or once for all rows."""
+    """Label the common y axis: on the first axes if there is one row, else once for all rows."""
     if len(axes) <= columns:
         axes[0].set_ylabel(text)
     else:
@@ -154,7 +154,7 @@ def label_y(figure: Figure, axes: Sequence[Axes], columns: int, text: str) -> No
 
 
 def spread_text(n_range: tuple[int, int]) -> str:
-    """What point and spread are, and over how many runs."""
+    """Caption: what points and spreads are, and over how many runs."""
     low, high = n_range
     if high == 1:
         return "single runs (n = 1)"
@@ -162,11 +162,11 @@ def spread_text(n_range: tuple[int, int]) -> str:
 
 
 def plain_log_axis(axis: Axis, low: float, high: float, whole: bool = False) -> None:
-    """Label a logarithmic axis that runs from `low` to `high` with plain numbers (`whole` ones alone)."""
+    """Label a logarithmic axis that runs from `low` to `high` with plain numbers (only integers if `whole`)."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
     powers = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)))]
-    even_steps = MaxNLocator(4, steps=(1, 2, 2.5, 5, 10)).tick_values(low, high)  # where not even a decade fits
+    even_steps = MaxNLocator(4, steps=(1, 2, 2.5, 5, 10)).tick_values(low, high)  # for ranges within a decade
     ticks: list[float] = []
     for candidates in (*([power * step for power in powers for step in steps] for steps in _LOG_STEPS), even_steps):
         ticks = [float(tick) for tick in candidates if low <= tick <= high and (not whole or float(tick).is_integer())]
@@ -178,7 +178,7 @@ def plain_log_axis(axis: Axis, low: float, high: float, whole: bool = False) -> 
 
 
 def short_number(value: float) -> str:
-    """A number as a reader says it: 350k, 1.5M, 17.5k, 20, 0.4."""
+    """A number with a metric suffix: 350k, 1.5M, 17.5k, 20, 0.4."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.4g}{unit}"

@@ -10,11 +10,21 @@ from typing import Any, NamedTuple, TypeVar
 from smoe_ray.data import DataRequirement, requirements
 from smoe_ray.data.splits import planned_train_images
 from smoe_ray.errors import DataError
-from smoe_ray.model.cost import model_cost
+from smoe_ray.model.cost import Cost, model_cost
 from smoe_ray.planning import StudyPlan
-from smoe_ray.spec import DataSpec, GridStudy, SearchStudy, TrialSpec, check_experts_per_class
+from smoe_ray.spec import (
+    DataSpec,
+    GridStudy,
+    PluginData,
+    PluginReference,
+    SearchStudy,
+    Spec,
+    TrialSpec,
+    check_experts_per_class,
+    plugin_references,
+)
 
-_Number = TypeVar("_Number", int, float)
+_Known = TypeVar("_Known")
 
 
 class Preview(NamedTuple):
@@ -23,9 +33,10 @@ class Preview(NamedTuple):
     trials: int
     configurations: int
     """Distinct configurations; each is run with every seed. For a search: 1, its base."""
-    params_total: tuple[int, int]
-    """Parameters of the smallest and the largest model of the study; for a search, at the corners of its space."""
-    params_active: tuple[int, int]
+    params_total: tuple[int, int] | None
+    """Parameters of the smallest and the largest model of the study; for a search, at the corners of its space. None
+    if only a plug-in that was not imported can tell."""
+    params_active: tuple[int, int] | None
     """Likewise, the parameters that are active for one image."""
     train_images: tuple[int, int] | None
     """Likewise, the fewest and the most training images of a trial; None if only the data files can tell."""
@@ -48,35 +59,40 @@ class Preview(NamedTuple):
             )
 
 
-def preview(study: GridStudy | SearchStudy | StudyPlan) -> Preview:
+def preview(study: GridStudy | SearchStudy | StudyPlan, load_plugins: bool = True) -> Preview:
     """Plan a study and count its cost.
 
     Args:
         study: a study, or its plan where the caller has made one already.
+        load_plugins: import its plug-ins and validate their parameters; without that, what only they can tell is left
+            open.
 
     Raises:
         StudyError, DataError: a trial of the study is invalid.
+        PluginError: a plug-in is not allowed, not installed or fails.
     """
     plan = StudyPlan.of(study)
+    if load_plugins:
+        plan.check_plugins()
     typical = plan.known_trials
     if isinstance(plan.study, GridStudy):
         trials, configurations = typical, len({_without_seed(trial) for trial in typical})
     else:
         trials, configurations = plan.corners, 1
     for trial in trials:
-        if trial.data.classes is not None:
+        if trial.data.classes is not None and not _is_unknown(trial.objective, load_plugins):
             check_experts_per_class(trial, len(trial.data.classes))
-    costs = [model_cost(trial.model, trial.data.image_shape) for trial in trials]
-    images = _all_known(planned_train_images(trial.data) for trial in trials)
-    flops = _all_known(map(_training_flops, typical))
+    costs = _all_known(_cost(trial, load_plugins) for trial in trials)
+    images = _all_known(_train_images(trial, load_plugins) for trial in trials)
+    flops = _all_known(_training_flops(trial, load_plugins) for trial in typical)
     return Preview(
         trials=plan.total,
         configurations=configurations,
-        params_total=_range(cost.params_total for cost in costs),
-        params_active=_range(cost.params_active for cost in costs),
+        params_total=_range(cost.params_total for cost in costs) if costs else None,
+        params_active=_range(cost.params_active for cost in costs) if costs else None,
         train_images=_range(images) if images else None,
         flops=sum(flops) * plan.total / len(flops) if flops else None,
-        needs=_needs(trial.data for trial in [*typical, *trials]),
+        needs=_needs((trial.data for trial in [*typical, *trials]), load_plugins),
     )
 
 
@@ -91,7 +107,10 @@ def in_words(study: GridStudy | SearchStudy, seen: Preview) -> list[tuple[str, s
         lines.append(("trials", f"{seen.trials:,} proposed by {study.sampler.name}"))
         lines += [(f"  {path}", _distribution(parameter)) for path, parameter in study.space.items()]
         total = "if every trial were like base"
-    lines.append(("parameters", f"{_span(seen.params_total)}, {_span(seen.params_active)} active for an image"))
+    if seen.params_total and seen.params_active:
+        lines.append(("parameters", f"{_span(seen.params_total)}, {_span(seen.params_active)} active for an image"))
+    else:
+        lines.append(("parameters", "known once the plug-in is imported"))
     if seen.train_images and seen.flops is not None:
         lines.append(("training images", _span(seen.train_images)))
         lines.append(("training", f"{seen.flops:.3g} FLOPs {total}"))
@@ -121,17 +140,34 @@ def _without_seed(trial: TrialSpec) -> str:
     return trial.model_copy(update={"seed": 0}).model_dump_json()
 
 
-def _training_flops(trial: TrialSpec) -> float | None:
-    train_images = planned_train_images(trial.data)
-    if train_images is None:
+def _is_unknown(part: Spec, load_plugins: bool) -> bool:
+    """Whether only a plug-in can tell, and is not imported."""
+    return not load_plugins and (isinstance(part, PluginReference) or any(plugin_references(part)))
+
+
+def _train_images(trial: TrialSpec, load_plugins: bool) -> int | None:
+    if isinstance(trial.data, PluginData) and load_plugins:
+        return planned_train_images(trial.data.resolve()[1])
+    return planned_train_images(trial.data)
+
+
+def _cost(trial: TrialSpec, load_plugins: bool) -> Cost | None:
+    if _is_unknown(trial.model, load_plugins) or _is_unknown(trial.data, load_plugins):
         return None
-    budget, cost = trial.training.budget, model_cost(trial.model, trial.data.image_shape)
+    return model_cost(trial.model, trial.data.image_shape)
+
+
+def _training_flops(trial: TrialSpec, load_plugins: bool) -> float | None:
+    train_images, cost = _train_images(trial, load_plugins), _cost(trial, load_plugins)
+    if train_images is None or cost is None or _is_unknown(trial.objective, load_plugins):
+        return None
+    budget = trial.training.budget
     per_image = cost.flops_train if trial.objective.decodes == "all" else cost.flops_train_hard
     steps_per_epoch = math.ceil(train_images / trial.training.batch_size)
     return budget.steps(steps_per_epoch) / steps_per_epoch * train_images * per_image
 
 
-def _all_known(values: Iterable[_Number | None]) -> list[_Number] | None:
+def _all_known(values: Iterable[_Known | None]) -> list[_Known] | None:
     values = list(values)
     known = [value for value in values if value is not None]
     return known if len(known) == len(values) else None
@@ -142,7 +178,13 @@ def _range(values: Iterable[int]) -> tuple[int, int]:
     return min(values), max(values)
 
 
-def _needs(specs: Iterable[DataSpec]) -> tuple[DataRequirement, ...]:
+def _needs(specs: Iterable[DataSpec], load_plugins: bool) -> tuple[DataRequirement, ...]:
     """Each file once, however many trials read it."""
     distinct = {spec.model_dump_json(exclude={"fraction", "imbalance"}): spec for spec in specs}
-    return tuple(dict.fromkeys(need for spec in distinct.values() for need in requirements(spec)))
+    needs: dict[DataRequirement, None] = {}
+    for spec in distinct.values():
+        if _is_unknown(spec, load_plugins):
+            needs |= {DataRequirement("images of a plug-in", "known once it is imported", "remote"): None}
+        else:
+            needs |= dict.fromkeys(requirements(spec))
+    return tuple(needs)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from smoe_ray.spec import PluginDecoder, PluginEncoder
 from smoe_ray.spec.architectures import DECODERS, ENCODERS, DecoderLayers, EncoderLayers, ImageShape, LayerShapes
 
 if TYPE_CHECKING:
@@ -91,13 +92,21 @@ class DecoderArchitecture(Protocol):
         """A freshly initialised module of all experts; needs torch. Raises StudyError as `cost` does."""
 
 
-def encoder_architecture(name: str) -> EncoderArchitecture:
-    """What `model.encoder` names."""
+def encoder_architecture(name: str | PluginEncoder) -> EncoderArchitecture:
+    """What `model.encoder` names: a row of the table, or a plug-in."""
+    if isinstance(name, PluginEncoder):
+        from smoe_ray.model.plugin_architectures import PluginEncoderArchitecture
+
+        return PluginEncoderArchitecture(name)
     return ConvEncoderArchitecture(ENCODERS[name])
 
 
-def decoder_architecture(name: str) -> DecoderArchitecture:
-    """What `model.decoder` names."""
+def decoder_architecture(name: str | PluginDecoder) -> DecoderArchitecture:
+    """What `model.decoder` names: a row of the table, or a plug-in."""
+    if isinstance(name, PluginDecoder):
+        from smoe_ray.model.plugin_architectures import PluginDecoderArchitecture
+
+        return PluginDecoderArchitecture(name)
     return ConvDecoderArchitecture(DECODERS[name])
 
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cached_property
 
 from smoe_ray.planning.grid import trials_by_identity
 from smoe_ray.planning.search_space import corners
-from smoe_ray.spec import GridStudy, ResourcesSpec, SearchStudy, TrialSpec
+from smoe_ray.spec import (
+    Choices,
+    GridStudy,
+    PluginReference,
+    ResourcesSpec,
+    SearchStudy,
+    TrialSpec,
+    plugin_paths,
+    plugin_references,
+)
 
 
 class StudyPlan:
@@ -46,6 +56,26 @@ class StudyPlan:
     def total(self) -> int:
         """Trials of the grid, or the number that the search is to reach."""
         return len(self.grid) if isinstance(self.study, GridStudy) else self.study.num_trials
+
+    @cached_property
+    def plugins(self) -> Sequence[PluginReference]:
+        """The plug-ins of the study's trials, each with its parameters; for a search, of its base and corners."""
+        trials = self.known_trials
+        if isinstance(self.study, SearchStudy):
+            choices = {path: one.choices for path, one in self.study.space.items() if isinstance(one, Choices)}
+            trials = [*trials, *(self.corners if plugin_paths(self.study.base, choices) else ())]
+        references = (reference for trial in trials for reference in plugin_references(trial))
+        return list({(one.kind, json.dumps(one.identity(), sort_keys=True)): one for one in references}.values())
+
+    def check_plugins(self) -> None:
+        """Import the plug-ins and validate their parameters.
+
+        Raises:
+            PluginError: a plug-in is not allowed, not installed or fails.
+            StudyError: a parameter is wrong.
+        """
+        for reference in self.plugins:
+            reference.resolve()
 
     @cached_property
     def resources(self) -> Sequence[ResourcesSpec]:

@@ -1,4 +1,4 @@
-"""The results that arXiv:2509.10025 published, as data to compare with: no results of this project.
+"""Published results of arXiv:2509.10025, for comparison: not results of this project.
 
 >>> from smoe_ray.published import read_published
 >>> from smoe_ray.analysis import loss_against_experts
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 SOURCE = "arXiv:2509.10025"
 TABLES = ("test_loss_per_epoch.csv", "loss_surface_cells.csv", "supervised_test_loss.csv")
-"""Files of this package; its README.md says what their columns are."""
+"""Files of this package; its README.md describes their columns."""
 
 _IMAGES = 350_000
-"""Training images at fraction 1: 70,000 in each of five categories."""
+"""Training images at fraction 1: 70,000 per category, five categories."""
 _BATCH = 128
 _EPOCHS = 20
 
 
 def read_file(name: str) -> bytes:
-    """One of `TABLES`, as it is."""
+    """Content of one of `TABLES`, unchanged."""
     return (resources.files(__name__) / name).read_bytes()
 
 
 def read_published() -> pd.DataFrame:
-    """The published runs in the shape of `read_results`: one row per (trial, epoch), the baseline's last epochs too.
+    """The published runs as a table of `read_results`: one row per (trial, epoch), only the last for the baseline.
 
-    What was not published (other measures, most of the config) is absent; steps follow from images and batch size.
+    Unpublished columns (other measures, most of the config) are absent; steps follow from images and batch size.
     """
     import pandas as pd
 

@@ -1,6 +1,6 @@
-"""The report: one self-contained page of a study's results, with its figures and tables beside it.
+"""The report: one self-contained page of a study's results, with its figures and tables as separate files.
 
-It composes: results -> analysis -> figures -> HTML. No statistic is computed here.
+A pipeline of results -> analysis -> figures -> HTML. No statistic is computed here.
 
 >>> from smoe_ray.report import write_report
 >>> write_report("results", ["quickstart"], "report")  # doctest: +SKIP

@@ -1,6 +1,6 @@
-"""The page: what is shown, as HTML. Nothing in it is fetched from anywhere, and no script runs.
+"""The HTML page. It loads no external resources and runs no scripts.
 
-Jinja2 escapes every value; the figures alone are inserted as they are, and those this package drew.
+Jinja2 escapes every value except the figures, which are SVGs drawn by this package.
 """
 
 from __future__ import annotations
@@ -10,57 +10,57 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from smoe_ray.columns import COLUMNS, format_cell
-from smoe_ray.report.verdicts import Verdict
+from smoe_ray.report.findings import Finding
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class Picture(NamedTuple):
+class FigureItem(NamedTuple):
     """A figure on the page."""
 
     title: str
     description: str
-    """What its caption says, for those who do not see it."""
+    """Text alternative of the figure, from its caption."""
     svg: str
     files: tuple[str, ...]
-    """Beside the page."""
+    """Paths relative to the page."""
 
 
-class Cell(NamedTuple):
-    """Of a table."""
+class TableCell(NamedTuple):
+    """A cell of a table."""
 
     text: str
     is_text: bool
-    """Set to the left; numbers are set to the right."""
+    """Left-aligned; numbers are right-aligned."""
 
 
-class Sheet(NamedTuple):
+class TableItem(NamedTuple):
     """A table on the page."""
 
     title: str
-    heads: tuple[Cell, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    heads: tuple[TableCell, ...]
+    rows: tuple[tuple[TableCell, ...], ...]
     files: tuple[str, ...]
 
 
-class Shown(NamedTuple):
+class RenderedSection(NamedTuple):
     """A section on the page."""
 
     anchor: str
     title: str
     reading: str
-    items: tuple[Picture | Sheet, ...]
+    items: tuple[FigureItem | TableItem, ...]
     absent: tuple[str, ...]
-    """Why something is not shown, a line each."""
+    """Why items are not shown, one line each."""
 
 
-class Asked(NamedTuple):
+class ReportedStudy(NamedTuple):
     """A study of the page."""
 
-    study: str
+    name: str
     question: str
-    file: str
+    yaml: str
     """Its study.yaml, as it was run."""
 
 
@@ -68,15 +68,15 @@ class Page(NamedTuple):
     """All of a report."""
 
     title: str
-    asked: tuple[Asked, ...]
-    verdicts: tuple[Verdict, ...]
-    sections: tuple[Shown, ...]
+    studies: tuple[ReportedStudy, ...]
+    findings: tuple[Finding, ...]
+    sections: tuple[RenderedSection, ...]
     made_by: tuple[str, ...]
-    """Commands."""
-    made: Shown
-    """Versions, and trials that are not finished."""
+    """Commands that reproduce the report."""
+    made: RenderedSection
+    """Versions, and unfinished trials."""
     version: str
-    """Of smoe-ray, that made the report."""
+    """Version of smoe-ray that wrote the report."""
 
 
 def render_page(page: Page) -> str:
@@ -93,32 +93,32 @@ def render_page(page: Page) -> str:
     return environment.get_template("page.html.jinja").render(page=page)
 
 
-def sheet(title: str, frame: pd.DataFrame, files: Sequence[str]) -> Sheet:
-    """A frame as a table: numbers rounded for reading, a mean and its spread in one cell."""
+def table_item(title: str, frame: pd.DataFrame, files: Sequence[str]) -> TableItem:
+    """A frame as a table: numbers rounded for display, a mean and its spread in one cell."""
     names = [name for name in frame.columns if name.removesuffix("_sd") == name]
     columns = [COLUMNS[name] for name in names]
-    heads = tuple(Cell(column.heading, column.is_text) for column in columns)
+    heads = tuple(TableCell(column.heading, column.is_text) for column in columns)
     rows = []
     for record in frame.to_dict("records"):
         texts = (format_cell(name, record[name], record.get(f"{name}_sd")) for name in names)
-        rows.append(tuple(Cell(text, column.is_text) for text, column in zip(texts, columns, strict=True)))
-    return Sheet(title, heads, tuple(rows), tuple(files))
+        rows.append(tuple(TableCell(text, column.is_text) for text, column in zip(texts, columns, strict=True)))
+    return TableItem(title, heads, tuple(rows), tuple(files))
 
 
 def inline_svg(svg: str, prefix: str, description: str) -> str:
-    """An SVG file of matplotlib's as part of a page: its ids made its own, nothing that refers to another place.
+    """An SVG file of matplotlib for inlining into a page: ids made unique, no external references.
 
     Args:
         svg: the file.
         prefix: unique on the page.
-        description: text that stands for the picture.
+        description: text alternative.
     """
     from markupsafe import escape
 
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.DOTALL)
     body = re.sub(r' xmlns(?::xlink)?="[^"]*"', "", body).replace("xlink:href", "href")
-    # Every file has the same ids for its glyphs and clip paths, and pictures that are alike share theirs within one.
+    # matplotlib reuses the ids of glyphs and clip paths in every file: keep those that are referenced, with the prefix.
     used = set(re.findall(r'(?:\bhref="#|url\(#)([^")]+)', body))
     body = re.sub(r' id="([^"]*)"', lambda found: f' id="{prefix}-{found[1]}"' if found[1] in used else "", body)
     body = re.sub(r'(\bhref="#|url\(#)', rf"\g<1>{prefix}-", body)

@@ -1,4 +1,4 @@
-"""The published results beside ours, in a section of their own: they never meet ours in a figure or a table."""
+"""The published results in a section of their own, never in the same figure or table as results of this project."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def published_section() -> Section:
-    """What arXiv:2509.10025 published."""
+    """Results published in arXiv:2509.10025."""
     return Section(
         f"Published results of {SOURCE}, not of this study",
         reading("published"),

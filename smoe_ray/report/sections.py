@@ -1,4 +1,4 @@
-"""The sections of a report: what each shows, in which order, and how to read it."""
+"""The sections of a report: contents, order, and how to read them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ from smoe_ray.figures import (
     plot_usage_over_epochs,
 )
 from smoe_ray.report import tables
-from smoe_ray.report.evidence import Evidence, Trial
+from smoe_ray.report.evidence import Evidence
+from smoe_ray.report.trial_analysis import TrialAnalysis
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +59,7 @@ class Exhibit(NamedTuple):
     """Of its files: a-z, 0-9 and '-'; unique in a report."""
     title: str
     make: Callable[[], Figure | pd.DataFrame]
-    """Raises ResultsError, which says why, when the results do not hold it."""
+    """Raises ResultsError with the reason if the results lack what it needs."""
 
 
 class Section(NamedTuple):
@@ -71,7 +72,7 @@ class Section(NamedTuple):
 
 
 def sections(evidence: Evidence) -> Iterator[Section]:
-    """The sections about the project's own results."""
+    """Sections on the results of the studies."""
     results = evidence.results
     yield Section(
         "Arms",
@@ -110,7 +111,7 @@ def sections(evidence: Evidence) -> Iterator[Section]:
         (
             _of_recommendations("best-experts", "Best number of experts against data", plot_best_experts, evidence),
             _of_recommendations(
-                "loss-at-amount", "Loss against experts at the most data", plot_loss_at_amount, evidence
+                "loss-at-amount", "Loss against experts at the largest amount of data", plot_loss_at_amount, evidence
             ),
             Exhibit(
                 "recommended-counts",
@@ -151,10 +152,10 @@ def sections(evidence: Evidence) -> Iterator[Section]:
                 "Experts in use against the ratio of the penalties",
                 lambda: plot_phase_diagram(phase_diagram(results)),
             ),
-            Exhibit("basins", "One basin or two", lambda: tables.basins(results)),
+            Exhibit("basins", "Bimodality test", lambda: tables.basins(results)),
         ),
     )
-    yield from _close_sections(evidence)
+    yield from _single_trial_sections(evidence)
     yield Section(
         "Homogeneity",
         reading("homogeneity"),
@@ -170,8 +171,8 @@ def sections(evidence: Evidence) -> Iterator[Section]:
     )
 
 
-def _close_sections(evidence: Evidence) -> Iterator[Section]:
-    """Sections about single trials."""
+def _single_trial_sections(evidence: Evidence) -> Iterator[Section]:
+    """Sections on single trials."""
     try:
         found = evidence.representatives
     except ResultsError as error:
@@ -205,16 +206,16 @@ def _close_sections(evidence: Evidence) -> Iterator[Section]:
         (
             Exhibit(
                 "probes",
-                "Linear probes beside their controls",
+                "Linear probes and controls",
                 lambda: plot_probes(probe_bars({trial.title: [found] for trial, found in probed().items()})),
             ),
             Exhibit("separability", "Probes, neighbours, silhouettes", lambda: tables.separabilities(trials)),
-            *_per_trial(trials, "map", "Map of the latent space", lambda trial: plot_map(trial.map)),
-            Exhibit("maps", "Trust in the maps", lambda: tables.maps(trials)),
+            *_per_trial(trials, "map", "Map of the latent space", lambda trial: plot_map(trial.coloured_map)),
+            Exhibit("maps", "Trustworthiness of the maps", lambda: tables.maps(trials)),
         ),
     )
     yield Section(
-        "What experts draw",
+        "Images by expert",
         f"{shown}. {reading('drawings')}",
         (
             *_per_trial(trials, "gallery", "Gallery", _gallery),
@@ -239,36 +240,36 @@ def _of_recommendations(name: str, title: str, plot: Callable[..., Figure], evid
 
 
 def _per_trial(
-    trials: Sequence[Trial], name: str, title: str, make: Callable[[Trial], Figure | pd.DataFrame]
+    trials: Sequence[TrialAnalysis], name: str, title: str, make: Callable[[TrialAnalysis], Figure | pd.DataFrame]
 ) -> Iterator[Exhibit]:
     for trial in trials:
         yield Exhibit(f"{name}-{trial.record.trial_id}", f"{title}: {trial.title}", partial(make, trial))
 
 
-def _gallery(trial: Trial) -> Figure:
+def _gallery(trial: TrialAnalysis) -> Figure:
     return plot_gallery(expert_gallery(trial.embeddings, trial.class_names, label=trial.title))
 
 
-def _swap_matrix(trial: Trial) -> Figure:
+def _swap_matrix(trial: TrialAnalysis) -> Figure:
     return plot_swap_matrix(swap_matrix(trial.embeddings, trial.model, label=trial.title))
 
 
-def _interpolation(trial: Trial) -> Figure:
+def _interpolation(trial: TrialAnalysis) -> Figure:
     return plot_interpolation(interpolation(trial.embeddings, trial.model, label=trial.title))
 
 
-def _has_styles(trial: Trial) -> bool:
+def _has_styles(trial: TrialAnalysis) -> bool:
     try:
         return bool(trial.style_names)
-    except ResultsError:  # it kept no embeddings, which the other exhibits say
+    except ResultsError:  # no embeddings were stored, as the other exhibits report
         return False
 
 
 def _several_amounts(results: pd.DataFrame) -> pd.DataFrame:
-    """The same results. Raises ResultsError when every trial has the same amount of data."""
+    """The results, unchanged. Raises ResultsError if all trials have the same amount of data."""
     if "data.train_images" in results and results["data.train_images"].nunique() < 2:
         raise ResultsError(
-            "every trial has the same number of training images; vary data.fraction or data.train_per_class"
+            "all trials have the same number of training images; vary data.fraction or data.train_per_class"
         )
     return results
 

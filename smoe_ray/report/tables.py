@@ -1,4 +1,4 @@
-"""Tables of the report: what the analysis returned, as frames whose columns `columns.COLUMNS` names."""
+"""Tables of the report: results of the analysis as frames with the columns of `columns.COLUMNS`."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from smoe_ray.analysis import (
     Homogeneity,
     Recommendations,
     arm_summary,
-    basin_tests,
+    bimodality_tests,
     collapse_rates,
     expert_survival,
     trial_summary,
 )
 from smoe_ray.errors import ResultsError
-from smoe_ray.report.evidence import Evidence, Trial
+from smoe_ray.report.evidence import Evidence
+from smoe_ray.report.trial_analysis import TrialAnalysis
 
 Answer = TypeVar("Answer")
 
 
 def arms(results: pd.DataFrame) -> pd.DataFrame:
-    """`arm_summary` without the statuses in which no trial is."""
+    """`arm_summary` without the columns of statuses that no trial has."""
     frame = arm_summary(results)
     return frame.drop(columns=[status for status in ("failed", "pruned", "running") if not frame[status].any()])
 
 
 def recommended_counts(found: Recommendations) -> pd.DataFrame:
-    """The counts that are tied or inside the interval, arm by arm. Raises ResultsError where no arm has a surface."""
+    """The counts that are tied or inside the interval, per arm. Raises ResultsError if no arm has a surface."""
     return pd.concat([_of_arm(arm.table, arm.label) for arm in found.fitted().arms], ignore_index=True)
 
 
 def surface_fits(found: Recommendations) -> pd.DataFrame:
-    """Parameters and quality of the fitted surface of each arm. Raises ResultsError where no arm has one."""
+    """Parameters and quality of the fitted surface of each arm. Raises ResultsError if no arm has one."""
     fits = [(arm.label, arm.surface.fit) for arm in found.fitted().arms if arm.surface is not None]
     return pd.DataFrame(
         [
@@ -46,7 +47,7 @@ def surface_fits(found: Recommendations) -> pd.DataFrame:
 
 
 def held_out_errors(found: Recommendations) -> pd.DataFrame:
-    """Error of the fit at each amount that it has not seen. Raises ResultsError where there is none."""
+    """Error of the fit at each held-out amount. Raises ResultsError if there is none."""
     rows = [
         {"arm": arm.label, "amount": held.amount, "rmse": held.rmse, "noise": held.noise.sd, "n": held.n}
         for arm in found.fitted().arms
@@ -59,7 +60,7 @@ def held_out_errors(found: Recommendations) -> pd.DataFrame:
 
 
 def differences(found: Iterable[Difference]) -> pd.DataFrame:
-    """Differences between arms, a row a cell."""
+    """Differences between arms, one row per cell."""
     frame = pd.DataFrame(found, columns=Difference._fields)
     counts = frame["n_arm"].astype(str)
     unpaired = counts + " vs " + frame["n_reference"].astype(str)
@@ -70,7 +71,7 @@ def differences(found: Iterable[Difference]) -> pd.DataFrame:
 
 
 def conditions(found: Homogeneity) -> pd.DataFrame:
-    """What one expert reached, a row a condition."""
+    """Outcomes of one expert, one row per condition."""
     return pd.DataFrame(
         [
             {
@@ -111,10 +112,10 @@ def collapse_shares(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def basins(results: pd.DataFrame) -> pd.DataFrame:
-    """Basin test of each arm. Raises ResultsError where no arm has enough runs for one."""
-    tests = basin_tests(results)
+    """Bimodality test of each arm. Raises ResultsError if no arm has enough runs."""
+    tests = bimodality_tests(results)
     if all(test.verdict.startswith("cannot tell") for test in tests):
-        raise ResultsError(f"basin test: {tests[0].verdict} in every arm; add seeds")
+        raise ResultsError(f"bimodality test: {tests[0].verdict} in every arm; add seeds")
     frame = pd.DataFrame(tests).rename(columns={"label": "arm", "sd": "basin_sd"})
     means = frame.pop("means")
     frame.insert(2, "mean_low", means.str[0])
@@ -122,8 +123,8 @@ def basins(results: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def agreements(trials: Sequence[Trial]) -> pd.DataFrame:
-    """Agreement of experts with classes and styles, a row a trial and partition."""
+def agreements(trials: Sequence[TrialAnalysis]) -> pd.DataFrame:
+    """Agreement of experts with classes and styles, one row per trial and partition."""
     rows = []
     for trial, agreement_of in that_have(trials, lambda trial: trial.agreements).items():
         used = {"active": trial.routing.active, "effective": trial.routing.effective}
@@ -132,8 +133,8 @@ def agreements(trials: Sequence[Trial]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def separabilities(trials: Sequence[Trial]) -> pd.DataFrame:
-    """Probes, neighbours and silhouettes with their controls, a row a trial and partition."""
+def separabilities(trials: Sequence[TrialAnalysis]) -> pd.DataFrame:
+    """Probes, neighbours and silhouettes of partitions and controls, one row per trial and partition."""
     rows = []
     for trial, targets in that_have(trials, lambda trial: trial.separability).items():
         for measured in targets:
@@ -147,8 +148,8 @@ def separabilities(trials: Sequence[Trial]) -> pd.DataFrame:
     return frame[[*front, *frame.columns.difference(front, sort=False)]]
 
 
-def maps(trials: Sequence[Trial]) -> pd.DataFrame:
-    """How far to trust each map."""
+def maps(trials: Sequence[TrialAnalysis]) -> pd.DataFrame:
+    """Trustworthiness of each map."""
     return pd.DataFrame(
         [
             {
@@ -157,13 +158,13 @@ def maps(trials: Sequence[Trial]) -> pd.DataFrame:
                 "perplexity": drawn.perplexity,
                 "images": len(drawn.xy_B2),
             }
-            for trial, drawn in that_have(trials, lambda trial: trial.map.latent_map).items()
+            for trial, drawn in that_have(trials, lambda trial: trial.latent_map).items()
         ]
     )
 
 
 def not_finished(evidence: Evidence) -> pd.DataFrame:
-    """Trials that failed, were pruned or have not ended, and why. Raises ResultsError where all are finished."""
+    """Trials that failed, were pruned or have not ended, and why. Raises ResultsError if all have finished."""
     summary = trial_summary(evidence.results)
     epoch_of = dict(zip(summary["trial_id"], summary["epoch"], strict=True))
     arm_of = evidence.arm_of()
@@ -175,18 +176,18 @@ def not_finished(evidence: Evidence) -> pd.DataFrame:
             "seed": record.spec.seed,
             "status": record.status,
             "epoch": epoch_of[record.trial_id],
-            "why": record.error or record.reason or "has not ended: runs still, or was interrupted",
+            "why": record.error or record.reason or "has not ended: still running, or interrupted",
         }
         for record in evidence.records
         if record.status != "finished"
     ]
     if not rows:
-        raise ResultsError("every trial is finished")
+        raise ResultsError("all trials have finished")
     return pd.DataFrame(rows)
 
 
 def versions(evidence: Evidence) -> pd.DataFrame:
-    """What the trials were made with, a row a combination."""
+    """Software versions of the trials, one row per combination."""
     frame = pd.DataFrame(
         [
             {
@@ -209,8 +210,8 @@ def versions(evidence: Evidence) -> pd.DataFrame:
     return made.reset_index()
 
 
-def that_have(trials: Sequence[Trial], ask: Callable[[Trial], Answer]) -> dict[Trial, Answer]:
-    """What `ask` finds in each of the trials that have it. Raises the first one's ResultsError where none does."""
+def that_have(trials: Sequence[TrialAnalysis], ask: Callable[[TrialAnalysis], Answer]) -> dict[TrialAnalysis, Answer]:
+    """Values of `ask` for the trials that have them. Raises the first ResultsError if none does."""
     found, problems = {}, []
     for trial in trials:
         try:

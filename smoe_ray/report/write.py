@@ -1,4 +1,4 @@
-"""Writing a report: figures and tables first, the page that shows them last."""
+"""Writing a report: figures and tables first, then the page that refers to them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,19 @@ from smoe_ray.figures import render
 from smoe_ray.published import TABLES, read_file
 from smoe_ray.report import tables
 from smoe_ray.report.evidence import Evidence
-from smoe_ray.report.page import Asked, Page, Picture, Sheet, Shown, inline_svg, render_page, sheet
+from smoe_ray.report.findings import findings
+from smoe_ray.report.page import (
+    FigureItem,
+    Page,
+    RenderedSection,
+    ReportedStudy,
+    TableItem,
+    inline_svg,
+    render_page,
+    table_item,
+)
 from smoe_ray.report.published import published_section
 from smoe_ray.report.sections import Exhibit, Section, sections
-from smoe_ray.report.verdicts import verdicts
 from smoe_ray.results import Store, list_studies
 
 if TYPE_CHECKING:
@@ -35,34 +44,36 @@ def write_report(
     compare: Literal["published"] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> str:
-    """Write ``index.html``, ``figures/*.svg|pdf`` and ``tables/*.csv`` below `to`; each appears whole, the page last.
+    """Write ``index.html``, ``figures/*.svg|pdf`` and ``tables/*.csv`` below `to`; each atomically, the page last.
 
-    Several studies are read as one table, so that their arms are compared (a study and its supervised baseline). The
-    same results give the same bytes, with the same versions.
+    Several studies are read as one table, so that their arms are compared (e.g. a study and its supervised baseline).
+    The same results and versions give the same bytes.
 
     Args:
         out: folder or URI of the results.
-        studies: names of studies in `out`; none: all of them.
-        to: folder or URI of the report, made when absent; files of the same name are replaced.
+        studies: names of studies in `out`; empty: all of them.
+        to: folder or URI of the report, created if absent; files of the same name are replaced.
         compare: *published*: add a section with what arXiv:2509.10025 published.
-        progress: is told the title of each section before it is made.
+        progress: called with the title of each section before it is made.
 
     Returns:
-        Where the page is.
+        Path or URI of the page.
 
     Raises:
         ResultsError: no study, a study is absent or unreadable, or `to` cannot be written.
     """
     studies = list(studies) or list_studies(out)
     if not studies:
-        raise ResultsError(f"{out}: no study there; name the folder that 'smoe-ray run --out' was given")
+        raise ResultsError(f"{out}: no study found; pass the folder given to 'smoe-ray run --out'")
     evidence = Evidence(out, studies)
     writer = _Writer(Store(to), progress)
     made = _how_it_was_made(evidence)
     page = Page(
         title=", ".join(studies),
-        asked=tuple(Asked(study, evidence.question(study), file) for study, file in evidence.study_files().items()),
-        verdicts=tuple(verdicts(evidence)),
+        studies=tuple(
+            ReportedStudy(study, evidence.question(study), file) for study, file in evidence.study_files().items()
+        ),
+        findings=tuple(findings(evidence)),
         sections=tuple(writer.show(section) for section in sections(evidence)),
         made_by=_commands(evidence, to, compare),
         made=writer.show(made),
@@ -77,16 +88,16 @@ def write_report(
 
 
 class _Writer:
-    """Makes exhibits, and keeps each as files below `store`."""
+    """Makes exhibits and writes each to files in `store`."""
 
     def __init__(self, store: Store, progress: Callable[[str], None]) -> None:
         self.store = store
         self._progress = progress
 
-    def show(self, section: Section) -> Shown:
-        """The section with what could be made of it."""
+    def show(self, section: Section) -> RenderedSection:
+        """The section with the exhibits that could be made."""
         self._progress(section.title)
-        items: list[Picture | Sheet] = []
+        items: list[FigureItem | TableItem] = []
         reasons: dict[str, list[str]] = {}
         for exhibit in section.exhibits:
             try:
@@ -95,32 +106,32 @@ class _Writer:
                 reasons.setdefault(str(error).rstrip("."), []).append(exhibit.title)
                 continue
             items.append(self._table(exhibit, made) if isinstance(made, pd.DataFrame) else self._figure(exhibit, made))
-        # Where the whole section is absent, the reasons say it all.
+        # If the whole section is absent, titles of exhibits are redundant.
         absent = tuple(f"{', '.join(titles)}: {reason}" if items else reason for reason, titles in reasons.items())
         anchor = re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-")
-        return Shown(anchor, section.title, section.reading if items else "", tuple(items), absent)
+        return RenderedSection(anchor, section.title, section.reading if items else "", tuple(items), absent)
 
-    def _figure(self, exhibit: Exhibit, figure: Figure) -> Picture:
+    def _figure(self, exhibit: Exhibit, figure: Figure) -> FigureItem:
         svg = render(figure, "svg")
         files = (f"figures/{exhibit.name}.svg", f"figures/{exhibit.name}.pdf")
         self.store.write(files[0], svg)
         self.store.write(files[1], render(figure, "pdf"))
         description = f"{exhibit.title}. {' '.join(figure.get_supxlabel().split())}"
-        return Picture(exhibit.title, description, inline_svg(svg.decode(), exhibit.name, description), files)
+        return FigureItem(exhibit.title, description, inline_svg(svg.decode(), exhibit.name, description), files)
 
-    def _table(self, exhibit: Exhibit, frame: pd.DataFrame) -> Sheet:
+    def _table(self, exhibit: Exhibit, frame: pd.DataFrame) -> TableItem:
         file = f"tables/{exhibit.name}.csv"
         self.store.write(file, frame.to_csv(index=False).encode())
-        return sheet(exhibit.title, frame, (file,))
+        return table_item(exhibit.title, frame, (file,))
 
 
 def _how_it_was_made(evidence: Evidence) -> Section:
     return Section(
-        "How this was made",
+        "Reproducibility",
         "",
         (
-            Exhibit("versions", "Versions that made the trials", lambda: tables.versions(evidence)),
-            Exhibit("not-finished", "Trials that are not finished, and why", lambda: tables.not_finished(evidence)),
+            Exhibit("versions", "Software versions of the trials", lambda: tables.versions(evidence)),
+            Exhibit("not-finished", "Unfinished trials, and why", lambda: tables.not_finished(evidence)),
         ),
     )
 

@@ -6,9 +6,9 @@ import importlib.metadata
 import platform
 from datetime import UTC, datetime
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from smoe_ray.spec import NUMERICS_VERSION, TrialSpec
 
@@ -28,6 +28,13 @@ class Versions(_Record):
     numpy: str
     python: str
     numerics: int
+    plugins: dict[str, str] = {}
+    """Version and source of each plug-in of the trial, by ``package.module:name``."""
+
+    @model_serializer(mode="wrap")
+    def _without_plugins_where_there_are_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        return {name: value for name, value in fields.items() if name != "plugins" or value}
 
     @classmethod
     @cache  # reading package metadata takes milliseconds, and a process trains many trials

@@ -8,23 +8,35 @@ This package needs pydantic alone; a YAML reader is loaded only by `load_study`.
 """
 
 from smoe_ray.spec.architectures import ImageShape
-from smoe_ray.spec.base import NAME_PATTERN
+from smoe_ray.spec.base import NAME_PATTERN, Spec
 from smoe_ray.spec.data import (
     CLASS_PATTERN,
     IMAGE_SIDE,
     ClassName,
     CombinedData,
     DataSpec,
+    DataSpecBase,
     DrawingColours,
     ImageData,
     Imbalance,
     LeafData,
+    PluginData,
     QuickDrawData,
     SyntheticData,
 )
-from smoe_ray.spec.model import ModelSpec
-from smoe_ray.spec.objectives import Blend, Expected, Likelihood, Objective, ObjectiveSpec, Supervised
+from smoe_ray.spec.model import ModelSpec, PluginDecoder, PluginEncoder
+from smoe_ray.spec.objectives import (
+    BalancedObjectiveSpec,
+    Blend,
+    Expected,
+    Likelihood,
+    Objective,
+    ObjectiveSpec,
+    PluginObjective,
+    Supervised,
+)
 from smoe_ray.spec.paths import assign, dotted_keys, merge, with_roots
+from smoe_ray.spec.plugin import PluginReference, plugin_identities, plugin_references
 from smoe_ray.spec.search import (
     SCALAR_METRICS,
     Choices,
@@ -38,7 +50,15 @@ from smoe_ray.spec.search import (
 )
 from smoe_ray.spec.study import PRESETS, CollapseSpec, GridStudy
 from smoe_ray.spec.training import Budget, EvaluationSpec, ResourcesSpec, TrainingSpec, WorkerRange, Workers
-from smoe_ray.spec.trial import NUMERICS_VERSION, TrialSpec, check_experts_per_class, trial_id, trial_with, value_at
+from smoe_ray.spec.trial import (
+    NUMERICS_VERSION,
+    TrialSpec,
+    check_experts_per_class,
+    plugin_paths,
+    trial_id,
+    trial_with,
+    value_at,
+)
 from smoe_ray.spec.yaml_io import MAX_STUDY_BYTES, Study, dump_study, load_study, parse_study, read_name, roots
 
 __all__ = [
@@ -49,6 +69,7 @@ __all__ = [
     "NUMERICS_VERSION",
     "PRESETS",
     "SCALAR_METRICS",
+    "BalancedObjectiveSpec",
     "Blend",
     "Budget",
     "Choices",
@@ -56,6 +77,7 @@ __all__ = [
     "CollapseSpec",
     "CombinedData",
     "DataSpec",
+    "DataSpecBase",
     "Distribution",
     "DrawingColours",
     "EvaluationSpec",
@@ -71,12 +93,18 @@ __all__ = [
     "ModelSpec",
     "Objective",
     "ObjectiveSpec",
+    "PluginData",
+    "PluginDecoder",
+    "PluginEncoder",
+    "PluginObjective",
+    "PluginReference",
     "PrunerSpec",
     "QuickDrawData",
     "ResourcesSpec",
     "SamplerSpec",
     "SearchObjective",
     "SearchStudy",
+    "Spec",
     "Study",
     "Supervised",
     "SyntheticData",
@@ -91,6 +119,9 @@ __all__ = [
     "load_study",
     "merge",
     "parse_study",
+    "plugin_identities",
+    "plugin_paths",
+    "plugin_references",
     "read_name",
     "roots",
     "trial_id",

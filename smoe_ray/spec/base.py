@@ -36,7 +36,7 @@ class Spec(BaseModel):
         """Everything in this spec that can change the numbers of a trial, as plain JSON values."""
         fields = type(self).model_fields
         return {
-            name: _identity(value)
+            name: identity_of_value(value)
             for name in _names_of_identity(type(self))
             if (value := getattr(self, name)) != fields[name].default or name not in self.hashed_unless_default
         }
@@ -47,13 +47,14 @@ def _names_of_identity(spec: type[Spec]) -> tuple[str, ...]:
     return tuple(sorted(spec.model_fields.keys() - spec.not_identity))
 
 
-def _identity(value: Any) -> Any:
+def identity_of_value(value: Any) -> Any:
+    """A value as plain JSON, for hashing."""
     if isinstance(value, Spec):
         return value.identity() or None
     if isinstance(value, (tuple, list)):
-        return [_identity(item) for item in value]
+        return [identity_of_value(item) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): _identity(item) for key, item in sorted(value.items())}
+        return {str(key): identity_of_value(item) for key, item in sorted(value.items())}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return str(value)  # a value with a notation of its own, such as a budget

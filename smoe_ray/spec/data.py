@@ -6,10 +6,12 @@ import re
 import unicodedata
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Tag, field_validator, model_validator
 
+from smoe_ray import plugins
 from smoe_ray.spec.architectures import ImageShape
 from smoe_ray.spec.base import NAME_PATTERN, Spec
+from smoe_ray.spec.plugin import BUILT_IN, PLUGIN, PluginReference, choose
 
 IMAGE_SIDE = 28
 """Height and width of the images that the sources make, in pixels."""
@@ -166,7 +168,37 @@ class ImageData(DataSpecBase):
     allow_constant: bool = Field(default=False, description=_ALLOW_CONSTANT)
 
 
-LeafData = Annotated[SyntheticData | QuickDrawData | ImageData, Field(discriminator="source")]
+class PluginData(PluginReference, DataSpecBase):
+    """A source that a plug-in brings; keys that are not common to all sources are its own.
+
+    A parameter that is a path or URI is to be called `root`: a submitted study's `root` is made absolute, and the
+    dashboard's Submit page checks it.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: ClassVar[plugins.Kind] = "source"
+    tag: ClassVar[str] = "source"
+    where: ClassVar[str] = "data"
+
+    source: str = Field(description="package.module:name, or a short name that an installed package registers")
+
+    @property
+    def image_shape(self) -> ImageShape:
+        """See `DataSpecBase.image_shape`; imports the plug-in."""
+        spec: DataSpecBase = self.resolve()[1]
+        return spec.image_shape
+
+    @classmethod
+    def _base(cls) -> type[BaseModel]:
+        return DataSpecBase
+
+
+LeafData = Annotated[
+    Annotated[SyntheticData | QuickDrawData | ImageData, Field(discriminator="source"), Tag(BUILT_IN)]
+    | Annotated[PluginData, Tag(PLUGIN)],
+    choose(PluginData, ("synthetic", "quickdraw", "images", "combined")),
+]
 
 
 class CombinedData(DataSpecBase):
@@ -181,4 +213,9 @@ class CombinedData(DataSpecBase):
     )
 
 
-DataSpec = Annotated[SyntheticData | QuickDrawData | ImageData | CombinedData, Field(discriminator="source")]
+BuiltInData = SyntheticData | QuickDrawData | ImageData | CombinedData
+
+DataSpec = Annotated[
+    Annotated[BuiltInData, Field(discriminator="source"), Tag(BUILT_IN)] | Annotated[PluginData, Tag(PLUGIN)],
+    choose(PluginData, ("synthetic", "quickdraw", "images", "combined")),
+]

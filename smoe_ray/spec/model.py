@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, Tag, model_serializer, model_validator
 
+from smoe_ray import plugins
 from smoe_ray.spec.architectures import DECODERS, ENCODERS
 from smoe_ray.spec.base import Spec
+from smoe_ray.spec.plugin import BUILT_IN, PLUGIN, PluginReference, choose
+
+
+class _PluginArchitecture(PluginReference):
+    """``package.module:name``, or a mapping of `name` and parameters; without parameters it is written as the name."""
+
+    name: str = Field(description="package.module:name, or a short name that an installed package registers")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_serializer(mode="plain")
+    def _to_name(self) -> str | dict[str, Any]:
+        return {"name": self.name, **self.parameters} if self.parameters else self.name
+
+
+class PluginEncoder(_PluginArchitecture):
+    """An encoder that a plug-in brings."""
+
+    kind: ClassVar[plugins.Kind] = "encoder"
+    where: ClassVar[str] = "model.encoder"
+
+
+class PluginDecoder(_PluginArchitecture):
+    """An architecture of the experts that a plug-in brings."""
+
+    kind: ClassVar[plugins.Kind] = "decoder"
+    where: ClassVar[str] = "model.decoder"
+
 
 if TYPE_CHECKING:
     EncoderName: TypeAlias = str
@@ -21,8 +53,14 @@ class ModelSpec(Spec):
 
     num_experts: int = Field(default=10, ge=1, le=1024, description="decoders configured (E)")
     latent_dim: int = Field(default=32, ge=1, le=4096, description="size of the latent vector (Z)")
-    encoder: EncoderName = Field(default="medium", description="convolutional encoder")
-    decoder: DecoderName = Field(default="lite", description="architecture of each expert")
+    encoder: Annotated[
+        Annotated[EncoderName, Tag(BUILT_IN)] | Annotated[PluginEncoder, Tag(PLUGIN)],
+        choose(PluginEncoder, ENCODERS),
+    ] = Field(default="medium", description="convolutional encoder")
+    decoder: Annotated[
+        Annotated[DecoderName, Tag(BUILT_IN)] | Annotated[PluginDecoder, Tag(PLUGIN)],
+        choose(PluginDecoder, DECODERS),
+    ] = Field(default="lite", description="architecture of each expert")
     gate_hidden: tuple[Annotated[int, Field(strict=True, ge=1, le=65536)], ...] = Field(
         default=(64, 32), description="hidden units of the gate MLP, layer by layer"
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import BaseModel, Field, Tag
 
+from smoe_ray import plugins
 from smoe_ray.spec.base import Spec
+from smoe_ray.spec.plugin import BUILT_IN, PLUGIN, PluginReference, choose
 
 
 class ObjectiveSpec(Spec):
@@ -82,9 +84,44 @@ class Supervised(ObjectiveSpec):
     )
 
 
-Objective = Annotated[Blend | Expected | Likelihood | Supervised, Field(discriminator="name")]
+class PluginObjective(PluginReference):
+    """An objective that a plug-in brings; all keys but `name` are its own."""
 
-UNSUPERVISED_NAMES: tuple[str, ...] = tuple(
-    member.model_fields["name"].default for member in get_args(get_args(Objective)[0]) if member is not Supervised
-)
-"""Names of the objectives that go with ``routing: unsupervised``."""
+    kind: ClassVar[plugins.Kind] = "objective"
+    where: ClassVar[str] = "objective"
+
+    name: str = Field(description="package.module:name, or a short name that an installed package registers")
+
+    @property
+    def decodes(self) -> Literal["all", "chosen"]:
+        """See `ObjectiveSpec.decodes`; imports the plug-in, as the following do."""
+        spec: type[ObjectiveSpec] = self.load().spec
+        return spec.decodes
+
+    @property
+    def is_annealed(self) -> bool:
+        """See `ObjectiveSpec.is_annealed`."""
+        spec: type[ObjectiveSpec] = self.load().spec
+        return spec.is_annealed
+
+    @property
+    def needs_labels(self) -> bool:
+        """See `ObjectiveSpec.needs_labels`."""
+        spec: type[ObjectiveSpec] = self.load().spec
+        return spec.needs_labels
+
+    @classmethod
+    def _base(cls) -> type[BaseModel]:
+        return ObjectiveSpec
+
+
+BuiltInObjective = Blend | Expected | Likelihood | Supervised
+_NAMES: tuple[str, ...] = tuple(member.model_fields["name"].default for member in get_args(BuiltInObjective))
+
+Objective = Annotated[
+    Annotated[BuiltInObjective, Field(discriminator="name"), Tag(BUILT_IN)] | Annotated[PluginObjective, Tag(PLUGIN)],
+    choose(PluginObjective, _NAMES),
+]
+
+UNSUPERVISED_NAMES: tuple[str, ...] = tuple(name for name in _NAMES if name != "supervised")
+"""Names of the built-in objectives that go with ``routing: unsupervised``."""

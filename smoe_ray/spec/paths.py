@@ -8,8 +8,13 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from smoe_ray import plugins
+
 TAGS = ("source", "name")
 """Keys that choose among models (`data.source`, `objective.name`): another value there replaces the whole mapping."""
+
+_KINDS: dict[str, tuple[plugins.Kind, ...]] = {"source": ("source",), "name": ("objective", "encoder", "decoder")}
+"""Kinds of plug-ins that a tag may name."""
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -17,6 +22,8 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
+        if key in ("encoder", "decoder") and isinstance(below, str) and isinstance(value, Mapping):
+            below = {"name": below}  # short for a mapping with the name alone
         if isinstance(value, Mapping) and isinstance(below, Mapping) and not _changes_tag(below, value):
             merged[key] = merge(below, value)
         else:
@@ -25,7 +32,15 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _changes_tag(base: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
-    return any(tag in over and over[tag] != base.get(tag) for tag in TAGS)
+    return any(tag in over and not _same_name(tag, over[tag], base.get(tag)) for tag in TAGS)
+
+
+def _same_name(tag: str, one: Any, other: Any) -> bool:
+    """Whether two values of a tag are equal, or one is the short name of the plug-in that the other names in full."""
+    if one == other or not (isinstance(one, str) and isinstance(other, str) and ":" in one + other):
+        return bool(one == other)
+    names = ((plugins.full_name(kind, one), plugins.full_name(kind, other)) for kind in _KINDS[tag])
+    return any(full is not None and full == other_full for full, other_full in names)
 
 
 def assign(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,7 +65,7 @@ def with_roots(tree: Any, change: Callable[[str], str], _key: str = "") -> Any:
 
 @cache
 def dotted_keys(model: type[BaseModel]) -> frozenset[str]:
-    """Every dotted path that a spec model admits, over all members of its unions."""
+    """Every dotted path that a spec model admits, over all members of its unions; without parameters of plug-ins."""
     return frozenset(_walk_keys(model, ""))
 
 
@@ -58,6 +73,8 @@ def _walk_keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in model.model_fields.items():
         yield prefix + name
         for nested in models_in(field.annotation):
+            if nested.model_config.get("extra") == "allow":  # a reference to a plug-in, whose keys are its own
+                continue
             yield from _walk_keys(nested, f"{prefix}{name}.")
 
 

@@ -10,7 +10,7 @@ from smoe_ray.columns import EPOCHS
 from smoe_ray.spec.base import Spec
 from smoe_ray.spec.messages import nearest
 from smoe_ray.spec.study import StudyBase
-from smoe_ray.spec.trial import check_trial_path
+from smoe_ray.spec.trial import check_trial_path, plugin_paths
 
 SCALAR_METRICS: tuple[str, ...] = tuple(column.name for column in EPOCHS if column.objective)
 """Result columns that a search may optimise."""
@@ -114,8 +114,10 @@ class SearchStudy(StudyBase):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        choices = {path: one.choices for path, one in self.space.items() if isinstance(one, Choices)}
+        below_plugins = plugin_paths(self.base, choices)
         for path, distribution in self.space.items():
-            check_trial_path(path, where="space")
+            check_trial_path(path, "space", below_plugins)
             for condition in distribution.when or {}:
                 if condition not in self.space:
                     raise ValueError(

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from smoe_ray.spec.base import NAME_PATTERN, Spec
 from smoe_ray.spec.objectives import Supervised
-from smoe_ray.spec.trial import TrialSpec, check_trial_path, merge_trial, trial_with
+from smoe_ray.spec.trial import TrialSpec, check_trial_path, merge_trial, plugin_paths, trial_with
 
 _PAPER = {"model": {"encoder": "medium", "decoder": "lite", "latent_dim": 32, "gate_hidden": [64, 32]}}
 
@@ -105,8 +105,9 @@ class GridStudy(StudyBase):
     def _axes_name_fields(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: a seed is named twice")
+        below_plugins = plugin_paths(self.base, self.axes)
         for path, values in self.axes.items():
-            check_trial_path(path, where="axes")
+            check_trial_path(path, "axes", below_plugins)
             if not values:
                 raise ValueError(f"axes.{path}: no values")
         return self

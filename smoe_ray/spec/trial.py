@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from smoe_ray.errors import StudyError
 from smoe_ray.spec.base import Spec
-from smoe_ray.spec.data import DataSpec, SyntheticData
+from smoe_ray.spec.data import DataSpec, PluginData, SyntheticData
 from smoe_ray.spec.messages import nearest, one_line
-from smoe_ray.spec.model import ModelSpec
-from smoe_ray.spec.objectives import UNSUPERVISED_NAMES, Likelihood, Objective, Supervised
+from smoe_ray.spec.model import ModelSpec, PluginDecoder, PluginEncoder
+from smoe_ray.spec.objectives import UNSUPERVISED_NAMES, Likelihood, Objective, PluginObjective, Supervised
 from smoe_ray.spec.paths import assign, dotted_keys, merge
+from smoe_ray.spec.plugin import PluginReference, names_plugin, plugin_identities
 from smoe_ray.spec.training import EvaluationSpec, ResourcesSpec, TrainingSpec
 
 NUMERICS_VERSION = 1
@@ -77,7 +78,10 @@ def _name_of(objective: Any) -> Any:
 
 def _is_unused(objective: Any) -> bool:
     """Whether supervised routing ignores this objective; an unknown name is not ignored but refused."""
-    return objective is None or _name_of(objective) in UNSUPERVISED_NAMES
+    name = _name_of(objective)
+    if objective is None or name in UNSUPERVISED_NAMES:
+        return True
+    return isinstance(name, str) and name != "supervised" and names_plugin("objective", name)
 
 
 def merge_trial(
@@ -110,8 +114,15 @@ def check_experts_per_class(trial: TrialSpec, num_classes: int) -> None:
 
 
 def trial_id(trial: TrialSpec, data_fingerprint: str) -> str:
-    """First 12 hex digits of the SHA-256 of all that can change the numbers: spec, data, `NUMERICS_VERSION`."""
+    """First 12 hex digits of the SHA-256 of all that can change the numbers: spec, data, `NUMERICS_VERSION`, and the
+    version and source of each plug-in, which are imported for that.
+
+    Raises:
+        PluginError: a plug-in is not allowed, not installed or fails.
+    """
     everything = {"trial": trial.identity(), "data": data_fingerprint, "numerics": NUMERICS_VERSION}
+    if plugins := plugin_identities(trial):
+        everything["plugins"] = plugins
     canonical = json.dumps(everything, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
@@ -128,9 +139,10 @@ def trial_with(base: TrialSpec, values: Mapping[str, Any], supervised: Supervise
     Raises:
         StudyError: a path is unknown or a value does not fit.
     """
+    below_plugins = plugin_paths(base, {path: (value,) for path, value in values.items()})
     for path in values:
         try:
-            check_trial_path(path, where="trial")
+            check_trial_path(path, "trial", below_plugins)
         except ValueError as error:
             raise StudyError(str(error)) from None
     tree = merge_trial(base.model_dump(mode="json"), assign({}, values), supervised)
@@ -151,11 +163,31 @@ def value_at(trial: TrialSpec, path: str) -> Any:
     return value
 
 
-def check_trial_path(path: str, where: str) -> None:
-    """Raises ValueError unless `path` names a field that a study may vary; `where` begins the message."""
+_PLUGIN_PATHS: tuple[type[PluginReference], ...] = (PluginData, PluginEncoder, PluginDecoder, PluginObjective)
+
+
+def plugin_paths(base: TrialSpec, values: Mapping[str, Iterable[Any]]) -> tuple[str, ...]:
+    """Dotted paths at which `base`, or `base` with one of the `values` at a dotted path, may have a plug-in."""
+    trees = [base.model_dump(mode="json"), *(assign({}, {path: one}) for path, many in values.items() for one in many)]
+    return tuple(reference.where for reference in _PLUGIN_PATHS if any(_has_plugin(tree, reference) for tree in trees))
+
+
+def _has_plugin(tree: Any, reference: type[PluginReference]) -> bool:
+    for key in reference.where.split("."):
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    name = tree.get(reference.tag) if isinstance(tree, Mapping) else tree
+    return isinstance(name, str) and names_plugin(reference.kind, name)
+
+
+def check_trial_path(path: str, where: str, below_plugins: Iterable[str] = ()) -> None:
+    """Raises ValueError unless `path` names a field that a study may vary; `where` begins the message.
+
+    Below `below_plugins` any path is accepted: it names a parameter of a plug-in, which alone can tell.
+    """
     known = dotted_keys(TrialSpec)
     if path == "seed":
         raise ValueError(f"{where}.seed: seeds are set by 'seeds' (grid) or 'base.seed' (search)")
     # Below data.combined.parts the path goes through a mapping whose keys are names.
-    if path not in known and not path.startswith("data.parts."):
+    free = ("data.parts", *below_plugins)
+    if path not in known and not path.startswith(tuple(f"{prefix}." for prefix in free)):
         raise ValueError(f"{where}.{path}: unknown key{nearest(path, known)}")

@@ -15,7 +15,7 @@ from smoe_ray.data.files import Map, cache_folder
 from smoe_ray.errors import TrialError
 from smoe_ray.planning import StudyPlan
 from smoe_ray.results import Packer, Store, TrialFolder, TrialRecord
-from smoe_ray.spec import DataSpec, GridStudy, SearchStudy, TrialSpec, dump_study, trial_id
+from smoe_ray.spec import DataSpec, GridStudy, SearchStudy, TrialSpec, dump_study, plugin_identities, trial_id
 from smoe_ray.study.events import DataProgress, Event, Notice, OnEvent, StudyStarted, ignore
 from smoe_ray.study.trial_run import TrialTask, is_settled, remove_stale_checkpoint
 
@@ -69,9 +69,15 @@ class StudyRun:
 
     def task(self, trial: TrialSpec) -> TrialTask:
         """The task that trains `trial`. Raises DataError."""
-        identifier = trial_id(trial, self.source(trial.data).fingerprint)
         return TrialTask(
-            self.study.name, trial, identifier, self.out, self.cache, self.study.collapse, self.retry_failed
+            self.study.name,
+            trial,
+            trial_id(trial, self.source(trial.data).fingerprint),
+            self.out,
+            self.cache,
+            self.study.collapse,
+            self.retry_failed,
+            plugins=plugin_identities(trial),
         )
 
     def pending(self) -> list[TrialTask]:
@@ -123,7 +129,7 @@ def run_study(
         Failed trials are included (`status`, `error`); they do not raise.
 
     Raises:
-        StudyError, DataError: the study cannot be planned.
+        StudyError, DataError, PluginError: the study cannot be planned.
         ResultsError: OUT cannot be read or written.
         KeyboardInterrupt: after Ctrl-C, once all workers have ended; a `Notice` has said how to resume.
     """
@@ -133,6 +139,7 @@ def run_study(
     run = StudyRun(plan, store.out, _cache_folder(store, cache), retry_failed, on_event, data_jobs, mirror=mirror)
     ended: dict[str, TrialRecord] = {}
     packer = Packer(store, run.study.name)
+    plan.check_plugins()
     try:
         for trial in plan.known_trials:
             run.source(trial.data)

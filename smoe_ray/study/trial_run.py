@@ -9,22 +9,23 @@ from __future__ import annotations
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from smoe_ray import plugins
 from smoe_ray.data import Splits, load_splits
-from smoe_ray.errors import DataError, DivergedError, StorageError, TrialError
+from smoe_ray.errors import DataError, DivergedError, PluginError, StorageError, TrialError
 from smoe_ray.results import Arrays, DataFacts, Row, Store, Timings, TrialFolder, TrialRecord, Versions
 from smoe_ray.results.record import Status, now
-from smoe_ray.spec import CollapseSpec, TrialSpec, trial_id
+from smoe_ray.spec import CollapseSpec, TrialSpec, plugin_identities, trial_id
 from smoe_ray.study.stopping import collapse_reason
 
 if TYPE_CHECKING:
-    from smoe_ray.training.fit import Epoch
+    from smoe_ray.training.loop import Epoch
 
 Fit = Callable[[TrialSpec, Splits, Arrays | None], "Iterator[Epoch]"]
 """(trial, data, checkpoint to start from) -> one `Epoch` after another."""
@@ -51,6 +52,8 @@ class TrialTask:
     retry_failed: bool = False
     wait: bool = False
     """If another process holds the trial's lock: wait for it (true), or give up at once (false)."""
+    plugins: Mapping[str, str] = field(default_factory=dict)
+    """Version and source of each plug-in of the trial, by name, where the study was planned."""
 
     @property
     def folder(self) -> TrialFolder:
@@ -60,6 +63,15 @@ class TrialTask:
     def is_settled(self, record: TrialRecord) -> bool:
         """See `is_settled`."""
         return is_settled(record, self.retry_failed)
+
+    def check_plugins(self) -> None:
+        """Raise PluginError unless the plug-ins of this process are those that the study was planned with."""
+        for name, identity in plugin_identities(self.trial).items():
+            if identity != self.plugins.get(name):
+                raise PluginError(
+                    f"plug-in {name}: {socket.gethostname()} has another version of it ({identity}) than the study was "
+                    f"planned with ({self.plugins.get(name)}); install the same on all nodes and run the study again"
+                )
 
 
 def is_settled(record: TrialRecord, retry_failed: bool) -> bool:
@@ -81,7 +93,7 @@ def fit_on(device: str) -> Fit:
 def _fit(device: str, trial: TrialSpec, data: Splits, checkpoint: Arrays | None) -> Iterator[Epoch]:
     import torch
 
-    from smoe_ray.training.fit import Runtime, fit
+    from smoe_ray.training.loop import Runtime, fit
 
     # The number of threads changes the order of summation, hence the last digits: the spec sets it, not the machine.
     before = torch.get_num_threads()
@@ -199,14 +211,14 @@ def _begin(task: TrialTask, before: TrialRecord | None) -> TrialRecord:
         status="running",
         spec=task.trial,
         host=socket.gethostname(),
-        versions=Versions.here(),
+        versions=Versions.here().model_copy(update={"plugins": dict(task.plugins)}),
         timings=timings,
     )
 
 
 def _describe(error: Exception) -> dict[str, str]:
     return {
-        "error": " ".join(str(error).split()) or type(error).__name__,
+        "error": plugins.explain(error) or " ".join(str(error).split()) or type(error).__name__,
         "error_kind": type(error).__name__,
         "traceback": "".join(traceback.format_exception(error)),
     }
@@ -263,6 +275,7 @@ def _train(
 
 def _load(task: TrialTask, load: Load) -> Splits:
     with _as_trial_failure():
+        task.check_plugins()
         splits = load(task)
         if trial_id(task.trial, splits.fingerprint) != task.trial_id:
             raise DataError("the data are not those that the study was planned with; run the study again")

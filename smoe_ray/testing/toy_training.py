@@ -48,7 +48,7 @@ num_trials: 5
 
 
 class ToyEpoch(NamedTuple):
-    """What a training gives per epoch, as `smoe_ray.training.fit.Epoch`."""
+    """What a training gives per epoch, as `smoe_ray.training.Epoch`."""
 
     epoch: int
     row: dict[str, Any]

@@ -1,6 +1,6 @@
 """Training one trial: `fit` yields epochs, `evaluate` measures, `checkpoint` keeps the state."""
 
 from smoe_ray.training.checkpoint import epochs_done
-from smoe_ray.training.fit import Epoch, Runtime, fit
+from smoe_ray.training.loop import Epoch, Runtime, fit
 
 __all__ = ["Epoch", "Runtime", "epochs_done", "fit"]

@@ -62,8 +62,8 @@ class Workers:
     def mean(self, value: Tensor, share: float | Tensor) -> Tensor:  # noqa: ARG002
         """Mean over the global batch of `value`, a mean over this shard; `share` is the shard's fraction of the batch.
 
-        Its gradient is that of the own shard, unweighted: the caller weighs its whole loss by `count * share`, whose
-        mean over workers is the gradient for the batch.
+        Its gradient is that of this worker's shard, unweighted: the caller weighs its whole loss by `count * share`, so
+        that the mean gradient over workers is the gradient of the global batch.
         """
         return value
 

@@ -17,7 +17,7 @@ from smoe_ray.data.dataset import Splits
 from smoe_ray.errors import SmoeRayError
 from smoe_ray.spec import TrialSpec
 from smoe_ray.training.collectives import GroupBroken, WorkerGroup, Workers
-from smoe_ray.training.fit import Epoch, Runtime, fit
+from smoe_ray.training.loop import Epoch, Runtime, fit
 
 _Checkpoint = Mapping[str, npt.NDArray[Any]] | None
 

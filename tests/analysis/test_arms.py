@@ -64,6 +64,13 @@ def test_the_supervised_baseline_is_an_arm_and_unsupervised_goes_without_saying(
         trial("b", [1.0], routing="unsupervised", objective__name="likelihood"),
         trial("c", [1.0], routing="supervised", objective__name=None),
     ) == ["blend", "likelihood", "supervised"]
+    label_by_label = {"routing": "supervised", "objective__name": "supervised"}
+    assert labels(
+        trial("a", [1.0], routing="unsupervised", objective__name="blend"),
+        trial("b", [1.0], **label_by_label, objective__cross_entropy_weight=1.0),
+        trial("c", [1.0], **label_by_label, objective__cross_entropy_weight=50.0),
+    ) == ["unsupervised", "supervised, cross_entropy_weight=1", "supervised, cross_entropy_weight=50"]
+    assert labels(trial("a", [1.0], **label_by_label)) == ["supervised, E=10"]
     assert labels(trial("a", [1.0], routing="unsupervised"), trial("c", [1.0], routing="supervised")) == [
         "unsupervised",
         "supervised",

@@ -8,17 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smoe_ray.analysis.arms import coarse_arms
-from smoe_ray.analysis.collapse import (
-    QUANTILES,
-    basin_tests,
-    collapse_rates,
-    expert_deaths,
-    expert_survival,
-    experts_in_use,
-    find_basins,
-    phase_diagram,
-)
+from smoe_ray.analysis.arm_labels import coarse_arms
+from smoe_ray.analysis.bimodality import bimodality_of, bimodality_tests
+from smoe_ray.analysis.experts import QUANTILES, experts_in_use
+from smoe_ray.analysis.phase_diagrams import phase_diagram
+from smoe_ray.analysis.survival import collapse_rates, expert_deaths, expert_survival
 from smoe_ray.errors import ResultsError
 from support.planted_results import dying, many_arms, table, trial
 
@@ -223,7 +217,7 @@ def test_collapse_and_survival_by_coarse_arms() -> None:
         ("blend", 0.25, 8),
         ("likelihood", 1.0, 8),
     ]
-    assert [test.label for test in basin_tests(results, label_of=label_of)] == ["blend", "likelihood"]
+    assert [test.label for test in bimodality_tests(results, label_of=label_of)] == ["blend", "likelihood"]
 
 
 def test_experts_in_use_over_rho_with_the_theory_beside_them() -> None:
@@ -300,8 +294,8 @@ def test_a_phase_diagram_needs_its_weights() -> None:
 def test_two_basins_are_found_and_described() -> None:
     rng = np.random.default_rng(0)
     losses = np.r_[rng.normal(15.7, 0.1, 24), rng.normal(18.2, 0.1, 8)]
-    (test,) = find_basins({"E=50": rng.permutation(losses)})
-    assert (test.label, test.n, test.verdict) == ("E=50", 32, "two basins")
+    (test,) = bimodality_of({"E=50": rng.permutation(losses)})
+    assert (test.label, test.n, test.verdict) == ("E=50", 32, "two modes")
     assert test.means == (pytest.approx(15.7, abs=0.1), pytest.approx(18.2, abs=0.1))
     assert (test.upper_share, test.sd) == (pytest.approx(0.25), pytest.approx(0.1, abs=0.03))
     assert test.delta_bic > 10
@@ -316,7 +310,7 @@ def test_the_fit_is_that_of_scikit_learn() -> None:
         losses = np.r_[rng.normal(0, 1, 12), rng.normal(shift, 1, 8)][:, None]
         two = GaussianMixture(2, covariance_type="tied", n_init=5, random_state=0, tol=1e-9, max_iter=5000).fit(losses)
         one = GaussianMixture(1, covariance_type="tied").fit(losses)
-        (test,) = find_basins({"a": losses[:, 0]})
+        (test,) = bimodality_of({"a": losses[:, 0]})
         assert test.delta_bic == pytest.approx(one.bic(losses) - two.bic(losses), abs=0.01)
         assert test.means == pytest.approx(sorted(two.means_[:, 0]), abs=0.02)
         assert test.sd == pytest.approx(two.covariances_[0, 0] ** 0.5, abs=0.02)
@@ -325,13 +319,13 @@ def test_the_fit_is_that_of_scikit_learn() -> None:
 def test_one_basin_is_rarely_taken_for_two() -> None:
     rng = np.random.default_rng(0)
     for n in (10, 20):
-        found = [find_basins({"a": rng.normal(16, 0.3, n)})[0].verdict == "two basins" for _ in range(200)]
+        found = [bimodality_of({"a": rng.normal(16, 0.3, n)})[0].verdict == "two modes" for _ in range(200)]
         assert np.mean(found) <= 0.08  # 0.05, and two standard errors of 200 repeats
 
 
 def test_units_of_the_loss_do_not_matter() -> None:
     losses = np.random.default_rng(3).gamma(2.0, size=15)
-    (first,), (second,) = find_basins({"a": losses}), find_basins({"a": 1e-3 * losses + 7})
+    (first,), (second,) = bimodality_of({"a": losses}), bimodality_of({"a": 1e-3 * losses + 7})
     assert (first.p, first.verdict) == (second.p, second.verdict)
     assert second.delta_bic == pytest.approx(first.delta_bic, abs=1e-6)
     assert second.means == pytest.approx(1e-3 * np.array(first.means) + 7)
@@ -340,12 +334,12 @@ def test_units_of_the_loss_do_not_matter() -> None:
 def test_many_arms_are_corrected_for() -> None:
     rng = np.random.default_rng(0)
     apart = np.concatenate([np.linspace(-1.2, 1.2, 6) + shift for shift in (0, 4.5)])
-    alone = find_basins({"apart": apart})[0]
-    assert (alone.verdict, alone.p_holm) == ("two basins", alone.p)
+    alone = bimodality_of({"apart": apart})[0]
+    assert (alone.verdict, alone.p_holm) == ("two modes", alone.p)
     family = {"apart": apart, **{str(arm): rng.normal(size=12) for arm in range(4)}, "few": np.zeros(3)}
-    beside = find_basins(family)[0]
+    beside = bimodality_of(family)[0]
     assert beside.p == alone.p > 0.01
-    assert (beside.verdict, beside.p_holm) == ("one basin suffices", pytest.approx(5 * beside.p))
+    assert (beside.verdict, beside.p_holm) == ("one mode suffices", pytest.approx(5 * beside.p))
 
 
 def test_basins_of_a_study_or_why_it_cannot_tell() -> None:
@@ -355,17 +349,17 @@ def test_basins_of_a_study_or_why_it_cannot_tell() -> None:
         *(trial(f"b{s}", [90.0, 15.0 + 3 * (s % 2)], seed=s, configured=20) for s in range(5)),
         *(trial(f"c{s}", [90.0, 15.0], seed=s, configured=10) for s in range(12)),
     )
-    tests = basin_tests(results)
+    tests = bimodality_tests(results)
     assert [(test.label, test.verdict) for test in tests] == [
         ("E=10", "cannot tell (no spread between runs)"),
         ("E=20", "cannot tell (5 runs, 10 needed)"),
-        ("E=50", "two basins"),
+        ("E=50", "two modes"),
     ]
     assert np.isnan([tests[1].p, tests[1].delta_bic, *tests[1].means]).all()
 
 
 def test_an_absent_column_is_named() -> None:
     results = pd.DataFrame({"trial_id": ["a"]})
-    for analysis in (expert_deaths, expert_survival, collapse_rates, phase_diagram, basin_tests):
+    for analysis in (expert_deaths, expert_survival, collapse_rates, phase_diagram, bimodality_tests):
         with pytest.raises(ResultsError, match=r"column '.*' is absent"):
             analysis(results)

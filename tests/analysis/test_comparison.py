@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from smoe_ray.analysis import comparison
-from smoe_ray.analysis.comparison import Cell, Difference, compare_arms, compare_cells, holm
+from smoe_ray.analysis.comparison import CellOutcomes, Difference, compare_arms, compare_cells, holm
 from smoe_ray.errors import ResultsError
 from support.planted_results import published, table, trial
 
 STUDIES = 2000
 
 
-def cell(arm: object, reference: object, paired: bool = False) -> Cell:
-    return Cell("c", "new", "old", np.asarray(arm, float), np.asarray(reference, float), paired)
+def cell(arm: object, reference: object, paired: bool = False) -> CellOutcomes:
+    return CellOutcomes("c", "new", "old", np.asarray(arm, float), np.asarray(reference, float), paired)
 
 
 def compare(arm: object, reference: object, paired: bool = False) -> Difference:
@@ -130,7 +130,7 @@ def test_interval_p_value_and_verdict_never_contradict_each_other(drawn: list[tu
 @pytest.mark.parametrize("paired", [True, False])
 def test_too_few_runs_are_never_a_winner(paired: bool) -> None:
     (result,) = compare_cells([cell([1.0, 1.1], [99.0, 99.1], paired)])
-    assert result.verdict == "not distinguishable (fewer than 3 runs a side)"
+    assert result.verdict == "not distinguishable (fewer than 3 runs per arm)"
     assert result.estimate == pytest.approx(-98)
     assert result.interval == "none"
     assert np.isnan([result.low, result.high, result.p, result.p_holm, result.effect]).all()
@@ -200,7 +200,7 @@ def test_where_resampling_cannot_tell_t_does() -> None:
 
 
 def verdicts(rng: np.random.Generator, shape: tuple[int, int], runs: tuple, shift: float = 0.0) -> np.ndarray:
-    """Whether each (study, cell) was found distinguishable. `runs`: pairs, or runs a side and a ratio of spreads."""
+    """Whether each (study, cell) was found distinguishable. `runs`: pairs, or runs per arm and a ratio of spreads."""
     studies, cells = shape
     n, m, ratio, paired = runs if len(runs) == 4 else (*runs, runs[0], 1.0, True)
     arm = rng.normal(shift, ratio, (studies, cells, n))
@@ -272,7 +272,7 @@ def test_arms_are_compared_cell_by_cell_at_their_last_epoch() -> None:
     )
     expected = compare_cells(
         [
-            Cell(
+            CellOutcomes(
                 f"E={n}", "likelihood", "blend", *(np.array(losses[name][n]) for name in ("likelihood", "blend")), True
             )
             for n in (2, 10)
@@ -391,10 +391,10 @@ def test_what_cannot_be_compared_is_one_line() -> None:
         compare_arms(results, arm="likelyhood")
     with pytest.raises(ResultsError, match="'blend' against itself"):
         compare_arms(results, arm="blend", reference="blend")
-    with pytest.raises(ResultsError, match=r"every finished trial is of one arm \('blend'\)"):
+    with pytest.raises(ResultsError, match=r"all finished trials belong to one arm \('blend'\)"):
         compare_arms(study({"blend": {10: [1.0, 2.0]}}))
     with pytest.raises(
-        ResultsError, match=r"'blend' shares no cell with 'likelihood' \(blend: E=2, likelihood: E=10\)"
+        ResultsError, match=r"'blend' has no cell in common with 'likelihood' \(blend: E=2, likelihood: E=10\)"
     ):
         compare_arms(study({"blend": {2: [1.0]}, "likelihood": {10: [1.0]}}))
     with pytest.raises(ResultsError, match="no finished trial"):
@@ -416,5 +416,5 @@ def test_published_runs() -> None:
     five, seven = against_supervised(5), against_supervised(7)
     assert (five.n_arm, five.n_reference, five.verdict) == (7, 5, "lower")
     assert five.estimate == pytest.approx(15.96 - 16.56, abs=0.01)
-    assert (seven.n_arm, seven.verdict) == (2, "not distinguishable (fewer than 3 runs a side)")
+    assert (seven.n_arm, seven.verdict) == (2, "not distinguishable (fewer than 3 runs per arm)")
     assert seven.estimate == pytest.approx(15.69 - 16.56, abs=0.01)

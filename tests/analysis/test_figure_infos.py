@@ -18,10 +18,10 @@ from smoe_ray.analysis import (
     training_curves,
     usage_over_epochs,
 )
-from smoe_ray.analysis.arms import coarse_arms
+from smoe_ray.analysis.arm_labels import coarse_arms
+from smoe_ray.analysis.outcomes import with_soft_loss
 from smoe_ray.analysis.scaling import fitted_grid
 from smoe_ray.analysis.surface_fit import cells_of, check_runs, fit_surface
-from smoe_ray.analysis.trials import with_soft_loss
 from smoe_ray.errors import ResultsError
 from smoe_ray.published import read_file
 from support.planted_results import dying, published, table, trial

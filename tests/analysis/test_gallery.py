@@ -110,11 +110,13 @@ def test_embeddings_that_do_not_serve_are_one_line() -> None:
     kept = embeddings([4, 4])
     for name in ("label", "expert", "gate", "image", "reconstruction"):
         rest = {key: array for key, array in kept.items() if key != name}
-        with pytest.raises(ResultsError, match=f"^embeddings: '{name}' is absent; pass what read_embeddings returns"):
+        with pytest.raises(
+            ResultsError, match=f"^embeddings: '{name}' is absent; pass the complete result of read_embeddings"
+        ):
             expert_gallery(rest, NAMES)
-    with pytest.raises(ResultsError, match="label 2 has no name; pass the class names of the same trial"):
+    with pytest.raises(ResultsError, match="label 2 has no name; pass the class names of that trial"):
         expert_gallery(kept | {"label": np.full(8, 2)}, NAMES[:2])
-    with pytest.raises(ResultsError, match="they hold no image"):
+    with pytest.raises(ResultsError, match="they contain no image"):
         expert_gallery({key: array[:0] for key, array in kept.items()}, NAMES)
 
 
@@ -157,7 +159,9 @@ def test_the_limit_cuts_rows_and_columns() -> None:
 
 def test_a_model_of_another_trial_is_refused() -> None:
     for info in (swap_matrix, interpolation):
-        with pytest.raises(ResultsError, match="embeddings of 3 experts, a model of 5; take both from the same trial"):
+        with pytest.raises(
+            ResultsError, match="embeddings of 3 experts but a model of 5; use embeddings and model of the same trial"
+        ):
             info(embeddings([3, 3, 3]), PlantedModel(5))
 
 
@@ -190,7 +194,7 @@ def test_without_pairs_paths_lead_from_the_largest_expert_down() -> None:
 
 
 def test_a_path_needs_two_active_experts() -> None:
-    with pytest.raises(ResultsError, match=r"one expert \(1\) takes every test image; a path needs two"):
+    with pytest.raises(ResultsError, match=r"expert 1 takes every test image; a path needs two"):
         interpolation(embeddings([0, 4]), PlantedModel(2))
-    with pytest.raises(ResultsError, match="expert 1 takes no test image; choose among 0, 2"):
+    with pytest.raises(ResultsError, match="expert 1 has no test image; choose among 0, 2"):
         interpolation(embeddings([4, 0, 4]), PlantedModel(3), [(0, 1)])

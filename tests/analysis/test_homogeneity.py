@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from smoe_ray.analysis.homogeneity import homogeneity
+from smoe_ray.analysis.data_homogeneity import homogeneity
 from smoe_ray.errors import ResultsError
 from support.planted_results import table, trial
 
@@ -80,7 +80,7 @@ def test_classes_without_a_run_of_their_own_are_named() -> None:
 
 def test_few_runs_are_no_answer() -> None:
     info = homogeneity(study(seeds=2))
-    assert {d.verdict for d in info.differences} == {"not distinguishable (fewer than 3 runs a side)"}
+    assert {d.verdict for d in info.differences} == {"not distinguishable (fewer than 3 runs per arm)"}
 
 
 def test_the_order_of_classes_makes_no_member() -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from smoe_ray.analysis.expert_conclusion import MissingRuns
 from smoe_ray.analysis.expert_forecast import TIED_WITHIN
-from smoe_ray.analysis.expert_verdict import Addition
-from smoe_ray.analysis.recommend import Recommendation, recommend, recommend_from_runs, study_runs
+from smoe_ray.analysis.recommendation import Recommendation, recommend, recommend_from_runs, study_runs
 from smoe_ray.analysis.surface_fit import check_runs, fit_surface
 from smoe_ray.errors import ResultsError
 from support.planted_results import PAPER_IMAGES, table, trial
@@ -46,7 +46,7 @@ def recovered(amount: float, repeats: int, replicates: int) -> int:
         found = recommend_from_runs(runs, amount, replicates=replicates)
         assert found.surface is not None
         low, high = found.surface.forecast.interval
-        hits += found.verdict.kind == "answer" and low <= best_of(amount) <= high
+        hits += found.conclusion.kind == "answer" and low <= best_of(amount) <= high
     return hits
 
 
@@ -62,7 +62,7 @@ def test_planted_optima_lie_in_the_stated_interval_in_ninety_of_a_hundred_studie
 
 def test_without_noise_the_answer_is_exact() -> None:
     found = ask(planted_runs(noise=0.0))
-    assert found.verdict.kind == "answer"
+    assert found.conclusion.kind == "answer"
     assert found.surface is not None
     forecast = found.surface.forecast
     above = loss_of(FULL, forecast.count_K) - loss_of(FULL, 9)
@@ -76,8 +76,8 @@ def test_without_noise_the_answer_is_exact() -> None:
     assert forecast.agrees
     assert found.sentence == (
         "at 350,000 training images: 9 active experts (95 % 8 to 9; 6 to 14 are tied within 0.1), by a fit to 120 runs;"
-        f" a Gaussian process agrees: {forecast.second.best} ({forecast.second.interval[0]} to "
-        f"{forecast.second.interval[1]})."
+        f" a Gaussian process agrees: {forecast.gaussian_process.best} ({forecast.gaussian_process.interval[0]} to "
+        f"{forecast.gaussian_process.interval[1]})."
     )
 
 
@@ -93,7 +93,7 @@ def test_a_fit_of_the_same_runs_serves_every_amount() -> None:
 
 
 @pytest.mark.parametrize(
-    ("best", "interval", "opinion"),
+    ("best", "interval", "stance"),
     [
         (8, (3, 20), "agrees: 8 (3 to 20)"),
         (12, (8, 20), "disagrees: 12 (8 to 20)"),  # it lies outside the interval of the fit
@@ -101,14 +101,14 @@ def test_a_fit_of_the_same_runs_serves_every_amount() -> None:
     ],
 )
 def test_two_methods_agree_when_each_allows_the_best_of_the_other(
-    best: int, interval: tuple[int, int], opinion: str
+    best: int, interval: tuple[int, int], stance: str
 ) -> None:
     found = ask(planted_runs(noise=0.0))
     assert found.surface is not None
     forecast = found.surface.forecast
-    second = forecast.second._replace(best=best, interval=interval)
-    surface = found.surface._replace(forecast=forecast._replace(second=second))
-    assert found._replace(surface=surface).sentence.endswith(f"a Gaussian process {opinion}.")
+    second = forecast.gaussian_process._replace(best=best, interval=interval)
+    surface = found.surface._replace(forecast=forecast._replace(gaussian_process=second))
+    assert found._replace(surface=surface).sentence.endswith(f"a Gaussian process {stance}.")
 
 
 def test_the_curve_follows_the_optimum_and_its_band_is_the_tied_set() -> None:
@@ -134,7 +134,7 @@ def test_where_the_curve_is_cut_the_tied_set_is_that_of_the_cut() -> None:
 
 def test_one_expert_may_be_the_best_and_is_no_edge() -> None:
     found = ask(planted_runs(noise=0.1, form=TRUE._replace(k0=-0.3, k1=0.0)))
-    assert found.verdict.kind == "answer"
+    assert found.conclusion.kind == "answer"
     assert "1 active expert (95 % 1 to 1; no other is tied within 0.1)" in found.sentence
 
 
@@ -154,7 +154,7 @@ def test_published_recommendation_at_all_data() -> None:
     assert found.sentence.startswith("At 350,000 training images: 9 active experts (95 % 7 to 10; 6 to 14 are tied")
     assert "fit to 473 runs; a Gaussian process agrees: " in found.sentence
     # The Gaussian process has its optimum within one or two experts of SCIENCE.md 5 at each amount.
-    bests = [opinion.best for opinion in arm.surface.second_L]
+    bests = [estimate.best for estimate in arm.surface.gaussian_process_L]
     np.testing.assert_allclose(bests, [3.3, 4.1, 5.1, 6.4, 8.5], atol=1)
     row_of = arm.table.set_index("experts")
     assert {7, 9} <= set(row_of.index[row_of["tied"]])
@@ -177,10 +177,10 @@ def test_beyond_the_studied_amounts_the_answer_says_so() -> None:
     near = recommend(results, samples=1_000_000, replicates=60)
     assert "At 1,000,000 training images (extrapolated: the study has 17,500 to 350,000): 12 active" in near.sentence
     (far,) = recommend(results, samples=2_000_000, replicates=20).arms
-    assert far.verdict.kind == "cannot tell"
-    assert "more than 4 times beyond its 17,500 to 350,000" in far.sentence
-    assert far.verdict.addition is not None
-    assert far.verdict.addition.amounts == (2_000_000,)
+    assert far.conclusion.kind == "cannot tell"
+    assert "more than a factor of 4 beyond its 17,500 to 350,000" in far.sentence
+    assert far.conclusion.missing is not None
+    assert far.conclusion.missing.amounts == (2_000_000,)
 
 
 # --- cannot tell ------------------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_a_flat_surface_has_no_best() -> None:
         for runs in (planted_runs(form=flat, noise=0.02), planted_runs(form=flat), planted_runs().assign(loss=9.0))
     )
     for found in (quiet, loud, equal):
-        assert found.verdict.kind == "cannot tell"
+        assert found.conclusion.kind == "cannot tell"
         assert found.headline == "cannot tell"
         assert "are all tied within 0.1" in found.sentence or "interval is too wide" in found.sentence
     assert "1 to 20 are all tied within 0.1; add 3 runs each of 40 and 80 active experts at 350,000" in quiet.sentence
@@ -205,38 +205,39 @@ def test_a_flat_surface_has_no_best() -> None:
         (
             np.log(60),
             COUNTS,
-            "best are 20 active experts (95 % 20 to 20), the most that it has; add 3 runs each of 30 and 40 active",
+            "best are 20 active experts (95 % 20 to 20), the largest studied count; "
+            "add 3 runs each of 30 and 40 active",
         ),
         (
             np.log(2),
             (4, 6, 8, 12, 16),
-            "best are 4 active experts (95 % 4 to 4), the least that it has; add 3 runs each of 1 and 2 active",
+            "best are 4 active experts (95 % 4 to 4), the smallest studied count; add 3 runs each of 1 and 2 active",
         ),
     ],
 )
 def test_an_optimum_at_the_end_of_the_counts_is_called_so(k0: float, counts: tuple[int, ...], end: str) -> None:
     found = ask(planted_runs(form=TRUE._replace(k0=k0, k1=0.0), counts=counts, noise=0.1))
-    assert found.verdict.kind == "edge"
+    assert found.conclusion.kind == "edge"
     assert "cannot tell where the optimum is: " + end in found.sentence
     assert found.headline.startswith("no optimum seen, best studied: ")
 
 
 def test_without_repeats_noise_is_unknown() -> None:
     alone = ask(planted_runs(repeats=1).drop(columns="seed"))
-    assert "too few of its cells were run twice to say what is noise; add 2 runs each of" in alone.sentence
-    assert alone.verdict.addition == Addition((1, 2, 5, 7, 15, 20), tuple(map(round, AMOUNTS)), 2)
+    assert "too few of its cells have two runs or more, so the noise is unknown; add 2 runs each of" in alone.sentence
+    assert alone.conclusion.missing == MissingRuns((1, 2, 5, 7, 15, 20), tuple(map(round, AMOUNTS)), 2)
     assert "noise floor unknown" in alone.evidence[0]
     # Equal cells of one seed are repeats to the eye, but not of the seed.
     one_seed = ask(planted_runs().assign(seed=0))
-    assert "all its runs have one seed" in one_seed.sentence
+    assert "all its runs have the same seed" in one_seed.sentence
 
 
 def test_a_wide_interval_answers_nothing() -> None:
     found = ask(planted_runs(3, counts=(1, 2, 4, 8, 16), amounts=AMOUNTS[2:], repeats=2, noise=1.5))
-    assert found.verdict.kind == "cannot tell"
+    assert found.conclusion.kind == "cannot tell"
     assert "its interval is too wide, " in found.sentence
-    assert found.verdict.addition is not None
-    assert found.verdict.addition.amounts == (350_000,)
+    assert found.conclusion.missing is not None
+    assert found.conclusion.missing.amounts == (350_000,)
 
 
 def test_a_form_that_misses_the_runs_answers_nothing() -> None:
@@ -244,45 +245,45 @@ def test_a_form_that_misses_the_runs_answers_nothing() -> None:
     runs = planted_runs(noise=0.02)
     runs["loss"] += np.where(np.isin(runs["experts"], COUNTS[::2]), 0.8, -0.8)
     found = ask(runs)
-    assert found.verdict.kind == "cannot tell"
-    assert "the fitted form misses the runs by 0.8" in found.sentence
+    assert found.conclusion.kind == "cannot tell"
+    assert "the fitted form has an RMSE of 0.8" in found.sentence
 
 
 def test_a_small_misfit_is_forgiven_where_it_is_below_the_tie() -> None:
     runs = planted_runs(noise=0.001)
     runs["loss"] += np.where(np.isin(runs["experts"], COUNTS[::2]), 0.02, -0.02)
-    assert ask(runs).verdict.kind == "answer"
+    assert ask(runs).conclusion.kind == "answer"
 
 
 @pytest.mark.parametrize(
-    ("runs", "reason", "addition"),
+    ("runs", "reason", "missing"),
     [
         (
             planted_runs(counts=(5,)),
             "a fit needs 4 expert counts (it has 1)",
-            Addition((1, 2, 4, 8, 16, 32), tuple(map(round, AMOUNTS)), 3),
+            MissingRuns((1, 2, 4, 8, 16, 32), tuple(map(round, AMOUNTS)), 3),
         ),
         (
             planted_runs(amounts=(1000.0, 300.0), counts=(1, 2, 4, 8)),
             "a fit needs 3 amounts of training (it has 2)",
-            Addition((1, 2, 4, 8), (350_000,), 3),
+            MissingRuns((1, 2, 4, 8), (350_000,), 3),
         ),
         (
             planted_runs(amounts=(FULL,), counts=(1, 3)),
             "a fit needs 4 expert counts (it has 2) and 3 amounts of training (it has 1)",
-            Addition((1, 2, 3, 4, 8, 16), (87_500, 175_000, 350_000), 3),
+            MissingRuns((1, 2, 3, 4, 8, 16), (87_500, 175_000, 350_000), 3),
         ),
         (
             planted_runs(amounts=AMOUNTS[:3], counts=(1, 2, 4, 8)).iloc[9:],
             "a fit needs 10 cells (it has 9)",
-            Addition((1, 2, 4, 8), (17_500, 35_000, 70_000), 3),
+            MissingRuns((1, 2, 4, 8), (17_500, 35_000, 70_000), 3),
         ),
     ],
 )
-def test_too_few_cells_say_which_to_add(runs: pd.DataFrame, reason: str, addition: Addition) -> None:
+def test_too_few_cells_say_which_to_add(runs: pd.DataFrame, reason: str, missing: MissingRuns) -> None:
     found = ask(runs)
     assert found.surface is None
-    assert found.verdict == ("cannot tell", reason, addition)
+    assert found.conclusion == ("cannot tell", reason, missing)
     assert found.table.empty
     assert found.evidence == ()
     assert "cannot tell the best number of active experts: " + reason + "; add 3 runs each of " in found.sentence
@@ -293,12 +294,12 @@ def test_what_is_added_makes_the_study_answer() -> None:
     runs = planted_runs(amounts=(FULL,), counts=(3,), repeats=1, noise=0.1)
     for step in range(6):
         found = ask(runs)
-        if found.verdict.addition is None:
+        if found.conclusion.missing is None:
             break
-        experts, amounts, repeats = found.verdict.addition
+        experts, amounts, repeats = found.conclusion.missing
         added = planted_runs(step + 1, amounts=amounts, counts=experts, repeats=repeats, noise=0.1)
         runs = pd.concat([runs, added.assign(run=f"{step}-" + added["run"])])
-    assert found.verdict.kind == "answer"
+    assert found.conclusion.kind == "answer"
     assert found.surface is not None
     low, high = found.surface.forecast.interval
     assert low <= best_of(FULL) <= high
@@ -385,9 +386,9 @@ def test_a_single_amount_of_data_can_answer_in_steps() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"samples": 10, "steps": 10}, "exclude one another"),
-        ({"samples": 0}, "0 training images; ask for one or more"),
-        ({"steps": -3}, "-3 optimizer steps; ask for one or more"),
+        ({"samples": 10, "steps": 10}, "are mutually exclusive"),
+        ({"samples": 0}, "0 training images; pass a finite amount of at least 1"),
+        ({"steps": -3}, "-3 optimizer steps; pass a finite amount of at least 1"),
         ({"samples": float("nan")}, "nan training images"),
         ({"samples": float("inf")}, "inf training images"),
     ],
@@ -412,6 +413,6 @@ def test_without_any_fit_there_is_none_to_show() -> None:
 
 
 def test_the_library_is_light_until_something_is_fitted() -> None:
-    program = "import sys, smoe_ray.analysis.recommend; print({'torch', 'scipy', 'sklearn'} & set(sys.modules))"
+    program = "import sys, smoe_ray.analysis.recommendation; print({'torch', 'scipy', 'sklearn'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from smoe_ray.analysis.routing import Agreement, reading_order, routing, routing_within_classes
+from smoe_ray.analysis.expert_routing import Agreement, reading_order, routing, routing_within_classes
 from smoe_ray.errors import ResultsError
 
 NAN = float("nan")
@@ -241,7 +241,9 @@ def test_scores_stay_in_their_ranges_and_names_of_experts_do_not_matter(
 
 
 def test_arrays_of_different_trials_are_refused_in_one_line() -> None:
-    with pytest.raises(ResultsError, match=r"^routing: arrays of different lengths \(expert 3, label 2\); pass those"):
+    with pytest.raises(
+        ResultsError, match=r"^routing: arrays of different lengths \(expert 3, label 2\); pass arrays of one trial"
+    ):
         routing(np.zeros(3, int), np.zeros(2, int), 1, ("cat",))
     with pytest.raises(ResultsError, match=r"^routing: expert ids run from 0 to 4, but there are 3; pass"):
         routing(np.array([0, 4]), np.zeros(2, int), 3, ("cat",))

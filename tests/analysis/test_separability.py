@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smoe_ray.analysis.separability import (
+from smoe_ray.analysis.latent_separability import (
     Separability,
     _gate_like_prediction,
     measure_separability,
@@ -254,5 +254,5 @@ def test_bars_of_several_trials_show_their_spread() -> None:
 
 @pytest.mark.parametrize("trials_of", [{}, {"blend": []}])
 def test_without_a_trial_there_are_no_bars(trials_of: dict) -> None:
-    with pytest.raises(ResultsError, match=r"^probes: no trial to show; run a study that keeps embeddings"):
+    with pytest.raises(ResultsError, match=r"^probes: no trial to show; run a study that stores embeddings"):
         probe_bars(trials_of)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import check_grad
 
-from smoe_ray.analysis.recommend import study_runs
+from smoe_ray.analysis.recommendation import study_runs
 from smoe_ray.analysis.surface_fit import (
     SurfaceFit,
     _jacobian,
@@ -223,7 +223,7 @@ def test_published_surface_in_steps() -> None:
         (lambda runs: runs.assign(loss=np.nan), "is not finite"),
         (lambda runs: runs.assign(amount=np.inf), "is not finite"),
         (lambda runs: runs.assign(experts=0), "below 1"),
-        (lambda runs: runs.assign(loss=0.0), "not above 0"),
+        (lambda runs: runs.assign(loss=0.0), "not positive"),
     ],
 )
 def test_runs_that_make_no_sense_are_refused(change, message: str) -> None:
@@ -235,9 +235,9 @@ def test_runs_that_make_no_sense_are_refused(change, message: str) -> None:
 @pytest.mark.parametrize(
     ("runs", "message"),
     [
-        (planted_runs(amounts=AMOUNTS[:2]), "2 amounts, but the form needs 3"),
-        (planted_runs(counts=(1, 2, 3)), "3 expert counts, but the form needs 4"),
-        (planted_runs(amounts=AMOUNTS[:3], counts=(1, 2, 4, 8)).iloc[9:], "9 cells, but the form needs 10"),
+        (planted_runs(amounts=AMOUNTS[:2]), "2 amounts, but the fit needs 3"),
+        (planted_runs(counts=(1, 2, 3)), "3 expert counts, but the fit needs 4"),
+        (planted_runs(amounts=AMOUNTS[:3], counts=(1, 2, 4, 8)).iloc[9:], "9 cells, but the fit needs 10"),
     ],
 )
 def test_too_few_cells_are_refused(runs: pd.DataFrame, message: str) -> None:

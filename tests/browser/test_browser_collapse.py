@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from smoe_ray.analysis import collapse_rates, expert_deaths
-from smoe_ray.analysis.arms import coarse_arms
-from smoe_ray.analysis.collapse import experts_in_use
+from smoe_ray.analysis.arm_labels import coarse_arms
+from smoe_ray.analysis.experts import experts_in_use
 from smoe_ray.results import read_results
 
 BUSY_MS = 60_000

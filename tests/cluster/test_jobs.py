@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -336,7 +337,9 @@ class Recorder:
 def test_no_word_of_the_user_is_in_the_command(note: str, out: str) -> None:
     recorder = Recorder()
     spec = parse_study(study_text("tiny"))
-    job = jobs._send(recorder, jobs.Job("tiny-0", "http://head:8265", "tiny", out, note), dump_study(spec))  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as folder:
+        job = jobs.Job("tiny-0", "http://head:8265", "tiny", out, note)
+        job = jobs._send(recorder, job, dump_study(spec), [], folder)  # type: ignore[arg-type]
     assert recorder.order["entrypoint"] == "python -m smoe_ray.cluster.job_entry"
     assert set(recorder.files) == {"study.yaml", "job.json"}
     assert parse_study(recorder.files["study.yaml"]) == spec

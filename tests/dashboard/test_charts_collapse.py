@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import pytest
 
 from smoe_ray.analysis import collapse_rates, expert_survival, phase_diagram, usage_over_epochs
-from smoe_ray.analysis.collapse import QUANTILES, experts_in_use
+from smoe_ray.analysis.experts import QUANTILES, experts_in_use
 from smoe_ray_dashboard.pages.collapse import charts
 from support.planted_results import dying, many_arms, table, trial
 

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import pytest
 
 from smoe_ray.analysis import loss_against_experts, loss_against_samples_per_expert, loss_surface, recommend_from_runs
-from smoe_ray.analysis.recommend import Recommendation
+from smoe_ray.analysis.recommendation import Recommendation
 from smoe_ray.analysis.scaling import fitted_grid
 from smoe_ray.published import read_published
 from smoe_ray_dashboard.pages.loss_surface import charts
@@ -147,7 +147,7 @@ def test_loss_at_the_asked_amount(recommended: Recommendation) -> None:
     np.testing.assert_array_equal(fitted.y, found.loss_K)
     np.testing.assert_array_equal(np.array(fitted.customdata).T, [found.low_K, found.high_K, found.chance_K])
     np.testing.assert_array_equal(trace(figure, "tied").x, found.count_K[found.tied_K])
-    np.testing.assert_array_equal(trace(figure, "Gaussian").y, found.second.loss_K)
+    np.testing.assert_array_equal(trace(figure, "Gaussian").y, found.gaussian_process.loss_K)
     np.testing.assert_array_equal(trace(figure, "measured at 350,000").y, recommended.measured[0].mean)
 
 

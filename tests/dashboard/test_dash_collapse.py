@@ -77,7 +77,7 @@ def test_bimodality_is_tested_when_switched_on(open_page: Open, said: Said, plan
     at.toggle(key="basins").set_value(True).run()
     assert "bimodality test: cannot tell (2 runs, 10 needed) in every group; add seeds" in said(at)
     at = open_page("collapse", planted, study="seeds", basins="true")
-    assert table(at, "p, Holm")["verdict"].tolist() == ["one basin suffices"]
+    assert table(at, "p, Holm")["verdict"].tolist() == ["one mode suffices"]
 
 
 def test_a_failed_study_says_so(open_page: Open, said: Said, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from smoe_ray.analysis import loss_against_experts, loss_surface, recommend
-from smoe_ray.analysis.trials import with_soft_loss
+from smoe_ray.analysis.outcomes import with_soft_loss
 from smoe_ray.results import read_results
 from support.planted_folder import plant
 
@@ -52,7 +52,7 @@ def test_the_answer_is_that_of_recommend(open_page: Open, said: Said, planted: P
     at.number_input(key="images").set_value(600).run()
     assert recommend(results, samples=600).sentence in said(at)
     at.number_input(key="images").set_value(10_000_000).run()
-    assert "more than 4 times beyond" in said(at)
+    assert "more than a factor of 4 beyond" in said(at)
     assert "published, arXiv" not in drawn(at)
 
 

@@ -14,8 +14,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from smoe_ray.analysis import collapse_rates
-from smoe_ray.analysis.overview import collapsed_share
 from smoe_ray.analysis.summary import trial_summary
+from smoe_ray.analysis.survival import collapsed_share
 from smoe_ray.inspect.status import StudyStatus, study_status
 from smoe_ray.results import read_results
 from smoe_ray_dashboard import load, study_tables

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from smoe_ray.analysis.overview import trial_curves
+from smoe_ray.analysis.curves import trial_curves
 from smoe_ray.analysis.summary import trial_summary
 from smoe_ray.cli import main
 from smoe_ray.errors import ResultsError

@@ -103,7 +103,7 @@ def test_the_fingerprint_is_of_arrays_and_names_alone(tmp_path: Path) -> None:
 
 def test_new_reading_code_is_not_answered_by_an_old_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepare(SKETCHES, tmp_path)
-    monkeypatch.setattr(import_module("smoe_ray.data.prepare"), "version", lambda _: "another Pillow")
+    monkeypatch.setattr(import_module("smoe_ray.data.preparation"), "version", lambda _: "another Pillow")
     assert prepare(SKETCHES, tmp_path).folder != first.folder
 
 

@@ -8,12 +8,13 @@ import pytest
 from matplotlib.figure import Figure
 from test_plots import assert_well_set
 
-from smoe_ray.analysis.collapse import expert_survival, phase_diagram
+from smoe_ray.analysis import expert_survival, phase_diagram
 from smoe_ray.analysis.comparison import compare_arms
-from smoe_ray.analysis.homogeneity import homogeneity
-from smoe_ray.figures.collapse import plot_expert_survival, plot_phase_diagram
+from smoe_ray.analysis.data_homogeneity import homogeneity
 from smoe_ray.figures.comparison import plot_comparison
-from smoe_ray.figures.homogeneity import plot_homogeneity
+from smoe_ray.figures.data_homogeneity import plot_homogeneity
+from smoe_ray.figures.phase_diagrams import plot_phase_diagram
+from smoe_ray.figures.survival import plot_expert_survival
 from support.planted_results import many_arms, published, table, trial
 
 AWKWARD = ["a$b$", "x^2_1", "ß" * 90, "many words " * 12]
@@ -91,13 +92,13 @@ def test_what_is_left_out_is_said() -> None:
     figure = plot_comparison(compare_arms(results))
     assert "3 pairs\n(1 left out)" in words(figure)
     caption = " ".join(figure.get_supxlabel().split())
-    assert "cells of one arm alone left out: 1" in caption
+    assert "cells with runs of only one arm left out: 1" in caption
     assert "unfinished trials left out: 1" in caption
 
 
 def test_without_an_interval_there_is_a_point_and_a_reason() -> None:
     figure = plot_comparison(compare_arms(arms_and_counts(2, (10,), 2)))
-    assert "not distinguishable (fewer\nthan 3 runs a side)" in words(figure)
+    assert "not distinguishable (fewer\nthan 3 runs per arm)" in words(figure)
     assert "too few runs for any interval" in figure.get_supxlabel()
 
 
@@ -178,7 +179,7 @@ def test_the_theory_is_labelled_as_such_and_drawn_beside_active_experts_alone() 
     assert dashed == [1, 0, 0, 0]
     (legend,) = figure.legends
     assert legend.get_texts()[-1].get_text() == "theory: min(1, 0.60 \N{GREEK SMALL LETTER RHO})"
-    assert "theory for active experts under blend, no measurement" in " ".join(figure.get_supxlabel().split())
+    assert "theory for active experts under blend, not a measurement" in " ".join(figure.get_supxlabel().split())
     without = plot_phase_diagram(phase_diagram(phases((10,), (), ("likelihood",))))
     assert "theory" not in without.get_supxlabel()
 

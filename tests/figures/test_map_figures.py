@@ -63,7 +63,7 @@ def test_each_panel_shows_the_same_points_in_the_colours_of_its_legend() -> None
 def test_experts_and_styles_are_shades_of_their_class() -> None:
     info = random_map(6, 2, 3)
     figure = plot_map(info)
-    assert "experts and styles: shades of the class that they have most images of" in caption(figure)
+    assert "experts and styles: shades of their most frequent class" in caption(figure)
     hues = [rgb_to_hsv([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])[0] for colour in COLOURS[:2]]
     for below, colouring in zip(figure.axes[3:], info.colourings, strict=True):
         for handle, label in zip(below.get_legend().legend_handles, colouring.class_G, strict=True):

@@ -10,9 +10,9 @@ import pytest
 from matplotlib.colors import to_hex
 from test_plots import assert_well_set
 
-from smoe_ray.analysis.recommend import Recommendations, recommend
-from smoe_ray.figures.recommend import plot_best_experts, plot_loss_at_amount, plot_surface_fit
-from smoe_ray.figures.save import save
+from smoe_ray.analysis.recommendation import Recommendations, recommend
+from smoe_ray.figures.export import save
+from smoe_ray.figures.recommendation import plot_best_experts, plot_loss_at_amount, plot_surface_fit
 from support.planted_results import many_arms, published, table, trial
 from support.planted_surface import AMOUNTS, TRUE, planted_runs, planted_study
 
@@ -81,7 +81,7 @@ def test_the_curve_its_bands_and_the_cells_are_those_of_the_info(planted: Recomm
     best, second, asked = ax.lines
     assert best.get_ydata().tolist() == curve.best_G.tolist()
     assert second.get_xdata().tolist() == list(AMOUNTS[2:])
-    assert second.get_ydata().tolist() == [opinion.best for opinion in arm.surface.second_L]
+    assert second.get_ydata().tolist() == [estimate.best for estimate in arm.surface.gaussian_process_L]
     assert set(asked.get_xdata()) == {100_000}
     cells, tied, interval, _ = ax.collections
     assert cells.get_offsets().tolist() == np.column_stack([arm.cells.amount_C, arm.cells.experts_C]).tolist()
@@ -92,7 +92,7 @@ def test_the_curve_its_bands_and_the_cells_are_those_of_the_info(planted: Recomm
         box = band.get_paths()[0].get_extents()
         assert (box.y0, box.y1) == (pytest.approx(low_G.min()), pytest.approx(high_G.max()))
     assert ax.get_title(loc="left") == arm.headline
-    assert "asked for: 100,000 training images; fit to 45 runs" in figure.get_supxlabel()
+    assert "requested: 100,000 training images; fit to 45 runs" in figure.get_supxlabel()
 
 
 def test_the_area_of_a_cell_grows_with_its_runs() -> None:

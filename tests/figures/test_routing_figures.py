@@ -12,10 +12,10 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from test_plots import assert_well_set
 
-from smoe_ray.analysis.routing import Routing, routing
-from smoe_ray.analysis.separability import ProbeBars, Separability, probe_bars
+from smoe_ray.analysis.expert_routing import Routing, routing
+from smoe_ray.analysis.latent_separability import ProbeBars, Separability, probe_bars
 from smoe_ray.errors import ResultsError
-from smoe_ray.figures.routing import plot_probes, plot_routing
+from smoe_ray.figures.expert_routing import plot_probes, plot_routing
 
 CLASSES = ("cat", "eye", "snowflake", "flower", "banana")
 STYLES = tuple(f"{name}/{style}" for name in CLASSES for style in ("plain", "lashes", "tall", "a-b_c $x$"))
@@ -61,7 +61,7 @@ def test_cells_and_margins_show_the_shares() -> None:
     assert written == {(0, 0): "75%", (1, 0): "25%", (1, 1): "100%"}
     assert [bar.get_height() for bar in above.patches] == [3 / 8, 5 / 8]
     assert [bar.get_width() for bar in right.patches] == [0.5, 0.5]
-    assert "8 images; 2 of 6 experts take images" in caption(figure)
+    assert "8 images; 2 of 6 experts are active" in caption(figure)
     assert f"ARI {info.agreement.ari:.3f}" in caption(figure)
 
 
@@ -72,7 +72,7 @@ def test_an_undefined_score_is_said_to_be_so() -> None:
 
 def test_no_image_makes_no_heatmap() -> None:
     nothing = np.empty(0, np.int64)
-    with pytest.raises(ResultsError, match="routing: there is no image to show"):
+    with pytest.raises(ResultsError, match="routing: there are no images"):
         plot_routing(routing(nothing, nothing, 3, ("cat",)))
 
 
@@ -110,7 +110,7 @@ def test_what_could_not_be_probed_is_named() -> None:
     figure = plot_probes(probe_bars({"blend": [[undefined, probe("classes", left_out_images=3)]]}))
     assert_well_set(figure)
     assert "fewer than two groups" in [text.get_text() for text in figure.axes[0].texts]
-    assert "up to 3 images of groups too small" in caption(figure)
+    assert "up to 3 images of groups with fewer than five images" in caption(figure)
 
 
 def test_undefined_alone_is_drawn_without_a_warning() -> None:

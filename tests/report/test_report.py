@@ -12,7 +12,7 @@ import pytest
 from smoe_ray.columns import COLUMNS, format_cell
 from smoe_ray.errors import ResultsError
 from smoe_ray.report import write_report
-from smoe_ray.report.page import sheet
+from smoe_ray.report.page import table_item
 from support.planted_folder import plant
 
 VOID = {"meta", "br", "image", "path", "use", "rect", "link"}
@@ -110,7 +110,7 @@ def test_sections_are_there_or_say_why_not(small: tuple[Path, str]) -> None:
     _, page = small
     for anchor, figures in {
         "arms": 1, "loss-against-experts-data-and-samples": 1, "comparison-of-arms": 1, "collapse-of-experts": 3,
-        "routing-against-classes": 2, "what-can-be-read-from-the-latent-space": 3, "what-experts-draw": 6,
+        "routing-against-classes": 2, "what-can-be-read-from-the-latent-space": 3, "images-by-expert": 6,
     }.items():  # fmt: skip
         assert section(page, anchor).count("<svg") == figures, anchor
         assert "How to read this." in section(page, anchor)
@@ -136,7 +136,7 @@ def test_the_verdict_stands_first(small: tuple[Path, str]) -> None:
 
 def test_how_it_was_made_is_told(small: tuple[Path, str]) -> None:
     folder, page = small
-    made = Checked(section(page, "how-this-was-made")).text
+    made = Checked(section(page, "reproducibility")).text
     assert f"smoe-ray run small.yaml --out {folder.parent / 'out'}" in made
     assert f"smoe-ray report {folder.parent / 'out'} small --to {folder}" in made
     assert "2.9.9" in made
@@ -215,7 +215,7 @@ def test_published_results_stand_apart(tmp_path: Path) -> None:
     # What is above it is the same as without it.
     start = '<section id="arms">'
     assert page.partition(start)[2].partition(f'<section id="{anchor}">')[0].strip() == (
-        plain.partition(start)[2].partition('<section id="how-this-was-made">')[0].strip()
+        plain.partition(start)[2].partition('<section id="reproducibility">')[0].strip()
     )
     files = sorted(path.name for path in (tmp_path / "report" / "tables" / "published").iterdir())
     assert files == ["loss_surface_cells.csv", "supervised_test_loss.csv", "test_loss_per_epoch.csv"]
@@ -240,7 +240,7 @@ def test_a_study_without_a_finished_trial_still_has_a_page(tmp_path: Path) -> No
 
 
 def test_what_cannot_be_read_or_written_leaves_no_page(tmp_path: Path) -> None:
-    with pytest.raises(ResultsError, match="no study there"):
+    with pytest.raises(ResultsError, match="no study found"):
         write_report(tmp_path / "out", [], tmp_path / "report")
     plant(tmp_path / "out", "real", seeds=1, experts=(3,), embeddings=False)
     with pytest.raises(ResultsError, match="no such study"):
@@ -254,7 +254,7 @@ def test_what_cannot_be_read_or_written_leaves_no_page(tmp_path: Path) -> None:
 
 def test_cells_are_written_for_reading() -> None:
     frame = pd.DataFrame({"arm": ["a"], "loss": [1.0], "loss_sd": [float("nan")], "p": [0.0001], "control": [True]})
-    assert [cell.text for cell in sheet("t", frame, ()).rows[0]] == ["a", "1.00", "< 0.001", "yes"]
+    assert [cell.text for cell in table_item("t", frame, ()).rows[0]] == ["a", "1.00", "< 0.001", "yes"]
     assert format_cell("loss", 2.0, 0.5) == "2.00 ± 0.50"
     assert format_cell("estimate", -2.0) == "\N{MINUS SIGN}2.00"
     assert format_cell("share", 0.5) == "50 %"

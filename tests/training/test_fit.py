@@ -262,7 +262,7 @@ class CountingLoss(LikelihoodLoss):
 def test_state_of_a_loss_is_in_the_checkpoint_and_its_own_term_a_column(
     splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["smoe_ray.training.fit"], "loss_for", CountingLoss)
+    monkeypatch.setattr(sys.modules["smoe_ray.training.loop"], "loss_for", CountingLoss)
     epochs = [(epoch.row, epoch.checkpoint(), epoch.weights()) for epoch in fit(tiny(), splits, Runtime("cpu"))]
     means = [(16 * (1 + 2 + 3) + 2 * 4) / 50, (16 * (5 + 6 + 7) + 2 * 8) / 50, (16 * (9 + 10 + 11) + 2 * 12) / 50]
     assert [row["train.steps"] for row, _, _ in epochs] == pytest.approx(means)

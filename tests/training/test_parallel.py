@@ -218,7 +218,7 @@ def train_task(
         follow(workers, task.trial, data, "cpu")
         return "left"
     with pytest.MonkeyPatch.context() as patch, leading(workers, "cpu") as lead:
-        patch.setattr(sys.modules["smoe_ray.training.fit"], "evaluate", measure)
+        patch.setattr(sys.modules["smoe_ray.training.loop"], "evaluate", measure)
         return train_trial(task, on_epoch, lead, lambda _: data)
 
 

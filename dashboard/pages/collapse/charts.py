@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from smoe_ray.analysis import CollapseRate, Curve, ExpertSurvival, PhaseDiagram, PhasePanel, TrialUsage
-from smoe_ray.analysis.collapse import QUANTILES, InUse, TrialInUse
+from smoe_ray.analysis.experts import QUANTILES, InUse, TrialInUse
 from smoe_ray.columns import format_cell
 from smoe_ray.figures.style import short_number
 

@@ -7,21 +7,20 @@ from typing import Literal, NamedTuple
 import pandas as pd
 
 from smoe_ray.analysis import (
-    BasinTest,
+    BimodalityTest,
     CollapseRate,
     ExpertSurvival,
     PhaseDiagram,
     TrialUsage,
-    basin_tests,
+    bimodality_tests,
     collapse_rates,
     expert_deaths,
     expert_survival,
     phase_diagram,
     usage_over_epochs,
 )
-from smoe_ray.analysis.arms import coarse_arms
-from smoe_ray.analysis.collapse import InUse, experts_in_use
-from smoe_ray.analysis.experts import NUM_EXPERTS
+from smoe_ray.analysis.arm_labels import coarse_arms
+from smoe_ray.analysis.experts import NUM_EXPERTS, InUse, experts_in_use
 
 from ... import load, study_tables
 
@@ -80,9 +79,9 @@ def survival(study: str, grouping: Grouping) -> ExpertSurvival:
 
 
 @load.cached
-def bimodality(study: str, grouping: Grouping) -> tuple[BasinTest, ...]:
+def bimodality(study: str, grouping: Grouping) -> tuple[BimodalityTest, ...]:
     """Whether the final losses of each group are bimodal."""
-    return basin_tests(load.results(study).table, label_of=labels(study, grouping))
+    return bimodality_tests(load.results(study).table, label_of=labels(study, grouping))
 
 
 @load.cached

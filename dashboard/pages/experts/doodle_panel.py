@@ -16,7 +16,7 @@ from smoe_ray.spec import CombinedData, DataSpec, DrawingColours, QuickDrawData,
 
 from ... import page, style, url_state
 from ...pictures import png
-from ...trial_analysis import Trial
+from ...trial_analysis import CachedTrialAnalysis
 from . import charts, inference
 from .canvas import canvas
 from .strokes import Image, draw, parse_strokes
@@ -28,7 +28,7 @@ _INKS: dict[str, DrawingColours] = {"black on white": "black_on_white", "white o
 
 @st.fragment
 @page.boundary()  # a fragment that reruns by itself is outside the page's boundary
-def show(trial: Trial) -> None:
+def show(trial: CachedTrialAnalysis) -> None:
     """Canvas or test image on the left, the model's output on the right."""
     model = inference.model(trial.record)
     image_HW = None
@@ -42,7 +42,7 @@ def show(trial: Trial) -> None:
             _show_output(trial, inference.route(model, image_HW, trial.embeddings))
 
 
-def _doodle(trial: Trial, ink: DrawingColours | None) -> Image | None:
+def _doodle(trial: CachedTrialAnalysis, ink: DrawingColours | None) -> Image | None:
     if url_state.choice("Doodle", ["draw", "test image"], "doodle") == "test image":
         image_BHW: Image = trial.embeddings["image"]
         number = url_state.number("Test image", "image", 0, 0, len(image_BHW) - 1, 1)
@@ -67,7 +67,7 @@ def _is_rasterised_here(data: DataSpec) -> bool:
     return isinstance(data, SyntheticData) or (isinstance(data, QuickDrawData) and data.layout == "sketchrnn")
 
 
-def _show_output(trial: Trial, output: inference.Output) -> None:
+def _show_output(trial: CachedTrialAnalysis, output: inference.Output) -> None:
     """Gate, chosen expert, every expert's reconstruction, nearest test images."""
     chosen = output.expert
     st.markdown(f"The gate chooses **expert {chosen}** with probability {output.gate_E[chosen]:.3f}.")

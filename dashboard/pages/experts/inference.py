@@ -14,6 +14,7 @@ import streamlit as st
 
 from smoe_ray.errors import ResultsError
 from smoe_ray.results import TrialRecord
+from smoe_ray.spec import plugin_references
 
 from ... import load
 
@@ -24,7 +25,16 @@ NEAREST = 8
 
 
 def model(record: TrialRecord) -> TrainedModel:
-    """The model of a finished trial; raises ResultsError if it has none, or one too large for the dashboard."""
+    """The model of a finished trial.
+
+    Raises:
+        ResultsError: there is none, it is too large for the dashboard, or it has a plug-in: the dashboard imports none.
+    """
+    for reference in plugin_references(record.spec.model):
+        raise ResultsError(
+            f"trial {record.trial_id}: its {reference.kind} is the plug-in {reference.plugin}, and the dashboard "
+            "imports none; smoe_ray.training.inference.load_model loads the model in Python"
+        )
     tag = load.tag(record.study, record.trial_id, "model.safetensors")
     return _model(load.out(), record.study, record.trial_id, tag)
 

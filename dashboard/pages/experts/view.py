@@ -33,7 +33,7 @@ def body(study: str) -> None:
         shows[view](trial)
 
 
-def show_gallery(trial: trial_analysis.Trial) -> None:
+def show_gallery(trial: trial_analysis.CachedTrialAnalysis) -> None:
     """Inputs of each expert above its reconstructions, with its share and its classes."""
     choice = CHOICES[url_state.choice("Images", list(CHOICES), "images")]
     info = expert_gallery(trial.embeddings, trial.class_names, choice=choice, limit=MAX_EXPERTS)
@@ -55,7 +55,7 @@ def show_gallery(trial: trial_analysis.Trial) -> None:
         )
 
 
-def show_swap(trial: trial_analysis.Trial) -> None:
+def show_swap(trial: trial_analysis.CachedTrialAnalysis) -> None:
     """One image of each active expert, decoded by every expert."""
     choice = CHOICES[url_state.choice("Inputs", list(CHOICES), "inputs", "most confident")]
     info = swap_matrix(trial.embeddings, inference.model(trial.record), choice=choice, limit=MAX_EXPERTS)
@@ -66,9 +66,9 @@ def show_swap(trial: trial_analysis.Trial) -> None:
     )
 
 
-def show_path(trial: trial_analysis.Trial) -> None:
+def show_path(trial: trial_analysis.CachedTrialAnalysis) -> None:
     """Interpolation in the latent space, from one expert's images to another's."""
-    share_E = trial.routing().share_E
+    share_E = trial.routing.share_E
     active = [str(expert) for expert in (-share_E).argsort(kind="stable") if share_E[expert] > 0]
     if len(active) < 2:
         raise ResultsError(f"expert {active[0]} receives every test image; interpolation needs two active experts")

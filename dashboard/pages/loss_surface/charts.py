@@ -188,7 +188,7 @@ def _add_baseline(figure: go.Figure, baseline: Baseline, label: str, x: tuple[fl
 
 
 def per_expert(info: LossAgainstSamplesPerExpert, published: Sequence[Curve] = ()) -> go.Figure:
-    """Mean and s.d. of the test loss against training images (or steps) per expert, a curve per amount; first panel."""
+    """Mean and s.d. of the test loss against images (or steps) per expert, one curve per amount; first panel."""
     figure = style.figure(height=460)
     (panel, *_) = info.panels
     count = len(info.amounts)
@@ -263,7 +263,7 @@ def _add_forecast(figure: go.Figure, found: Forecast, unit: str) -> None:
     )
     figure.add_scatter(
         x=found.count_K,
-        y=found.second.loss_K,
+        y=found.gaussian_process.loss_K,
         mode="lines",
         line=second,
         name="Gaussian process",

@@ -26,11 +26,11 @@ from smoe_ray.analysis import (
     recommend_from_runs,
     study_runs,
 )
-from smoe_ray.analysis.arms import coarse_arms
+from smoe_ray.analysis.arm_labels import coarse_arms
 from smoe_ray.analysis.experts import NUM_EXPERTS
+from smoe_ray.analysis.outcomes import test_gating, with_soft_loss
 from smoe_ray.analysis.scaling import DATA_PATHS, Counted, Effort, fitted_grid
 from smoe_ray.analysis.surface_fit import check_runs
-from smoe_ray.analysis.trials import test_gating, with_soft_loss
 from smoe_ray.errors import ResultsError
 from smoe_ray.published import read_published
 

@@ -84,7 +84,7 @@ def show_recommendation(study: str, arm: str, options: data.Options) -> None:
     amount = url_state.number(EFFORT_NAME[options.effort].capitalize(), options.effort, largest, 1)
     with st.spinner("Fitting the loss surface ..."):
         found = data.recommended(study, arm, int(amount), options)
-    say = st.success if found.verdict.kind == "answer" else st.warning
+    say = st.success if found.conclusion.kind == "answer" else st.warning
     say(style.markdown(found.sentence[0].upper() + found.sentence[1:]))
     page.chart(charts.at_amount(found, data.gating(study, options)), "loss-at-amount")
     if found.surface is not None:

@@ -8,10 +8,10 @@ import pandas as pd
 
 from smoe_ray.analysis import ArmComparison, arms, compare_arms
 from smoe_ray.errors import ResultsError
-from smoe_ray.report.verdicts import verdict_sentence
+from smoe_ray.report.findings import verdict_sentence
 
 from ... import load, trial_analysis
-from ...trial_analysis import Trial, Trials
+from ...trial_analysis import CachedTrialAnalysis, Trials
 
 
 def baseline(trials: Trials, chosen: Sequence[str]) -> str:
@@ -50,9 +50,9 @@ def verdict(compared: ArmComparison) -> list[str]:
     return [verdict_sentence(difference, "test loss", compared) for difference in compared.differences]
 
 
-def agreements(trials: Sequence[Trial]) -> pd.DataFrame:
+def agreements(trials: Sequence[CachedTrialAnalysis]) -> pd.DataFrame:
     """Agreement of experts and classes, one row per trial, under the report's column names."""
-    found = [trial.routing() for trial in trials]
+    found = [trial.routing for trial in trials]
     return pd.DataFrame(
         [
             {"arm": trial.title, "active": one.active, "effective": one.effective, **one.agreement._asdict()}
@@ -61,7 +61,7 @@ def agreements(trials: Sequence[Trial]) -> pd.DataFrame:
     ).drop(columns=["cramers_v_corrected", "matched_correlation"])
 
 
-def with_embeddings(trials: Sequence[Trial]) -> list[Trial]:
+def with_embeddings(trials: Sequence[CachedTrialAnalysis]) -> list[CachedTrialAnalysis]:
     """Trials that have stored their embeddings. Raises ResultsError if none has."""
     found = []
     for place, trial in enumerate(trials, start=1):

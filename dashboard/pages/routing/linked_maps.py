@@ -17,7 +17,7 @@ from smoe_ray.results.trial import Arrays
 
 from ... import page, style, url_state
 from ...pictures import png, strip
-from ...trial_analysis import Trial, mapped_images
+from ...trial_analysis import CachedTrialAnalysis, mapped_images
 from .charts import ImageMap, image_map
 from .data import with_embeddings
 
@@ -30,7 +30,7 @@ MAX_PICTURES = 24
 
 @st.fragment
 @page.boundary()  # a fragment that reruns by itself is outside the page's boundary
-def show(trials: Sequence[Trial]) -> None:
+def show(trials: Sequence[CachedTrialAnalysis]) -> None:
     """The maps, and classes and experts of the highlighted images."""
     trials = with_embeddings(trials)
     if len({trial.test_set for trial in trials}) > 1:
@@ -50,7 +50,7 @@ def show(trials: Sequence[Trial]) -> None:
     for trial, column in zip(trials, st.columns(2) * 2, strict=False):
         with column, page.boundary():
             key = f"map-{trial.record.trial_id}"
-            mapped = trial.map()
+            mapped = trial.sampled_map
             title = f"{trial.title}: {len(place_B):,} of {len(label_B):,} test images"
             trust = f"trustworthiness {mapped.trustworthiness:.3f} ({NEIGHBOURS} neighbours)"
             st.caption(style.markdown(f"{title}, {trust}"))
@@ -68,7 +68,7 @@ def show(trials: Sequence[Trial]) -> None:
         )
 
 
-def _groups(trials: Sequence[Trial], place_B: IntArray) -> Mapping[str, frozenset[int]]:
+def _groups(trials: Sequence[CachedTrialAnalysis], place_B: IntArray) -> Mapping[str, frozenset[int]]:
     """Mapped images by class, and by expert of each trial: what can be highlighted without a pointer."""
     label_B = trials[0].embeddings["label"][place_B]
     names = trials[0].class_names
@@ -93,7 +93,7 @@ def _clear(memory: str) -> None:
 
 
 def _coloured(
-    trial: Trial, xy_B2: FloatArray, place_B: IntArray, by: str, highlighted: frozenset[int] | None
+    trial: CachedTrialAnalysis, xy_B2: FloatArray, place_B: IntArray, by: str, highlighted: frozenset[int] | None
 ) -> ImageMap:
     stored = trial.embeddings
     label_B, expert_B = stored["label"][place_B], stored["expert"][place_B]
@@ -105,7 +105,7 @@ def _coloured(
     classes = np.arange(len(names))
     if by == "class":
         return ImageMap(xy_B2, place_B, label_B, names, classes, len(names), hover_B, highlighted)
-    found = trial.routing()
+    found = trial.routing
     order = found.reading_order
     hue_G = found.count_EC[order].argmax(axis=1)
     group_of = np.zeros(len(found.share_E), np.int64)
@@ -114,7 +114,7 @@ def _coloured(
     return ImageMap(xy_B2, place_B, group_of[expert_B], experts, hue_G, len(names), hover_B, highlighted)
 
 
-def _show_highlighted(trials: Sequence[Trial], highlighted: Sequence[int], mapped: int) -> None:
+def _show_highlighted(trials: Sequence[CachedTrialAnalysis], highlighted: Sequence[int], mapped: int) -> None:
     """Number of highlighted images, their classes and experts, and some of the images."""
     stored: Arrays = trials[0].embeddings
     st.markdown(f"**{len(highlighted):,} of {mapped:,} images** are highlighted:")

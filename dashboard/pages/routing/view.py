@@ -60,7 +60,7 @@ def show_difference(compared: ArmComparison) -> None:
         st.dataframe(readable(tables.differences(compared.differences)), hide_index=True)
 
 
-def show_routing(trials: Sequence[trial_analysis.Trial]) -> None:
+def show_routing(trials: Sequence[trial_analysis.CachedTrialAnalysis]) -> None:
     """Agreement scores, then a contingency heatmap or a flow diagram per arm."""
     trials = data.with_embeddings(trials)
     st.dataframe(readable(data.agreements(trials)), hide_index=True)
@@ -69,12 +69,12 @@ def show_routing(trials: Sequence[trial_analysis.Trial]) -> None:
         with column, page.boundary():
             st.caption(style.markdown(trial.title))
             draw = charts.contingency if shape == "Heatmap" else charts.flow
-            page.chart(draw(trial.routing()), f"routing-{trial.record.trial_id}")
+            page.chart(draw(trial.routing), f"routing-{trial.record.trial_id}")
 
 
-def show_probes(trials: Sequence[trial_analysis.Trial]) -> None:
+def show_probes(trials: Sequence[trial_analysis.CachedTrialAnalysis]) -> None:
     """Accuracies with chance levels and controls."""
-    measured = {trial.title: [trial.separability()] for trial in data.with_embeddings(trials)}
+    measured = {trial.title: [trial.separability] for trial in data.with_embeddings(trials)}
     page.chart(charts.probes(probe_bars(measured)), "linear-probes")
     st.caption(PROBE_NOTE)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from smoe_ray.analysis.overview import collapsed_share
+from smoe_ray.analysis.survival import collapsed_share
 from smoe_ray.errors import SmoeRayError
 from smoe_ray.spec import SearchStudy
 

@@ -2,6 +2,8 @@
 
 A study is data, not code, but it names folders that the cluster's nodes read, and its results show their contents. So
 `data.root` must be inside a folder that the dashboard's operator has allowed, and results go to the dashboard's OUT.
+It may name plug-ins only if the allow-list of the dashboard's process has them (`smoe_ray.plugins`). None are imported
+here, and on the cluster its own allow-list decides.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import streamlit as st
 
 import smoe_ray_studies
 from smoe_ray.errors import SmoeRayError, StudyError
+from smoe_ray.plugins import require_allowed
 from smoe_ray.spec import MAX_STUDY_BYTES, Choices, GridStudy, SearchStudy, parse_study, roots
 
 from ... import load
@@ -59,7 +62,7 @@ def check(text: str) -> Checked:
 
     try:
         study = admitted(text)
-        seen = preview(study)
+        seen = preview(study, load_plugins=False)
     except SmoeRayError as error:
         return Checked(wrong=str(error))
     checked = Checked(study.name, lines=tuple(in_words(study, seen)))
@@ -100,7 +103,14 @@ def send(key: str, note: str, address: str) -> None:
 
 
 def admitted(text: str) -> GridStudy | SearchStudy:
-    """The study of a YAML text. Raises StudyError if it is invalid, too large, or reads what it may not."""
+    """The study of a YAML text; plug-ins that it names are not imported.
+
+    Raises:
+        StudyError: it is invalid, too large, or reads what it may not.
+        PluginError: it names a plug-in that is not allowed.
+    """
+    from smoe_ray.planning import StudyPlan
+
     if len(text.encode()) > MAX_STUDY_BYTES:
         raise StudyError(f"study: larger than {MAX_STUDY_BYTES:,} bytes; a study file is a short YAML text")
     _refuse_aliases(text)
@@ -108,6 +118,8 @@ def admitted(text: str) -> GridStudy | SearchStudy:
     trials = _most_trials(study)
     if trials > MAX_TRIALS:
         raise StudyError(f"{trials:,} trials to plan; this page allows {MAX_TRIALS:,}, 'smoe-ray submit' any number")
+    for reference in StudyPlan(study).plugins:
+        require_allowed(reference.kind, reference.plugin)
     allowed = allowed_roots()
     for root in roots(study):
         if not any(_is_below(root, folder) for folder in allowed):

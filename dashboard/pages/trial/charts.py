@@ -11,7 +11,7 @@ from ... import style
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from smoe_ray.analysis.overview import Series, TrialCurves
+    from smoe_ray.analysis.curves import Series, TrialCurves
 
 _COLUMNS = 3
 

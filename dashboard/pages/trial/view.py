@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 import streamlit as st
 
-from smoe_ray.analysis.overview import trial_curves
+from smoe_ray.analysis.curves import trial_curves
 from smoe_ray.columns import COLUMNS
 from smoe_ray.errors import ResultsError
 from smoe_ray.figures import FIGURES, render

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from smoe_ray.data.source import DataRequirement, SourceReader
-from smoe_ray.spec import CombinedData, DataSpec, ImageData, QuickDrawData, SyntheticData
+from smoe_ray.spec import CombinedData, DataSpec, ImageData, PluginData, QuickDrawData, SyntheticData
 
 if TYPE_CHECKING:  # the type checker compares each module with the interface
     from smoe_ray.data.dataset import Splits
@@ -23,7 +23,15 @@ if TYPE_CHECKING:  # the type checker compares each module with the interface
 
 
 def source_reader(spec: DataSpec) -> SourceReader[Any, Any]:
-    """The reader of a spec: module ``smoe_ray.data.sources.<spec.source>``, imported when it is first needed."""
+    """The reader of a spec: module ``smoe_ray.data.sources.<spec.source>``, imported when it is first needed.
+
+    Raises:
+        PluginError, StudyError: a plug-in that `spec.source` names cannot be imported, or refuses its parameters.
+    """
+    if isinstance(spec, PluginData):
+        from smoe_ray.data.plugin_source import PluginSource
+
+        return PluginSource(spec)
     return cast(SourceReader[Any, Any], import_module(f"{__name__}.{spec.source}"))
 
 

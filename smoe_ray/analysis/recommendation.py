@@ -1,4 +1,4 @@
-"""How many experts for this much data, or this many steps? One sentence with its interval, or what is missing."""
+"""Recommended number of experts for an amount of data or of optimizer steps: one sentence with its interval."""
 
 from __future__ import annotations
 
@@ -8,70 +8,70 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from smoe_ray.analysis.arms import arms
+from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.curves import Curve, log_limits, n_range
+from smoe_ray.analysis.expert_conclusion import Conclusion, MissingRuns, conclude, too_small
 from smoe_ray.analysis.expert_forecast import TIED_WITHIN, FittedSurface, fit_and_forecast
-from smoe_ray.analysis.expert_verdict import Addition, Verdict, judge, too_small
 from smoe_ray.analysis.experts import unsupervised_outcomes
+from smoe_ray.analysis.outcomes import require, test_gating
 from smoe_ray.analysis.scaling import EFFORT_COLUMN, EFFORT_NAME, Counted, Effort, ignored_paths
 from smoe_ray.analysis.surface_fit import Cells, NoiseFloor, SurfaceFit, cells_of, check_runs
-from smoe_ray.analysis.trials import require, test_gating
 from smoe_ray.errors import ResultsError
 
 _LEAST_RATIO = 4.0
 _SHARES_OF_A_RUN = (1.0, 0.5, 0.25)
-"""A run at a half and a quarter of its steps stands for shorter runs: the learning rate is constant."""
+"""A run at a half and a quarter of its steps is equivalent to a shorter run: the learning rate is constant."""
 
 
 class Recommendation(NamedTuple):
-    """What one arm of a study says about the best number of experts at one amount."""
+    """The recommendation of one arm of a study at one amount."""
 
     label: str
     effort: Effort
     counted: Counted
     amount: float
-    verdict: Verdict
+    conclusion: Conclusion
     cells: Cells
     measured: tuple[Curve, ...]
-    """Loss against experts at the studied amounts next to `amount`, which the labels tell."""
+    """Loss against experts at the studied amounts next to `amount`, which are the labels."""
     num_runs: int
     surface: FittedSurface | None
-    """None where the study has too few cells for the form."""
+    """None if the study has too few cells for the surface."""
 
     @property
     def headline(self) -> str:
         """The answer in a few words."""
-        if self.surface is None or self.verdict.kind == "cannot tell":
+        if self.surface is None or self.conclusion.kind == "cannot tell":
             return "cannot tell"
         found = self.surface.forecast
-        if self.verdict.kind == "edge":
+        if self.conclusion.kind == "edge":
             return f"no optimum seen, best studied: {found.best}"
         return f"{_experts(str(found.best), self.counted)} (95 % {_span(found.interval)})"
 
     @property
     def sentence(self) -> str:
-        """The answer with its interval, or why there is none and what to add; no capital in front."""
+        """The answer with its interval, or why there is none and what to add; starts in lower case."""
         at = f"at {self.amount:,.0f} {EFFORT_NAME[self.effort]}"
-        reason, lacking = self.verdict.reason, self._lacking()
-        if self.surface is None or self.verdict.kind == "cannot tell":
+        reason, lacking = self.conclusion.reason, self._lacking()
+        if self.surface is None or self.conclusion.kind == "cannot tell":
             return f"{at} the study cannot tell the best number of {self.counted} experts: {reason}{lacking}."
         found = self.surface.forecast
         best = f"{_experts(str(found.best), self.counted)} (95 % {_span(found.interval)}"
-        if self.verdict.kind == "edge":
+        if self.conclusion.kind == "edge":
             return f"{at} the study cannot tell where the optimum is: best are {best}), {reason}{lacking}."
         tied = "no other is" if found.tied_K.sum() == 1 else f"{_span(found.tied)} are"
-        opinion = "agrees" if found.agrees else "disagrees"
+        stance = "agrees" if found.agrees else "disagrees"
         return (
             f"{at}{self._beyond()}: {best}; {tied} tied within {TIED_WITHIN:g}), by a fit to {self.num_runs:,} runs; "
-            f"a Gaussian process {opinion}: {found.second.best} ({_span(found.second.interval)})."
+            f"a Gaussian process {stance}: {found.gaussian_process.best} ({_span(found.gaussian_process.interval)})."
         )
 
     @property
     def table(self) -> pd.DataFrame:
-        """The counts that are tied or in the interval, a row each; no row where no surface could be fitted.
+        """The counts that are tied or in the interval, one row each; empty if no surface could be fitted.
 
         Columns: experts; loss, low, high, above_best (squared error per image; 95 %); tied; chance (of being best,
-        share of bootstrap replicates); gaussian_process (its loss); runs (at the studied amounts next to it).
+        share of bootstrap replicates); gaussian_process (its loss); runs (at the studied amounts next to `amount`).
         """
         if self.surface is None:
             return pd.DataFrame()
@@ -86,7 +86,7 @@ class Recommendation(NamedTuple):
                 "above_best": found.loss_K - found.loss_K.min(),
                 "tied": found.tied_K,
                 "chance": found.chance_K,
-                "gaussian_process": found.second.loss_K,
+                "gaussian_process": found.gaussian_process.loss_K,
                 "runs": runs_K,
             }
         )
@@ -94,7 +94,7 @@ class Recommendation(NamedTuple):
 
     @property
     def evidence(self) -> tuple[str, ...]:
-        """How good the fit is, a line each: against the noise floor, and on amounts that it has not seen."""
+        """Quality of the fit, one line each: against the noise floor, and on held-out amounts."""
         if self.surface is None:
             return ()
         fit = self.surface.fit
@@ -115,9 +115,9 @@ class Recommendation(NamedTuple):
         return f" (extrapolated: the study has {least:,.0f} to {most:,.0f})"
 
     def _lacking(self) -> str:
-        if self.verdict.addition is None:
+        if self.conclusion.missing is None:
             return ""
-        return f"; add {_addition(self.verdict.addition, self.counted, self.effort)}"
+        return f"; add {_missing_runs(self.conclusion.missing, self.counted, self.effort)}"
 
 
 class Recommendations(NamedTuple):
@@ -128,23 +128,23 @@ class Recommendations(NamedTuple):
     amount_limits: tuple[float, float]
     experts_limits: tuple[float, float]
     n_range: tuple[int, int]
-    """Least and most runs behind a cell."""
+    """Smallest and largest number of runs in a cell."""
     measured_n_range: tuple[int, int]
-    """The same for the cells next to the asked-for amount."""
+    """The same for the cells next to the requested amount."""
 
     @property
     def sentence(self) -> str:
-        """One sentence per arm, a line each; its label in front where there are several."""
+        """One sentence per arm and line, preceded by the label if there are several arms."""
         if len(self.arms) > 1:
             return "\n".join(f"{arm.label}: {arm.sentence}" for arm in self.arms)
         (only,) = self.arms
         return only.sentence[0].upper() + only.sentence[1:]
 
     def fitted(self) -> Recommendations:
-        """Without the arms that have no fitted surface.
+        """Only the arms that have a fitted surface.
 
         Raises:
-            ResultsError: no arm has one; the message says what the first one lacks.
+            ResultsError: no arm has one; the message says what the first arm lacks.
         """
         arms = tuple(arm for arm in self.arms if arm.surface is not None)
         if not arms:
@@ -160,28 +160,28 @@ def recommend(
     replicates: int = 400,
     seed: int = 0,
 ) -> Recommendations:
-    """The best number of experts at an amount of data or of updates, per arm of a study.
+    """The best number of experts at an amount of data or of optimizer steps, per arm of a study.
 
-    With `samples` every finished trial counts at its last evaluated epoch, with `steps` also at a half and a quarter of
-    its steps (not where the objective is annealed: then half a run is no shorter run).
+    With `samples` every finished trial counts at its last evaluated epoch; with `steps` also at a half and a quarter of
+    its steps, unless the objective is annealed (half of an annealed run is not equivalent to a shorter run).
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
-        samples: training images asked about; without it and `steps`, the most that the study has.
-        steps: optimizer steps asked about.
+        samples: training images; default, if `steps` is None too: the largest amount of the study.
+        steps: optimizer steps.
         experts: count the experts that stayed active, as the paper does, or those configured.
-        replicates: of the bootstrap.
-        seed: of starts, bootstrap and draws; the same seed gives the same answer.
+        replicates: number of bootstrap replicates.
+        seed: of starts, bootstrap and posterior draws; the same seed gives the same answer.
 
     Raises:
-        ResultsError: both amounts are given or one is below 1; no finished trial, or supervised ones alone.
+        ResultsError: both amounts are given or one is below 1; there is no finished trial, or all are supervised.
     """
     if samples is not None and steps is not None:
-        raise ResultsError("recommend: samples and steps exclude one another; ask for one of them")
+        raise ResultsError("recommend: samples and steps are mutually exclusive; pass one of them")
     effort: Effort = "images" if steps is None else "steps"
     runs_of = study_runs(results, effort, experts)
     most = max(float(runs["amount"].max()) for runs in runs_of.values())
-    amount = next(asked for asked in (samples, steps, most) if asked is not None)
+    amount = next(given for given in (samples, steps, most) if given is not None)
     found = [
         recommend_from_runs(runs, amount, effort, experts, label, replicates, seed) for label, runs in runs_of.items()
     ]
@@ -201,7 +201,7 @@ def study_runs(
     """The runs behind a recommendation, by arm: columns amount, experts, loss, run and seed.
 
     Raises:
-        ResultsError: no finished trial, or supervised ones alone.
+        ResultsError: there is no finished trial, or all are supervised.
     """
     column, count = EFFORT_COLUMN[effort], f"experts.{experts}"
     require(results, (column, count, "seed"))
@@ -214,7 +214,7 @@ def study_runs(
 
 
 def _along_the_runs(results: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
-    """The evaluated rows nearest to each share of a run's steps; the last alone where the objective is annealed."""
+    """The evaluated rows nearest to each share of a run's steps; only the last one if the objective is annealed."""
     steps_of = outcomes.set_index("trial_id")["cost.steps"]
     rows = results[results["trial_id"].isin(steps_of.index) & results["test.reconstruction"].notna()]
     rows = rows.reset_index(drop=True)
@@ -238,32 +238,32 @@ def recommend_from_runs(
     seed: int = 0,
     fit: SurfaceFit | None = None,
 ) -> Recommendation:
-    """The best number of experts at `amount`, from a plain frame of runs.
+    """The best number of experts at `amount`, from a frame of runs.
 
     Args:
         runs: columns amount (training images or steps), experts, loss (squared error per image), run (rows of one run
-            share its name); with a column seed, runs of a single seed answer nothing.
-        amount: what to recommend for, in the unit of the column.
-        effort: what amounts count.
+            share its name); if there is a column seed, runs of a single seed are inconclusive.
+        amount: requested amount, in the unit of the column.
+        effort: unit of the amounts.
         counted: which experts are counted.
         label: name of the arm.
-        replicates: of the bootstrap.
-        seed: of starts, bootstrap and draws.
-        fit: what `fit_surface` made of the same runs, replicates and seed, where the caller has it.
+        replicates: number of bootstrap replicates.
+        seed: of starts, bootstrap and posterior draws.
+        fit: result of `fit_surface` for the same runs, replicates and seed, if known.
 
     Raises:
-        ResultsError: `amount` is below 1, a column is absent or a value makes no sense.
+        ResultsError: `amount` is below 1, a column is absent or a value is invalid.
     """
     if not 1 <= amount < float("inf"):
-        raise ResultsError(f"recommend: {amount:g} {EFFORT_NAME[effort]}; ask for one or more")
+        raise ResultsError(f"recommend: {amount:g} {EFFORT_NAME[effort]}; pass a finite amount of at least 1")
     runs = check_runs(runs)
     cells = cells_of(runs)
-    verdict, surface = too_small(cells, amount), None
-    if verdict is None:
+    conclusion, surface = too_small(cells, amount), None
+    if conclusion is None:
         surface = fit_and_forecast(runs, amount, replicates, seed, fit)
-        verdict = judge(runs, surface, amount)
+        conclusion = conclude(runs, surface, amount)
     return Recommendation(
-        label, effort, counted, amount, verdict, cells, cells.beside(amount), runs["run"].nunique(), surface
+        label, effort, counted, amount, conclusion, cells, cells.beside(amount), runs["run"].nunique(), surface
     )
 
 
@@ -280,11 +280,11 @@ def _noise(noise: NoiseFloor) -> str:
     return f"noise floor {noise.sd:.2f}" if noise.degrees else "noise floor unknown"
 
 
-def _addition(addition: Addition, counted: Counted, effort: Effort) -> str:
-    each = " each" if len(addition.experts) * len(addition.amounts) > 1 else ""
-    experts = _experts(_listed(map(str, addition.experts)), counted)
-    amounts = f"{_listed(f'{amount:,}' for amount in addition.amounts)} {EFFORT_NAME[effort]}"
-    return f"{addition.runs} runs{each} of {experts} at {amounts}"
+def _missing_runs(missing: MissingRuns, counted: Counted, effort: Effort) -> str:
+    each = " each" if len(missing.experts) * len(missing.amounts) > 1 else ""
+    experts = _experts(_listed(map(str, missing.experts)), counted)
+    amounts = f"{_listed(f'{amount:,}' for amount in missing.amounts)} {EFFORT_NAME[effort]}"
+    return f"{missing.runs} runs{each} of {experts} at {amounts}"
 
 
 def _listed(words: Iterable[str]) -> str:

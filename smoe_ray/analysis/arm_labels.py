@@ -1,4 +1,4 @@
-"""Arms of a study: groups of trials that differ in nothing but the seed, each with a short, readable label."""
+"""Arms of a study: groups of trials that differ only in the seed, each with a short, readable label."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from smoe_ray.analysis.trials import require
+from smoe_ray.analysis.outcomes import require
 
 _TOKENS: dict[str, str] = {
     "routing": "{}",
@@ -26,21 +26,21 @@ _TOKENS: dict[str, str] = {
     "training.beta": "β={}",
     "training.batch_size": "batch={}",
 }
-"""How a value reads in a label. Also the order in which arms are told apart; other paths follow alphabetically."""
+"""Format of a value in a label. Also the order in which paths split the trials; other paths follow alphabetically."""
 
 _IRRELEVANT = ("seed", "resources.", "evaluation.save_embeddings")
-"""Config paths (or their beginnings) that never make two arms: seeds are repeats, the rest cannot change a number."""
+"""Config paths (or prefixes) that never separate arms: seeds are replicates, the rest cannot change a result."""
 
 
 def arms(results: pd.DataFrame, ignore: Collection[str] = ()) -> pd.Series[str]:
-    """Label each trial by the configuration in which the study's arms differ, for instance ``blend, E=10``.
+    """Label each trial by the settings in which the study's arms differ, for example ``blend, E=10``.
 
-    Trials are told apart path by path, and a path enters a label only where trials still differ in it. So a path whose
-    value follows from the ones before it (`objective.lambda_entropy`, absent under `likelihood`) stays out.
+    Trials are split path by path, and a path enters a label only if trials in the same group still differ in it. A path
+    whose value follows from earlier ones (`objective.lambda_entropy`, absent under `likelihood`) is therefore left out.
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
-        ignore: dotted spec paths that make no arms, usually the one on the x axis.
+        ignore: dotted spec paths that do not separate arms, usually the one on the x axis.
 
     Returns:
         Label per trial, indexed by `trial_id`; an ordered categorical, sorted by the values behind the labels.
@@ -58,7 +58,7 @@ def arms(results: pd.DataFrame, ignore: Collection[str] = ()) -> pd.Series[str]:
 
     for path in paths:
         if path.endswith(".root") and "data.fingerprint" in trials:
-            # The same data in another folder are the same data: the first folder stands for all.
+            # Identical data in different folders make one arm: use the first folder for all of them.
             first = dict(zip(trials["data.fingerprint"][::-1], trials.index[::-1], strict=True))
             value_of[path] = {trial: value_of[path][first[data]] for trial, data in trials["data.fingerprint"].items()}
     label_of: dict[str, str] = {}
@@ -72,7 +72,7 @@ def arms(results: pd.DataFrame, ignore: Collection[str] = ()) -> pd.Series[str]:
 
 
 def coarse_arms(results: pd.DataFrame, paths: Collection[str]) -> pd.Series[str]:
-    """As `arms`, but told apart by the given dotted spec paths alone: for searches, where each trial is its own arm."""
+    """As `arms`, but split by the given dotted spec paths only: for searches, where every trial is its own arm."""
     others = [column.removeprefix("config.") for column in results.columns if column.startswith("config.")]
     return arms(results, ignore=[path for path in others if path not in paths])
 
@@ -80,7 +80,7 @@ def coarse_arms(results: pd.DataFrame, paths: Collection[str]) -> pd.Series[str]
 def _split(
     trials: Sequence[str], paths: Sequence[str], value_of: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[tuple[tuple[str, ...], Sequence[str]]]:
-    """Split by the first path in which the trials differ, then each part by the paths after it."""
+    """Split by the first path in which the trials differ, then split each part by the remaining paths."""
     for position, path in enumerate(paths):
         parts: dict[Any, list[str]] = {}
         for trial in trials:
@@ -118,13 +118,13 @@ def _text(value: Any) -> str:
 
 
 def _join(tokens: Sequence[str]) -> str:
-    # Unsupervised is the rule: beside an objective's name the word says nothing new.
-    # "supervised" is both a routing and the name of its objective: once is enough.
+    # "unsupervised" is the default and implied by the name of an objective; "supervised" is both a routing and the name
+    # of its objective: once is enough.
     return ", ".join(dict.fromkeys([word for word in tokens if word != "unsupervised"] or tokens))
 
 
 def _common_label(trial: Sequence[str], paths: Sequence[str], value_of: Mapping[str, Mapping[str, Any]]) -> str:
-    """Label of the only arm: nothing differs, so what the trials are is said by their objective and size."""
+    """Label of a single arm: nothing differs, so describe the trials by routing, objective and number of experts."""
     told = {
         path: value_of[path][trial[0]] for path in paths if path in ("routing", "objective.name", "model.num_experts")
     }
@@ -132,8 +132,8 @@ def _common_label(trial: Sequence[str], paths: Sequence[str], value_of: Mapping[
 
 
 def _plain(value: Any) -> Any:
-    """A hashable Python value, equal for equal configurations whatever a file format made of them; null is None."""
-    if value is None or isinstance(value, str | int):  # most of them
+    """A hashable Python value, equal for equal settings regardless of the file format; null becomes None."""
+    if value is None or isinstance(value, str | int):  # fast path: most values
         return value
     if isinstance(value, np.ndarray | list | tuple):
         return tuple(_plain(item) for item in value)

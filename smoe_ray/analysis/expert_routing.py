@@ -1,6 +1,6 @@
-"""How experts divide the images: contingency with classes or styles, scores of agreement, selectivity of experts.
+"""How experts partition the images: contingency with classes or styles, agreement scores, selectivity of experts.
 
-Shapes: B images, E experts, C classes. Wherever a function speaks of classes, styles (sub-categories) may stand.
+Shapes: B images, E experts, C classes. Every function on classes works on styles (sub-categories) as well.
 """
 
 from __future__ import annotations
@@ -17,30 +17,31 @@ from smoe_ray.errors import ResultsError
 
 
 class Agreement(NamedTuple):
-    """How well the partition of images by expert agrees with that by class. All are NaN where there is no image."""
+    """How well the partition of images by expert agrees with that by class. All are NaN without images."""
 
     nmi: float
-    """Mutual information / mean of the two entropies, 0 to 1; 1 where both partitions have one block, 0 where one has.
-    The same holds for `ami` and `ari`."""
+    """Mutual information / mean of the two entropies, 0 to 1; 1 if both partitions have a single block, 0 if only
+    one has. The same holds for `ami` and `ari`."""
     ami: float
-    """Mutual information adjusted for chance (Vinh, Epps and Bailey 2010): 0 expected of random routing, at most 1."""
+    """Adjusted mutual information (Vinh, Epps and Bailey 2010): expectation 0 for random routing, at most 1."""
     ari: float
-    """Adjusted Rand index (Hubert and Arabie 1985): 0 expected of random routing, at most 1."""
+    """Adjusted Rand index (Hubert and Arabie 1985): expectation 0 for random routing, at most 1."""
     cramers_v: float
-    """sqrt(chi2 / (B·(min(E, C) - 1))) of active experts and present classes, 0 to 1; NaN where either is one alone."""
+    """sqrt(chi2 / (B·(min(E, C) - 1))) of active experts and present classes, 0 to 1; NaN if either has only one."""
     cramers_v_corrected: float
-    """The same with the bias of small samples taken off (Bergsma 2013); NaN also where nearly every image has an expert
-    or a class of its own."""
+    """The same with small-sample bias correction (Bergsma 2013); NaN also if nearly every image has its own expert or
+    class."""
     purity: float
-    """Share of images that are of the class which their expert sees most, max P(c) to 1; more experts raise it."""
+    """Fraction of images whose class is the most frequent one of their expert, max P(c) to 1; grows with the number of
+    experts."""
     matched_accuracy: float
-    """Share of images whose class is the one matched to their expert, when active experts and classes are matched one
-    to one so that this is greatest (Hungarian method); images of unmatched experts count as errors."""
+    """Fraction of images whose class is matched to their expert, under the one-to-one matching of active experts and
+    classes that maximises it (Hungarian method); images of unmatched experts count as errors."""
     matched_correlation: float
-    """Pearson correlation of an image's class id with the id matched to its expert (arXiv:2509.10025). Ids are names,
-    so this depends on the order of classes. Over images of matched experts; NaN where either id does not vary."""
+    """Pearson correlation of an image's class id with the id matched to its expert (arXiv:2509.10025). Ids are nominal,
+    so this depends on the order of classes. Over images of matched experts; NaN if either id does not vary."""
     matched_share: float
-    """Share of images whose expert has a class matched to it; below 1 where there are more active experts."""
+    """Fraction of images whose expert is matched to a class; below 1 if there are more active experts than classes."""
 
 
 class Routing(NamedTuple):
@@ -48,23 +49,23 @@ class Routing(NamedTuple):
 
     class_names: tuple[str, ...]
     count_EC: IntArray
-    """Images of each class that each expert takes."""
+    """Number of images by expert and class."""
     share_E: FloatArray
-    """Share of the images that each expert takes; NaN without images, as are the next two."""
+    """Fraction of the images routed to each expert; NaN without images, as are the next two."""
     class_share_C: FloatArray
     class_given_expert_EC: FloatArray
-    """P(c|e); NaN in the rows of dead experts (those that take no image)."""
+    """P(c|e); NaN in the rows of dead experts (those without images)."""
     expert_given_class_EC: FloatArray
     """P(e|c); NaN in the columns of absent classes."""
     selectivity_E: FloatArray
-    """S_e = 1 - H(P(c|e)) / ln C, C classes present: 0 takes all classes alike, 1 takes one class. NaN for dead experts
-    and where one class alone is present."""
+    """S_e = 1 - H(P(c|e)) / ln C, C classes present: 0 for a uniform mix of classes, 1 for a single class. NaN for dead
+    experts and if only one class is present."""
     match_E: IntArray
     """Class matched to each active expert (see `Agreement.matched_accuracy`); -1: none."""
     reading_order: IntArray
-    """Active experts, sorted by the class that they see most, then by share: large cells lie along the diagonal."""
+    """Active experts, sorted by their most frequent class, then by share: large cells lie along the diagonal."""
     active: int
-    """Experts that take at least one image."""
+    """Number of experts with at least one image."""
     effective: float
     """exp(H(share_E)), 1 to E; NaN without images."""
     agreement: Agreement
@@ -80,7 +81,7 @@ def routing(expert_B: IntArray, class_B: IntArray, num_experts: int, class_names
         class_names: C names.
 
     Raises:
-        ResultsError: the two arrays have different lengths, or hold an id outside its range.
+        ResultsError: the two arrays have different lengths, or contain an id out of range.
     """
     require_aligned("routing", expert=expert_B, label=class_B)
     count_EC = contingency(expert_B, class_B, num_experts, len(class_names))
@@ -112,16 +113,15 @@ def routing_within_classes(
     class_names: Sequence[str],
     style_names: Sequence[str],
 ) -> dict[str, Routing]:
-    """Experts against styles inside each class: do experts that share a class divide it by its sub-categories?
+    """Experts against styles within each class: do experts that share a class partition it by its sub-categories?
 
-    Agreement over all images cannot tell, since styles lie inside classes and finding the class is half of the way.
+    Agreement over all images cannot tell, because styles are nested in classes: identifying the class already helps.
 
     Returns:
-        By class name, `routing` of the images of that class against the styles that they have. Classes without images
-        are left out.
+        By class name, `routing` of the images of that class against their styles. Classes without images are omitted.
 
     Raises:
-        ResultsError: the arrays have different lengths, or hold an id outside its range.
+        ResultsError: the arrays have different lengths, or contain an id out of range.
     """
     require_aligned("routing within classes", expert=expert_B, label=label_B, style=style_B)
     _require_ids("class", label_B, len(class_names))
@@ -136,7 +136,7 @@ def routing_within_classes(
 
 
 def contingency(expert_B: IntArray, class_B: IntArray, num_experts: int, num_classes: int) -> IntArray:
-    """Images of each class that each expert takes, (E, C). Raises ResultsError when an id is outside its range."""
+    """Number of images by expert and class, (E, C). Raises ResultsError if an id is out of range."""
     _require_ids("expert", expert_B, num_experts)
     _require_ids("class", class_B, num_classes)
     count_EC = np.zeros((num_experts, num_classes), np.int64)
@@ -145,7 +145,7 @@ def contingency(expert_B: IntArray, class_B: IntArray, num_experts: int, num_cla
 
 
 def reading_order(count_EC: IntArray) -> IntArray:
-    """Active experts, sorted by the class that they see most, then by their number of images, falling."""
+    """Active experts, sorted by their most frequent class, then by decreasing number of images."""
     expert_count_E = count_EC.sum(axis=1)
     order = np.lexsort((-expert_count_E, count_EC.argmax(axis=1)))
     active: IntArray = order[expert_count_E[order] > 0]
@@ -157,19 +157,21 @@ def require_aligned(what: str, **array_of: npt.NDArray[Any]) -> None:
     lengths = {name: len(array) for name, array in array_of.items()}
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
-        raise ResultsError(f"{what}: arrays of different lengths ({counts}); pass those of one trial's read_embeddings")
+        raise ResultsError(
+            f"{what}: arrays of different lengths ({counts}); pass arrays of one trial, from read_embeddings"
+        )
 
 
 def _require_ids(kind: str, id_B: IntArray, count: int) -> None:
     if len(id_B) and (id_B.min() < 0 or id_B.max() >= count):
         raise ResultsError(
             f"routing: {kind} ids run from {id_B.min()} to {id_B.max()}, but there are {count}; "
-            f"pass number and names of the same trial"
+            f"pass the number and names of the same trial"
         )
 
 
 def _divide(count: IntArray, total: IntArray | int) -> FloatArray:
-    """`count` / `total`, NaN where the total is 0."""
+    """`count` / `total`; NaN where the total is 0."""
     count, total = np.broadcast_arrays(count, total)
     ratio: FloatArray = np.divide(count, total, out=np.full(count.shape, np.nan), where=total > 0)
     return ratio
@@ -191,7 +193,7 @@ def _selectivity(class_given_expert_EC: FloatArray, num_present: int) -> FloatAr
 
 
 def _match(count_EC: IntArray) -> IntArray:
-    """Match active experts to present classes one to one, most images in matched pairs; -1 for experts without one."""
+    """One-to-one matching of active experts and present classes with the most images in matched pairs; -1: none."""
     from scipy.optimize import linear_sum_assignment
 
     active = np.flatnonzero(count_EC.sum(axis=1))

@@ -1,10 +1,10 @@
-"""How well the latent space separates experts and classes, beside controls that show what the numbers are worth.
+"""How well the latent space separates experts and classes, compared with controls.
 
 Shapes: B images, Z latent, F folds.
 
-An expert id is a deterministic function of the latent vector that it is read from, a class label is not. So experts are
-read more easily than classes whatever they mean. Two controls are as deterministic: the class that a network like the
-gate predicts, and the nearest of k centres.
+An expert id is a deterministic function of the latent vector, a class label is not. Experts are therefore easier to
+predict from it than classes, whatever the experts represent. The two controls are deterministic as well: the class
+predicted by a network of the gate's architecture, and the k-means cluster.
 """
 
 from __future__ import annotations
@@ -17,48 +17,48 @@ import numpy as np
 import numpy.typing as npt
 
 from smoe_ray.analysis.curves import FloatArray, IntArray
-from smoe_ray.analysis.routing import require_aligned
+from smoe_ray.analysis.expert_routing import require_aligned
 from smoe_ray.errors import ResultsError
 
 FOLDS = 5
-"""Of the cross-validation; groups with fewer images are left out."""
+"""Cross-validation folds; groups with fewer images are excluded."""
 NEIGHBOURS = 15
-"""Of the nearest-neighbour vote."""
+"""Neighbours in the nearest-neighbour vote."""
 SILHOUETTE_IMAGES = 5000
-"""Most images that a silhouette is computed from; of more, a random sample."""
+"""Maximum number of images for a silhouette; of more, a random sample."""
 GATE_EPOCHS = 20
-"""Training of the gate-like network: as long as the paper trains, with its batches."""
+"""Training of the gate-like network: epochs and batch size as in the paper."""
 GATE_BATCH = 128
 
 Latent = npt.NDArray[np.floating[Any]]
 
 
 class Separability(NamedTuple):
-    """How well one partition of the images (into experts, or classes) is read from their latent vectors.
+    """How well one partition of the images (e.g. by expert or class) is predicted from their latent vectors.
 
-    Groups with fewer than `FOLDS` images are left out. Every number but the counts is NaN where fewer than two groups
+    Groups with fewer than `FOLDS` images are excluded. All values except the counts are NaN if fewer than two groups
     remain.
     """
 
     target: str
-    """What the images are divided by."""
+    """The partition."""
     control: bool
     images: int
-    """Images of the groups that were kept: all numbers are about these."""
+    """Images of the remaining groups, from which all values are computed."""
     groups: int
     left_out_images: int
     left_out_groups: int
     accuracy_F: FloatArray
     """Of a linear probe (multinomial logistic regression, L2 with C = 1) on held-out folds, stratified by group, latent
-    vectors standardised by the other folds."""
+    vectors standardised with the training folds."""
     holdout_accuracy: float
-    """Of the same probe, fit on 80 % of the images and tested on 20 %, stratified."""
+    """Of the same probe, trained on 80 % of the images and tested on 20 %, stratified."""
     majority: float
-    """Chance level: accuracy of always naming the largest group."""
+    """Chance level: accuracy of always predicting the largest group."""
     permuted: float
-    """Chance level: mean accuracy of the probe on held-out folds when the groups are permuted over the images once."""
+    """Chance level: mean accuracy of the probe on held-out folds with randomly permuted groups."""
     neighbour_accuracy: float
-    """Share of images whose group is the commonest among their 15 nearest (Euclidean, the image itself excluded)."""
+    """Fraction of images whose group is the most frequent among their 15 nearest neighbours (Euclidean)."""
     silhouette: float
     """Mean silhouette (Rousseeuw 1987; Euclidean), -1 to 1, over `silhouette_images`."""
     silhouette_images: int
@@ -84,8 +84,8 @@ def separability(
 ) -> tuple[Separability, ...]:
     """Linear probes, nearest neighbours and silhouettes of experts and classes, then of two controls.
 
-    The controls are the class that a network like the gate predicts for images that it was not trained on, and k-means
-    clusters, as many as there are active experts.
+    The controls are the class predicted by a network of the gate's architecture for images outside its training folds,
+    and k-means clusters, as many as there are active experts.
 
     Args:
         mu_BZ: latent vectors.
@@ -95,7 +95,7 @@ def separability(
         seed: fixes folds, permutations, samples, and the controls.
 
     Raises:
-        ResultsError: the arrays have different lengths, or hold fewer images than `FOLDS`.
+        ResultsError: the arrays have different lengths, or contain fewer than `FOLDS` images.
     """
     from threadpoolctl import threadpool_limits
 
@@ -106,7 +106,7 @@ def separability(
         )
     # float64: in float32 the line search of lbfgs stalls before it reaches the same tolerance.
     z_BZ = np.asarray(mu_BZ, np.float64)
-    # The matrices are small: more threads spend their time waiting for each other.
+    # The matrices are small: several threads would mostly wait for each other.
     with threadpool_limits(1):
         predicted_B = _gate_like_prediction(z_BZ, label_B, gate_hidden, seed)
         cluster_B = _kmeans(z_BZ, len(np.unique(expert_B)), seed)
@@ -155,9 +155,9 @@ def measure_separability(
 
 
 def _gate_like_prediction(z_BZ: FloatArray, label_B: IntArray, hidden: Sequence[int], seed: int) -> IntArray:
-    """Class that a network of the gate's shape predicts, image by image fit on the other folds.
+    """Class predicted by a network of the gate's architecture, trained on the other folds.
 
-    Fit on the images themselves it would learn them by heart, and its prediction would be the label again.
+    Trained on the same images it would memorise them, and its prediction would equal the label.
     """
     from sklearn.model_selection import KFold
     from sklearn.neural_network import MLPClassifier
@@ -194,7 +194,7 @@ def _neighbour_accuracy(z_BZ: FloatArray, group_B: IntArray) -> float:
 
 
 def _silhouette(z_BZ: FloatArray, group_B: IntArray, seed: int) -> tuple[float, int]:
-    """Mean silhouette and over how many images; NaN where a sample holds one group alone."""
+    """Mean silhouette and its number of images; NaN if the sample contains a single group."""
     from sklearn.metrics import silhouette_score
 
     if len(z_BZ) > SILHOUETTE_IMAGES:
@@ -209,21 +209,21 @@ def _silhouette(z_BZ: FloatArray, group_B: IntArray, seed: int) -> tuple[float, 
 
 
 class MeanOverTrials(NamedTuple):
-    """Mean and sample standard deviation (ddof = 1; NaN where one trial has the number) over `trials`."""
+    """Mean and sample standard deviation (ddof = 1; NaN for one trial) over `trials`."""
 
     mean: float
     sd: float
     trials: int
-    """Trials in which the number is defined."""
+    """Trials in which the value is defined."""
 
 
 class SeparabilityOverTrials(NamedTuple):
-    """`Separability` of one target over trials, usually seeds of one arm."""
+    """`Separability` of one target over trials, usually the seeds of one arm."""
 
     target: str
     control: bool
     accuracy: MeanOverTrials
-    """Of the mean over folds."""
+    """Mean over folds, then over trials."""
     holdout_accuracy: MeanOverTrials
     majority: MeanOverTrials
     permuted: MeanOverTrials
@@ -232,7 +232,7 @@ class SeparabilityOverTrials(NamedTuple):
 
 
 def separability_over_trials(trials: Sequence[Sequence[Separability]]) -> tuple[SeparabilityOverTrials, ...]:
-    """Means and spreads of what `separability` returned for each of several trials; targets as in the first."""
+    """Mean and spread of the results of `separability` over several trials; targets as in the first."""
     names = SeparabilityOverTrials._fields[2:]
     return tuple(
         SeparabilityOverTrials(
@@ -265,7 +265,7 @@ class ProbeBar(NamedTuple):
 
     @property
     def high(self) -> float:
-        """mean + sd; mean where there is no spread."""
+        """mean + sd; mean if sd is NaN."""
         return self.mean if math.isnan(self.sd) else self.mean + self.sd
 
 
@@ -278,29 +278,29 @@ class ProbePanel(NamedTuple):
 
 
 class ProbeBars(NamedTuple):
-    """Accuracies of linear probes, a panel per arm."""
+    """Accuracies of linear probes, one panel per arm."""
 
     panels: tuple[ProbePanel, ...]
     spread: Literal["folds", "trials"]
-    """What the standard deviations are over."""
+    """Population of the standard deviations."""
     left_out_images: int
-    """Most images that any probe left out, being of groups too small for the folds."""
+    """Maximum number of images that a probe excluded because their groups are smaller than the number of folds."""
     num_available: int
-    """How many panels there would be without the limit."""
+    """Number of panels without the limit."""
 
 
 def probe_bars(trials_of: Mapping[str, Sequence[Sequence[Separability]]], limit: int = 12) -> ProbeBars:
-    """Mean accuracy of each probe, with its spread over folds (one trial an arm) or over trials.
+    """Mean accuracy of each probe, with its spread over folds (if every arm has one trial) or over trials.
 
     Args:
-        trials_of: by label of the arm, what `separability` returned for each of its trials.
-        limit: most panels returned.
+        trials_of: by label of the arm, the results of `separability` for its trials.
+        limit: maximum number of panels.
 
     Raises:
         ResultsError: there is no trial.
     """
     if not any(trials_of.values()):
-        raise ResultsError("probes: no trial to show; run a study that keeps embeddings (evaluation.save_embeddings)")
+        raise ResultsError("probes: no trial to show; run a study that stores embeddings (evaluation.save_embeddings)")
     spread: Literal["folds", "trials"] = "folds" if max(map(len, trials_of.values())) == 1 else "trials"
     shown = [(label, trials) for label, trials in trials_of.items() if trials]
     return ProbeBars(

@@ -172,7 +172,7 @@ class TrainingStep:
         return {name: term.detach() for name, term in terms.by_name().items()}
 
     def _terms(self, image_BHW: Tensor, label_B: Tensor, noise_BZ: Tensor, progress: Tensor, share: Tensor) -> Terms:
-        decoded = self.forward(image_BHW, noise_BZ, hard=self.trial.objective.decodes == "chosen")
+        decoded = self.forward(image_BHW, noise_BZ, hard=self.loss.spec.decodes == "chosen")
         global_mean = partial(self.mean_over_batch, share=share)
         beta = self.trial.training.beta
         terms: Terms = self.loss(LossInput(image_BHW.flatten(1), label_B, decoded, beta, progress, global_mean))

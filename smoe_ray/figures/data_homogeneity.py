@@ -1,10 +1,10 @@
-"""One expert on homogeneous, on varied and on more data."""
+"""One expert on homogeneous, on heterogeneous and on more data."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from smoe_ray.analysis.homogeneity import Condition, Homogeneity
+from smoe_ray.analysis.data_homogeneity import Condition, Homogeneity
 from smoe_ray.figures import style
 from smoe_ray.figures.comparison import ROW_INCHES, draw_forest, verdict_text
 
@@ -16,7 +16,7 @@ _POINTS_INCHES = 4.2
 
 @style.styled
 def plot_homogeneity(info: Homogeneity) -> Figure:
-    """Test loss of each condition, every run a point beside mean and s.d. over seeds; below, all differences."""
+    """Test loss of each condition, runs as points next to mean and s.d. over seeds; below, all differences."""
     forest_inches = 1.3 + ROW_INCHES * len(info.differences)
     figure = style.new_figure(width=10, height=_POINTS_INCHES + forest_inches)
     grid = figure.add_gridspec(2, 2, height_ratios=(_POINTS_INCHES, forest_inches), width_ratios=(4, 5))

@@ -1,4 +1,4 @@
-"""The recommended number of experts: against the amount, at one amount, and the fit behind it."""
+"""The recommended number of experts: against the amount, at one amount, and the underlying fit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from smoe_ray.analysis.expert_forecast import TIED_WITHIN, FittedSurface, Forecast
-from smoe_ray.analysis.recommend import Recommendation, Recommendations
+from smoe_ray.analysis.recommendation import Recommendation, Recommendations
 from smoe_ray.analysis.scaling import EFFORT_NAME
 from smoe_ray.figures import style
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 _MOST_PANELS = 12
 _MOST_FITS = 4
-_FIT, _SECOND = style.COLOURS[:2]
+_FIT, _GAUSSIAN_PROCESS = style.COLOURS[:2]
 _RUN_AREA = 5
 """Marker area per run, in points squared."""
 
 
 @style.styled
 def plot_best_experts(info: Recommendations) -> Figure:
-    """Studied cells, and the best count of experts against the amount with its interval and what is tied with it."""
+    """Studied cells, and the best expert count against the amount with its interval and tied counts."""
     arms, figure, axes, columns = _panels(info)
     handles: dict[str, Any] = {}
     for ax, arm in zip(axes, arms, strict=True):
@@ -38,7 +38,7 @@ def plot_best_experts(info: Recommendations) -> Figure:
         )
         if arm.surface is not None:
             handles |= _plot_curve(ax, arm.surface)
-        handles["asked for"] = ax.axvline(arm.amount, color="black", linestyle=":", linewidth=1)
+        handles["requested"] = ax.axvline(arm.amount, color="black", linestyle=":", linewidth=1)
     style.plain_log_axis(axes[0].xaxis, *info.amount_limits)
     style.plain_log_axis(axes[0].yaxis, *info.experts_limits, whole=True)
     for ax in axes[-columns:]:
@@ -59,21 +59,22 @@ def _plot_curve(ax: Axes, surface: FittedSurface) -> dict[str, Any]:
     )
     (best,) = ax.plot(curve.amount_G, curve.best_G, color=_FIT)
     lows, bests, highs = zip(
-        *((opinion.interval[0], opinion.best, opinion.interval[1]) for opinion in surface.second_L), strict=True
+        *((estimate.interval[0], estimate.best, estimate.interval[1]) for estimate in surface.gaussian_process_L),
+        strict=True,
     )
-    ax.vlines(surface.level_L, lows, highs, color=_SECOND, linewidth=1)
-    (second,) = ax.plot(surface.level_L, bests, "D", color=_SECOND)
+    ax.vlines(surface.level_L, lows, highs, color=_GAUSSIAN_PROCESS, linewidth=1)
+    (process,) = ax.plot(surface.level_L, bests, "D", color=_GAUSSIAN_PROCESS)
     return {
         "best, fitted surface": best,
         "its 95 % interval": interval,
         f"tied within {TIED_WITHIN:g}": tied,
-        "Gaussian process, 95 %": second,
+        "Gaussian process, 95 %": process,
     }
 
 
 @style.styled
 def plot_loss_at_amount(info: Recommendations) -> Figure:
-    """Loss against experts at the asked-for amount: fit with interval, tied counts, Gaussian process, nearest cells."""
+    """Loss against experts at the requested amount: fit with interval, tied counts, Gaussian process, nearest cells."""
     arms, figure, axes, columns = _panels(info)
     handles: dict[str, Any] = {}
     for ax, arm in zip(axes, arms, strict=True):
@@ -104,20 +105,20 @@ def _plot_forecast(ax: Axes, found: Forecast) -> dict[str, Any]:
     (tied,) = ax.plot(
         found.count_K[found.tied_K], found.loss_K[found.tied_K], "o", color=_FIT, markerfacecolor="white", markersize=5
     )
-    (second,) = ax.plot(found.count_K, found.second.loss_K, color=_SECOND, linestyle="--")
+    (process,) = ax.plot(found.count_K, found.gaussian_process.loss_K, color=_GAUSSIAN_PROCESS, linestyle="--")
     best = ax.axvline(found.best, color=_FIT, linestyle=":", linewidth=1)
     return {
         "fitted surface": fitted,
         "its 95 % interval": band,
         f"tied within {TIED_WITHIN:g}": tied,
         "best": best,
-        "Gaussian process": second,
+        "Gaussian process": process,
     }
 
 
 @style.styled
 def plot_surface_fit(info: Recommendations) -> Figure:
-    """Measured cell means against the fitted surface, and what is left over against experts; a row per arm.
+    """Measured cell means against the fitted surface, and residuals against experts; one row per arm.
 
     Args:
         info: from `Recommendations.fitted`, so that every arm has a surface.
@@ -174,7 +175,7 @@ def _plot_cells(
 
 
 def _panels(info: Recommendations) -> tuple[Sequence[Recommendation], Figure, list[Axes], int]:
-    """Axes for the first arms, titled with what each recommends."""
+    """Axes for the first arms, titled with their recommendations."""
     arms = info.arms[:_MOST_PANELS]
     columns = min(3, len(arms))
     rows = -(-len(arms) // columns)
@@ -187,7 +188,7 @@ def _panels(info: Recommendations) -> tuple[Sequence[Recommendation], Figure, li
 
 
 def _notes(info: Recommendations, arms: Sequence[Recommendation]) -> tuple[str, ...]:
-    """For the caption: what was asked, how many runs were fitted, and whether more arms are there than panels."""
-    asked = f"asked for: {arms[0].amount:,.0f} {EFFORT_NAME[arms[0].effort]}"
+    """Caption: the requested amount, the number of fitted runs, and whether there are more arms than panels."""
+    requested = f"requested: {arms[0].amount:,.0f} {EFFORT_NAME[arms[0].effort]}"
     runs = (f"fit to {arms[0].num_runs:,} runs",) if len(info.arms) == 1 and arms[0].surface is not None else ()
-    return (asked, *runs, *style.cut_text(len(arms), len(info.arms)))
+    return (requested, *runs, *style.cut_text(len(arms), len(info.arms)))

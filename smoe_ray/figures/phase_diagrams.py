@@ -1,12 +1,11 @@
-"""Collapse: survival of experts over training, and the phase diagram of experts in use."""
+"""Phase diagram of the experts in use."""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
-from smoe_ray.analysis.collapse import ExpertSurvival, PhaseDiagram, PhasePanel, Survival
 from smoe_ray.analysis.curves import Curve
+from smoe_ray.analysis.phase_diagrams import PhaseDiagram, PhasePanel
 from smoe_ray.figures import style
 
 if TYPE_CHECKING:
@@ -16,56 +15,12 @@ if TYPE_CHECKING:
 _RHO = "\N{GREEK SMALL LETTER RHO}"
 _THEORY = f"theory: min(1, 0.60 {_RHO})"
 _RHO_TICKS = (0, 0.5, 1, 1.5, 2, 5, 10, 100, 1000, 10_000)
-_MOST_BANDS = 6
 _SPREAD_POINTS = 12
-_OF = {"configured": "of the configured experts", "alive": "of the experts alive at the first evaluated epoch"}
-
-
-@style.styled
-def plot_expert_survival(info: ExpertSurvival) -> Figure:
-    """Share of the experts still alive against epoch: a step line per arm, a band of one s.d. over runs."""
-    from matplotlib.ticker import MaxNLocator
-
-    figure = style.new_figure(width=7)
-    ax = figure.subplots()
-    half = ax.axhline(0.5, color=style.GREY, linestyle=":", linewidth=1)
-    handles = []
-    banded = info.n_range[1] > 1 and len(info.arms) <= _MOST_BANDS
-    colours, markers = style.colours(len(info.arms)), style.markers(len(info.arms))
-    for arm, colour, marker in zip(info.arms, colours, markers, strict=True):
-        handles += ax.plot(
-            arm.epoch_T, arm.share_T, color=colour, marker=marker, markersize=3.5, drawstyle="steps-post"
-        )
-        if banded:
-            ax.fill_between(arm.epoch_T, arm.low, arm.high, color=colour, alpha=0.15, linewidth=0, step="post")
-    ax.set_ylim(0, 1.03)
-    ax.set_xlabel("epoch")
-    ax.set_ylabel(f"share {_OF[info.of]}\nstill alive")
-    ax.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
-    style.legend(figure, [*handles, half], [*map(_label_survival, info.arms), "one half"])
-    style.caption(
-        figure,
-        "alive: takes a test image at that epoch or later",
-        f"line: Kaplan-Meier estimate over the experts of all runs of an arm ({style.runs_text(info.n_range)})",
-        *(("band: ± s.d. over runs",) if banded else ()),
-        *style.unnamed_text(len(info.arms)),
-    )
-    return figure
-
-
-def _label_survival(arm: Survival) -> str:
-    lives = [_epochs(life, arm.epoch_T[-1]) for life in (arm.half_life, arm.half_life_R[0], arm.half_life_R[-1])]
-    runs = f"; runs {lives[1]} to {lives[2]}" if lives[1] != lives[2] else ""
-    return f"{arm.label} (half-life {lives[0]} epochs{runs})"
-
-
-def _epochs(life: float, last: float) -> str:
-    return f"{life:g}" if math.isfinite(life) else f"> {last:g}"
 
 
 @style.styled
 def plot_phase_diagram(info: PhaseDiagram) -> Figure:
-    """Share of the experts in use against rho, mean and s.d. over runs; runs without an entropy term at the margin."""
+    """Share of the experts in use against rho, mean and s.d.; separate axes for runs without an entropy term."""
     figure = style.new_figure(width=9, height=4.2)
     looks = zip(style.colours(len(info.labels)), style.markers(len(info.labels)), strict=True)
     look_of = dict(zip(info.labels, looks, strict=True))
@@ -95,9 +50,9 @@ def plot_phase_diagram(info: PhaseDiagram) -> Figure:
     style.caption(
         figure,
         style.spread_text(info.n_range),
-        *((f"points of one {_RHO} are drawn side by side",) if len(info.panels[0].curves) > 1 else ()),
-        f"trials that differ in anything but objective, E and {_RHO} are pooled",
-        *(("dashed: theory for active experts under blend, no measurement",) if has_rho else ()),
+        *((f"points of the same {_RHO} are drawn side by side",) if len(info.panels[0].curves) > 1 else ()),
+        f"pooled over all settings except objective, E and {_RHO}",
+        *(("dashed: theory for active experts under blend, not a measurement",) if has_rho else ()),
         *style.unnamed_text(len(shown)),
     )
     return figure
@@ -107,10 +62,10 @@ def _plot_over_rho(ax: Axes, panel: PhasePanel, look_of: dict[str, Any], handle_
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
     from matplotlib.transforms import ScaledTranslation
 
-    # Linear as far as the theory rises; logarithmic beyond, where little changes.
+    # Linear where the theory rises; logarithmic beyond, where little changes.
     ax.set_xscale("symlog", linthresh=2, linscale=1.5)
     for place, curve in enumerate(panel.curves):
-        # Side by side: studies share a few values of rho.
+        # Side by side, because studies share a few values of rho.
         aside = _SPREAD_POINTS / 72 * (place - (len(panel.curves) - 1) / 2) / max(len(panel.curves), 4)
         shift = ScaledTranslation(aside, 0, ax.figure.dpi_scale_trans)
         handle_of[curve.label] = _plot_points(ax, curve, look_of, transform=ax.transData + shift)

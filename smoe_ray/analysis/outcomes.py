@@ -1,4 +1,4 @@
-"""What every analysis starts from: the rows of the results table that count, or one line on why there are none."""
+"""Selecting the rows of the results table that an analysis uses, with a one-line error when there are none."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ def require(results: pd.DataFrame, columns: Iterable[str]) -> None:
     """Raise ResultsError, naming the first of `columns` that `results` lacks."""
     for column in columns:
         if column not in results.columns:
-            raise ResultsError(f"results: column '{column}' is absent; pass the table that read_results returns, whole")
+            raise ResultsError(
+                f"results: column '{column}' is absent; pass the complete table that read_results returns"
+            )
 
 
 def last_evaluated(results: pd.DataFrame) -> pd.DataFrame:
-    """The outcome of each finished trial: its last row that was evaluated on the test set.
+    """The outcome of each finished trial: its last row with an evaluation on the test set.
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
@@ -26,22 +28,20 @@ def last_evaluated(results: pd.DataFrame) -> pd.DataFrame:
         One row per finished trial, all columns kept.
 
     Raises:
-        ResultsError: no trial is finished, or none was evaluated.
+        ResultsError: no trial has finished, or none was evaluated.
     """
     require(results, ("trial_id", "status", "epoch", "test.reconstruction"))
     finished = results[results["status"] == "finished"]
     if finished.empty:
-        raise ResultsError(
-            f"{_study(results)}: no finished trial ({_statuses(results)}); run the study to its end first"
-        )
+        raise ResultsError(f"{_study(results)}: no finished trial ({_statuses(results)}); let the study finish first")
     evaluated = finished[finished["test.reconstruction"].notna()]
     if evaluated.empty:
-        raise ResultsError(f"{_study(results)}: no finished trial has test.reconstruction; run the study again")
+        raise ResultsError(f"{_study(results)}: no finished trial has test.reconstruction; rerun the study")
     return evaluated.sort_values("epoch", kind="stable").groupby("trial_id", sort=False).tail(1)
 
 
 def not_failed(results: pd.DataFrame) -> pd.DataFrame:
-    """Rows of trials that are finished, running or pruned. Raises ResultsError when there are none."""
+    """Rows of all trials except failed ones. Raises ResultsError when there are none."""
     require(results, ("trial_id", "status", "epoch"))
     kept = results[results["status"] != "failed"]
     if kept.empty:
@@ -50,7 +50,7 @@ def not_failed(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_gating(results: pd.DataFrame) -> str:
-    """What `test.reconstruction` was measured with: ``hard``, ``soft``, or ``hard or soft`` where trials differ."""
+    """Gating of `test.reconstruction`: ``hard``, ``soft``, or ``hard or soft`` if trials differ."""
     gating = results.get("config.evaluation.gating")
     return "hard" if gating is None else " or ".join(sorted(gating.dropna().astype(str).unique())) or "hard"
 
@@ -58,7 +58,7 @@ def test_gating(results: pd.DataFrame) -> str:
 def with_soft_loss(results: pd.DataFrame) -> pd.DataFrame:
     """The table with `test.reconstruction_soft` in place of `test.reconstruction`, as if evaluated with soft gating.
 
-    So every analysis of the test loss can be asked about the blend of all experts as well.
+    Every analysis of the test loss then describes the gate-weighted blend of all experts.
 
     Raises:
         ResultsError: the column is absent, or no trial has a value in it.
@@ -66,7 +66,7 @@ def with_soft_loss(results: pd.DataFrame) -> pd.DataFrame:
     soft = "test.reconstruction_soft"
     require(results, (soft,))
     if results[soft].isna().all():
-        raise ResultsError(f"{_study(results)}: no trial has {soft}; look at the hard loss")
+        raise ResultsError(f"{_study(results)}: no trial has {soft}; use the hard loss")
     soft_results = results.assign(**{"test.reconstruction": results[soft]})
     soft_results["config.evaluation.gating"] = "soft"
     return soft_results

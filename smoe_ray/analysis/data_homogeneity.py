@@ -1,4 +1,4 @@
-"""One expert on homogeneous, on varied and on more data (arXiv:2509.10025, section 5.4).
+"""One expert on homogeneous, on heterogeneous and on more data (arXiv:2509.10025, section 5.4).
 
 R seeds.
 """
@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from smoe_ray.analysis.arms import arms
-from smoe_ray.analysis.comparison import Cell, Difference, compare_cells, difference_limits
+from smoe_ray.analysis.arm_labels import arms
+from smoe_ray.analysis.comparison import CellOutcomes, Difference, compare_cells, difference_limits
 from smoe_ray.analysis.curves import FloatArray
-from smoe_ray.analysis.trials import last_evaluated, require, test_gating
+from smoe_ray.analysis.outcomes import last_evaluated, require, test_gating
 from smoe_ray.errors import ResultsError
 
 _CLASSES, _IMAGES = "config.data.classes", "data.train_images"
@@ -29,7 +29,7 @@ class Member(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """Trials on one number of classes and of training images."""
+    """Trials with the same number of classes and of training images."""
 
     label: str
     num_classes: int
@@ -38,31 +38,31 @@ class Condition(NamedTuple):
     """Optimizer steps, mean over the runs."""
     members: tuple[Member, ...]
     loss_R: FloatArray
-    """Test loss (squared error per image) of each seed that ran on every member, mean over the members."""
+    """Test loss (squared error per image) of each seed that has a run on every member, averaged over the members."""
     mean: float
     sd: float
     """Sample standard deviation (ddof = 1) of `loss_R`; NaN where it has one value."""
     left_out: int
-    """Runs of seeds that did not run on every member."""
+    """Runs of seeds that lack a run on some member."""
 
     @property
     def classes_alone(self) -> frozenset[str]:
-        """Classes that had runs of their own."""
+        """Classes with one-class runs."""
         return frozenset(member.classes[0] for member in self.members if len(member.classes) == 1)
 
 
 class Homogeneity(NamedTuple):
-    """What variety and amount of data do to one expert."""
+    """Effect of the variety and the amount of data on one expert."""
 
     gating: str
     conditions: tuple[Condition, ...]
-    """By number of classes, then of training images."""
+    """Sorted by number of classes, then of training images."""
     alpha: float
-    """Bound on the probability of one false verdict or more."""
+    """Family-wise error rate of the verdicts."""
     differences: tuple[Difference, ...]
-    """Every condition against each one before it, by Welch's t."""
+    """Every condition against each earlier one, by Welch's t."""
     untested: tuple[str, ...]
-    """Classes of the most varied condition on which no one-class run was made."""
+    """Classes of the condition with the most classes that have no one-class run."""
     x_limits: tuple[float, float]
     """Of the differences."""
 
@@ -70,17 +70,17 @@ class Homogeneity(NamedTuple):
 def homogeneity(results: pd.DataFrame, experts: int = 1, alpha: float = 0.05) -> Homogeneity:
     """Compare finished trials of `experts` experts across numbers of classes and of training images.
 
-    Conditions are told by the config alone: how many classes `data.classes` names, and how many images were trained
-    on. One class after the other on its own makes one condition: losses are averaged over the classes seed by seed,
-    which is also the test loss over all of them, since the test set holds as many images of each.
+    Conditions follow from the config alone: the number of classes in `data.classes` and the number of training images.
+    Runs on single classes form one condition: their losses are averaged over the classes per seed, which equals the
+    test loss over all classes because the test set is balanced.
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
-        experts: configured experts of the trials that count.
+        experts: configured experts of the trials to compare.
         alpha: family-wise error rate of the verdicts.
 
     Raises:
-        ResultsError: no finished trial with that many experts and named classes, one number of classes only, or trials
+        ResultsError: no finished trial with that many experts and named classes, only one number of classes, or trials
             that differ in more than seed and data.
     """
     require(results, ("seed", "experts.configured", "cost.steps", _CLASSES, _IMAGES))
@@ -90,7 +90,7 @@ def homogeneity(results: pd.DataFrame, experts: int = 1, alpha: float = 0.05) ->
     if outcomes["num_classes"].nunique() < 2:
         raise ResultsError(
             f"homogeneity: needs finished trials of {experts} expert{'s'[: experts > 1]} on one and on several classes "
-            "(data.classes); run studies/paper/homogeneity.yaml, or name another number of experts"
+            "(data.classes); run studies/paper/homogeneity.yaml, or pass another number of experts"
         )
     others = arms(outcomes, ignore=_DATA_PATHS).cat.categories
     if len(others) > 1:
@@ -132,5 +132,7 @@ def _condition(runs: pd.DataFrame) -> Condition:
     )
 
 
-def _against(late: Condition, early: Condition) -> Cell:
-    return Cell(f"{late.label} against {early.label}", late.label, early.label, late.loss_R, early.loss_R, paired=False)
+def _against(late: Condition, early: Condition) -> CellOutcomes:
+    return CellOutcomes(
+        f"{late.label} against {early.label}", late.label, early.label, late.loss_R, early.loss_R, paired=False
+    )

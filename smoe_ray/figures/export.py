@@ -1,4 +1,4 @@
-"""The one place of this package that writes: a figure as SVG and PNG."""
+"""Rendering figures and saving them as SVG and PNG; no other module of this package writes files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 PNG_DPI = 150
 _SAVED: tuple[Literal["svg", "png"], ...] = ("svg", "png")
 
-# No date and fixed element ids: the same figure gives the same bytes, so a repository shows only real changes.
+# No date and fixed element ids: the same figure gives the same bytes, so version control shows only real changes.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "svg": {"metadata": {"Date": None}},
     "pdf": {"metadata": {"CreationDate": None}},
@@ -24,18 +24,18 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def save(figure: Figure, folder: str | Path, name: str) -> list[Path]:
-    """Write ``<folder>/<name>.svg`` and ``.png``; each appears whole or not at all, an older one is replaced.
+    """Write ``<folder>/<name>.svg`` and ``.png``; atomically, replacing older files.
 
     Args:
-        figure: drawn once per format; not changed.
-        folder: made when absent.
-        name: file name without ending.
+        figure: rendered once per format; not modified.
+        folder: created if absent.
+        name: file name without extension.
 
     Returns:
         The two paths.
 
     Raises:
-        ResultsError: the name is a path, or the folder cannot be written.
+        ResultsError: the name is a path, or the folder is not writable.
     """
     folder = Path(folder)
     if not name or Path(name).name != name:

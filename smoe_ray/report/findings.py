@@ -1,4 +1,4 @@
-"""What a study says, in plain sentences: they stand first in the report."""
+"""Key findings of a study in plain sentences, shown first in the report."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from smoe_ray.errors import ResultsError
 from smoe_ray.report.evidence import Evidence
 
 _MOST_SENTENCES = 6
-"""Of a kind; more are counted instead."""
+"""Per question; more are summarised as counts."""
 
 
-class Verdict(NamedTuple):
+class Finding(NamedTuple):
     """Sentences that answer one question."""
 
-    about: str
+    question: str
     sentences: tuple[str, ...]
 
 
-def verdicts(evidence: Evidence) -> Iterator[Verdict]:
-    """Recommended number of experts, comparison of arms, experts in use: each as far as the results say."""
-    for about, say in (
+def findings(evidence: Evidence) -> Iterator[Finding]:
+    """Recommended number of experts, comparison of arms, experts in use: each if the results allow."""
+    for question, say in (
         ("How many experts?", _recommended),
         ("Which arm is better?", _compared),
-        ("Do the experts live?", _alive),
+        ("Do the experts stay in use?", _alive),
     ):
         try:
-            yield Verdict(about, tuple(say(evidence)))
+            yield Finding(question, tuple(say(evidence)))
         except ResultsError as error:
-            yield Verdict(about, (f"No answer: {str(error).rstrip('.')}.",))
+            yield Finding(question, (f"No answer: {str(error).rstrip('.')}.",))
 
 
 def _recommended(evidence: Evidence) -> list[str]:
@@ -51,20 +51,20 @@ def _compared(evidence: Evidence) -> list[str]:
     told = ", ".join(f"{verdict} in {count[verdict]}" for verdict in ("lower", "higher", "not distinguishable"))
     return [
         f"Of {len(found.differences)} differences in {measure} from {found.reference}: {told} "
-        f"(at most {100 * found.alpha:g} % chance of any false claim among them)."
+        f"(probability of any false verdict at most {100 * found.alpha:g} %)."
     ]
 
 
 def verdict_sentence(difference: Difference, measure: str, of: ArmComparison) -> str:
-    """A difference in words: which arm is lower, by how much, how sure that is; no winner where there is none."""
+    """A difference as a sentence: which arm is lower, by how much and how certainly, if any."""
     cell = "" if difference.label == "all trials" or len(of.differences) == 1 else f" at {difference.label}"
     runs = (
         f"{difference.n_arm} pairs of the same seed"
         if difference.paired
         else f"{difference.n_arm} against {difference.n_reference} runs"
     )
-    means = (difference.mean_arm, difference.mean_reference)
-    mean = f"mean {' against '.join(format_cell('mean_arm', value) for value in means)}"
+    means = [format_cell("mean_arm", mean) for mean in (difference.mean_arm, difference.mean_reference)]
+    mean = f"mean {means[0]} against {means[1]}"
     if difference.interval == "none":
         return f"{difference.arm} and {difference.reference}{cell}: {difference.verdict}; {mean}, {runs}."
     ends = f"{format_cell('estimate', difference.low)} to {format_cell('estimate', difference.high)}"
@@ -87,7 +87,7 @@ def _alive(evidence: Evidence) -> list[str]:
         return [_kept(row) for row in summary.itertuples()]
     by_share = summary.assign(share=summary["active"] / summary["configured"]).sort_values("share", kind="stable")
     least, *_, most = by_share.itertuples()
-    return [f"Of {len(summary)} arms, the least: {_kept(least)}", f"The most: {_kept(most)}"]
+    return [f"Lowest share of {len(summary)} arms: {_kept(least)}", f"Highest share: {_kept(most)}"]
 
 
 def _kept(arm: Any) -> str:

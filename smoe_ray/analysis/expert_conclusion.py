@@ -1,4 +1,4 @@
-"""Can a study tell the best number of experts? If not: why, and which runs to add."""
+"""Does a study determine the best number of experts? If not: why, and which runs to add."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ from smoe_ray.analysis.surface_fit import (
 )
 
 _LEAST_REPLICATES = 5
-"""Degrees of freedom of the noise below which it is unknown."""
+"""Fewest degrees of freedom for an estimate of the noise."""
 _FARTHEST = 4.0
-"""Factor beyond the studied amounts from which on the form is no evidence."""
+"""Largest factor by which the surface is extrapolated beyond the studied amounts."""
 _WIDEST = 4.0
-"""Ratio of an interval's ends above which it answers nothing."""
+"""Ratio of an interval's ends above which it is too wide for a conclusion."""
 _MISFIT = 1.5
-"""RMSE of the fit, in noise floors, above which the form itself is wrong."""
+"""RMSE of the fit, in multiples of the noise floor, above which the form does not fit the runs."""
 _MOST_ADDED = 6
 
 
-class Addition(NamedTuple):
-    """Runs that the study lacks: each count of experts at each amount."""
+class MissingRuns(NamedTuple):
+    """Runs to add to a study: every expert count at every amount."""
 
     experts: tuple[int, ...]
     amounts: tuple[int, ...]
     runs: int
-    """Runs (seeds) in each of these cells."""
+    """Runs (seeds) per cell."""
 
 
-class Verdict(NamedTuple):
-    """Whether there is an answer."""
+class Conclusion(NamedTuple):
+    """Whether the study determines the best number of experts."""
 
     kind: Literal["answer", "edge", "cannot tell"]
-    """edge: the best is at the end of the studied counts, so no optimum was seen."""
+    """*edge*: the best count is the smallest or largest studied, so no optimum was observed."""
     reason: str = ""
-    """Why there is no answer, or which end it is; empty where there is one."""
-    addition: Addition | None = None
-    """What to add to the study; None where there is an answer."""
+    """Why there is no answer, or which edge; empty if there is an answer."""
+    missing: MissingRuns | None = None
+    """What to add to the study; None if there is an answer."""
 
 
-ANSWER = Verdict("answer")
+ANSWER = Conclusion("answer")
 
 
-def too_small(cells: Cells, amount: float) -> Verdict | None:
-    """Why no surface can be fitted to the cells, if so; `amount` is what one wants to know about."""
+def too_small(cells: Cells, amount: float) -> Conclusion | None:
+    """The conclusion if the cells are too few to fit a surface, else None; `amount` is the requested amount."""
     counts, level_L = np.unique(cells.experts_C).tolist(), levels_of(cells.amount_C)
     new_counts: list[int] = []
     new_amounts: list[float] = []
@@ -71,17 +71,17 @@ def too_small(cells: Cells, amount: float) -> Verdict | None:
         reasons.append(f"{LEAST_CELLS} cells (it has {len(cells.n_C)})")
     if not reasons:
         return None
-    # Only what is new, unless both are: then the new cells must cross with the old ones.
+    # Only the new values, unless both axes lack some: then new and old values must be crossed.
     experts = new_counts if new_counts and not new_amounts else [*counts, *new_counts]
     amounts = new_amounts if new_amounts and not new_counts else [*level_L, *new_amounts]
     return _cannot_tell(f"a fit needs {' and '.join(reasons)}", experts, amounts)
 
 
-def judge(runs: pd.DataFrame, surface: FittedSurface, amount: float) -> Verdict:
-    """Whether the fitted surface answers at `amount`.
+def conclude(runs: pd.DataFrame, surface: FittedSurface, amount: float) -> Conclusion:
+    """Whether the fitted surface determines the best count at `amount`.
 
     Args:
-        runs: what it was fitted to; with a column seed, runs of a single seed answer nothing.
+        runs: the fitted runs; if they have a column seed, runs of a single seed are inconclusive.
         surface: the fit and its forecast at `amount`.
         amount: training images or steps, as in `runs`.
     """
@@ -92,15 +92,17 @@ def judge(runs: pd.DataFrame, surface: FittedSurface, amount: float) -> Verdict:
     near = _around(level_L, amount)
 
     if "seed" in runs.columns and runs["seed"].nunique() == 1:
-        return _cannot_tell("all its runs have one seed, so nothing says what is noise", counts, level_L, runs=2)
+        return _cannot_tell("all its runs have the same seed, so the noise is unknown", counts, level_L, runs=2)
     if fit.noise.degrees < _LEAST_REPLICATES:
-        return _cannot_tell("too few of its cells were run twice to say what is noise", counts, level_L, runs=2)
+        return _cannot_tell(
+            "too few of its cells have two runs or more, so the noise is unknown", counts, level_L, runs=2
+        )
     if not level_L[0] / _FARTHEST <= amount <= level_L[-1] * _FARTHEST:
-        reason = f"that is more than {_FARTHEST:g} times beyond its {level_L[0]:,.0f} to {level_L[-1]:,.0f}"
+        reason = f"that is more than a factor of {_FARTHEST:g} beyond its {level_L[0]:,.0f} to {level_L[-1]:,.0f}"
         return _cannot_tell(reason, counts, near)
     unexplained = float(np.sqrt(max(0.0, fit.rmse**2 - fit.noise.sd**2)))
     if fit.rmse > _MISFIT * fit.noise.sd and unexplained > TIED_WITHIN:
-        reason = f"the fitted form misses the runs by {fit.rmse:.2g} where the noise is {fit.noise.sd:.2g}"
+        reason = f"the fitted form has an RMSE of {fit.rmse:.2g} at a noise floor of {fit.noise.sd:.2g}"
         return _cannot_tell(reason, counts, near)
     if forecast.tied_K.all():
         return _cannot_tell(f"{least} to {most} are all tied within {TIED_WITHIN:g}", (2 * most, 4 * most), near)
@@ -108,27 +110,27 @@ def judge(runs: pd.DataFrame, surface: FittedSurface, amount: float) -> Verdict:
         inside = np.geomspace(low, high, 4).round().astype(int)
         return _cannot_tell(f"its interval is too wide, {low} to {high} (95 %)", inside, near)
     if forecast.best == most:
-        added = _cannot_tell("the most that it has", (round(1.5 * most), 2 * most), near)
+        added = _cannot_tell("the largest studied count", (round(1.5 * most), 2 * most), near)
         return added._replace(kind="edge")
     if forecast.best == least > 1:
-        added = _cannot_tell("the least that it has", (1, max(1, least // 2)), near)
+        added = _cannot_tell("the smallest studied count", (1, max(1, least // 2)), near)
         return added._replace(kind="edge")
     return ANSWER
 
 
-def _cannot_tell(reason: str, experts: Iterable[int], amounts: Iterable[float], runs: int = 3) -> Verdict:
-    return Verdict("cannot tell", reason, Addition(_few(experts), _few(amounts), runs))
+def _cannot_tell(reason: str, experts: Iterable[int], amounts: Iterable[float], runs: int = 3) -> Conclusion:
+    return Conclusion("cannot tell", reason, MissingRuns(_few(experts), _few(amounts), runs))
 
 
 def _around(level_L: FloatArray, amount: float) -> tuple[float, ...]:
-    """The studied amounts next to `amount`, or itself where the study does not reach."""
+    """The studied amounts next to `amount`, or `amount` itself if it is outside their range."""
     if not level_L[0] <= amount <= level_L[-1]:
         return (amount,)
     return float(level_L[level_L <= amount][-1]), float(level_L[level_L >= amount][0])
 
 
 def _few(values: Iterable[float]) -> tuple[int, ...]:
-    """At most six of the values, ascending, evenly chosen."""
+    """At most six of the values, ascending, evenly spaced by rank."""
     ascending = sorted({round(value) for value in values})
     chosen = np.linspace(0, len(ascending) - 1, min(len(ascending), _MOST_ADDED)).round().astype(int)
     return tuple(ascending[place] for place in chosen.tolist())

@@ -1,4 +1,4 @@
-"""What experts take of each class, and how well experts and classes are read from the latent space."""
+"""Experts against classes, and linear probes of the latent space."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from smoe_ray.analysis.routing import Routing
-from smoe_ray.analysis.separability import ProbeBar, ProbeBars
+from smoe_ray.analysis.expert_routing import Routing
+from smoe_ray.analysis.latent_separability import ProbeBar, ProbeBars
 from smoe_ray.errors import ResultsError
 from smoe_ray.figures import style
 
@@ -22,10 +22,10 @@ _MOST_LEVEL_CHARACTERS = 9
 
 @style.styled
 def plot_routing(info: Routing) -> Figure:
-    """Heatmap of P(class | expert), a row per active expert; shares of experts at the right, of classes above."""
+    """Heatmap of P(class | expert), one row per active expert; shares of experts on the right, of classes above."""
     experts = info.reading_order
     if not len(experts):
-        raise ResultsError("routing: there is no image to show; evaluate on at least one test image")
+        raise ResultsError("routing: there are no images; evaluate on at least one test image")
     names = list(map(_shortened, info.class_names))
     written = len(names) <= _MOST_WRITTEN_COLUMNS
     longest = max(map(len, names))
@@ -59,12 +59,12 @@ def plot_routing(info: Routing) -> Figure:
 
 
 def _shortened(name: str) -> str:
-    """Beginning and end of a long name: names of styles begin alike."""
+    """Beginning and end of a long name: names of styles share their beginnings."""
     return name if len(name) <= _MOST_NAME_CHARACTERS else f"{name[:16]}…{name[-12:]}"
 
 
 def _write_cells(ax: Axes, info: Routing) -> None:
-    """Each share above zero in per cent; white on the dark cells."""
+    """Nonzero shares in per cent; white on dark cells."""
     for row, expert in enumerate(info.reading_order):
         for column, share in enumerate(info.class_given_expert_EC[expert]):
             if share > 0:
@@ -84,7 +84,7 @@ def _routing_sentences(info: Routing) -> list[str]:
     }
     return [
         f"{info.count_EC.sum():,} images",
-        f"{info.active} of {len(info.share_E)} experts take images and are shown, exp(entropy) {info.effective:.2f}",
+        f"{info.active} of {len(info.share_E)} experts are active and shown, exp(entropy) {info.effective:.2f}",
         ", ".join(f"{name} {_score_text(score)}" for name, score in scores.items()),
     ]
 
@@ -95,7 +95,7 @@ def _score_text(score: float) -> str:
 
 @style.styled
 def plot_probes(info: ProbeBars) -> Figure:
-    """Accuracy of linear probes with spread and chance levels, a panel per arm; controls in grey."""
+    """Accuracy of linear probes with spread and chance levels, one panel per arm; controls in grey."""
     columns = min(3, len(info.panels))
     rows = -(-len(info.panels) // columns)
     width = 6 if columns == 1 else 2 + 2.6 * columns
@@ -117,11 +117,11 @@ def plot_probes(info: ProbeBars) -> Figure:
     for ax in axes[-columns:]:
         ax.set_xlabel("accuracy of a linear probe")
     style.legend(figure, list(handles.values()), list(handles))
-    left_out = f"up to {info.left_out_images:,} images of groups too small for five folds are left out"
+    left_out = f"up to {info.left_out_images:,} images of groups with fewer than five images are left out"
     style.caption(
         figure,
         f"mean ± s.d. over {info.spread}",
-        "a control is, as an expert is, a deterministic function of the latent vector: what counts is the lead over it",
+        "controls are deterministic functions of the latent vector, as experts are: compare experts with them",
         *((left_out,) if info.left_out_images else ()),
         *style.cut_text(len(info.panels), info.num_available),
     )
@@ -129,7 +129,7 @@ def plot_probes(info: ProbeBars) -> Figure:
 
 
 def _plot_probe(ax: Axes, row: int, bar: ProbeBar) -> dict[str, Any]:
-    """One bar; returns what the legend shows of it, by label."""
+    """One bar; returns its legend handles by label."""
     if math.isnan(bar.mean):
         ax.text(0.02, row, "fewer than two groups", color=style.GREY, fontsize=8, va="center")
         return {}

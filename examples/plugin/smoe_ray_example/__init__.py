@@ -1,0 +1,1 @@
+"""Plug-ins for smoe-ray: a data source, an encoder and an objective."""
