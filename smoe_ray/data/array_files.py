@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import math
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -253,7 +254,8 @@ class _Npz(NamedTuple):
 
 
 def _load_array(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
-    with archive.open(f"{name}.npy") as stream:
+    with warnings.catch_warnings(), archive.open(f"{name}.npy") as stream:
+        warnings.simplefilter("ignore")  # headers as Python 2 wrote them
         array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
         if stream.read(1):  # reading to the end is also what checks the CRC
             raise ValueError(f"{name} holds more than its header says")
@@ -264,7 +266,8 @@ def _load_array(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
 def _arrays(file: Path) -> Iterator[_Npz]:
     """An ``.npz``, whatever goes wrong while reading it being a DataError."""
     try:
-        with zipfile.ZipFile(file) as archive:
+        with warnings.catch_warnings(), zipfile.ZipFile(file) as archive:
+            warnings.simplefilter("ignore")  # headers as Python 2 wrote them
             headers = {}
             for info in archive.infolist():
                 if info.filename.endswith(".npy"):

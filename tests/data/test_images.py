@@ -6,6 +6,8 @@ import gzip
 import struct
 import tempfile
 import tracemalloc
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -250,6 +252,19 @@ def test_wrong_npz_files_are_refused(tmp_path: Path, arrays: dict[str, np.ndarra
     refused(tmp_path / "set.npz", tmp_path / "cache", "set.npz", words)
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_header_that_says_less_than_the_file_holds_is_refused(tmp_path: Path, save: Callable[..., None]) -> None:
+    """Were the array not read to its end, its checksum would not be compared, and images would be cut in silence."""
+    save(tmp_path / "set.npz", x=X_TRAIN, y=Y_TRAIN)
+    with zipfile.ZipFile(tmp_path / "set.npz") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["x.npy"] = members["x.npy"].replace(b"(30, 28, 28)", b"(30, 28, 27)")
+    with zipfile.ZipFile(tmp_path / "set.npz", "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    refused(tmp_path / "set.npz", tmp_path / "cache", "x holds more than its header says")
+
+
 def test_what_is_no_npz_is_refused(tmp_path: Path) -> None:
     (tmp_path / "set.npz").write_bytes(b"not a zip file")
     refused(tmp_path / "set.npz", tmp_path / "cache", "set.npz", "not a readable .npz")
@@ -340,6 +355,8 @@ def test_images_that_are_none_or_too_large_are_refused(tmp_path: Path, monkeypat
         refused(root, tmp_path / "cache", "001.png", "not a readable image")
     Image.fromarray(np.zeros((20, 20), np.uint16)).save(broken)
     refused(root, tmp_path / "cache", "001.png", "only 8-bit images")
+    Image.new("1", (10_000, 5_001)).save(broken)
+    refused(root, tmp_path / "cache", "001.png", "10000 x 5001 pixels; at most 50,000,000")
     Image.new("L", (40, 40)).save(broken)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     refused(root, tmp_path / "cache", "000.png", "DecompressionBomb")

@@ -36,7 +36,7 @@ def test_data_info_shows_notes_and_class_names_as_they_are(
     (tmp_path / "case.yaml").write_text(STUDY.replace("ROOT", str(faint)))
     code, printed, _ = smoe_ray("data", "info", tmp_path / "case.yaml")
     assert code == 0
-    assert "[red]F" in printed
+    assert any(line.startswith("│ [red]F ") for line in printed.splitlines())
     assert "note: pixel values of the train images of class '[red]F' run from 0 to 85, not from 0 to 255" in printed
 
 

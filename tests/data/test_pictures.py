@@ -323,6 +323,7 @@ def test_hidden_files_are_no_images(tmp_path: Path) -> None:
     write_images(root / "__MACOSX" / "F", shifted(3))
     write_images(root / ".git" / "F", shifted(3))
     Image.fromarray(F).save(root / "L" / ".old.png")
+    Image.fromarray(F).save(root / ".cover.png")
     for name in ("Thumbs.db", "desktop.ini", ".DS_Store"):
         (root / "F" / name).write_bytes(b"x")
     splits = load(root, tmp_path / "cache")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -172,7 +173,9 @@ def _read_bitmap(
 
 def _map_bitmap(file: Path) -> npt.NDArray[np.uint8]:
     try:
-        array = np.lib.format.open_memmap(file, mode="r")  # never unpickles
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # headers as Python 2 wrote them
+            array = np.lib.format.open_memmap(file, mode="r")  # never unpickles
     except Exception as error:  # damaged headers raise nearly anything
         raise DataError(f"{file}: not a readable .npy file ({one_line(error)}); {another_copy(file)}") from None
     if array.dtype != np.uint8 or array.ndim != 2 or array.shape[1] != IMAGE_SIDE**2:
