@@ -23,7 +23,15 @@ class Verdict(NamedTuple):
 
 
 def verdicts(evidence: Evidence) -> Iterator[Verdict]:
-    """Recommended number of experts, comparison of arms, experts in use: each as far as the results say."""
+    """Recommended number of experts, comparison of arms, experts in use: each as far as the results say; before them,
+    the files that could not be read.
+    """
+    if evidence.problems:
+        more = len(evidence.problems) - _MOST_SENTENCES
+        yield Verdict(
+            "Left out: trials with unreadable files",
+            evidence.problems[:_MOST_SENTENCES] + ((f"{more} more.",) if more > 0 else ()),
+        )
     for about, say in (
         ("How many experts?", _recommended),
         ("Which arm is better?", _compared),

@@ -20,7 +20,7 @@ from smoe_ray.report.page import Asked, Page, Picture, Sheet, Shown, inline_svg,
 from smoe_ray.report.published import published_section
 from smoe_ray.report.sections import Exhibit, Section, sections
 from smoe_ray.report.verdicts import verdicts
-from smoe_ray.results import Store, list_studies
+from smoe_ray.results import Store, list_studies, to_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,18 +45,20 @@ def write_report(
         studies: names of studies in `out`; none: all of them.
         to: folder or URI of the report, made when absent; files of the same name are replaced.
         compare: *published*: add a section with what arXiv:2509.10025 published.
-        progress: is told the title of each section before it is made.
+        progress: is called with a line about each unreadable file, and before each section is made.
 
     Returns:
         Where the page is.
 
     Raises:
-        ResultsError: no study, a study is absent or unreadable, or `to` cannot be written.
+        ResultsError: no study, a study is absent or all its trials are unreadable, or `to` cannot be written.
     """
     studies = list(studies) or list_studies(out)
     if not studies:
         raise ResultsError(f"{out}: no study there; name the folder that 'smoe-ray run --out' was given")
     evidence = Evidence(out, studies)
+    for problem in evidence.problems:
+        progress(f"left out: {problem}")
     writer = _Writer(Store(to), progress)
     made = _how_it_was_made(evidence)
     page = Page(
@@ -85,7 +87,7 @@ class _Writer:
 
     def show(self, section: Section) -> Shown:
         """The section with what could be made of it."""
-        self._progress(section.title)
+        self._progress(f"{section.title} ...")
         items: list[Picture | Sheet] = []
         reasons: dict[str, list[str]] = {}
         for exhibit in section.exhibits:
@@ -110,7 +112,7 @@ class _Writer:
 
     def _table(self, exhibit: Exhibit, frame: pd.DataFrame) -> Sheet:
         file = f"tables/{exhibit.name}.csv"
-        self.store.write(file, frame.to_csv(index=False).encode())
+        self.store.write(file, to_csv(frame).encode())
         return sheet(exhibit.title, frame, (file,))
 
 
