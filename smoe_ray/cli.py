@@ -144,7 +144,9 @@ def run(
 
     spec = load_study(study, overrides or ())
     plan = StudyPlan(spec)
-    preview(plan)  # refuses what cannot run before anything is written, and so does what makes the executor
+    seen = preview(plan)  # refuses what cannot run before anything is written, and so does what makes the executor
+    for note in seen.notes:
+        typer.echo(f"note: {note}", err=True)
     with _executor(executor, spec, address, jobs, device) as (trains, data_jobs), StudyProgress(spec) as progress:
         records = run_study(plan, out, trains, data_jobs=data_jobs, retry_failed=retry_failed, on_event=progress)
     _print_summary(_read(out, spec.name))
