@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
-import json
+import os
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Table
@@ -21,7 +25,8 @@ from rich.text import Text
 from smoe_ray import cli_k8s
 from smoe_ray.cli_k8s import printable
 from smoe_ray.columns import COLUMNS, TRIAL_TABLE
-from smoe_ray.errors import ClusterError, ResultsError, SmoeRayError
+from smoe_ray.errors import ClusterError, ResultsError, SmoeRayError, StudyError
+from smoe_ray.terminal_output import discard_stdout, keep_libraries_quiet, print_whatever_the_encoding
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -156,7 +161,9 @@ def run(
     spec = load_study(study, overrides or ())
     plan = StudyPlan(spec)
     with plugins.allowing(allow_plugins or ()):
-        preview(plan)  # refuses what cannot run before anything is written, and so does what makes the executor
+        seen = preview(plan)  # refuses what cannot run before anything is written, and so does what makes the executor
+        for note in seen.notes:
+            typer.echo(f"note: {note}", err=True)
         with _executor(executor, spec, address, jobs, device) as (trains, data_jobs), StudyProgress(spec) as progress:
             records = run_study(plan, out, trains, data_jobs=data_jobs, retry_failed=retry_failed, on_event=progress)
     _print_summary(_read(out, spec.name))
@@ -191,21 +198,27 @@ def _executor(
 def table(
     out: Out,
     study: StudyName,
-    csv: Annotated[bool, typer.Option("--csv", help="All columns, as CSV.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="All columns, as CSV; a list is one cell of JSON text.")] = False,
+    bom: Annotated[
+        bool, typer.Option("--bom", help="With --csv: UTF-8 with a byte order mark, by which Excel knows it.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="All columns, as JSON records.")] = False,
-    epochs: Annotated[bool, typer.Option("--epochs", help="One row an epoch instead of one a trial.")] = False,
+    epochs: Annotated[bool, typer.Option("--epochs", help="One row per epoch instead of one per trial.")] = False,
 ) -> None:
-    """Print the results: one row a trial, at its last epoch."""
+    """Print the results: one row per trial, at its last epoch."""
     from smoe_ray.analysis.summary import trial_summary
+    from smoe_ray.results import to_csv, to_json
 
     if csv and as_json:
         raise SmoeRayError("--csv and --json exclude one another")
+    if bom and not csv:
+        raise SmoeRayError("--bom: is for --csv")
     results = _read(out, _study_name(study))
     frame = results if epochs else trial_summary(results)
     if csv:
-        frame.to_csv(sys.stdout, index=False)
+        _write_csv(to_csv(frame), bom)
     elif as_json:
-        sys.stdout.write(json.dumps(json.loads(frame.to_json(orient="records", double_precision=15)), indent=2) + "\n")
+        sys.stdout.write(to_json(frame))
     else:
         _print_frame(frame)
 
@@ -245,7 +258,8 @@ def figure(
             raise SmoeRayError(f"--kind {name}: none of {', '.join(FIGURES)}")
     name = _study_name(study)
     others = [_study_name(other) for other in beside or ()]
-    results = read_together(out, [name, *others])
+    results = read_together(out, [name, *others], skip_broken=True)
+    _tell(results.attrs["problems"])
     drawn, reasons = 0, []
     info = cache(lambda make: make(results))  # several kinds draw the same fit
     for wanted in kind or FIGURES:
@@ -281,7 +295,7 @@ def report(
     from smoe_ray.report import write_report
 
     names = [_study_name(study) for study in studies or ()]
-    typer.echo(write_report(out, names, to, compare, lambda title: typer.echo(f"{title} ...", err=True)))
+    typer.echo(write_report(out, names, to, compare, lambda line: typer.echo(line, err=True)))
 
 
 @app.command(epilog="Example: smoe-ray recommend results loss-surface --samples 50000")
@@ -373,9 +387,14 @@ def status(
         state = _job_state(address, name, out) if address else None
     from smoe_ray.inspect.status import study_status
 
-    trials = study_status(out, name)
+    try:
+        trials = study_status(out, name)
+    except StudyError as error:
+        _print_counts(name, out, error)
+        return
     if trials is not None:
         _print_status(trials, out, state)
+        _tell(trials.problems)
     elif state is not None:
         typer.echo(f"{name} in {printable(out)}\n  job        {state}\n  trials     none has started yet")
     else:
@@ -472,14 +491,27 @@ def main() -> None:
     """Run a verb; print a `SmoeRayError` as one line and exit with 1."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    print_whatever_the_encoding()
     try:
-        app(arguments, prog_name="smoe-ray")
+        try:
+            app(arguments, prog_name="smoe-ray")
+        finally:
+            sys.stdout.flush()  # now, while it can still be told that the disk behind it is full
     except SmoeRayError as error:  # typer itself ends on Ctrl-C (130) and on a closed pipe
         _fail(error, debug)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE):
+            raise
+        discard_stdout()
+        if error.errno == errno.EPIPE:  # its reader has seen enough
+            sys.exit(1)
+        _fail(SmoeRayError(f"the output cannot be written: {error.strerror}; make room, or send it elsewhere"), debug)
 
 
 def program() -> None:
     """Entry point: `main`, in a process of its own."""
+    if "--debug" not in sys.argv and not sys.warnoptions:
+        keep_libraries_quiet()
     try:
         main()
     except SystemExit as end:
@@ -508,15 +540,32 @@ def _study_name(study: str) -> str:
 
 
 def _read(out: str, study: str) -> pd.DataFrame:
+    """The table of a study without trials of unreadable files, which are told."""
     from smoe_ray.results import read_results
 
-    return read_results(out, study)
+    results = read_results(out, study, skip_broken=True)
+    _tell(results.attrs["problems"])
+    return results
+
+
+_MOST_PROBLEMS = 10
+"""Lines about unreadable files; more are counted instead."""
+
+
+def _tell(problems: Sequence[str]) -> None:
+    for problem in problems[:_MOST_PROBLEMS]:
+        typer.echo(f"left out: {' '.join(problem.split())}", err=True)
+    if len(problems) > _MOST_PROBLEMS:
+        typer.echo(f"left out: {len(problems) - _MOST_PROBLEMS:,} more trials with unreadable files", err=True)
 
 
 _RECOMMENDED = ("experts", "fitted_loss", "low", "high", "above_best", "tied", "chance", "gaussian_process", "runs")
 
 _WIDTH_IN_A_FILE = 120
 """Columns of text when there is no terminal to ask."""
+
+_LEAST_LABEL = 18
+"""Columns of text that the label of an arm keeps, on more lines, where others would else be left out."""
 
 
 def _print_summary(results: pd.DataFrame) -> None:
@@ -554,28 +603,60 @@ def _print_status(status: StudyStatus, out: str, job: str | None) -> None:
             typer.echo(f"  {what:<10} {said}")
 
 
+def _write_csv(text: str, with_bom: bool) -> None:
+    if with_bom:
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")
+        text = "\N{ZERO WIDTH NO-BREAK SPACE}" + text
+    sys.stdout.write(text)
+
+
+def _print_counts(study: str, out: str, error: StudyError) -> None:
+    """Status of a study whose study.yaml cannot be read: its trials, without how many are planned."""
+    from smoe_ray.results import read_trials
+
+    count = Counter(record.status for record in read_trials(out, study, skip_broken=True))
+    trials = ", ".join(f"{number} {status}" for status, number in sorted(count.items())) or "none has started yet"
+    typer.echo(f"{study} in {printable(out)}\n  trials     {trials}")
+    typer.echo(f"left out: {error}; copy it again, or run the study again, which writes it", err=True)
+
+
 def _local_time(moment: datetime) -> str:
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def _print_frame(frame: pd.DataFrame, names: Sequence[str] = TRIAL_TABLE) -> None:
+    """Print columns of a frame as a table, without those on the right for which the terminal is too narrow."""
     import pandas as pd
 
-    shown = Table(header_style="bold", box=None, pad_edge=False)
     columns = [COLUMNS[name] for name in names if name in frame.columns]
-    for column in columns:
+    text_of = {
+        column.name: ["" if pd.isna(value) else column.number_format.format(value) for value in frame[column.name]]
+        for column in columns
+    }
+    width_of = {column.name: max(map(cell_len, [column.heading, *text_of[column.name]])) for column in columns}
+    wraps = {name: min(width, _LEAST_LABEL) if name == "arm" else width for name, width in width_of.items()}
+    width, shown = _output_width(), list(columns)
+    while len(shown) > 1 and sum(wraps[column.name] + 2 for column in shown) - 2 > width:
+        shown.pop()
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for column in shown:
         justify: Literal["left", "right"] = "left" if column.is_text else "right"
-        shown.add_column(column.heading, justify=justify, no_wrap=column.name != "arm")
-    for row in frame[[column.name for column in columns]].itertuples(index=False):
-        cells = zip(row, columns, strict=True)
-        shown.add_row(*("" if pd.isna(value) else column.number_format.format(value) for value, column in cells))
-    _print_wide(shown)
+        table.add_column(column.heading, justify=justify, no_wrap=column.name != "arm")
+    for row in zip(*(text_of[column.name] for column in shown), strict=True):
+        table.add_row(*row)
+    _print_wide(table)
+    if left_out := [column.heading for column in columns[len(shown) :]]:
+        typer.echo(f"not shown in {width} columns of text: {', '.join(left_out)}", err=True)
 
 
 def _print_wide(shown: Table) -> None:
-    terminal = Console()
-    width = terminal.width if terminal.is_terminal else _WIDTH_IN_A_FILE
-    Console(width=width).print(shown, highlight=False, markup=False)
+    Console(width=_output_width()).print(shown, highlight=False, markup=False)
+
+
+def _output_width() -> int:
+    """Columns of text that standard output takes. FORCE_COLOR alone, as in CI, makes no terminal."""
+    return Console().width if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH_IN_A_FILE
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from smoe_ray import job_payload
 from smoe_ray.errors import SmoeRayError
+from smoe_ray.terminal_output import keep_libraries_quiet, print_whatever_the_encoding
 
 
 def main() -> None:
@@ -19,6 +20,8 @@ def main() -> None:
     from smoe_ray.cluster.runtime import leave
 
     answer_sigterm_as_ctrl_c()
+    print_whatever_the_encoding()
+    keep_libraries_quiet()
     code = 0
     try:
         run()

@@ -13,7 +13,10 @@ from smoe_ray.errors import DataError
 from smoe_ray.model.cost import Cost, model_cost
 from smoe_ray.planning import StudyPlan
 from smoe_ray.spec import (
+    Choices,
     DataSpec,
+    Distribution,
+    FloatRange,
     GridStudy,
     PluginData,
     PluginReference,
@@ -22,6 +25,7 @@ from smoe_ray.spec import (
     TrialSpec,
     check_experts_per_class,
     plugin_references,
+    wanted_values,
 )
 
 _Known = TypeVar("_Known")
@@ -44,6 +48,8 @@ class Preview(NamedTuple):
     """Training FLOPs of all trials together; for a search, as if every trial were its base. None as above."""
     needs: tuple[DataRequirement, ...]
     """Files and generated sketches that the study needs; for a search, those of its base and corners."""
+    notes: tuple[str, ...] = ()
+    """Settings that will have no effect, one line each."""
 
     @property
     def absent(self) -> tuple[DataRequirement, ...]:
@@ -93,6 +99,7 @@ def preview(study: GridStudy | SearchStudy | StudyPlan, load_plugins: bool = Tru
         train_images=_range(images) if images else None,
         flops=sum(flops) * plan.total / len(flops) if flops else None,
         needs=_needs((trial.data for trial in [*typical, *trials]), load_plugins),
+        notes=tuple(_notes(plan, [*typical, *trials])),
     )
 
 
@@ -119,7 +126,32 @@ def in_words(study: GridStudy | SearchStudy, seen: Preview) -> list[tuple[str, s
     for position, need in enumerate(seen.needs):
         size = f", {need.size_bytes / 1e6:.1f} MB" if need.size_bytes is not None else ""
         lines.append(("data" if position == 0 else "", f"{need.what}: {need.state} ({need.where}{size})"))
+    lines += [("note", note) for note in seen.notes]
     return lines
+
+
+def _notes(plan: StudyPlan, trials: Sequence[TrialSpec]) -> Iterable[str]:
+    study = plan.study
+    if isinstance(study, SearchStudy) and plan.total < study.num_trials:
+        yield f"the space has {plan.total} trials, fewer than num_trials ({study.num_trials}): each is trained once"
+    longest = max((_epochs(trial) for trial in trials), default=math.inf)
+    graces = {"collapse": study.collapse.grace_epochs} if study.collapse else {}
+    if isinstance(study, SearchStudy) and study.pruner.name != "none":
+        graces["pruner"] = study.pruner.grace_epochs
+    for what, grace in graces.items():
+        if grace >= longest:
+            yield (
+                f"{what}.grace_epochs is {grace}, but no trial is longer than {longest:g} epochs: none will be "
+                "stopped early"
+            )
+
+
+def _epochs(trial: TrialSpec) -> float:
+    """Epochs that the budget gives; infinite where only the data files can tell."""
+    budget, images = trial.training.budget, planned_train_images(trial.data)
+    if budget.unit == "epochs":
+        return budget.amount
+    return math.inf if images is None else math.ceil(budget.amount / math.ceil(images / trial.training.batch_size))
 
 
 def _span(low_high: tuple[int, int]) -> str:
@@ -131,9 +163,16 @@ def _listed(values: Sequence[Any]) -> str:
     return ", ".join(json.dumps(value) if isinstance(value, dict) else str(value) for value in values)
 
 
-def _distribution(parameter: Any) -> str:
-    said = parameter.model_dump(exclude_defaults=True)
-    return ", ".join(str(value) if key == "type" else f"{key} {value}" for key, value in said.items())
+def _distribution(parameter: Distribution) -> str:
+    words = [parameter.type, str(parameter)]
+    if not isinstance(parameter, Choices) and parameter.log:
+        words.append("log")
+    if isinstance(parameter, FloatRange) and parameter.step is not None:
+        words.append(f"in steps of {parameter.step:g}")
+    if parameter.when:
+        conditions = (f"{path} is {' or '.join(map(str, wanted_values(parameter, path)))}" for path in parameter.when)
+        words.append(f"where {' and '.join(conditions)}")
+    return ", ".join(words)
 
 
 def _without_seed(trial: TrialSpec) -> str:

@@ -38,28 +38,34 @@ class StudyStatus(NamedTuple):
     """By the first objective of a search, by test.reconstruction in a grid; None before a trial has finished."""
     updated_at: datetime | None
     """When a trial last wrote its record, UTC; None before the first."""
+    problems: tuple[str, ...] = ()
+    """One line per file that cannot be read, whose trial does not count."""
 
 
 def study_status(out: str, study: str) -> StudyStatus | None:
     """Status of study `study` in `out`; None if it has not written anything there.
 
     Raises:
-        ResultsError, StudyError: its files cannot be read.
+        StudyError: its ``study.yaml`` cannot be read.
+        ResultsError: nor can the files of any trial, or OUT itself.
     """
     store = Store(out)
     name = f"{study}/study.yaml"
     content = store.read(name) if study in list_studies(out) else None
     if content is None:
         return None
-    spec = parse_study(content.decode(), origin=store.path(name))
+    spec = parse_study(content.decode(errors="replace"), origin=store.path(name))
     plan = StudyPlan(spec)
-    records = current(plan, read_trials(out, study))
+    results = read_results(out, study, skip_broken=True)
+    whole = set(results["trial_id"])
+    found = (record for record in read_trials(out, study, skip_broken=True) if record.trial_id in whole)
+    records = current(plan, found)
     modified = {
         record.trial_id: store.modified(f"{study}/trials/{record.trial_id}/trial.json")
         for record in records
         if record.timings.finished_at is None
     }
-    return status_of(plan, records, read_results(out, study), modified)
+    return status_of(plan, records, results, modified)._replace(problems=tuple(results.attrs["problems"]))
 
 
 def current(plan: StudyPlan, trials: Iterable[TrialRecord]) -> list[TrialRecord]:

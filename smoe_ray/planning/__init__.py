@@ -2,6 +2,16 @@
 
 from smoe_ray.planning.grid import identity_of, plan_grid
 from smoe_ray.planning.plan import StudyPlan
-from smoe_ray.planning.search_space import corners, distributions, parameters_of, suggest
+from smoe_ray.planning.search_space import corners, distributions, parameters_of, points, suggest, trial_of
 
-__all__ = ["StudyPlan", "corners", "distributions", "identity_of", "parameters_of", "plan_grid", "suggest"]
+__all__ = [
+    "StudyPlan",
+    "corners",
+    "distributions",
+    "identity_of",
+    "parameters_of",
+    "plan_grid",
+    "points",
+    "suggest",
+    "trial_of",
+]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 from smoe_ray.planning.grid import trials_by_identity
-from smoe_ray.planning.search_space import corners
+from smoe_ray.planning.search_space import corners, points
 from smoe_ray.spec import (
     Choices,
     GridStudy,
@@ -52,10 +53,17 @@ class StudyPlan:
         """Trials known before the study runs: all of a grid; of a search its base, since it proposes as it runs."""
         return list(self.grid.values()) if isinstance(self.study, GridStudy) else [self.study.base]
 
+    @cached_property
+    def points(self) -> Sequence[dict[str, Any]] | None:
+        """All proposals of a search whose space has no more trials than it is to reach; None for any other study."""
+        return points(self.study) if isinstance(self.study, SearchStudy) else None
+
     @property
     def total(self) -> int:
-        """Trials of the grid, or the number that the search is to reach."""
-        return len(self.grid) if isinstance(self.study, GridStudy) else self.study.num_trials
+        """Trials of the grid, or the number that the search is to reach: at most as many as its space has."""
+        if isinstance(self.study, GridStudy):
+            return len(self.grid)
+        return self.study.num_trials if self.points is None else len(self.points)
 
     @cached_property
     def plugins(self) -> Sequence[PluginReference]:

@@ -27,11 +27,18 @@ class Evidence:
     """Results of one or several studies as one table."""
 
     def __init__(self, out: str | Path, studies: Sequence[str]) -> None:
-        """Read the results. Raises ResultsError if a study is absent or unreadable."""
+        """Read the results without trials of unreadable files. Raises ResultsError if a study is absent or unreadable."""
         self.out = str(out)
         self.studies = tuple(studies)
-        self.results = read_together(out, studies)
-        self.records = tuple(record for study in studies for record in read_trials(out, study))
+        self.results = read_together(out, studies, skip_broken=True)
+        read = set(self.results["trial_id"])
+        found = (record for study in studies for record in read_trials(out, study, skip_broken=True))
+        self.records = tuple(record for record in found if record.trial_id in read)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """One line per file that cannot be read, whose trial is left out."""
+        return tuple(self.results.attrs["problems"])
 
     @cached_property
     def recommendations(self) -> Recommendations:

@@ -23,7 +23,15 @@ class Finding(NamedTuple):
 
 
 def findings(evidence: Evidence) -> Iterator[Finding]:
-    """Recommended number of experts, comparison of arms, experts in use: each if the results allow."""
+    """Recommended number of experts, comparison of arms, experts in use: each if the results allow; before them, the
+    files that could not be read.
+    """
+    if evidence.problems:
+        more = len(evidence.problems) - _MOST_SENTENCES
+        yield Finding(
+            "Left out: trials with unreadable files",
+            evidence.problems[:_MOST_SENTENCES] + ((f"{more} more.",) if more > 0 else ()),
+        )
     for question, say in (
         ("How many experts?", _recommended),
         ("Which arm is better?", _compared),

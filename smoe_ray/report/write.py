@@ -29,7 +29,7 @@ from smoe_ray.report.page import (
 )
 from smoe_ray.report.published import published_section
 from smoe_ray.report.sections import Exhibit, Section, sections
-from smoe_ray.results import Store, list_studies
+from smoe_ray.results import Store, list_studies, to_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,18 +54,20 @@ def write_report(
         studies: names of studies in `out`; empty: all of them.
         to: folder or URI of the report, created if absent; files of the same name are replaced.
         compare: *published*: add a section with what arXiv:2509.10025 published.
-        progress: called with the title of each section before it is made.
+        progress: called with a line about each unreadable file, and with the title of each section before it is made.
 
     Returns:
         Path or URI of the page.
 
     Raises:
-        ResultsError: no study, a study is absent or unreadable, or `to` cannot be written.
+        ResultsError: no study, a study is absent or all its trials are unreadable, or `to` cannot be written.
     """
     studies = list(studies) or list_studies(out)
     if not studies:
         raise ResultsError(f"{out}: no study found; pass the folder given to 'smoe-ray run --out'")
     evidence = Evidence(out, studies)
+    for problem in evidence.problems:
+        progress(f"left out: {problem}")
     writer = _Writer(Store(to), progress)
     made = _how_it_was_made(evidence)
     page = Page(
@@ -96,7 +98,7 @@ class _Writer:
 
     def show(self, section: Section) -> RenderedSection:
         """The section with the exhibits that could be made."""
-        self._progress(section.title)
+        self._progress(f"{section.title} ...")
         items: list[FigureItem | TableItem] = []
         reasons: dict[str, list[str]] = {}
         for exhibit in section.exhibits:
@@ -121,7 +123,7 @@ class _Writer:
 
     def _table(self, exhibit: Exhibit, frame: pd.DataFrame) -> TableItem:
         file = f"tables/{exhibit.name}.csv"
-        self.store.write(file, frame.to_csv(index=False).encode())
+        self.store.write(file, to_csv(frame).encode())
         return table_item(exhibit.title, frame, (file,))
 
 

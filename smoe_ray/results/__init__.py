@@ -5,6 +5,7 @@
 """
 
 from smoe_ray.results.columns import EPOCH_COLUMNS, TIMING_COLUMNS, Row
+from smoe_ray.results.export import to_csv, to_json
 from smoe_ray.results.incremental import StudyReader
 from smoe_ray.results.pack import Packer
 from smoe_ray.results.read import list_studies, read_embeddings, read_results, read_together, read_trials, read_weights
@@ -32,4 +33,6 @@ __all__ = [
     "read_together",
     "read_trials",
     "read_weights",
+    "to_csv",
+    "to_json",
 ]

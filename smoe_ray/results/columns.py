@@ -62,8 +62,8 @@ def from_parquet(content: bytes) -> Any:
         file = pq.ParquetFile(pa.BufferReader(content))
         _check(file)
         return file.read(use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(str(error).splitlines()[0]) from None
+    except (pa.ArrowException, OSError):  # its words are about Parquet's insides
+        raise ValueError(f"{len(content):,} bytes that are not a whole Parquet file") from None
 
 
 def _check(file: Any) -> None:

@@ -13,6 +13,7 @@ from smoe_ray.results.store import Store
 from smoe_ray.results.table import Found, build_table
 from smoe_ray.results.trial import Arrays, TrialFolder
 from smoe_ray.spec import NAME_PATTERN
+from smoe_ray.spec.messages import nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,7 @@ def read_trials(out: str | Path, study: str, *, skip_broken: bool = False) -> li
     """All trials of a study that were ever started, sorted by `trial_id`.
 
     Raises:
-        ResultsError: no such study, or a `trial.json` is unreadable and `skip_broken` is false.
+        ResultsError: no such study, or a `trial.json` is unreadable and `skip_broken` is false, or so is every one.
     """
     store = Store(out)
     found = _read_all(store, study, with_epochs=False)
@@ -52,7 +53,8 @@ def read_results(out: str | Path, study: str, *, skip_broken: bool = False) -> p
         skip_broken: leave out trials with an unreadable file, and list the messages in ``frame.attrs["problems"]``.
 
     Raises:
-        ResultsError: no such study, or a file is unreadable and `skip_broken` is false; the message names the file.
+        ResultsError: no such study, or a file is unreadable and `skip_broken` is false, or so is every trial; the
+            message names the file.
     """
     problems: list[str] = []
     found = list(_usable(_read_all(Store(out), study, with_epochs=True), skip_broken, problems))
@@ -61,17 +63,21 @@ def read_results(out: str | Path, study: str, *, skip_broken: bool = False) -> p
     return frame
 
 
-def read_together(out: str | Path, studies: Sequence[str]) -> pd.DataFrame:
+def read_together(out: str | Path, studies: Sequence[str], *, skip_broken: bool = False) -> pd.DataFrame:
     """The concatenated tables of several studies. A trial that several of them ran is included once, preferably from a
-    study in which it finished. Raises ResultsError as `read_results` does.
+    study in which it finished. `skip_broken`, ``attrs["problems"]`` and errors are those of `read_results`.
     """
     import pandas as pd
 
-    results = pd.concat([read_results(out, study) for study in studies], ignore_index=True)
+    tables = [read_results(out, study, skip_broken=skip_broken) for study in studies]
+    problems = [problem for table in tables for problem in table.attrs["problems"]]
+    results = pd.concat(tables, ignore_index=True)
     copies = results[["trial_id", "study", "status"]].drop_duplicates()
     copies = copies.sort_values("status", key=lambda status: status != "finished", kind="stable")
     kept = copies.drop_duplicates("trial_id")[["trial_id", "study"]]
-    return results.merge(kept, on=["trial_id", "study"]).reset_index(drop=True)
+    results = results.merge(kept, on=["trial_id", "study"]).reset_index(drop=True)
+    results.attrs["problems"] = problems
+    return results
 
 
 def read_embeddings(out: str | Path, study: str, trial_id: str) -> Arrays:
@@ -111,8 +117,9 @@ def _read_all(store: Store, study: str, *, with_epochs: bool) -> list[Found | Re
     check_name(store, study)
     trials = store.folders(f"{study}/trials")
     if not trials and store.read(f"{study}/study.yaml") is None:
-        known = ", ".join(list_studies(store.out)) or "none"
-        raise ResultsError(f"{store.path(study)}: no such study (studies there: {known})")
+        known = list_studies(store.out)
+        hint = nearest(study, known)
+        raise ResultsError(f"{store.path(study)}: no such study (studies there: {', '.join(known) or 'none'}){hint}")
 
     files = ("trial.json", "epochs.parquet") if with_epochs else ("trial.json",)
     found: list[Found | ResultsError | None] = []
@@ -136,9 +143,10 @@ def _parse(folder: TrialFolder, contents: Mapping[str, bytes | StorageError]) ->
 
 
 def _usable(found: list[Found | ResultsError | None], skip_broken: bool, problems: list[str]) -> Iterator[Found]:
+    none_is_left = not any(isinstance(item, Found) for item in found)
     for item in found:
         if isinstance(item, ResultsError):
-            if not skip_broken:
+            if none_is_left or not skip_broken:
                 raise item
             problems.append(str(item))
         elif item is not None:

@@ -52,7 +52,7 @@ class TrialFolder:
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             if problem["type"] == "json_invalid":
-                raise self._broken("trial.json", problem["msg"]) from None
+                raise self._broken("trial.json", f"{len(content):,} bytes that are not whole JSON text") from None
             where = ".".join(str(part) for part in problem["loc"])
             raise ResultsError(
                 f"{self.store.path(self.name)}/trial.json: not a record of this version of smoe-ray "
@@ -148,7 +148,10 @@ class TrialFolder:
     def _broken(self, file: str, problem: str) -> ResultsError:
         path = self.store.path(f"{self.name}/{file}")
         problem = " ".join(problem.split())
-        return ResultsError(f"{path}: unreadable ({problem}); delete the trial's folder and run the study again")
+        return ResultsError(
+            f"{path}: unreadable ({problem}); was it copied while it was written? copy it again, or delete the "
+            "trial's folder and run the study again"
+        )
 
     def _absent(self, file: str, hint: str) -> ResultsError:
         return ResultsError(f"{self.store.path(f'{self.name}/{file}')}: no such file; {hint}")

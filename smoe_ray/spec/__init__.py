@@ -47,6 +47,7 @@ from smoe_ray.spec.search import (
     SamplerSpec,
     SearchObjective,
     SearchStudy,
+    wanted_values,
 )
 from smoe_ray.spec.study import PRESETS, CollapseSpec, GridStudy
 from smoe_ray.spec.training import Budget, EvaluationSpec, ResourcesSpec, TrainingSpec, WorkerRange, Workers
@@ -127,5 +128,6 @@ __all__ = [
     "trial_id",
     "trial_with",
     "value_at",
+    "wanted_values",
     "with_roots",
 ]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import json
+import math
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,7 +20,8 @@ SCALAR_METRICS: tuple[str, ...] = tuple(column.name for column in EPOCHS if colu
 """Result columns that a search may optimise."""
 
 Metric = Annotated[str, Field(json_schema_extra={"enum": list(SCALAR_METRICS)})]
-Scalar = bool | int | float | str | None
+When = dict[str, Any]
+"""Path of another parameter: the value, or the list of values, at which this one is sampled."""
 
 
 class FloatRange(Spec):
@@ -27,7 +32,9 @@ class FloatRange(Spec):
     high: float = Field(description="largest value")
     log: bool = Field(default=False, description="sample on a logarithmic scale")
     step: float | None = Field(default=None, gt=0, description="spacing of the values; not together with log")
-    when: dict[str, Scalar | tuple[Scalar, ...]] | None = Field(default=None, description="only where these hold")
+    when: When | None = Field(default=None, description="only where these hold")
+
+    _plain_when = field_validator("when")(lambda when: _plain(when))
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
@@ -35,6 +42,31 @@ class FloatRange(Spec):
         if self.log and self.step is not None:
             raise ValueError("'step' and 'log' exclude one another")
         return self
+
+    @property
+    def top(self) -> float:
+        """The highest value: `high`, or the last one that whole steps from `low` reach."""
+        if self.step is None:
+            return self.high
+        low, high, step = (Decimal(str(number)) for number in (self.low, self.high, self.step))
+        return float(low + (high - low) // step * step)
+
+    @property
+    def values(self) -> tuple[Any, ...] | None:
+        """All values; None where there are too many to list."""
+        if self.step is None:
+            return (self.low,) if self.low == self.high else None
+        number = round((self.top - self.low) / self.step) + 1
+        if number > _MOST_VALUES:
+            return None
+        return tuple(min(self.low + position * self.step, self.top) for position in range(number))
+
+    def contains(self, value: Any) -> bool:
+        """Whether the parameter may have this value."""
+        return _is_number(value) and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}"
 
 
 class IntRange(Spec):
@@ -45,7 +77,9 @@ class IntRange(Spec):
     high: int = Field(description="largest value")
     log: bool = Field(default=False, description="sample on a logarithmic scale")
     step: int = Field(default=1, ge=1, description="spacing of the values")
-    when: dict[str, Scalar | tuple[Scalar, ...]] | None = Field(default=None, description="only where these hold")
+    when: When | None = Field(default=None, description="only where these hold")
+
+    _plain_when = field_validator("when")(lambda when: _plain(when))
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
@@ -54,16 +88,83 @@ class IntRange(Spec):
             raise ValueError("'step' and 'log' exclude one another")
         return self
 
+    @property
+    def top(self) -> int:
+        """The highest value: the last one that whole steps from `low` reach."""
+        return range(self.low, self.high + 1, self.step)[-1]
+
+    @property
+    def values(self) -> Sequence[Any]:
+        """All values."""
+        return range(self.low, self.high + 1, self.step)
+
+    def contains(self, value: Any) -> bool:
+        """Whether the parameter may have this value."""
+        return _is_number(value) and value in self.values
+
+    def __str__(self) -> str:
+        if len(self.values) <= _MOST_LISTED:
+            return ", ".join(map(str, self.values))
+        return f"{self.low} to {self.top}" + (f" in steps of {self.step}" if self.step != 1 else "")
+
 
 class Choices(Spec):
     """A categorical parameter."""
 
     type: Literal["categorical"]
-    choices: tuple[Scalar, ...] = Field(min_length=1, description="the values")
-    when: dict[str, Scalar | tuple[Scalar, ...]] | None = Field(default=None, description="only where these hold")
+    choices: tuple[Any, ...] = Field(
+        min_length=1, description="the values: numbers, words, true, false, null, lists or mappings"
+    )
+    when: When | None = Field(default=None, description="only where these hold")
+
+    @field_validator("choices")
+    @classmethod
+    def _plain(cls, choices: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(map(_plain, choices))
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """All values."""
+        return self.choices
+
+    def contains(self, value: Any) -> bool:
+        """Whether the parameter may have this value."""
+        return any(_is_same(value, choice) for choice in self.choices)
+
+    def __str__(self) -> str:
+        return ", ".join(word if isinstance(word, str) else json.dumps(word) for word in self.choices)
 
 
 Distribution = Annotated[FloatRange | IntRange | Choices, Field(discriminator="type")]
+
+
+_MOST_LISTED = 20
+"""A parameter of no more values is shown by listing them."""
+
+_MOST_VALUES = 100_000
+"""A float in more steps counts as continuous."""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two values of YAML are the same: true is not 1."""
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _plain(value: Any) -> Any:
+    """A value of YAML as it stays in a spec. Raises ValueError for a date, and for what is no finite number."""
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_plain, value))
+    if isinstance(value, dict):
+        return {str(key): _plain(below) for key, below in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is not a finite number")
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ValueError(f"{value} is no number, word, list or mapping; write text in quotes: '{value}'")
 
 
 def _check_range(low: float, high: float, log: bool) -> None:
@@ -125,6 +226,7 @@ class SearchStudy(StudyBase):
                     )
                 if self.space[condition].when:
                     raise ValueError(f"space.{path}.when: '{condition}' is itself conditional; conditions are one deep")
+                self._check_condition(path, condition)
         if len(self.objectives) > 1 and self.pruner.name != "none":
             raise ValueError("pruner: early stopping works with one objective only")
         conditional = any(distribution.when for distribution in self.space.values())
@@ -132,3 +234,24 @@ class SearchStudy(StudyBase):
         if self.sampler.name == "cmaes" and (conditional or categorical or len(self.objectives) > 1):
             raise ValueError("sampler: cmaes takes numeric, unconditional parameters and one objective; use tpe")
         return self
+
+    def _check_condition(self, path: str, condition: str) -> None:
+        """Raise ValueError for a value in the `when` of `path` that the parameter `condition` never has."""
+        other = self.space[condition]
+        wanted = wanted_values(self.space[path], condition)
+        if not wanted:
+            raise ValueError(f"space.{path}.when: {condition}: no value is listed; give one, or leave 'when' out")
+        for value in wanted:
+            if not other.contains(value):
+                choices = other.choices if isinstance(other, Choices) else ()
+                hint = nearest(str(value), [choice for choice in choices if isinstance(choice, str)])
+                shown = f"'{value}'" if isinstance(value, str) else json.dumps(value)
+                raise ValueError(
+                    f"space.{path}.when: {shown} is none of {other}{hint or f', the values of {condition}'}"
+                )
+
+
+def wanted_values(parameter: Distribution, condition: str) -> tuple[Any, ...]:
+    """The values of parameter `condition` at which `parameter` is sampled: a list in its `when` holds several."""
+    wanted = (parameter.when or {})[condition]
+    return tuple(wanted) if isinstance(wanted, (list, tuple)) else (wanted,)

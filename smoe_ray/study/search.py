@@ -8,11 +8,11 @@ from typing import Any
 from smoe_ray.errors import StudyError
 from smoe_ray.inspect.journal import Journal
 from smoe_ray.inspect.past_trials import final_values, reports
-from smoe_ray.planning import parameters_of, suggest
+from smoe_ray.planning import parameters_of, suggest, trial_of
 from smoe_ray.results import Row, Store, TrialFolder, TrialRecord
 from smoe_ray.spec import SearchStudy
 from smoe_ray.study.driver import StudyRun, started_trials
-from smoe_ray.study.events import StudyStarted
+from smoe_ray.study.events import Notice, StudyStarted
 from smoe_ray.study.sampler import make_pruner, make_sampler
 from smoe_ray.study.trial_run import TrialTask, is_settled
 
@@ -39,10 +39,12 @@ class SearchSource:
         self._running: dict[str, Any] = {}
         """trial_id -> (Optuna's trial, last epoch reported to it)"""
         self._wasted_proposals = 0
+        self._num_trials = run.plan.total
+        self._is_space_told = False
 
         import optuna
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._journal = Journal(self.study, self._store)
         history = self._new_records()
         self._optuna = optuna.create_study(
@@ -57,19 +59,23 @@ class SearchSource:
             if values is not None and not is_settled(record, self.run.retry_failed):
                 self._seen.discard(record.trial_id)
                 self._optuna.enqueue_trial(values)
-        run.emit(StudyStarted(self.study.name, self.study.num_trials, len(self._counted)))
+        run.emit(StudyStarted(self.study.name, self._num_trials, len(self._counted)))
 
     def next(self) -> TrialTask | None:
         """The next trial to train; None while the running ones may be enough, and when the search is done.
+
+        A search whose space has no more trials than `num_trials` trains each of them once.
 
         Raises:
             StudyError: more proposals than `num_trials` were repeats or failed.
         """
         while True:
             self._learn(self._new_records())
-            if len(self._counted) + len(self._running) >= self.study.num_trials:
+            if len(self._counted) + len(self._running) >= self._num_trials:
+                if not self._running:
+                    self._tell_small_space()
                 return None
-            if self._wasted_proposals > self.study.num_trials:
+            if self._wasted_proposals > self.study.num_trials and self.run.plan.points is None:
                 if self._running:
                     return None
                 raise StudyError(
@@ -81,10 +87,32 @@ class SearchSource:
             task = self.run.task(suggest(proposal, self.study))
             if task.trial_id in self._seen:
                 self._discard(proposal)
+                if self.run.plan.points is not None and not self._enqueue_unseen(self.run.plan.points):
+                    if not self._running:
+                        self._tell_small_space()
+                    return None
                 continue
             self._seen.add(task.trial_id)
             self._running[task.trial_id] = (proposal, 0)
             return task
+
+    def _enqueue_unseen(self, points: Sequence[dict[str, Any]]) -> bool:
+        """Make the next proposal one that was not seen yet; False if all were."""
+        for values in points:
+            if self.run.task(trial_of(self.study, values)).trial_id not in self._seen:
+                self._optuna.enqueue_trial(values)
+                return True
+        return False
+
+    def _tell_small_space(self) -> None:
+        """Emit a notice if the space, not `num_trials`, ended the search."""
+        if self._num_trials < self.study.num_trials and not self._is_space_told:
+            self._is_space_told = True
+            done = len(self._counted)
+            said = "all done" if done >= self._num_trials else f"all tried, {done} of them done"
+            self.run.emit(
+                Notice(f"the space has {self._num_trials} trials, {said} (num_trials is {self.study.num_trials})")
+            )
 
     def on_epoch(self, trial_id: str, rows: Sequence[Row], /) -> str | None:
         """Report a trial's new epochs to the pruner; a reason stops the trial."""
@@ -107,7 +135,7 @@ class SearchSource:
         if record.trial_id in self._running:
             self._tell(record, rows)
         self._journal.add(record, rows)
-        if len(self._counted) >= self.study.num_trials:
+        if len(self._counted) >= self._num_trials:
             self._journal.write()
 
     def _tell(self, record: TrialRecord, rows: Sequence[Row]) -> None:

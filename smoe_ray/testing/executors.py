@@ -338,13 +338,16 @@ num_trials: 3
             run_study(toy_search(num_trials=3), out, make_executor(Toy(raise_seed=0)))
         assert "\n" not in str(caught.value)
 
-    def test_a_search_space_with_too_few_trials_ends_with_one_line(
+    def test_a_search_space_with_too_few_trials_ends_when_all_are_done(
         self, make_executor: MakeExecutor, out: Path
     ) -> None:
         study = toy_search()
         small = study.model_copy(update={"space": {"model.num_experts": IntRange(type="int", low=1, high=3)}})
-        with pytest.raises(StudyError, match=r"3 of 5 trials are done"):
-            run_study(small, out, make_executor(Toy()))
+        for _ in ("run", "resume"):
+            events: list[Any] = []
+            assert len(run_study(small, out, make_executor(Toy()), on_event=events.append)) == 3
+            notices = [event.text for event in events if isinstance(event, Notice)]
+            assert notices == ["the space has 3 trials, all done (num_trials is 5)"]
         assert len(read_trials(out, "toy")) == 3
 
     def test_several_objectives_are_searched_together(self, make_executor: MakeExecutor, out: Path) -> None:

@@ -114,7 +114,7 @@ def test_nothing_there(out: Path) -> None:
     plant_study(out, GRID)
     status = study_status(str(out), "demo")
     assert status is not None
-    assert status[1:] == (5, 0, 0, 0, 0, None, None)
+    assert status[1:] == (5, 0, 0, 0, 0, None, None, ())
 
 
 def test_a_broken_record_is_named(out: Path) -> None:
@@ -122,6 +122,17 @@ def test_a_broken_record_is_named(out: Path) -> None:
     Store(out).write("demo/trials/000000000000/trial.json", b"{")
     with pytest.raises(ResultsError, match=r"trial\.json: unreadable"):
         study_status(str(out), "demo")
+
+
+def test_a_broken_record_beside_whole_ones_does_not_count_and_is_named(out: Path, plant: Plant) -> None:
+    search = plant_study(out, SEARCH)
+    for number in range(3):
+        plant(number, trial_with(search.base, {"model.num_experts": 2 + number}), "finished", (10.0 + number,))
+    Store(out).write(f"demo/trials/{1:012d}/epochs.parquet", b"PAR1")
+    status = study_status(str(out), "demo")
+    assert status is not None
+    assert status[:3] == ("demo", 7, 2)
+    assert [f"{1:012d}/epochs.parquet" in problem for problem in status.problems] == [True]
 
 
 def test_the_time_of_a_file_behind_a_uri() -> None:

@@ -12,7 +12,7 @@ from smoe_ray.analysis.curves import trial_curves
 from smoe_ray.columns import COLUMNS
 from smoe_ray.errors import ResultsError
 from smoe_ray.figures import FIGURES, render
-from smoe_ray.results import TrialRecord
+from smoe_ray.results import TrialRecord, to_csv
 
 from ... import load, page, study_tables, style, url_state
 from . import PAGE, data
@@ -75,9 +75,7 @@ def downloads(record: TrialRecord, rows: pd.DataFrame) -> None:
     """Epochs as CSV, figures as SVG and PNG (rendered on click), the spec as a study that runs this trial alone."""
     name = f"{record.study}-{record.trial_id}"
     with st.container(horizontal=True):
-        st.download_button(
-            "Epochs (CSV)", lambda: rows.to_csv(index=False), f"{name}.csv", "text/csv", on_click="ignore"
-        )
+        st.download_button("Epochs (CSV)", lambda: to_csv(rows), f"{name}.csv", "text/csv", on_click="ignore")
         study = data.rerun_yaml(record)
         st.download_button("Run again (YAML)", study, f"{name}.yaml", "application/yaml", on_click="ignore")
     for kind, label in FIGURES_OF_TRIAL.items():
