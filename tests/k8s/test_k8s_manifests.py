@@ -1,4 +1,4 @@
-"""Everything below k8s/ builds, says what it is for, and is what Kubernetes and KubeRay accept."""
+"""Everything in k8s/ builds, documents its purpose, and is accepted by Kubernetes and KubeRay."""
 
 from __future__ import annotations
 

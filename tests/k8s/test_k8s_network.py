@@ -1,4 +1,4 @@
-"""Who may reach whom, and nobody else."""
+"""Allowed connections, and no others."""
 
 from __future__ import annotations
 

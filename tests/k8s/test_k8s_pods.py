@@ -1,4 +1,4 @@
-"""Every pod is locked down, is given what it may use, and has what its program needs."""
+"""Security, resources and configuration of every pod."""
 
 from __future__ import annotations
 
