@@ -92,6 +92,13 @@ def submit(
     ] = "K8sJobMode",
     retries: Annotated[int, typer.Option(min=0, help="New clusters after failures; each resumes the study.")] = 2,
     ttl: Annotated[int, typer.Option(min=0, help="Seconds that the cluster is kept after the study.")] = 600,
+    start_timeout: Annotated[
+        int,
+        typer.Option(min=1, help="Seconds after which a study that has not started fails (pending or failing pods)."),
+    ] = 1800,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="The job fails if a trial diverged. Default: its log counts them.")
+    ] = False,
     images: Images = None,
     namespace: OwnNamespace = None,
     context: Context = None,
@@ -112,7 +119,17 @@ def submit(
 
     def build(attempt: int) -> StudyJob:
         return study_job(
-            spec, plan.resources, place, template, out=out, mode=mode, retries=retries, ttl_s=ttl, attempt=attempt
+            spec,
+            plan.resources,
+            place,
+            template,
+            out=out,
+            mode=mode,
+            retries=retries,
+            ttl_s=ttl,
+            start_timeout_s=start_timeout,
+            strict=strict,
+            attempt=attempt,
         )
 
     first = build(1)

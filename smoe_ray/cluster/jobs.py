@@ -80,6 +80,8 @@ class Job:
     note: str = ""
     is_new: bool = True
     """False if `submit` found the study running already, and started nothing."""
+    strict: bool = False
+    """Whether a diverged trial fails the job; only known of a job that `submit` has just started."""
 
     def state(self) -> JobState:
         """The state of the job, from the cluster."""
@@ -149,6 +151,7 @@ def submit(
     out: str | Path,
     overrides: Sequence[str] = (),
     note: str = "",
+    strict: bool = False,
 ) -> Job:
     """Run a study as a job of a cluster that has smoe-ray installed on every node.
 
@@ -162,6 +165,7 @@ def submit(
             of the cluster; the same holds for each `data.root` of the study.
         overrides: as for `load_study`.
         note: free text that `list_jobs` shows.
+        strict: a trial that diverged fails the job; by default it is a result like any other, and the log counts it.
 
     Raises:
         StudyError, DataError, ResultsError: the study or OUT is invalid; nothing is sent.
@@ -183,7 +187,7 @@ def submit(
         if listed.is_active:
             return listed.job
     last = max(attempts, default=0)
-    job = Job(name if last == 0 else f"{name}-{last + 1}", address, spec.name, out, note)
+    job = Job(name if last == 0 else f"{name}-{last + 1}", address, spec.name, out, note, strict=strict)
     return _send(client, job, text)
 
 
@@ -233,7 +237,7 @@ def _study_to_send(
 
 def _send(client: JobClient, job: Job, study: str) -> Job:
     with tempfile.TemporaryDirectory(prefix="smoe-ray-job-") as folder:
-        for name, content in job_payload.files(study, job.out).items():
+        for name, content in job_payload.files(study, job.out, job.strict).items():
             (Path(folder) / name).write_text(content, encoding="utf-8")
         try:
             client.submit_job(

@@ -59,6 +59,8 @@ def study_job(
     mode: SubmissionMode = "K8sJobMode",
     retries: int = 2,
     ttl_s: int = 600,
+    start_timeout_s: int = 1800,
+    strict: bool = False,
     attempt: int = 1,
 ) -> StudyJob:
     """The RayJob of a study, and the ConfigMap with its files.
@@ -74,6 +76,8 @@ def study_job(
         mode: what submits the study to Ray.
         retries: new clusters after failures; each resumes the study.
         ttl_s: seconds that the cluster is kept, for inspection, after the study has ended.
+        start_timeout_s: seconds after which the RayJob fails if its cluster and job have not started.
+        strict: a trial that diverged fails the job; by default it is a result like any other.
         attempt: 2 for the second submission of the same study, and so on.
 
     Raises:
@@ -83,7 +87,7 @@ def study_job(
     """
     out = _checked_out(out or overlay.out, overlay)
     text = dump_study(study)
-    sent = job_payload.files(text, out)
+    sent = job_payload.files(text, out, strict)
     size = sum(len(content.encode()) for content in sent.values())
     if size > min(MAX_STUDY_BYTES, _CONFIG_MAP_BYTES):
         raise StudyError(
@@ -105,6 +109,7 @@ def study_job(
         "submissionMode": mode,
         "backoffLimit": retries,
         "ttlSecondsAfterFinished": ttl_s,
+        "preRunningDeadlineSeconds": start_timeout_s,
         "shutdownAfterJobFinishes": True,
         "metadata": {"smoe_ray.study": study.name, "smoe_ray.out": out, "smoe_ray.note": ""},
         "rayClusterSpec": _cluster(list(requests), overlay, template, names["name"]),

@@ -18,6 +18,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from smoe_ray import job_payload
 from smoe_ray.errors import DataError, SmoeRayError, StudyError
 from smoe_ray.job_payload import attempt_of
 from smoe_ray.k8s import manifests
@@ -200,7 +201,8 @@ def ready(server: ApiServer, smoe_ray: Run) -> ApiServer:
 def test_a_submitted_study_is_what_the_operator_takes(
     smoe_ray: Run, ready: ApiServer, study: Path, shared_data: Path
 ) -> None:
-    name = done(smoe_ray("submit", study, "--set", "training.budget=3 epochs", "--retries", 5, "--ttl", 60)).strip()
+    options = ("--retries", 5, "--ttl", 60, "--start-timeout", 90)
+    name = done(smoe_ray("submit", study, "--set", "training.budget=3 epochs", *options)).strip()
     assert re.fullmatch("tiny-[0-9a-f]{8}", name)
     [job], [files] = ready.of("RayJob"), ready.of("ConfigMap")
     assert crd_errors(sent(ready, "rayjobs"), shared_data) == []
@@ -208,6 +210,7 @@ def test_a_submitted_study_is_what_the_operator_takes(
     assert [error for pod in pod_templates([job]) for error in pod_errors(pod)] == []
     spec = job["spec"]
     assert (spec["backoffLimit"], spec["ttlSecondsAfterFinished"], spec["submissionMode"]) == (5, 60, "K8sJobMode")
+    assert spec["preRunningDeadlineSeconds"] == 90
     assert {group["groupName"] for group in spec["rayClusterSpec"]["workerGroupSpecs"]} == {"cpu"}
 
     [owner] = files["metadata"]["ownerReferences"]
@@ -227,6 +230,13 @@ def test_a_submitted_study_is_what_the_operator_takes(
     assert [("POST", path) for path in ("rayjobs", "configmaps")] == [
         (method, path.rpartition("/")[2]) for method, path in ready.changed()
     ]
+
+
+def test_a_diverged_trial_fails_a_job_only_if_it_is_strict(smoe_ray: Run, study: Path) -> None:
+    for options, strict in (((), False), (("--strict",), True)):
+        files, job = manifests.objects(done(smoe_ray("submit", study, *options, "--dry-run")))
+        assert job_payload.is_strict(files["data"]["job.json"]) is strict
+        assert job["spec"]["preRunningDeadlineSeconds"] == 1800
 
 
 def sent(server: ApiServer, plural: str) -> Any:

@@ -303,6 +303,13 @@ def test_the_studies_of_the_templates_are_studies(built: Built, tmp_path: Path) 
             assert job["metadata"]["annotations"]["smoe-ray/out"] == out
 
 
+def test_a_job_that_does_not_start_fails_in_time(built: Built) -> None:
+    jobs = [one(built["jobs/study"], "RayJob")["spec"]]
+    jobs += [one(built["jobs/nightly-raycronjob"], "RayCronJob")["spec"]["jobTemplate"]]
+    for spec in jobs:
+        assert 600 <= spec["preRunningDeadlineSeconds"] <= 3600  # a GPU node and its image take minutes
+
+
 def test_a_job_has_the_same_pods_as_the_standing_cluster(built: Built) -> None:
     standing = one(built["base"], "RayCluster")["spec"]
     own = copy.deepcopy(one(built["jobs/study"], "RayJob")["spec"]["rayClusterSpec"])
