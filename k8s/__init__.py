@@ -1,1 +1,1 @@
-"""Kubernetes manifests, installed as package smoe_ray_k8s: docs/kubernetes.md describes them."""
+"""Kubernetes manifests, installed as package smoe_ray_k8s; see docs/kubernetes.md."""

@@ -149,6 +149,7 @@ def run(
     overrides: Overrides = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train diverged trials again, too.")] = False,
     allow_plugins: AllowPlugins = None,
+    strict: Annotated[bool, typer.Option(help="Exit with 1 if a trial diverged, too.")] = True,
 ) -> None:
     """Run a study. Trials that are finished are not run again: to resume, give the same command."""
     from smoe_ray import plugins
@@ -167,7 +168,9 @@ def run(
         with _executor(executor, spec, address, jobs, device) as (trains, data_jobs), StudyProgress(spec) as progress:
             records = run_study(plan, out, trains, data_jobs=data_jobs, retry_failed=retry_failed, on_event=progress)
     _print_summary(_read(out, spec.name))
-    refuse_failures(records)
+    diverged = refuse_failures(records, strict=strict)
+    if diverged:
+        typer.echo(diverged)
 
 
 @contextmanager
@@ -338,11 +341,14 @@ def submit(
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the job has ended.")] = False,
     follow: Annotated[bool, typer.Option("--follow", help="Show its output meanwhile.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="The job fails if a trial diverged. Default: its log counts them.")
+    ] = False,
 ) -> None:
     """Run a study as a job of a Ray cluster. To resume one that was stopped, submit it again."""
     from smoe_ray.cluster import jobs
 
-    job = jobs.submit(study, address, out, overrides or (), note, packages or ())
+    job = jobs.submit(study, address, out, overrides or (), note, packages or (), strict=strict)
     typer.echo(job.id)
     if not job.is_new:
         typer.echo("This study runs already, as this job; nothing was started.", err=True)

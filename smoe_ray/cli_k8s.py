@@ -1,4 +1,4 @@
-"""`smoe-ray k8s …`: the cluster, its dashboard and its studies on Kubernetes. Each verb is a few calls into `k8s`."""
+"""`smoe-ray k8s …`: cluster, dashboard and studies on Kubernetes. Each command is a few calls into `k8s`."""
 
 from __future__ import annotations
 
@@ -17,23 +17,21 @@ app = typer.Typer(no_args_is_help=True, help="Kubernetes: cluster, dashboard and
 _NAMESPACE = "smoe-ray"
 _MOST_DIFF_LINES = 200
 
-Overlay = Annotated[str, typer.Argument(metavar="OVERLAY", help="local, gpu, production, or the folder of your own.")]
+Overlay = Annotated[str, typer.Argument(metavar="OVERLAY", help="local, gpu, production, or the path of your own.")]
 Images = Annotated[
     list[str] | None,
     typer.Option(
         "--image", metavar="NAME=NEW", help="Image for the manifests' NAME, e.g. smoe-ray=reg/smoe-ray:1. Repeatable."
     ),
 ]
-OwnNamespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Instead of the overlay's.")]
-Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Where smoe-ray is.")]
-Context = Annotated[
-    str | None, typer.Option("--context", help="Which cluster, as kubeconfig names it. Default: the current one.")
-]
+OwnNamespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Replaces the overlay's.")]
+Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace of smoe-ray.")]
+Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig. Default: the current one.")]
 
 
 @app.command(epilog="Example: smoe-ray k8s init production")
 def init(overlay: Overlay = "local", namespace: OwnNamespace = None, context: Context = None) -> None:
-    """Make the namespace, and a token for Ray as a Secret in it. What is there already stays as it is."""
+    """Create the namespace, and in it Ray's token as a Secret. Existing objects are left unchanged."""
     from smoe_ray.k8s import manifests
     from smoe_ray.k8s.cluster import Cluster
 
@@ -47,7 +45,7 @@ def init(overlay: Overlay = "local", namespace: OwnNamespace = None, context: Co
 
 @app.command(epilog="Example: smoe-ray k8s render production --image smoe-ray=registry.example/smoe-ray:0.1.0")
 def render(overlay: Overlay, images: Images = None, namespace: OwnNamespace = None) -> None:
-    """Print an overlay as YAML. Speaks to no cluster."""
+    """Print an overlay as YAML. Needs no cluster."""
     from smoe_ray.k8s import manifests
 
     typer.echo(manifests.render(overlay, namespace, images or ()), nl=False)
@@ -61,7 +59,7 @@ def apply(
     context: Context = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the check and the diff.")] = False,
 ) -> None:
-    """Let the cluster check an overlay, show what would change, and apply it."""
+    """Validate an overlay on the server (dry run), show the diff, and apply it."""
     from smoe_ray.k8s import manifests
 
     target = _target(context)
@@ -72,16 +70,16 @@ def apply(
         typer.echo("".join(changes.values()), nl=False)
     else:
         typer.echo("".join(f"  {name}\n" for name in changes), nl=False)
-    typer.echo(f"{len(names)} objects, all of them valid; {len(changes)} new or changed")
+    typer.echo(f"{len(names)} objects, all valid; {len(changes)} new or changed")
     if not dry_run and changes:
         manifests.apply(rendered, target)
-        typer.echo("applied; smoe-ray k8s status shows how it comes up")
+        typer.echo("applied; smoe-ray k8s status shows the progress")
 
 
 @app.command(epilog="Example: smoe-ray k8s submit studies/quickstart.yaml --overlay local")
 def submit(
     study: Annotated[Path, typer.Argument(metavar="STUDY", help="Study file (YAML).", show_default=False)],
-    overlay: Annotated[str, typer.Option(help="Whose pods, volumes and limits the study gets.")] = "local",
+    overlay: Annotated[str, typer.Option(help="Overlay that supplies pods, volumes and limits.")] = "local",
     out: Annotated[
         str | None, typer.Option("--out", help="Path or URI of the results, as pods see it. Default: the overlay's.")
     ] = None,
@@ -90,16 +88,23 @@ def submit(
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the study. Repeatable."),
     ] = None,
     mode: Annotated[
-        Literal["K8sJobMode", "HTTPMode"], typer.Option(help="Who hands the study to Ray: a pod, or the operator.")
+        Literal["K8sJobMode", "HTTPMode"], typer.Option(help="What submits the study to Ray: a pod, or the operator.")
     ] = "K8sJobMode",
-    retries: Annotated[int, typer.Option(min=0, help="New clusters after a failure; each goes on.")] = 2,
-    ttl: Annotated[int, typer.Option(min=0, help="Seconds for which the cluster stays after the end.")] = 600,
+    retries: Annotated[int, typer.Option(min=0, help="New clusters after failures; each resumes the study.")] = 2,
+    ttl: Annotated[int, typer.Option(min=0, help="Seconds that the cluster is kept after the study.")] = 600,
+    start_timeout: Annotated[
+        int,
+        typer.Option(min=1, help="Seconds after which a study that has not started fails (pending or failing pods)."),
+    ] = 1800,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="The job fails if a trial diverged. Default: its log counts them.")
+    ] = False,
     images: Images = None,
     namespace: OwnNamespace = None,
     context: Context = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the objects; speak to no cluster.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the objects; needs no cluster.")] = False,
 ) -> None:
-    """Run a study on a Ray cluster of its own, which ends with it. To resume one, submit it again."""
+    """Run a study on its own ephemeral Ray cluster. To resume a study, submit it again."""
     from smoe_ray.inspect.preview import preview
     from smoe_ray.k8s import manifests
     from smoe_ray.k8s.cluster import Cluster
@@ -114,7 +119,17 @@ def submit(
 
     def build(attempt: int) -> StudyJob:
         return study_job(
-            spec, plan.resources, place, template, out=out, mode=mode, retries=retries, ttl_s=ttl, attempt=attempt
+            spec,
+            plan.resources,
+            place,
+            template,
+            out=out,
+            mode=mode,
+            retries=retries,
+            ttl_s=ttl,
+            start_timeout_s=start_timeout,
+            strict=strict,
+            attempt=attempt,
         )
 
     first = build(1)
@@ -126,7 +141,7 @@ def submit(
     running, attempt = cluster.active_or_next(place.namespace_name, first.name)
     if running:
         typer.echo(running)
-        typer.echo("This study runs already, as this RayJob; nothing was started.", err=True)
+        typer.echo("This study is already running, as this RayJob; nothing was started.", err=True)
         return
     made = build(attempt)
     cluster.create(made)
@@ -137,11 +152,11 @@ def submit(
 def status(
     namespace: Namespace = _NAMESPACE,
     out: Annotated[
-        str | None, typer.Option("--out", help="Where the results are, seen from here. Default: what URI a job names.")
+        str | None, typer.Option("--out", help="Local path or URI of the results. Default: the RayJob's, if a URI.")
     ] = None,
     context: Context = None,
 ) -> None:
-    """Show clusters, studies and how far they are, and why pods wait."""
+    """Show clusters, studies and their progress, and why pods are pending."""
     from smoe_ray.k8s import describe
     from smoe_ray.k8s.cluster import Cluster
     from smoe_ray.k8s.rayjob import study_of
@@ -159,19 +174,19 @@ def status(
         if out or "://" in there:
             typer.echo(f"    {printable(_trials(out or there, name))}")
     for pod in describe.waiting(cluster.pods(namespace)):
-        typer.echo(printable(f"waits: {pod.pod}: {pod.why}" + (f" [{pod.said}]" if pod.said else "")))
+        typer.echo(printable(f"pending: {pod.pod}: {pod.why}" + (f" [{pod.said}]" if pod.said else "")))
 
 
 @app.command("port-forward", epilog="Example: smoe-ray k8s port-forward dashboard")
 def port_forward(
     what: Annotated[
-        str, typer.Argument(metavar="WHAT", help="dashboard, head, or the name of a cluster, as 'status' lists it.")
+        str, typer.Argument(metavar="WHAT", help="dashboard, head, or the name of a cluster from 'status'.")
     ] = "dashboard",
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Here. Default: as there.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Local port. Default: the remote port.")] = None,
     namespace: Namespace = _NAMESPACE,
     context: Context = None,
 ) -> None:
-    """Let this machine, and nobody else, reach the dashboard or a head through a local port. Ctrl-C ends it."""
+    """Forward a port of this machine's loopback to the dashboard or a head. Ctrl-C ends it."""
     from smoe_ray.k8s.kubectl import attach, kubectl
 
     if what == "dashboard":
@@ -192,11 +207,11 @@ def _target(context: str | None) -> Target:
 
 
 def _made(made: bool) -> str:
-    return "made" if made else "there already, left as it is"
+    return "created" if made else "exists, left unchanged"
 
 
 def _trials(out: str, study: str) -> str:
-    """How far a study is, as its results tell."""
+    """Progress of a study, from its results."""
     from smoe_ray.inspect.status import study_status
 
     try:
@@ -213,5 +228,5 @@ def _trials(out: str, study: str) -> str:
 
 
 def printable(text: str) -> str:
-    """What others wrote, without what would command the terminal."""
+    """Foreign text without control characters, which could command the terminal."""
     return "".join(character if character.isprintable() else " " for character in text)

@@ -12,14 +12,19 @@ DIGEST_LENGTH = 8
 """Hex digits."""
 
 
-def files(text: str, out: str) -> dict[str, str]:
-    """The files that a job receives, name -> content: the study (YAML) and where its results go."""
-    return {STUDY_FILE: text, JOB_FILE: json.dumps({"out": out})}
+def files(text: str, out: str, strict: bool = False) -> dict[str, str]:
+    """The files that a job receives, name -> content: the study (YAML), and OUT and `strict` (JSON)."""
+    return {STUDY_FILE: text, JOB_FILE: json.dumps({"out": out} | ({"strict": True} if strict else {}))}
 
 
 def out_of(job: str) -> str:
     """Where results go, from the content of `JOB_FILE`."""
     return str(json.loads(job)["out"])
+
+
+def is_strict(job: str) -> bool:
+    """Whether a diverged trial fails the job, from the content of `JOB_FILE`."""
+    return bool(json.loads(job).get("strict", False))
 
 
 def digest(text: str, out: str) -> str:

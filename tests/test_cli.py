@@ -83,6 +83,13 @@ def test_a_trial_that_diverges_is_reported_and_the_others_stand(smoe_ray, study:
     assert error.splitlines()[-1].startswith("smoe-ray: 1 of 2 trials failed, the first (")
     assert "the loss diverged in epoch" in error.splitlines()[-1]
 
+    code, printed, _ = smoe_ray(
+        "run", study, "--out", tmp_path / "out", "--executor", "local", "--jobs", 1, "--device", "cpu", "--no-strict",
+        "--set", "axes.training.learning_rate=[1e-3, 1e+30]", "--set", "axes.objective.name=[blend]",
+    )  # fmt: skip
+    assert code == 0
+    assert printed.splitlines()[-1].startswith("1 of 2 trials diverged, the first (")
+
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),

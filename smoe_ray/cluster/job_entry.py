@@ -34,17 +34,24 @@ def main() -> None:
 
 
 def run() -> None:
-    """Run the study in the working directory. Raises SmoeRayError, also if a trial failed."""
+    """Run the study in the working directory.
+
+    Raises:
+        SmoeRayError: also if a trial failed; if it diverged, only in a strict job, since a retry would repeat it.
+    """
     from smoe_ray.cluster.ray_executor import RayExecutor
     from smoe_ray.spec import load_study
     from smoe_ray.study import refuse_failures, run_study
     from smoe_ray.study.progress import StudyProgress
 
     study = load_study(job_payload.STUDY_FILE)
-    out = job_payload.out_of(Path(job_payload.JOB_FILE).read_text(encoding="utf-8"))
+    job = Path(job_payload.JOB_FILE).read_text(encoding="utf-8")
+    out = job_payload.out_of(job)
     with StudyProgress(study) as progress, RayExecutor(address="auto") as executor:
         records = run_study(study, out, executor, data_jobs=executor.map, on_event=progress)
-    refuse_failures(records)
+    diverged = refuse_failures(records, strict=job_payload.is_strict(job))
+    if diverged:
+        print(f"smoe-ray: {' '.join(diverged.split())}")  # noqa: T201
 
 
 def answer_sigterm_as_ctrl_c() -> None:

@@ -82,6 +82,8 @@ class Job:
     note: str = ""
     is_new: bool = True
     """False if `submit` found the study running already, and started nothing."""
+    strict: bool = False
+    """Whether a diverged trial fails the job; only known of a job that `submit` has just started."""
 
     def state(self) -> JobState:
         """The state of the job, from the cluster."""
@@ -152,6 +154,7 @@ def submit(
     overrides: Sequence[str] = (),
     note: str = "",
     packages: Sequence[str | Path] = (),
+    strict: bool = False,
 ) -> Job:
     """Run a study as a job of a cluster that has smoe-ray installed on every node.
 
@@ -167,6 +170,7 @@ def submit(
         note: free text that `list_jobs` shows.
         packages: folders with packages of plug-ins that travel with the job: `job_packages.stage_packages`. Other
             plug-ins must be installed on every node, and allowed there (`smoe_ray.plugins`). None are imported here.
+        strict: a trial that diverged fails the job; by default it is a result like any other, and the log counts it.
 
     Raises:
         StudyError, DataError, PluginError, ResultsError: the study, a package or OUT is invalid; nothing is sent.
@@ -182,7 +186,7 @@ def submit(
             spec, text = _study_to_send(study, overrides)
         code = digest_of(Path(folder), sent)
         return _submit(
-            Job(f"{spec.name}-{job_payload.digest(text + code, out)}", address, spec.name, out, note),
+            Job(f"{spec.name}-{job_payload.digest(text + code, out)}", address, spec.name, out, note, strict=strict),
             text,
             sent,
             folder,
@@ -251,7 +255,7 @@ def _study_to_send(
 
 def _send(client: JobClient, job: Job, study: str, packages: Sequence[str], folder: str) -> Job:
     """Send `folder`, which has the packages, with the study."""
-    for name, content in job_payload.files(study, job.out).items():
+    for name, content in job_payload.files(study, job.out, job.strict).items():
         (Path(folder) / name).write_text(content, encoding="utf-8")
     env_vars = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_GRACE_S)}
     if packages:

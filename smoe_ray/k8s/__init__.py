@@ -1,1 +1,1 @@
-"""Studies on Kubernetes: thin over kubectl and the official client, which are needed when a cluster is spoken to."""
+"""Studies on Kubernetes: a thin layer over kubectl and the official client, which are imported only when needed."""

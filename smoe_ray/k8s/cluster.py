@@ -1,4 +1,4 @@
-"""What the API server is asked and told, through the official client of Kubernetes."""
+"""Requests to the API server, through the official Kubernetes client."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Cluster:
     """A Kubernetes cluster.
 
     Raises:
-        ClusterError: from every method: no such context, nothing answers, KubeRay is not there, or it is refused.
+        ClusterError: from every method: unknown context, unreachable API server, KubeRay not installed, or refused.
     """
 
     def __init__(self, target: Target) -> None:
@@ -35,12 +35,12 @@ class Cluster:
             from kubernetes import client, config
         except ModuleNotFoundError:
             raise ClusterError(
-                "the client of Kubernetes is not installed: in the repository, pip install '.[k8s]'"
+                "the Kubernetes client is not installed: in the repository, pip install '.[k8s]'"
             ) from None
         settings: Any = client.Configuration()
-        settings.retries = 0  # what does not answer is said at once
+        settings.retries = 0  # report an unreachable server at once
         try:
-            # The client itself looks at KUBECONFIG only once, when it is imported.
+            # The client itself reads KUBECONFIG only once, at import.
             config.load_kube_config(  # type: ignore[no-untyped-call]
                 os.environ.get("KUBECONFIG") or None, target.context, settings
             )
@@ -55,7 +55,7 @@ class Cluster:
     # --- init -----------------------------------------------------------------------------------------------------
 
     def ensure_namespace(self, manifest: Manifest) -> bool:
-        """Make a namespace if it is not there; whether it was made."""
+        """Create a namespace if it does not exist; returns whether it was created."""
         name = manifest["metadata"]["name"]
         return self._ensure(
             lambda: self._core.read_namespace(name, _request_timeout=_TIMEOUTS_S),
@@ -63,7 +63,10 @@ class Cluster:
         )
 
     def ensure_token(self, overlay: Rendered) -> bool:
-        """Make the Secret with Ray's token if it is not there; whether it was made. A token is never replaced."""
+        """Create the Secret with Ray's token if it does not exist; returns whether it was created.
+
+        An existing token is never replaced.
+        """
         name, namespace = overlay.token_secret, overlay.namespace_name
         manifest = {
             "metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "smoe-ray"}},
@@ -98,14 +101,14 @@ class Cluster:
                 create()
                 return True
             except ApiException as error:
-                if error.status != 409:  # another made it at this moment
+                if error.status != 409:  # created concurrently by another client
                     raise
                 return False
 
     # --- studies --------------------------------------------------------------------------------------------------
 
     def active_or_next(self, namespace: str, first: str) -> tuple[str | None, int]:
-        """Of the study whose first RayJob is `first`: the RayJob that runs, if one does, and the next attempt."""
+        """The active RayJob, if any, and the next attempt, of the study whose first RayJob is called `first`."""
         attempts = {
             number: job
             for job in self.ray_jobs(namespace)
@@ -117,7 +120,7 @@ class Cluster:
         return None, max(attempts, default=0) + 1
 
     def create(self, study: StudyJob) -> None:
-        """Make the RayJob, and its ConfigMap, which goes when it goes. The server checks both before it makes any."""
+        """Create the RayJob and its ConfigMap, which the RayJob owns. The server validates both beforehand."""
         namespace = study.job["metadata"]["namespace"]
         options: dict[str, Any] = {"field_manager": MANAGER, "_request_timeout": _TIMEOUTS_S}
         with _explained():
@@ -134,7 +137,7 @@ class Cluster:
         try:
             with _explained():
                 self._core.create_namespaced_config_map(namespace, files, **options)
-        except ClusterError:  # its pods would wait for the files for ever
+        except ClusterError:  # without its files the pods of the RayJob would never start
             with suppress(ClusterError), _explained():
                 self._custom.delete_namespaced_custom_object(_GROUP, _VERSION, namespace, "rayjobs", study.name)
             raise
@@ -142,7 +145,7 @@ class Cluster:
     def _create_job(self, namespace: str, job: Manifest, **options: Any) -> Any:
         return self._custom.create_namespaced_custom_object(_GROUP, _VERSION, namespace, "rayjobs", job, **options)
 
-    # --- what there is --------------------------------------------------------------------------------------------
+    # --- queries --------------------------------------------------------------------------------------------------
 
     def ray_clusters(self, namespace: str) -> list[Manifest]:
         """The RayClusters of a namespace, by name."""
@@ -168,13 +171,13 @@ class Cluster:
 
 
 def has_ended(job: Manifest) -> bool:
-    """Whether a RayJob has ended for good: it is neither under way nor retried."""
+    """Whether a RayJob is in a terminal state: neither active nor to be retried."""
     return job.get("status", {}).get("jobDeploymentStatus") in _ENDED
 
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Errors of the client as ClusterError."""
+    """Turn errors of the client into ClusterError."""
     from kubernetes.client import ApiException
     from urllib3.exceptions import HTTPError
 
@@ -182,7 +185,7 @@ def _explained() -> Iterator[None]:
         yield
     except ApiException as error:
         raise ClusterError(_said(error)) from error
-    except HTTPError as error:  # nothing answers, or not in time
+    except HTTPError as error:  # unreachable, or a timeout
         pool = getattr(error, "pool", None)
         where = f"{pool.host}:{pool.port}" if pool is not None else " ".join(str(error).split())[:200]
         raise ClusterError(NO_CLUSTER.format(what=where)) from error
@@ -200,5 +203,5 @@ def _said(error: client.ApiException) -> str:
     if error.status == 404 and not details.get("name"):  # not an object, but the kind itself
         return NO_KUBERAY.format(what=f"{_GROUP}/{_VERSION}")
     if error.status in (401, 403):
-        return f"refused: {message}; ask whoever runs the cluster for the right"
-    return f"the API server says: {message}"
+        return f"permission denied: {message}; ask the cluster's administrator for the permission"
+    return f"the API server answered: {message}"

@@ -1,4 +1,4 @@
-"""What goes on in a namespace, in plain words: clusters, studies, and why pods wait."""
+"""State of a namespace in plain words: clusters, studies, and why pods are pending."""
 
 from __future__ import annotations
 
@@ -13,53 +13,51 @@ if TYPE_CHECKING:
     from kubernetes.client import V1Pod
 
 _WAITS = (
-    (r"Insufficient [\w./-]*gpu", "no node has a free GPU; more nodes, or less resources.gpus"),
-    (r"Insufficient (?:cpu|memory|ephemeral-storage)", "no node has so much CPU or memory free"),
-    (r"persistentvolumeclaim|PersistentVolumeClaim", "its volume is not there yet; kubectl get pvc says why"),
-    (r"untolerated taint", "the nodes that have room want a toleration (taint) that it has not"),
-    (r"node affinity|node selector", "no node carries the labels that it asks for"),
+    (r"Insufficient [\w./-]*gpu", "no node has a free GPU; add nodes, or lower resources.gpus"),
+    (r"Insufficient (?:cpu|memory|ephemeral-storage)", "no node has enough free CPU or memory"),
+    (r"persistentvolumeclaim|PersistentVolumeClaim", "its volume is not bound yet; kubectl get pvc shows why"),
+    (r"untolerated taint", "nodes with capacity have a taint for which it has no toleration"),
+    (r"node affinity|node selector", "no node has the labels that it selects"),
     (r"ImagePullBackOff|ErrImagePull|InvalidImageName|ErrImageNeverPull", "its image cannot be pulled"),
-    (r'secret "[^"]+" not found', "a Secret that it needs is not there; smoe-ray k8s init makes that of the token"),
-    (r'configmap "[^"]+" not found', "a ConfigMap that it needs is not there"),
-    (r"CreateContainerConfigError|CreateContainerError|RunContainerError", "its container cannot be made"),
-    (r"CrashLoopBackOff", "it ends as soon as it has started; kubectl logs says why"),
-    (r"SchedulingGated", "it waits in a queue for its turn"),
+    (r'secret "[^"]+" not found', "a Secret is missing; smoe-ray k8s init creates the one with the token"),
+    (r'configmap "[^"]+" not found', "a ConfigMap is missing"),
+    (r"CreateContainerConfigError|CreateContainerError|RunContainerError", "its container cannot be created"),
+    (r"CrashLoopBackOff", "it crashes after it starts; kubectl logs shows why"),
+    (r"SchedulingGated", "it is queued until Kueue admits it"),
     (r"PodInitializing", "it waits for the head"),
-    (r"ContainerCreating", "its container is being made"),
+    (r"ContainerCreating", "its container is being created"),
 )
 
 _PHASES = {
-    "": "waits for the operator; does it run?",
-    "Initializing": "its cluster is being made",
-    "Waiting": "waits for its job to be submitted",
+    "": "not seen by the operator yet; check that KubeRay's operator runs",
+    "Initializing": "its cluster is starting",
+    "Waiting": "waiting for its job to be submitted",
     "Running": "running",
     "Complete": "ended",
     "Failed": "failed",
-    "Suspended": "suspended; a queue starts it, or somebody has stopped it",
+    "Suspended": "suspended: queued, or stopped by a user",
     "Suspending": "being suspended",
-    "Retrying": "failed, and is tried again on a new cluster",
-    "ValidationFailed": "refused by the operator",
+    "Retrying": "failed, retrying on a new cluster",
+    "ValidationFailed": "rejected by the operator",
 }
 
 
 class Waiting(NamedTuple):
-    """A pod that does not run."""
+    """A pod that should run and does not."""
 
     pod: str
     why: str
     said: str
-    """By Kubernetes, where it says anything."""
+    """Kubernetes' own message; may be empty."""
 
 
 def cluster_line(cluster: Manifest) -> str:
     """A RayCluster in one line."""
     status: Manifest = cluster.get("status") or {}
     ready, wanted = status.get("readyWorkerReplicas", 0), status.get("desiredWorkerReplicas", 0)
-    state = status.get("state") or "not up yet"
+    state = status.get("state") or "not ready yet"
     most = status.get("maxWorkerReplicas")
-    line = f"{cluster['metadata']['name']}: {state}, {ready} of {wanted} workers are up" + f" (at most {most})" * bool(
-        most
-    )
+    line = f"{cluster['metadata']['name']}: {state}, {ready} of {wanted} workers ready" + f" (max {most})" * bool(most)
     failure = next((each for each in status.get("conditions", ()) if _is_failure(each)), None)
     said = failure["message"] if failure else status.get("reason")
     return f"{line}; {_one_line(said)}" if said else line
@@ -77,12 +75,12 @@ def job_line(job: Manifest) -> str:
     failed = status.get("failed", 0)
     return (
         f"{job['metadata']['name']}: study {study} into {out}, "
-        f"{words}" + f", {failed} tries failed" * bool(failed) + (f"; {_one_line(said)}" if said else "")
+        f"{words}" + f", {failed} failed attempts" * bool(failed) + (f"; {_one_line(said)}" if said else "")
     )
 
 
 def waiting(pods: Iterable[V1Pod]) -> Iterator[Waiting]:
-    """The pods that should run and do not, and why."""
+    """Pods that should run and do not, and why."""
     for pod in pods:
         state: Any = pod.status
         if state.phase in ("Succeeded", "Failed") or pod.metadata.deletion_timestamp:  # type: ignore[union-attr]
@@ -94,7 +92,7 @@ def waiting(pods: Iterable[V1Pod]) -> Iterator[Waiting]:
 
 
 def _said(status: Any) -> str | None:
-    """What Kubernetes says of a pod that does not run; None of one that does."""
+    """Kubernetes' message about a pod that does not run; None for one that does."""
     for condition in status.conditions or ():
         if condition.type == "PodScheduled" and condition.status == "False":
             return f"{condition.reason}: {condition.message or ''}"

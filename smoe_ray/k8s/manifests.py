@@ -16,9 +16,9 @@ Manifest = dict[str, Any]
 """A Kubernetes object as plain YAML values."""
 
 MANAGER = "smoe-ray"
-"""Whose fields are whose, for server-side apply."""
+"""Field manager of server-side apply."""
 
-TOKEN_KEY = "auth_token"  # noqa: S105  # KubeRay's name for it
+TOKEN_KEY = "auth_token"  # noqa: S105  # the key that KubeRay reads
 OUT_KEY = "OUT"
 _IMAGE_LINE = re.compile(r"^ *image: ([^\s@]+?)(?::[\w.-]+)?(?:@\S+)?$", re.MULTILINE)
 _IMAGE = re.compile(r"(?P<name>[^=\s]+)=(?P<new>[^=\s@]+?)(?::(?P<tag>[\w.-]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?")
@@ -26,7 +26,7 @@ _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def folder() -> Path:
-    """Where the manifests are: the folder k8s/ of the repository, installed as package smoe_ray_k8s."""
+    """The manifests: the folder k8s/ of the repository, installed as package smoe_ray_k8s."""
     import smoe_ray_k8s
 
     return Path(smoe_ray_k8s.__file__).resolve().parent
@@ -41,8 +41,8 @@ def render(overlay: str, namespace: str | None = None, images: Sequence[str] = (
     """An overlay as YAML documents.
 
     Args:
-        overlay: a name of `overlays`, or the path of a folder of your own with a kustomization.yaml.
-        namespace: instead of the overlay's.
+        overlay: one of `overlays`, or the path of your own folder with a kustomization.yaml.
+        namespace: replaces the overlay's.
         images: ``NAME=NEW``: use image NEW (``registry/name:tag``, ``registry/name@sha256:…``) for the overlay's NAME.
 
     Raises:
@@ -51,7 +51,7 @@ def render(overlay: str, namespace: str | None = None, images: Sequence[str] = (
     changes: Manifest = {}
     if namespace is not None:
         if not _NAMESPACE.fullmatch(namespace):
-            raise ClusterError(f"--namespace {namespace}: lower-case letters, digits and dashes, 63 at most")
+            raise ClusterError(f"--namespace {namespace}: use lower-case letters, digits and dashes, at most 63")
         changes["namespace"] = namespace
     if images:
         changes["images"] = [_image(text) for text in images]
@@ -62,7 +62,7 @@ def render(overlay: str, namespace: str | None = None, images: Sequence[str] = (
     import yaml
 
     with tempfile.TemporaryDirectory(prefix="smoe-ray-k8s-") as above:
-        # kustomize takes no absolute path for what it builds upon.
+        # kustomize accepts no absolute path as a resource.
         changes["resources"] = [os.path.relpath(place, Path(above).resolve())]
         (Path(above) / "kustomization.yaml").write_text(yaml.safe_dump(changes), encoding="utf-8")
         rendered = kubectl(["kustomize", str(Path(above).resolve())])
@@ -70,23 +70,23 @@ def render(overlay: str, namespace: str | None = None, images: Sequence[str] = (
         new = f"{image['newName']}@{image['digest']}" if "digest" in image else f"{image['newName']}:{image['newTag']}"
         if not re.search(rf"image: [\"']?{re.escape(new)}[\"']?$", rendered, re.MULTILINE):
             names = ", ".join(sorted(set(_IMAGE_LINE.findall(rendered))))
-            raise ClusterError(f"--image {image['name']}: the overlay has no such image, but {names}")
+            raise ClusterError(f"--image {image['name']}: the overlay has no such image; it has {names}")
     return rendered
 
 
 class Rendered(NamedTuple):
-    """What the commands need to know of an overlay."""
+    """The parts of an overlay that the commands use."""
 
     namespace: Manifest
     """The object of kind Namespace."""
     cluster: Manifest
     """The object of kind RayCluster."""
     out: str | None
-    """Where results lie, as pods see it; None when no ConfigMap says so."""
+    """Location of the results, as pods see it; None if no ConfigMap contains it."""
 
     @property
     def namespace_name(self) -> str:
-        """Where everything goes."""
+        """Name of the namespace of all objects."""
         return str(self.namespace["metadata"]["name"])
 
     @property
@@ -96,13 +96,15 @@ class Rendered(NamedTuple):
 
 
 def read(rendered: str) -> Rendered:
-    """Find in an overlay what the commands need. Raises ClusterError when it is not there."""
+    """Find the parts of an overlay that the commands use. Raises ClusterError if one is missing."""
     found = objects(rendered)
     settings = [each["data"] for each in found if each.get("kind") == "ConfigMap" and "data" in each]
     places = [each[OUT_KEY] for each in settings if OUT_KEY in each]
     cluster = _the("RayCluster", found)
     if not cluster["spec"].get("authOptions", {}).get("secretName"):
-        raise ClusterError("the RayCluster of the overlay names no Secret (authOptions.secretName): it would be open")
+        raise ClusterError(
+            "the RayCluster of the overlay names no Secret (authOptions.secretName): it would not be authenticated"
+        )
     return Rendered(_the("Namespace", found), cluster, places[0] if len(places) == 1 else None)
 
 
@@ -115,7 +117,7 @@ def objects(rendered: str) -> list[Manifest]:
 
 
 def job_template() -> tuple[Manifest, Manifest]:
-    """RayJob and ConfigMap that a study is filled into: ``k8s/jobs/study``. Raises ClusterError."""
+    """RayJob and ConfigMap that serve as the template of a study's: ``k8s/jobs/study``. Raises ClusterError."""
     found = objects(kubectl(["kustomize", str(folder() / "jobs" / "study")]))
     return _the("RayJob", found), _the("ConfigMap", found)
 
@@ -128,16 +130,16 @@ def dump(*objects: Manifest) -> str:
 
 
 def apply(rendered: str, target: Target) -> None:
-    """Make the cluster as the manifests say (server-side apply).
+    """Apply the manifests (server-side apply).
 
     Raises:
-        ClusterError: an object is refused; those before it are applied. `rehearse` tells beforehand.
+        ClusterError: an object is rejected; those before it are applied. `rehearse` checks all of them beforehand.
     """
     kubectl(["apply", *_SERVER_SIDE, "--filename=-"], target, stdin=rendered)
 
 
 def rehearse(rendered: str, target: Target) -> list[str]:
-    """Let the API server check all of `rendered` without keeping it; the names of its objects. Raises ClusterError."""
+    """Server-side dry run of all of `rendered`; returns the names of its objects. Raises ClusterError."""
     names = kubectl(
         ["apply", *_SERVER_SIDE, "--dry-run=server", "--validate=strict", "--output=name", "--filename=-"],
         target,
@@ -147,14 +149,14 @@ def rehearse(rendered: str, target: Target) -> list[str]:
 
 
 def diff(rendered: str, target: Target) -> dict[str, str]:
-    """What `apply` would change: object -> unified diff. Raises ClusterError."""
+    """Changes that `apply` would make: object -> unified diff. Raises ClusterError."""
     said = kubectl(["diff", *_SERVER_SIDE, "--filename=-"], target, stdin=rendered, fine=(0, 1))
     parts = re.split(r"^diff .*/(\S+)$\n", said, flags=re.MULTILINE)[1:]
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
-# What others set since (kubectl scale; the autoscaler, to whom the whole list of groups belongs once it has scaled) is
-# shown by `diff`, then replaced: KubeRay and Ray's autoscaler put their part right again.
+# Fields that others have changed (kubectl scale; the autoscaler, which owns the list of groups once it has scaled) are
+# shown by `diff` and then overwritten: KubeRay and Ray's autoscaler reconcile them again.
 _SERVER_SIDE = ("--server-side", "--force-conflicts", f"--field-manager={MANAGER}")
 
 
@@ -162,11 +164,11 @@ def _overlay(overlay: str) -> Path:
     if "/" in overlay or overlay in (".", ".."):
         place = Path(overlay).expanduser().resolve()
         if not (place / "kustomization.yaml").is_file():
-            raise ClusterError(f"{overlay}: no folder with a kustomization.yaml")
+            raise ClusterError(f"{overlay}: not a folder with a kustomization.yaml")
         return place
     names = overlays()
     if overlay not in names:
-        raise ClusterError(f"{overlay}: no such overlay; there are {', '.join(names)}, or give the path of your own")
+        raise ClusterError(f"{overlay}: no such overlay; use {', '.join(names)}, or the path of your own")
     return folder() / "overlays" / overlay
 
 
@@ -175,7 +177,7 @@ def _image(text: str) -> dict[str, str]:
     if match is None or not (match["tag"] or match["digest"]):
         raise ClusterError(f"--image {text}: write NAME=registry/name:tag or NAME=registry/name@sha256:…")
     if match["tag"] == "latest" and not match["digest"]:
-        raise ClusterError(f"--image {text}: latest is another image tomorrow; give a version or a digest")
+        raise ClusterError(f"--image {text}: the tag latest is mutable; use a version or a digest")
     new = {"name": match["name"], "newName": match["new"]}
     return new | ({"digest": match["digest"]} if match["digest"] else {"newTag": match["tag"]})
 
@@ -183,5 +185,5 @@ def _image(text: str) -> dict[str, str]:
 def _the(kind: str, among: Sequence[Manifest]) -> Manifest:
     found = [each for each in among if each.get("kind") == kind]
     if len(found) != 1:
-        raise ClusterError(f"the manifests have {len(found)} objects of kind {kind}; one is needed")
+        raise ClusterError(f"the manifests have {len(found)} objects of kind {kind}; exactly one is needed")
     return found[0]

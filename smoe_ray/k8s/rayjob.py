@@ -1,7 +1,7 @@
-"""A study as a RayJob: a cluster of its own that ends with it, made like the RayCluster of an overlay.
+"""A study as a RayJob: an ephemeral Ray cluster with the spec of an overlay's RayCluster.
 
-Nothing of the user's reaches a shell: the job's command is the same text for every study, which travels, with the place
-of its results, as files of a ConfigMap. What was trained stays in OUT, so a retry, which starts a new cluster, goes on.
+No user input reaches a shell: the job's command is the same for every study; the study and the location of its results
+are files of a ConfigMap. State is in OUT, so a retry, which starts a new cluster, resumes.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from smoe_ray.k8s.manifests import Manifest, Rendered
 from smoe_ray.spec import MAX_STUDY_BYTES, GridStudy, ResourcesSpec, SearchStudy, dump_study, roots
 
 SubmissionMode = Literal["K8sJobMode", "HTTPMode"]
-"""Who hands the study to Ray: a pod of its own, or the operator. KubeRay has two more: InteractiveMode leaves it to the
-user, and the container that SidecarMode adds to the head is refused where pods must be restricted."""
+"""What submits the study to Ray: a separate pod, or the operator. KubeRay has two more modes: InteractiveMode leaves it
+to the user, and the container that SidecarMode adds to the head violates the Pod Security Standard `restricted`."""
 
 STUDY_LABEL = "smoe-ray/study"
-"""Its value is the study's name, but for dashes at the end, which labels must not have."""
+"""Its value is the study's name without trailing dashes, which labels must not have."""
 
 OUT_ANNOTATION = "smoe-ray/out"
 
 NAME_LIMIT = 47
-"""Characters of a RayJob's name; the operator appends to it."""
+"""Most characters of a RayJob's name; the operator appends a suffix to it."""
 
 _ATTEMPT = 4  # "-999"
 _CONFIG_MAP_BYTES = 1024 * 1024
-# It stands in double quotes in a shell line that the operator writes (the job's metadata).
+# The operator writes it in double quotes into a shell command (the job's metadata).
 _OUT = re.compile(r"(?:/|[a-z][a-z0-9+]*://)[\w./@:=+~-]*", re.ASCII)
 
 
 class StudyJob(NamedTuple):
-    """What is made in the cluster for one study."""
+    """The objects of one study."""
 
     job: Manifest
     """The RayJob."""
@@ -45,13 +45,13 @@ class StudyJob(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of both."""
+        """Name of both objects."""
         return str(self.job["metadata"]["name"])
 
 
 def study_job(
     study: GridStudy | SearchStudy,
-    asked: Iterable[ResourcesSpec],
+    requests: Iterable[ResourcesSpec],
     overlay: Rendered,
     template: StudyJob,
     *,
@@ -59,31 +59,35 @@ def study_job(
     mode: SubmissionMode = "K8sJobMode",
     retries: int = 2,
     ttl_s: int = 600,
+    start_timeout_s: int = 1800,
+    strict: bool = False,
     attempt: int = 1,
 ) -> StudyJob:
     """The RayJob of a study, and the ConfigMap with its files.
 
-    The same study and OUT give the same name, so what runs already is not started twice.
+    The same study and OUT give the same name, which makes submission idempotent.
 
     Args:
-        study: what to run.
-        asked: what its trials ask for.
-        overlay: whose namespace, RayCluster and OUT are used.
+        study: the study to run.
+        requests: resource requests of its trials.
+        overlay: supplies namespace, RayCluster and OUT.
         template: RayJob and ConfigMap to fill in (``k8s/jobs/study``).
-        out: where results go, as pods see it, instead of the overlay's.
-        mode: who hands the study to Ray.
-        retries: new clusters after a failure; each goes on where the last one ended.
-        ttl_s: seconds for which the cluster stays, to be looked at, when the study has ended.
+        out: location of the results, as pods see it; replaces the overlay's.
+        mode: what submits the study to Ray.
+        retries: new clusters after failures; each resumes the study.
+        ttl_s: seconds that the cluster is kept, for inspection, after the study has ended.
+        start_timeout_s: seconds after which the RayJob fails if its cluster and job have not started.
+        strict: a trial that diverged fails the job; by default it is a result like any other.
         attempt: 2 for the second submission of the same study, and so on.
 
     Raises:
-        StudyError: the study is too large, or asks for what the overlay's pods have not.
-        DataError: its data are on a path that no pod sees.
-        ClusterError: OUT cannot be.
+        StudyError: the study is too large, or requests more than the overlay's pods have.
+        DataError: its data are on a path that no pod can read.
+        ClusterError: OUT is invalid.
     """
     out = _checked_out(out or overlay.out, overlay)
     text = dump_study(study)
-    sent = job_payload.files(text, out)
+    sent = job_payload.files(text, out, strict)
     size = sum(len(content.encode()) for content in sent.values())
     if size > min(MAX_STUDY_BYTES, _CONFIG_MAP_BYTES):
         raise StudyError(
@@ -105,16 +109,17 @@ def study_job(
         "submissionMode": mode,
         "backoffLimit": retries,
         "ttlSecondsAfterFinished": ttl_s,
+        "preRunningDeadlineSeconds": start_timeout_s,
         "shutdownAfterJobFinishes": True,
         "metadata": {"smoe_ray.study": study.name, "smoe_ray.out": out, "smoe_ray.note": ""},
-        "rayClusterSpec": _cluster(list(asked), overlay, template, names["name"]),
+        "rayClusterSpec": _cluster(list(requests), overlay, template, names["name"]),
     }
     if mode == "K8sJobMode":
         head = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
         submitter = spec["submitterPodTemplate"]["spec"]["containers"][0]
         submitter["image"] = head["image"]  # the overlay's, not the template's
     else:
-        spec.pop("submitterPodTemplate", None)  # its pod is of K8sJobMode alone
+        spec.pop("submitterPodTemplate", None)  # only K8sJobMode has this pod
     for each in (job, files, spec.get("submitterPodTemplate"), *_pod_templates(spec["rayClusterSpec"])):
         if each is not None:
             each.setdefault("metadata", {}).setdefault("labels", {})[STUDY_LABEL] = study.name.rstrip("-")
@@ -123,7 +128,7 @@ def study_job(
 
 
 def job_name(study: str, text: str, out: str, attempt: int = 1) -> str:
-    """A name of at most 47 characters that tells study and OUT from others, and begins with a letter."""
+    """A name, unique per study and OUT, of at most 47 characters, that starts with a letter."""
     stem = study if study[0].isalpha() else f"study-{study}"
     stem = stem[: NAME_LIMIT - job_payload.DIGEST_LENGTH - 1 - _ATTEMPT]
     return f"{stem}-{job_payload.digest(text, out)}" + (f"-{attempt}" if attempt > 1 else "")
@@ -137,18 +142,18 @@ def study_of(job: Manifest) -> tuple[str, str]:
     return study, of_ray.get("smoe_ray.out") or metadata.get("annotations", {}).get(OUT_ANNOTATION, "")
 
 
-# --- what the study needs ---------------------------------------------------------------------------------------------
+# --- requirements of the study ----------------------------------------------------------------------------------------
 
 
 def _checked_out(out: str | None, overlay: Rendered) -> str:
     if not out:
-        raise ClusterError("the overlay does not say where results go (ConfigMap, key OUT); give --out")
+        raise ClusterError("the overlay has no location of the results (ConfigMap, key OUT); give --out")
     if not _OUT.fullmatch(out) or ".." in out.split("/"):
-        raise ClusterError(f"--out {out}: a path or URI of letters, digits and . _ - / : @ = + ~")
+        raise ClusterError(f"--out {out}: use a path or URI of letters, digits and . _ - / : @ = + ~")
     if not _leaves_the_pod(out) and not _is_below(out, _mounts(overlay)):
         raise ClusterError(
-            f"--out {out}: no volume of the pods is there ({_places(overlay)}), so results would be lost with them; "
-            "give a path on one, or a URI"
+            f"--out {out}: not on a volume of the pods ({_places(overlay)}), so results would be lost with them; "
+            "give a path on a volume, or a URI"
         )
     return out
 
@@ -157,8 +162,8 @@ def _refuse_unseen_data(study: GridStudy | SearchStudy, overlay: Rendered) -> No
     for root in roots(study):
         if not _leaves_the_pod(root) and not _is_below(root, _mounts(overlay)):
             raise DataError(
-                f"data.root {root}: no pod sees it; put the data on a volume of the pods ({_places(overlay)}) or into "
-                "a bucket, and say so: --set data.root=…"
+                f"data.root {root}: no pod can read it; copy the data to a volume of the pods ({_places(overlay)}) or "
+                "to a bucket, and set --set data.root=…"
             )
 
 
@@ -173,7 +178,7 @@ def _places(overlay: Rendered) -> str:
 
 
 def _mounts(overlay: Rendered) -> list[str]:
-    """Folders that outlive a pod: where head and workers mount a PersistentVolumeClaim."""
+    """Persistent folders: where head and workers mount a PersistentVolumeClaim."""
     found: list[str] = []
     for pod in _pod_templates(overlay.cluster["spec"]):
         claims = {each["name"] for each in pod["spec"].get("volumes", ()) if "persistentVolumeClaim" in each}
@@ -186,27 +191,27 @@ def _is_below(path: str, mounts: Iterable[str]) -> bool:
     return any(path == mount or path.startswith(f"{mount.rstrip('/')}/") for mount in mounts)
 
 
-def _cluster(asked: list[ResourcesSpec], overlay: Rendered, template: StudyJob, files: str) -> Manifest:
-    """The overlay's RayCluster with the study mounted in its head, and with GPUs only where trials ask for them."""
+def _cluster(requests: list[ResourcesSpec], overlay: Rendered, template: StudyJob, files: str) -> Manifest:
+    """The overlay's RayCluster with the study mounted in its head, and with GPU workers only if trials request GPUs."""
     spec: Manifest = copy.deepcopy(overlay.cluster["spec"])
-    # It outlives a head, which a study's driver does not: a retry starts another cluster.
+    # Of no use here: the driver dies with the head, and a retry starts another cluster.
     spec.pop("gcsFaultToleranceOptions", None)
     _mount(spec["headGroupSpec"]["template"]["spec"], template, files)
-    if any(each.gpus for each in asked):
-        _give_gpus(spec, max(math.ceil(each.gpus) for each in asked))
-    else:  # a group without which nothing is lost must not cost anything
+    if any(each.gpus for each in requests):
+        _give_gpus(spec, max(math.ceil(each.gpus) for each in requests))
+    else:  # without GPU workers no GPU node is ever started
         spec["workerGroupSpecs"] = [group for group in spec["workerGroupSpecs"] if not _gpu_limits(group)]
-    for each in asked:
+    for each in requests:
         if not any(_fits(each, group) for group in spec["workerGroupSpecs"]):
             raise StudyError(
-                f"resources: a trial asks for {each.cpus} CPUs and {each.gpus:g} GPUs a worker, more than any worker "
+                f"resources: a trial requests {each.cpus} CPUs and {each.gpus:g} GPUs per worker, more than any worker "
                 "of the overlay has; lower resources of the study, or make the overlay's workers larger"
             )
     return spec
 
 
 def _mount(pod: Manifest, template: StudyJob, files: str) -> None:
-    """Mount ConfigMap `files` in a pod as the template's head mounts that of the template."""
+    """Mount ConfigMap `files` in a pod as the template's head mounts the template's ConfigMap."""
     example = template.job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
     own = template.files["metadata"]["name"]
     [volume] = [each for each in example["volumes"] if each.get("configMap", {}).get("name") == own]
@@ -216,11 +221,11 @@ def _mount(pod: Manifest, template: StudyJob, files: str) -> None:
 
 
 def _give_gpus(cluster: Manifest, gpus: int) -> None:
-    """Let each pod with GPUs have as many as one worker of a trial asks for."""
+    """Give each GPU pod as many GPUs as one worker of a trial requests."""
     groups = [group for group in cluster["workerGroupSpecs"] if _gpu_limits(group)]
     if not groups:
         raise StudyError(
-            "resources.gpus: the study asks for GPUs, and no worker of the overlay has any; use --overlay gpu, or set "
+            "resources.gpus: the study requests GPUs, and no worker of the overlay has any; use --overlay gpu, or set "
             "resources.gpus=0"
         )
     for group in groups:
@@ -237,13 +242,13 @@ def _gpu_limits(group: Manifest) -> dict[str, Any]:
     return {name: amount for name, amount in limits.items() if name.endswith("/gpu")}
 
 
-def _fits(asked: ResourcesSpec, group: Manifest) -> bool:
+def _fits(request: ResourcesSpec, group: Manifest) -> bool:
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
-    # KubeRay tells Ray the limit, rounded up, unless a parameter says otherwise.
+    # KubeRay starts Ray with the limit, rounded up, unless rayStartParams sets num-cpus.
     amount = str(group.get("rayStartParams", {}).get("num-cpus") or limits["cpu"])
     cpus = math.ceil(float(amount[:-1]) / 1000) if amount.endswith("m") else float(amount)
     gpus = sum(int(amount) for amount in _gpu_limits(group).values())
-    return group.get("maxReplicas", 1) > 0 and asked.cpus <= cpus and asked.gpus <= gpus
+    return group.get("maxReplicas", 1) > 0 and request.cpus <= cpus and request.gpus <= gpus
 
 
 def _pod_templates(cluster: Manifest) -> list[Manifest]:

@@ -27,7 +27,7 @@ class Evidence:
     """Results of one or several studies as one table."""
 
     def __init__(self, out: str | Path, studies: Sequence[str]) -> None:
-        """Read the results without trials of unreadable files. Raises ResultsError if a study is absent or unreadable."""
+        """Read the results of readable trials. Raises ResultsError if a study is absent or unreadable."""
         self.out = str(out)
         self.studies = tuple(studies)
         self.results = read_together(out, studies, skip_broken=True)

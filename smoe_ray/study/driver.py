@@ -155,13 +155,29 @@ def run_study(
     return list((run.settled | ended).values())
 
 
-def refuse_failures(records: Sequence[TrialRecord]) -> None:
-    """Raise TrialError with the first failure if any trial failed: a command's exit code then says so."""
+def refuse_failures(records: Sequence[TrialRecord], *, strict: bool = True) -> str | None:
+    """Raise TrialError with the first failure if any trial failed, so that the exit code of a command shows it.
+
+    Args:
+        records: of all trials of a study.
+        strict: False: failures that a retry would repeat (the loss diverged) are results, and do not raise.
+
+    Returns:
+        One line with the number of trials that diverged; None if there are none.
+    """
     failed = [record for record in records if record.status == "failed"]
-    if failed:
+    diverged = [record for record in failed if is_settled(record, retry_failed=False)]
+    refused = failed if strict else [record for record in failed if record not in diverged]
+    if refused:
         raise TrialError(
-            f"{len(failed)} of {len(records)} trials failed, the first ({failed[0].trial_id}) with: {failed[0].error}"
+            f"{len(failed)} of {len(records)} trials failed, the first ({refused[0].trial_id}) with: {refused[0].error}"
         )
+    if not diverged:
+        return None
+    return (
+        f"{len(diverged)} of {len(records)} trials diverged, the first ({diverged[0].trial_id}) with: "
+        f"{diverged[0].error}; this is final, a retry would repeat it"
+    )
 
 
 def _cache_folder(store: Store, cache: str | Path | None) -> Path:

@@ -170,13 +170,21 @@ def write(folder: Path, study: GridStudy) -> Path:
 @pytest.mark.slow
 def test_a_job_that_fails_says_why(smoe_ray, cluster: str, study: Path, tmp_path: Path) -> None:
     code, printed, error = smoe_ray(
-        "submit", study, "--address", cluster, "--out", tmp_path / "out", "--wait",
+        "submit", study, "--address", cluster, "--out", tmp_path / "out", "--wait", "--strict",
         "--set", "training.learning_rate=1e30", "--set", "axes={}",
     )  # fmt: skip
     assert code == 1
     said = error.splitlines()[-1]
     assert said.startswith(f"smoe-ray: job {printed.strip()} failed: smoe-ray: 1 of 1 trials failed, the first (")
     assert "the loss diverged" in said
+
+    # Not strict: a diverged trial is a result. Nothing is trained again, and the job succeeds.
+    code, printed, error = smoe_ray(
+        "submit", study, "--address", cluster, "--out", tmp_path / "out", "--follow",
+        "--set", "training.learning_rate=1e30", "--set", "axes={}",
+    )  # fmt: skip
+    assert code == 0, error
+    assert "smoe-ray: 1 of 1 trials diverged, the first (" in printed
 
 
 def test_the_address_that_is_given_wins(

@@ -1,4 +1,4 @@
-"""`smoe-ray k8s …` with the real kubectl and the real client against a small API server; and what a user reads."""
+"""`smoe-ray k8s …` with the real kubectl and the real client against a small API server; and the messages."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from smoe_ray import job_payload
 from smoe_ray.errors import DataError, SmoeRayError, StudyError
 from smoe_ray.job_payload import attempt_of
 from smoe_ray.k8s import manifests
@@ -93,7 +94,7 @@ def test_init_makes_a_namespace_and_a_token_that_it_neither_shows_nor_replaces(
     assert re.fullmatch("[0-9a-f]{64}", token)
 
     again = done(smoe_ray("init", "local"))
-    assert "left as it is" in again
+    assert "left unchanged" in again
     assert server.of("Secret") == [secret]
     assert token not in printed + again
 
@@ -128,16 +129,16 @@ def test_render_prints_what_kubectl_builds(smoe_ray: Run, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("nowhere",), "there are gpu, local, production"),
-        (("./nowhere",), "no folder with a kustomization.yaml"),
-        (("../local",), "no folder with a kustomization.yaml"),
+        (("nowhere",), "use gpu, local, production"),
+        (("./nowhere",), "not a folder with a kustomization.yaml"),
+        (("../local",), "not a folder with a kustomization.yaml"),
         (("local", "--namespace", "Team;A"), "lower-case letters"),
-        (("local", "--image", "smoe-ray=reg/x:latest"), "latest is another image tomorrow"),
+        (("local", "--image", "smoe-ray=reg/x:latest"), "the tag latest is mutable"),
         (("local", "--image", "smoe-ray=reg/x"), "write NAME=registry/name:tag"),
         (("local", "--image", "reg/x:1"), "write NAME=registry/name:tag"),
         (
             ("local", "--image", "smoe_ray=reg/x:1"),
-            "--image smoe_ray: the overlay has no such image, but smoe-ray, smoe-ray-dashboard",
+            "--image smoe_ray: the overlay has no such image; it has smoe-ray, smoe-ray-dashboard",
         ),
     ],
 )
@@ -152,7 +153,7 @@ def test_apply_checks_everything_before_it_changes_anything(
     server.heard.clear()
     printed = done(smoe_ray("apply", "local", "--dry-run"))
     assert "  ray.io.v1.RayCluster.smoe-ray.smoe-ray\n" in printed  # too much to show it line by line
-    assert re.search(r"^[0-9]+ objects, all of them valid; [0-9]+ new or changed$", printed, re.MULTILINE)
+    assert re.search(r"^[0-9]+ objects, all valid; [0-9]+ new or changed$", printed, re.MULTILINE)
     assert server.changed() == []
 
     printed = done(smoe_ray("apply", "local"))
@@ -183,7 +184,7 @@ def test_apply_stops_when_the_server_refuses_one_object(smoe_ray: Run, server: A
     done(smoe_ray("init", "local"))
     server.heard.clear()
     server.forbidden.add("networkpolicies")
-    assert "ask whoever runs the cluster" in refused(smoe_ray("apply", "local"))
+    assert "ask the cluster's administrator" in refused(smoe_ray("apply", "local"))
     assert server.changed() == []
 
 
@@ -200,7 +201,8 @@ def ready(server: ApiServer, smoe_ray: Run) -> ApiServer:
 def test_a_submitted_study_is_what_the_operator_takes(
     smoe_ray: Run, ready: ApiServer, study: Path, shared_data: Path
 ) -> None:
-    name = done(smoe_ray("submit", study, "--set", "training.budget=3 epochs", "--retries", 5, "--ttl", 60)).strip()
+    options = ("--retries", 5, "--ttl", 60, "--start-timeout", 90)
+    name = done(smoe_ray("submit", study, "--set", "training.budget=3 epochs", *options)).strip()
     assert re.fullmatch("tiny-[0-9a-f]{8}", name)
     [job], [files] = ready.of("RayJob"), ready.of("ConfigMap")
     assert crd_errors(sent(ready, "rayjobs"), shared_data) == []
@@ -208,6 +210,7 @@ def test_a_submitted_study_is_what_the_operator_takes(
     assert [error for pod in pod_templates([job]) for error in pod_errors(pod)] == []
     spec = job["spec"]
     assert (spec["backoffLimit"], spec["ttlSecondsAfterFinished"], spec["submissionMode"]) == (5, 60, "K8sJobMode")
+    assert spec["preRunningDeadlineSeconds"] == 90
     assert {group["groupName"] for group in spec["rayClusterSpec"]["workerGroupSpecs"]} == {"cpu"}
 
     [owner] = files["metadata"]["ownerReferences"]
@@ -229,6 +232,13 @@ def test_a_submitted_study_is_what_the_operator_takes(
     ]
 
 
+def test_a_diverged_trial_fails_a_job_only_if_it_is_strict(smoe_ray: Run, study: Path) -> None:
+    for options, strict in (((), False), (("--strict",), True)):
+        files, job = manifests.objects(done(smoe_ray("submit", study, *options, "--dry-run")))
+        assert job_payload.is_strict(files["data"]["job.json"]) is strict
+        assert job["spec"]["preRunningDeadlineSeconds"] == 1800
+
+
 def sent(server: ApiServer, plural: str) -> Any:
     """The body of the last request that made one."""
     return next(body for method, path, body in reversed(server.heard) if method == "POST" and f"/{plural}?" in path)
@@ -240,7 +250,7 @@ def test_a_study_that_runs_is_not_started_twice_and_one_that_ended_is(
     first = done(smoe_ray("submit", study)).strip()
     code, printed, error = smoe_ray("submit", study)
     assert (code, printed.strip()) == (0, first)
-    assert "runs already" in error
+    assert "already running" in error
     assert len(ready.of("RayJob")) == 1
 
     other = done(smoe_ray("submit", study, "--out", "s3://bucket/elsewhere")).strip()
@@ -318,21 +328,21 @@ def test_gpus_are_asked_for_when_the_study_does(
     ("arguments", "words"),
     [
         (("--set", "base.resources.gpus=1"), "no worker of the overlay has any; use --overlay gpu"),
-        (("--set", "base.resources.cpus=64"), "a trial asks for 64 CPUs"),
-        (("--out", "/home/me/results"), "no volume of the pods is there (they have /mnt/results)"),
-        (("--out", "/mnt/results-2"), "no volume of the pods"),
+        (("--set", "base.resources.cpus=64"), "a trial requests 64 CPUs"),
+        (("--out", "/home/me/results"), "not on a volume of the pods (they have /mnt/results)"),
+        (("--out", "/mnt/results-2"), "not on a volume of the pods"),
         (("--out", "/mnt/results/../../etc"), "a path or URI of letters"),
         (("--out", "results"), "a path or URI of letters"),
-        (("--out", "file:///home/me/results"), "no volume of the pods"),
-        (("--out", "memory://results"), "no volume of the pods"),
+        (("--out", "file:///home/me/results"), "not on a volume of the pods"),
+        (("--out", "memory://results"), "not on a volume of the pods"),
         (("--out", "s3://bucket/$(touch pwned)"), "a path or URI of letters"),
         (("--out", 's3://bucket/"'), "a path or URI of letters"),
         (
             ("--set", "base.data={source: images, root: /home/me/drawings}"),
-            "data.root /home/me/drawings: no pod sees it",
+            "data.root /home/me/drawings: no pod can read it",
         ),
-        (("--set", "base.data={source: quickdraw, root: drawings}"), "data.root drawings: no pod sees it"),
-        (("--set", "base.data={source: images, root: file:///home/x}"), "data.root file:///home/x: no pod sees it"),
+        (("--set", "base.data={source: quickdraw, root: drawings}"), "data.root drawings: no pod can read it"),
+        (("--set", "base.data={source: images, root: file:///home/x}"), "data.root file:///home/x: no pod can read it"),
         (
             (
                 *("--set", "kind=search", "--set", "num_trials=2"),
@@ -340,7 +350,7 @@ def test_gpus_are_asked_for_when_the_study_does(
                 *("--set", "base.data={source: images, root: s3://a/b}"),
                 *("--set", "space={data.root: {type: categorical, choices: [s3://a/b, drawings]}}"),
             ),
-            "data.root drawings: no pod sees it",
+            "data.root drawings: no pod can read it",
         ),
         (("--set", "base.modle=1"), "modle"),
     ],
@@ -424,14 +434,14 @@ def waits_for(reason: str, message: str = "") -> dict[str, Any]:
     ("status", "words"),
     [
         (unscheduled("0/3 nodes are available: 3 Insufficient nvidia.com/gpu."), "no node has a free GPU"),
-        (unscheduled("0/3 nodes are available: 3 Insufficient cpu."), "no node has so much CPU or memory free"),
+        (unscheduled("0/3 nodes are available: 3 Insufficient cpu."), "no node has enough free CPU or memory"),
         (unscheduled("0/1 nodes are available: 1 node(s) had untolerated taint {a: b}."), "toleration"),
-        (unscheduled("0/1 nodes: didn't match Pod's node affinity/selector"), "no node carries the labels"),
-        (unscheduled("pod has unbound immediate PersistentVolumeClaims"), "its volume is not there yet"),
-        (unscheduled("", "SchedulingGated"), "it waits in a queue"),
+        (unscheduled("0/1 nodes: didn't match Pod's node affinity/selector"), "no node has the labels"),
+        (unscheduled("pod has unbound immediate PersistentVolumeClaims"), "its volume is not bound yet"),
+        (unscheduled("", "SchedulingGated"), "it is queued"),
         (waits_for("ImagePullBackOff", 'Back-off pulling image "smoe-ray:0.1.0"'), "its image cannot be pulled"),
         (waits_for("CreateContainerConfigError", 'secret "smoe-ray-token" not found'), "smoe-ray k8s init"),
-        (waits_for("CrashLoopBackOff", "back-off 5m0s"), "it ends as soon as it has started"),
+        (waits_for("CrashLoopBackOff", "back-off 5m0s"), "it crashes after it starts"),
         (waits_for("PodInitializing"), "it waits for the head"),
         (waits_for("SomethingNew", "in 2030"), "see kubectl describe pod [SomethingNew: in 2030]"),
         ({"phase": "Pending"}, "see kubectl describe pod"),
@@ -441,19 +451,19 @@ def test_status_says_why_a_pod_waits(smoe_ray: Run, server: ApiServer, status: d
     server.put(pod("worker", **status))
     server.put(pod("fine", phase="Running"))
     server.put(pod("ended", phase="Succeeded"))
-    [line] = [line for line in done(smoe_ray("status")).splitlines() if line.startswith("waits: ")]
-    assert line.startswith("waits: worker: ")
+    [line] = [line for line in done(smoe_ray("status")).splitlines() if line.startswith("pending: ")]
+    assert line.startswith("pending: worker: ")
     assert words in line
 
 
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        ({}, "waits for the operator"),
+        ({}, "not seen by the operator yet"),
         ({"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}, "running"),
         (
             {"jobDeploymentStatus": "Retrying", "failed": 1},
-            "failed, and is tried again on a new cluster, 1 tries failed",
+            "failed, retrying on a new cluster, 1 failed attempts",
         ),
         ({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}, "ended (succeeded)"),
         (
@@ -494,7 +504,7 @@ def test_status_tells_of_a_cluster_and_of_what_keeps_its_pods_from_being_made(sm
         "maxWorkerReplicas": 2,
         "conditions": [{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}],
     }
-    assert "smoe-ray: ready, 1 of 2 workers are up (at most 2); exceeded quota" in done(smoe_ray("status"))
+    assert "smoe-ray: ready, 1 of 2 workers ready (max 2); exceeded quota" in done(smoe_ray("status"))
 
 
 def test_port_forward_opens_a_port_for_this_machine_alone(
@@ -545,18 +555,20 @@ def test_without_kuberay(smoe_ray: Run, ready: ApiServer, study: Path) -> None:
 def test_without_what_a_component_needs(smoe_ray: Run, ready: ApiServer) -> None:
     del ready.kinds["policy/v1"]
     line = refused(smoe_ray("apply", "local"))
-    assert 'the cluster does not know "PodDisruptionBudget" in version "policy/v1": install what brings it' in line
+    assert 'the cluster does not know "PodDisruptionBudget" in version "policy/v1": install its' in line
 
 
 def test_without_a_namespace(smoe_ray: Run, server: ApiServer, study: Path) -> None:
     for arguments in (("apply", "local"), ("submit", study)):
-        assert refused(smoe_ray(*arguments)) == "namespace smoe-ray: not there; smoe-ray k8s init makes it"
+        assert refused(smoe_ray(*arguments)) == "namespace smoe-ray: does not exist; smoe-ray k8s init creates it"
 
 
 def test_without_a_cluster(smoe_ray: Run, server: ApiServer, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = (("init",), ("apply", "local"), ("submit", study), ("status",), ("port-forward",))
     for arguments in commands:
-        assert refused(smoe_ray(*arguments, "--context", "dead")).startswith("no Kubernetes answers (127.0.0.1:1)")
+        assert refused(smoe_ray(*arguments, "--context", "dead")).startswith(
+            "no Kubernetes API server answers (127.0.0.1:1)"
+        )
         assert refused(smoe_ray(*arguments, "--context", "none")).startswith("context none: not in the kubeconfig")
     monkeypatch.setenv("KUBECONFIG", "/nowhere")
     assert "set KUBECONFIG" in refused(smoe_ray("status"))
@@ -565,7 +577,7 @@ def test_without_a_cluster(smoe_ray: Run, server: ApiServer, study: Path, monkey
 def test_without_kubectl(smoe_ray: Run, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     for arguments in (("render", "local"), ("apply", "local"), ("init",), ("submit", study), ("port-forward",)):
-        assert refused(smoe_ray(*arguments)).startswith("kubectl: not on the path; https://kubernetes.io/")
+        assert refused(smoe_ray(*arguments)).startswith("kubectl: not on the PATH; see https://kubernetes.io/")
 
 
 def test_without_the_client(smoe_ray: Run, server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,6 +96,7 @@ def test_every_night_of_the_option_has_a_study_of_its_own_too(built: Built) -> N
     told = parse(shlex.split(line))
     assert told["out"] == "/mnt/results"
     assert re.fullmatch(r"name=nightly-[0-9]{4}-[0-9]{2}-[0-9]{2}", "".join(told["overrides"]))
+    assert told["strict"] is False  # a retry would repeat a diverged trial
 
 
 def test_ray_starts_with_the_parameters_of_every_group(built: Built) -> None:

@@ -1,4 +1,4 @@
-"""The images: what the Dockerfile says holds, and its steps, executed here, install what constraints.txt says."""
+"""The images: properties of the Dockerfile, and its steps, executed here, install the versions of constraints.txt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything below k8s/ builds, says what it is for, and is what Kubernetes and KubeRay accept."""
+"""Everything in k8s/ builds, documents its purpose, and is accepted by Kubernetes and KubeRay."""
 
 from __future__ import annotations
 
@@ -301,6 +301,13 @@ def test_the_studies_of_the_templates_are_studies(built: Built, tmp_path: Path) 
             }
             assert job["metadata"]["labels"]["smoe-ray/study"] == study.name
             assert job["metadata"]["annotations"]["smoe-ray/out"] == out
+
+
+def test_a_job_that_does_not_start_fails_in_time(built: Built) -> None:
+    jobs = [one(built["jobs/study"], "RayJob")["spec"]]
+    jobs += [one(built["jobs/nightly-raycronjob"], "RayCronJob")["spec"]["jobTemplate"]]
+    for spec in jobs:
+        assert 600 <= spec["preRunningDeadlineSeconds"] <= 3600  # a GPU node and its image take minutes
 
 
 def test_a_job_has_the_same_pods_as_the_standing_cluster(built: Built) -> None:

@@ -1,4 +1,4 @@
-"""Alerts and panels ask for metrics that exist, in PromQL; and Prometheus gets to them."""
+"""Alerts and panels query existing metrics with valid PromQL, and Prometheus can scrape them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may reach whom, and nobody else."""
+"""Allowed connections, and no others."""
 
 from __future__ import annotations
 
@@ -24,9 +24,14 @@ def namespace(name: str) -> dict[str, str]:
 def outsiders() -> list[Peer]:
     ingress = {"kubernetes.io/metadata.name": "edge", "smoe-ray/ingress": "true"}
     watching = {"kubernetes.io/metadata.name": "watching", "smoe-ray/prometheus": "true"}
-    default = {"kubernetes.io/metadata.name": "default"}
+    default = namespace("default")
     return [
         Peer("names", "kube-system", {"k8s-app": "kube-dns"}, {"kubernetes.io/metadata.name": "kube-system"}),
+        Peer("false names", "default", {"k8s-app": "kube-dns"}, default),
+        Peer("NodeLocal DNSCache", None, address="169.254.20.10"),
+        Peer("metadata server", None, address="169.254.169.254"),
+        Peer("GKE workload identity", None, address="169.254.169.252"),
+        Peer("EKS Pod Identity", None, address="169.254.170.23"),
         Peer(
             "operator",
             "kuberay-system",
@@ -39,9 +44,8 @@ def outsiders() -> list[Peer]:
         # In another namespace, with labels that open doors in ours.
         Peer("false dashboard", "default", {"app.kubernetes.io/component": "dashboard"}, default),
         Peer("false worker", "default", {"ray.io/node-type": "worker"}, default),
-        Peer("false operator", "default", {"app.kubernetes.io/name": "kuberay-operator"}, default),
+        Peer("operator elsewhere", "default", {"app.kubernetes.io/name": "kuberay-operator"}, default),
         Peer("internet", None, address="203.0.113.7"),
-        Peer("cloud credentials", None, address="169.254.169.254"),
     ]
 
 
@@ -77,6 +81,11 @@ def table(objects: list[Manifest], more: list[Peer]) -> Table:
     return found
 
 
+STRANGERS = (
+    *("operator", "operator elsewhere", "edge", "prometheus", "grafana"),
+    *("false dashboard", "false worker", "false names"),
+)
+DNS_SERVERS = ("names", "NodeLocal DNSCache", "metadata server")
 NODES = ("head", "worker", "job's head", "job's worker")
 HEADS = ("head", "job's head")
 CLIENTS = ("dashboard", "submitter", "nightly")
@@ -84,13 +93,13 @@ CLIENTS = ("dashboard", "submitter", "nightly")
 
 def expected_of_base() -> Table:
     insiders = (*NODES, *CLIENTS, "bystander")
-    expected: Table = {(source, "names"): frozenset({DNS}) for source in insiders}
+    expected: Table = {(source, server): frozenset({DNS}) for source in insiders for server in DNS_SERVERS}
     expected |= {(source, node): ALL for source in NODES for node in NODES if source != node}
-    expected |= {(source, head): frozenset({RAY}) for source in (*CLIENTS, "operator") for head in HEADS}
-    # The Kubernetes API has no name: any address will do, on its ports. Nobody in the namespace listens there.
-    strangers = ("operator", "edge", "prometheus", "grafana", "false dashboard", "false worker", "false operator")
+    callers = (*CLIENTS, "operator", "operator elsewhere")
+    expected |= {(source, head): frozenset({RAY}) for source in callers for head in HEADS}
+    # No selector matches the Kubernetes API: every address is allowed, on its ports. No pod of the namespace uses them.
     for head in HEADS:
-        expected |= {(head, other): frozenset(API) for other in (*strangers, "internet")}
+        expected |= {(head, other): frozenset(API) for other in (*STRANGERS, "internet")}
         expected[head, "names"] = frozenset({DNS, *API})
     return expected
 
@@ -106,16 +115,16 @@ def test_production_opens_in_addition_storage_metrics_login_and_redis(production
     def open_(source: str, destination: str, *ports: int) -> None:
         expected.setdefault((source, destination), set()).update(ports)
 
-    strangers = ("operator", "edge", "prometheus", "grafana", "false dashboard", "false worker", "false operator")
-    for source in (*NODES, *CLIENTS, "login"):  # storage and the login's provider are anywhere, on one port
-        for other in (*strangers, "names", "internet"):
+    for source in (*NODES, *CLIENTS, "login"):  # storage and the identity provider may have any address, on one port
+        for other in (*STRANGERS, "names", "internet"):
             open_(source, other, HTTPS)
     for node in NODES:
         open_("prometheus", node, *METRICS)
     open_("edge", "login", LOGIN)
     open_("login", "dashboard", DASHBOARD)
     for source in ("login", "redis", "cleanup"):
-        open_(source, "names", DNS)
+        for server in DNS_SERVERS:
+            open_(source, server, DNS)
     for source in (*HEADS, "cleanup"):
         open_(source, "redis", GCS)
     cleanup = Peer("cleanup", NAMESPACE, {"ray.io/node-type": "redis-cleanup"}, namespace(NAMESPACE))
@@ -125,7 +134,8 @@ def test_production_opens_in_addition_storage_metrics_login_and_redis(production
 def test_names_are_asked_over_udp_too_and_nothing_else_is(built: Built) -> None:
     policies = of_kind(built["base"], "NetworkPolicy")
     everybody = {peer.name: peer for peer in [*insiders(built["base"]), *outsiders()]}
-    assert reaches(policies, everybody["dashboard"], everybody["names"], DNS, "UDP")
+    for server in DNS_SERVERS:
+        assert reaches(policies, everybody["dashboard"], everybody[server], DNS, "UDP")
     assert not reaches(policies, everybody["dashboard"], everybody["head"], RAY, "UDP")
     assert not reaches(policies, everybody["head"], everybody["internet"], HTTPS, "UDP")
 
@@ -135,6 +145,15 @@ def test_the_table_sees_a_policy_that_is_too_wide(built: Built) -> None:
     one(objects, "NetworkPolicy", "head-api")["spec"]["ingress"][0]["from"][0]["namespaceSelector"] = {}
     opened = set(table(objects, [])) - set(expected_of_base())
     assert opened == {("false dashboard", head) for head in HEADS}
+
+
+def test_dns_over_node_local_pods_is_allowed_too(built: Built) -> None:
+    policies = of_kind(built["base"], "NetworkPolicy")
+    cache = Peer("cache", "kube-system", {"k8s-app": "node-local-dns"}, namespace("kube-system"))
+    other = Peer("other", "kube-system", {"k8s-app": "metrics-server"}, namespace("kube-system"))
+    [head, *_] = insiders(built["base"])
+    assert reaches(policies, head, cache, DNS, "UDP")
+    assert not reaches(policies, head, other, DNS, "UDP")
 
 
 @pytest.mark.parametrize("name", ["default-deny", "dns", "ray", "head-api", "job-clients", "autoscaler"])

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from smoe_ray.data import files
-from smoe_ray.results import TIMING_COLUMNS, list_studies, read_results, read_trials
+from smoe_ray.errors import TrialError
+from smoe_ray.results import TIMING_COLUMNS, TrialRecord, list_studies, read_results, read_trials
 from smoe_ray.spec import SearchStudy, parse_study
-from smoe_ray.study import LocalExecutor, StudyPlan, StudyRun, run_study
+from smoe_ray.study import LocalExecutor, StudyPlan, StudyRun, refuse_failures, run_study
 from smoe_ray.study.events import EpochDone, Notice
 from smoe_ray.study.trial_run import fit_on, train_trial
 from smoe_ray.testing.toy_training import BASE, Toy, epochs_computed, table, toy_grid
@@ -130,3 +131,20 @@ def test_an_interrupt_says_how_to_go_on_and_is_passed_on(out: Path) -> None:
 def test_a_wrong_number_of_jobs_is_refused() -> None:
     with pytest.raises(ValueError, match="jobs is 0"):
         LocalExecutor(jobs=0)
+
+
+def test_only_failures_that_a_retry_could_mend_are_refused_unless_strict(out: Path) -> None:
+    finished, *_ = run_study(toy_grid(seeds=[0]), out, LocalExecutor(fit=Toy()))
+
+    def failed(kind: str) -> TrialRecord:
+        return finished.model_copy(update={"status": "failed", "error": f"it was {kind}", "error_kind": kind})
+
+    diverged, killed = failed("DivergedError"), failed("WorkerDiedError")
+    assert refuse_failures([finished], strict=False) is None
+    counted = refuse_failures([finished, diverged, diverged], strict=False)
+    assert counted is not None
+    assert counted.startswith(f"2 of 3 trials diverged, the first ({finished.trial_id}) with: it was DivergedError")
+    with pytest.raises(TrialError, match=r"2 of 3 trials failed, the first .* it was WorkerDiedError"):
+        refuse_failures([finished, diverged, killed], strict=False)
+    with pytest.raises(TrialError, match=r"1 of 2 trials failed, the first .* it was DivergedError"):
+        refuse_failures([finished, diverged])

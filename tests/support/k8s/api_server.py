@@ -1,7 +1,7 @@
-"""A small Kubernetes API server on loopback, so that the real kubectl and the real client have somebody to speak to.
+"""A small Kubernetes API server on loopback, for the real kubectl and the real client.
 
-It keeps objects, lists them by label, refuses what is there already, honours dry runs, and tells which kinds it knows.
-It validates nothing: what was sent is for the tests to judge.
+It stores objects, lists them by label, rejects duplicates, honours dry runs, and serves discovery. It validates
+nothing: tests assert on the requests.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ KINDS = {
 
 @dataclass
 class ApiServer:
-    """What the server holds and has heard."""
+    """State of the server and the requests that it has received."""
 
     kubeconfig: Path
     kinds: dict[str, dict[str, str]] = field(default_factory=lambda: dict(KINDS))
     objects: dict[str, Manifest] = field(default_factory=dict)
     """Path of an object: the object."""
     heard: list[tuple[str, str, Any]] = field(default_factory=list)
-    """Of every request but those for discovery: method, path with query, body."""
+    """Method, path with query, and body of every request except discovery."""
     forbidden: set[str] = field(default_factory=set)
-    """Resources, e.g. ``secrets``, that may not be touched."""
+    """Resources, e.g. ``secrets``, for which the user has no permission."""
 
     def put(self, manifest: Manifest) -> None:
-        """Let an object be there."""
+        """Store an object."""
         self.objects[self._path(manifest)] = manifest
 
     def of(self, kind: str) -> list[Manifest]:
@@ -57,7 +57,7 @@ class ApiServer:
         return [each for each in self.objects.values() if each["kind"] == kind]
 
     def changed(self) -> list[tuple[str, str]]:
-        """What was asked to be changed for good: method and path."""
+        """Requests that changed something, dry runs excluded: method and path."""
         return [
             (method, urlsplit(path).path)
             for method, path, _ in self.heard
@@ -75,7 +75,7 @@ class ApiServer:
 
 @contextmanager
 def api_server(folder: Path) -> Iterator[ApiServer]:
-    """Start a server, with a kubeconfig whose contexts are `test` (the current one) and `dead`, where nobody is."""
+    """Start a server, with a kubeconfig of the contexts `test` (current) and `dead`, where nothing listens."""
     state = ApiServer(folder / "kubeconfig")
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"state": state}))
     clusters = {"test": server.server_address[1], "dead": 1}
@@ -149,9 +149,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._keep(path, body, query, 200 if path in self.state.objects else 201)
 
     def log_message(self, *_: Any) -> None:
-        """Be silent."""
+        """Log nothing."""
 
-    # --- what it says ---------------------------------------------------------------------------------------------
+    # --- responses ------------------------------------------------------------------------------------------------
 
     def _keep(self, where: str, body: Manifest, query: dict[str, list[str]], code: int) -> None:
         plural = where.split("/")[-2]
@@ -195,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
         version = path.removeprefix("/apis/").removeprefix("/api/").split("/namespaces")[0]
         if plural in self.state.kinds.get(version, {}).values():
             self._fail(404, "NotFound", f'{plural} "{name}" not found', {"name": name, "kind": plural})
-        else:  # as the real one answers where a kind is not known
+        else:  # as the real one answers for an unknown kind
             self._say(404, b"404 page not found\n", "text/plain; charset=utf-8")
 
     def _has_no_namespace(self, path: str) -> bool:
@@ -226,7 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
                 {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "items": self._groups(path)},
                 "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
             )
-        elif path == "/openapi/v2":  # asked where v3 lacks a kind; a protocol buffer, and nothing is a valid one
+        elif path == "/openapi/v2":  # requested if v3 lacks a kind; an empty body is a valid protocol buffer
             self._say(200, b"", "application/com.github.proto-openapi.spec.v2.v1.0+protobuf")
         elif path == "/openapi/v3":
             paths = {
@@ -257,7 +257,7 @@ class _Handler(BaseHTTPRequestHandler):
         return groups
 
     def _openapi(self, root: str) -> Manifest:
-        """That server-side apply knows dry runs and strict validation: all that kubectl asks."""
+        """Support of dry run and strict validation by server-side apply: all that kubectl looks for."""
         version = root.removeprefix("apis/").removeprefix("api/")
         group, _, number = version.rpartition("/")
         parameters = [{"name": name, "in": "query"} for name in ("dryRun", "fieldValidation")]

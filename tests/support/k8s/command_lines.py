@@ -1,4 +1,4 @@
-"""Command lines as the programs that they name understand them."""
+"""Command lines, parsed by the programs that they name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from smoe_ray import cli
 
 
 def parse(words: list[str]) -> dict[str, Any]:
-    """The parameters of a command of `ray` or `smoe-ray`, by its own parser, which refuses what it does not know."""
+    """The parameters of a command of `ray` or `smoe-ray`, by its own parser, which rejects unknown options."""
     program, *arguments = words
     command: Any = {"ray": ray_cli.cli, "smoe-ray": typer.main.get_command(cli.app)}[program]
     while hasattr(command, "commands"):

@@ -1,4 +1,4 @@
-"""The Dockerfile as instructions, and its stages executed on this machine: a folder stands for each stage's root."""
+"""The Dockerfile as instructions, and its stages executed on this machine: a folder per stage serves as its root."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PASSED = ("PIP_", "SSL_", "REQUESTS_", "HTTP", "http", "NO_PROXY", "no_proxy")
 
 
 class Stage(NamedTuple):
-    """A FROM and what follows it, as (instruction, text)."""
+    """A FROM and the instructions after it, as (instruction, text)."""
 
     name: str
     base: str
@@ -44,9 +44,9 @@ def stages(dockerfile: Path) -> dict[str, Stage]:
 
 
 def execute(stage: Stage, folder: Path, context: Path, arguments: Mapping[str, str]) -> dict[str, str]:
-    """Execute a stage below ``folder/<stage>``, over those that it copies from; returns its environment.
+    """Execute a stage in ``folder/<stage>``; returns its environment. Stages that it copies from must be there.
 
-    What its base gives is here a fresh virtual environment of this Python.
+    A fresh virtual environment of this Python replaces the base image.
     """
     root = folder / stage.name
     subprocess.run([sys.executable, "-m", "venv", root / "base"], check=True)

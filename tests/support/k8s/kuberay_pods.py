@@ -1,6 +1,6 @@
-"""What KubeRay 1.7 makes of a RayCluster and a RayJob: the commands and the environment of its containers.
+"""Commands and environment of the containers that KubeRay 1.7 creates for a RayCluster and a RayJob.
 
-Told after ray-operator/controllers/ray/common/{pod,job}.go, which cannot run here. Nothing but the operator checks it.
+Follows ray-operator/controllers/ray/common/{pod,job}.go.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MULTIPLES = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "m": 1e-3}
 
 
 def ray_command(group: Manifest, *, head: bool, head_address: str, autoscaling: bool = True) -> list[str]:
-    """The command of a Ray container: ``ray start`` with the group's parameters and KubeRay's own."""
+    """The command of a Ray container: ``ray start`` with KubeRay's parameters and the group's."""
     limits = container(group["template"])["resources"]["limits"]
     added = {"dashboard-host": "0.0.0.0"} if head else {"address": f"{head_address}:6379"}
     if head and autoscaling:
@@ -36,7 +36,7 @@ def ray_command(group: Manifest, *, head: bool, head_address: str, autoscaling: 
 
 
 def ray_environment(group: Manifest, *, head: bool, head_address: str, pod: str, cluster: str) -> dict[str, str]:
-    """What KubeRay adds to the environment of a Ray container (the token aside)."""
+    """Environment variables that KubeRay adds to a Ray container (except the token)."""
     address = "127.0.0.1" if head else head_address
     added = {
         "RAY_CLUSTER_NAME": cluster,
@@ -55,12 +55,12 @@ def ray_environment(group: Manifest, *, head: bool, head_address: str, pod: str,
 
 
 def wait_command(head_address: str) -> list[str]:
-    """What a worker's init container does until the head answers (KubeRay: at most for two minutes in silence)."""
+    """The command of a worker's init container: wait for the head (KubeRay: silently for at most two minutes)."""
     return [*BASH, f"until ray health-check --address {head_address}:6379 > /dev/null 2>&1; do sleep 1; done"]
 
 
 def submit_command(job: Manifest, dashboard: str, job_id: str) -> list[str]:
-    """The command of the pod that hands a RayJob to Ray (K8sJobMode)."""
+    """The command of the submitter pod of a RayJob (K8sJobMode)."""
     import yaml
 
     spec = job["spec"]
@@ -83,12 +83,12 @@ def submit_command(job: Manifest, dashboard: str, job_id: str) -> list[str]:
 
 
 def token_environment(token: str) -> dict[str, str]:
-    """What `authOptions: {mode: token}` adds to Ray's containers and to the submitter."""
+    """Environment that `authOptions: {mode: token}` adds to Ray's containers and to the submitter."""
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
 
 
 def own_environment(template: Manifest, config_maps: Mapping[str, Mapping[str, str]], pod: str) -> dict[str, str]:
-    """The environment that a pod template itself gives to its first container; optional Secrets are absent."""
+    """The environment of a pod template's first container; optional Secrets are taken as absent."""
     found: dict[str, str] = {}
     for source in container(template).get("envFrom", ()):
         if "configMapRef" in source:
@@ -110,7 +110,7 @@ def own_environment(template: Manifest, config_maps: Mapping[str, Mapping[str, s
 
 
 def container(template: Manifest) -> Manifest:
-    """The first container: that of Ray."""
+    """The first container: Ray's."""
     return template["spec"]["containers"][0]
 
 
@@ -124,5 +124,5 @@ def quantity(text: Any) -> float:
 
 
 def quote(text: str) -> str:
-    """Go's strconv.Quote, as far as shells and these texts need it."""
+    """Go's strconv.Quote, for the characters that occur here."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

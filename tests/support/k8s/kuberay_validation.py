@@ -1,7 +1,7 @@
-"""What is wrong with objects of KubeRay 1.7: by its CustomResourceDefinitions, and by rules that its operator checks.
+"""Validation of objects of KubeRay 1.7: by its CustomResourceDefinitions, and by the rules of its operator.
 
-`crd_errors` is as strict as ``kubectl apply --validate=strict``. `ray_errors` tells what the operator refuses, or
-silently takes otherwise, though the CRDs allow it (ray-operator/controllers/ray/utils/validation.go).
+`crd_errors` is as strict as ``kubectl apply --validate=strict``. `ray_errors` lists what the operator rejects or
+silently reinterprets although the CRDs allow it (ray-operator/controllers/ray/utils/validation.go).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Manifest = dict[str, Any]
 
 MODES = ("K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode")
 ALPHA = ("networkPolicy", "tlsOptions", "historyServerOptions")
-"""Fields of a cluster that need a feature gate which is off."""
+"""Fields of a cluster whose feature gate is off."""
 _LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _REDIS = ("REDIS_PASSWORD", "REDIS_USERNAME", "RAY_REDIS_ADDRESS")
 
 
 def crd_errors(found: dict[str, Any], shared_data: Path) -> list[str]:
-    """What is wrong with an object of ray.io/v1, unknown fields included; empty: nothing."""
+    """Errors in an object of ray.io/v1, unknown fields included."""
     assert found["apiVersion"] == "ray.io/v1", found["apiVersion"]
     errors = _validator(shared_data / "kuberay" / f"ray.io_{found['kind'].lower()}s.yaml.gz").iter_errors(found)
     return [f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in errors]
@@ -40,13 +40,13 @@ def _validator(path: Path) -> Draft202012Validator:
         version["schema"]["openAPIV3Schema"] for version in definition["spec"]["versions"] if version["name"] == "v1"
     ]
     root = _strict(schema)
-    root["properties"]["metadata"] = {"type": "object"}  # the CRD leaves it to Kubernetes
+    root["properties"]["metadata"] = {"type": "object"}  # validated by Kubernetes, not by the CRD
     root["required"] = ["apiVersion", "kind", "metadata", "spec"]
     return Draft202012Validator(root)
 
 
 def _strict(schema: Schema) -> Schema:
-    """The schema as plain JSON Schema in which an object has no other fields than those named."""
+    """The schema as plain JSON Schema without additional properties."""
     if schema.get("x-kubernetes-int-or-string"):
         return {"type": ["integer", "string"], **{key: schema[key] for key in ("pattern",) if key in schema}}
     strict = {key: value for key, value in schema.items() if not key.startswith("x-kubernetes-")}
@@ -54,7 +54,7 @@ def _strict(schema: Schema) -> Schema:
     strict["properties"] = {name: _strict(inner) for name, inner in properties.items()}
     if "items" in schema:
         strict["items"] = _strict(schema["items"])
-    if "required" in schema:  # the server fills in defaults before it asks
+    if "required" in schema:  # the server fills in defaults before it validates
         strict["required"] = [name for name in schema["required"] if "default" not in properties.get(name, {})]
     if isinstance(schema.get("additionalProperties"), dict):
         strict["additionalProperties"] = _strict(schema["additionalProperties"])
@@ -64,7 +64,7 @@ def _strict(schema: Schema) -> Schema:
 
 
 def ray_errors(found: Manifest) -> list[str]:
-    """What is wrong with a RayCluster, RayJob or RayCronJob; empty: nothing."""
+    """Errors in a RayCluster, RayJob or RayCronJob."""
     longest = {"RayCluster": 53, "RayJob": 47, "RayCronJob": 47}[found["kind"]]
     name = found["metadata"]["name"]
     errors = [] if _LABEL.fullmatch(name) and len(name) <= longest else [f"name {name}: no label of {longest} at most"]

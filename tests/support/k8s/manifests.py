@@ -1,4 +1,4 @@
-"""What is below k8s/, as kubectl builds it, and the pods that come of it."""
+"""The manifests of k8s/, built by kubectl, and the pods that result from them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMESPACE = "smoe-ray"
 
 
 class PodTemplate(NamedTuple):
-    """A kind of pod, with the labels and containers that the operator adds."""
+    """A pod template, with the labels and containers that the operator adds."""
 
     name: str
     labels: dict[str, str]
@@ -28,17 +28,17 @@ class PodTemplate(NamedTuple):
 
     @property
     def containers(self) -> list[Manifest]:
-        """All of them."""
+        """Init containers and containers."""
         return [*self.spec.get("initContainers", ()), *self.spec["containers"]]
 
 
 def program(name: str) -> str | None:
-    """Where a program is: beside this Python, or on the path."""
+    """Path of a program: beside this Python, or on the PATH."""
     return shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}")
 
 
 def units() -> list[Path]:
-    """Folders that one may apply."""
+    """Folders that can be applied."""
     return [K8S / "base", *sorted((K8S / "overlays").iterdir()), *sorted((K8S / "jobs").iterdir())]
 
 
@@ -51,7 +51,7 @@ def build(kubectl: str, folder: Path) -> list[Manifest]:
 
 
 def build_with_component(kubectl: str, component: Path, folder: Path) -> list[Manifest]:
-    """The objects of what a component is for, with that component."""
+    """The objects of a component's base, with the component."""
     over = "jobs/study" if component.name == "kueue" else "base"
     overlay = folder / component.name
     overlay.mkdir()
@@ -83,7 +83,7 @@ def title(found: Manifest) -> str:
 
 
 def ray_clusters(objects: Iterable[Manifest]) -> Iterator[tuple[str, Manifest]]:
-    """Name and spec of every Ray cluster, those of jobs too."""
+    """Name and spec of every Ray cluster, including those of jobs."""
     for found in objects:
         name = found["metadata"]["name"]
         if found["kind"] == "RayCluster":
@@ -93,7 +93,7 @@ def ray_clusters(objects: Iterable[Manifest]) -> Iterator[tuple[str, Manifest]]:
 
 
 def pod_templates(objects: Iterable[Manifest]) -> list[PodTemplate]:
-    """Every kind of pod that comes of the objects."""
+    """Every pod template of the objects."""
     objects = list(objects)
     found = []
     for each in objects:
@@ -146,7 +146,7 @@ def _ray_pods(name: str, spec: Manifest) -> Iterator[PodTemplate]:
 
 
 def _ray_labels(cluster: str, node_type: str, group: str) -> dict[str, str]:
-    """What the operator writes on pods; it overrides the template's (common/pod.go, labelPod)."""
+    """The operator's labels of pods, which override the template's (common/pod.go, labelPod)."""
     return {
         "ray.io/is-ray-node": "yes",
         "ray.io/cluster": cluster,

@@ -1,7 +1,7 @@
-"""Who reaches whom under a set of NetworkPolicies, as Kubernetes defines it.
+"""Connectivity under a set of NetworkPolicies, as Kubernetes defines it.
 
-A connection is allowed when the source's egress and the destination's ingress allow it. A side that no policy of its
-direction selects allows everything; else the union of the rules of all that select it decides.
+A connection is allowed if the source's egress and the destination's ingress allow it. A pod that no policy of that
+direction selects allows everything; otherwise the union of the rules of all policies that select it applies.
 https://kubernetes.io/docs/concepts/services-networking/network-policies/
 """
 
@@ -15,7 +15,7 @@ Manifest = dict[str, Any]
 
 
 class Peer(NamedTuple):
-    """A pod, or with no namespace an address outside of the cluster."""
+    """A pod, or, without a namespace, an address outside the cluster."""
 
     name: str
     namespace: str | None
@@ -78,7 +78,7 @@ def _has_port(ports: list[Manifest] | None, port: int, protocol: str) -> bool:
 
 
 def selects(selector: Manifest, labels: Mapping[str, str]) -> bool:
-    """Whether a label selector has these labels; an empty one has all."""
+    """Whether a label selector matches these labels; an empty one matches all."""
     return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items()) and all(
         _matches(expression, labels) for expression in selector.get("matchExpressions", ())
     )

@@ -1,4 +1,4 @@
-"""What every pod of ours must be: the restricted Pod Security Standard, and more.
+"""Security requirements of every pod: the restricted Pod Security Standard, and more.
 
 https://kubernetes.io/docs/concepts/security/pod-security-standards/
 """
@@ -18,7 +18,7 @@ API_TOKEN = "serviceAccountToken"
 
 
 def pod_errors(pod: PodTemplate) -> list[str]:
-    """What is wrong with a pod; empty: nothing."""
+    """Violations of a pod."""
     found = [f"{pod.name}: {what}" for what in _pod(pod.spec)]
     readers = _readers_of_tokens(pod.spec)
     for container in pod.containers:

@@ -1,7 +1,7 @@
-"""Pods without Kubernetes: network, processes, file system, user and limits of their own, on this machine. Needs root.
+"""Pods without Kubernetes: namespaces of network, processes and mounts, user and limits, on this machine. Needs root.
 
 A pod's root file system is this machine's, read-only; its volumes are folders of the test. Its processes run as the
-user of the manifest, without capabilities, with no other environment than that of the manifest.
+user of the manifest, without capabilities, with exactly the environment of the manifest.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from support.network_namespaces import network
 ROOT = Path(__file__).resolve().parents[3]
 IMAGE = {
     "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
-    "PYTHONPATH": str(ROOT),  # the images have the program installed, dashboard and all
+    "PYTHONPATH": str(ROOT),  # the images have the package installed, including the dashboard
 }
 
 INIT = """
@@ -36,7 +36,7 @@ def mount(*words):
         sys.exit(f"mount {words}")
 
 mount("--bind", etc, "/etc")
-if python.startswith("/root/"):  # which others may not enter
+if python.startswith("/root/"):  # not readable by other users
     os.makedirs(f"{etc}/python")
     mount("--bind", python, "/etc/python")
     mount("-t", "tmpfs", "-o", "mode=755", "none", "/root")
@@ -53,7 +53,7 @@ for kind, source, place in zip(mounts[::3], mounts[1::3], mounts[2::3]):
             mount("-o", "remount,bind,ro", place)
 for place in ("/", "/etc", "/mnt"):
     mount("-o", "remount,bind,ro", place)
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that the kernel buries orphans
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps orphans
 print("ready", flush=True)
 while True:
     signal.pause()
