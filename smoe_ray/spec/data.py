@@ -213,8 +213,9 @@ class CombinedData(DataSpecBase):
     )
 
 
+BuiltInData = SyntheticData | QuickDrawData | ImageData | CombinedData
+
 DataSpec = Annotated[
-    Annotated[SyntheticData | QuickDrawData | ImageData | CombinedData, Field(discriminator="source"), Tag(BUILT_IN)]
-    | Annotated[PluginData, Tag(PLUGIN)],
+    Annotated[BuiltInData, Field(discriminator="source"), Tag(BUILT_IN)] | Annotated[PluginData, Tag(PLUGIN)],
     choose(PluginData, ("synthetic", "quickdraw", "images", "combined")),
 ]

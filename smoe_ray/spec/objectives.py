@@ -115,11 +115,11 @@ class PluginObjective(PluginReference):
         return ObjectiveSpec
 
 
-_BuiltIn = Blend | Expected | Likelihood | Supervised
-_NAMES: tuple[str, ...] = tuple(member.model_fields["name"].default for member in get_args(_BuiltIn))
+BuiltInObjective = Blend | Expected | Likelihood | Supervised
+_NAMES: tuple[str, ...] = tuple(member.model_fields["name"].default for member in get_args(BuiltInObjective))
 
 Objective = Annotated[
-    Annotated[_BuiltIn, Field(discriminator="name"), Tag(BUILT_IN)] | Annotated[PluginObjective, Tag(PLUGIN)],
+    Annotated[BuiltInObjective, Field(discriminator="name"), Tag(BUILT_IN)] | Annotated[PluginObjective, Tag(PLUGIN)],
     choose(PluginObjective, _NAMES),
 ]
 
