@@ -14,7 +14,7 @@ import pytest
 
 from smoe_ray import plugins
 from smoe_ray.results import TIMING_COLUMNS, read_results, read_trials
-from smoe_ray.spec import DataSpec, PluginData, PluginEncoder, PluginObjective
+from smoe_ray.spec import DataSpec, PluginData, PluginDecoder, PluginEncoder, PluginObjective
 from smoe_ray.testing.architectures import DecoderContract, EncoderContract
 from smoe_ray.testing.objectives import ObjectiveContract
 from smoe_ray.testing.sources import SourceContract
@@ -138,17 +138,15 @@ class TestRings(SourceContract):
 
 
 class TestPerceptron(EncoderContract):
-    @pytest.fixture(params=["medium", PluginEncoder(name="smoe_ray_example.encoder:Perceptron", hidden=8)], ids=str)
-    def encoder(self, request: pytest.FixtureRequest) -> str | PluginEncoder:
-        return request.param
+    @pytest.fixture
+    def encoder(self) -> PluginEncoder:
+        return PluginEncoder(name="smoe_ray_example.encoder:Perceptron", hidden=8)
 
 
 class TestLinear(DecoderContract):
-    @pytest.fixture(params=["lite", "medium", "layers.of:Linear"])
-    def decoder(self, request: pytest.FixtureRequest) -> object:
-        from smoe_ray.spec import PluginDecoder
-
-        return PluginDecoder(name=request.param) if ":" in request.param else request.param
+    @pytest.fixture
+    def decoder(self) -> PluginDecoder:
+        return PluginDecoder(name="layers.of:Linear")
 
 
 class TestTempered(ObjectiveContract):

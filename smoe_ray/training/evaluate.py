@@ -21,12 +21,6 @@ from smoe_ray.training.images import DeviceImages
 from smoe_ray.training.objectives.terms import blend, kl_divergence, squared_error
 from smoe_ray.training.rng import Stream, random_stream
 
-TERMS = ("reconstruction", "reconstruction_soft", "kl")
-"""Names of the losses."""
-
-USAGE = ("active", "effective", "active_fraction", "max_share", "usage")
-"""Names of the statistics of expert usage."""
-
 IMAGES_AT_ONCE = 256
 """Images that pass through the model at once: more, and the encoder's activations outgrow a CPU's cache."""
 
@@ -41,16 +35,26 @@ class Evaluation(NamedTuple):
     kl: float
     usage_E: tuple[float, ...]
 
-    def terms(self) -> dict[str, float]:
-        """Losses by name."""
-        return {name: getattr(self, name) for name in TERMS}
+    def losses(self) -> dict[str, float]:
+        """Columns ``test.<name>`` of the results, by name."""
+        return {
+            "reconstruction": self.reconstruction,
+            "reconstruction_soft": self.reconstruction_soft,
+            "kl": self.kl,
+        }
 
     def usage(self) -> dict[str, Any]:
-        """Statistics of expert usage: active experts, exp(entropy), active share, largest share, all shares."""
+        """Columns ``experts.<name>`` of the results, by name: statistics of expert usage."""
         active = sum(share > 0 for share in self.usage_E)
         entropy = -sum(share * math.log(share) for share in self.usage_E if share > 0)
-        values = (active, math.exp(entropy), active / len(self.usage_E), max(self.usage_E), list(self.usage_E))
-        return dict(zip(USAGE, values, strict=True))
+        return {
+            "configured": len(self.usage_E),
+            "active": active,
+            "effective": math.exp(entropy),
+            "active_fraction": active / len(self.usage_E),
+            "max_share": max(self.usage_E),
+            "usage": list(self.usage_E),
+        }
 
 
 @torch.inference_mode()

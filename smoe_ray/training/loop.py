@@ -16,13 +16,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from smoe_ray import columns
 from smoe_ray.data.dataset import Dataset, Splits
 from smoe_ray.errors import DivergedError
 from smoe_ray.model import SMoEVAE, build_model, model_cost
 from smoe_ray.spec import TrialSpec, check_experts_per_class
 from smoe_ray.training import checkpoint
 from smoe_ray.training.collectives import ALONE, Shard, Workers
-from smoe_ray.training.evaluate import TERMS, USAGE, Evaluation, embed, evaluate
+from smoe_ray.training.evaluate import Evaluation, embed, evaluate
 from smoe_ray.training.images import Batch, DeviceImages, resolve_device
 from smoe_ray.training.objectives import LossInput, Terms, loss_for
 from smoe_ray.training.rng import Stream, random_stream
@@ -109,7 +110,7 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
         measured = None
         if workers.rank == 0 and (last or epoch % trial.evaluation.every == 0):
             measured = evaluate(model, test, trial.evaluation, seed=trial.seed, epoch=epoch)
-            _refuse_divergence(epoch, measured.terms())
+            _refuse_divergence(epoch, measured.losses())
         row = {
             "epoch": epoch,
             **{f"train.{name}": value for name, value in terms.items()},
@@ -203,11 +204,10 @@ def _refuse_divergence(epoch: int, terms: Mapping[str, float]) -> None:
 
 def _test_columns(measured: Evaluation | None, num_experts: int) -> dict[str, Any]:
     if measured is None:
-        names = (*(f"test.{name}" for name in TERMS), *(f"experts.{name}" for name in USAGE))
-        return {"experts.configured": num_experts, **dict.fromkeys(names)}
+        unmeasured = dict.fromkeys(column.name for column in (*columns.TEST, *columns.EXPERTS))
+        return {**unmeasured, "experts.configured": num_experts}
     return {
-        **{f"test.{name}": value for name, value in measured.terms().items()},
-        "experts.configured": num_experts,
+        **{f"test.{name}": value for name, value in measured.losses().items()},
         **{f"experts.{name}": value for name, value in measured.usage().items()},
     }
 

@@ -1,7 +1,11 @@
-"""The SMoE-VAE as a textbook writes it: a torch module per layer, a decoder per expert. What `smoe_ray` must equal."""
+"""The SMoE-VAE as a textbook writes it: a torch module per layer, a decoder per expert. What `smoe_ray` must equal.
+
+The layers of the paper's architectures are written out here; those of any other row of the tables follow the row.
+"""
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
@@ -9,8 +13,10 @@ from torch import Tensor, nn
 
 from smoe_ray.model import ExpertBank
 from smoe_ray.spec import ImageShape, ModelSpec
+from smoe_ray.spec.architectures import DECODERS, ENCODERS, LayerShapes
 
 GREY = (1, 28, 28)
+ACTIVATIONS = {"relu": nn.ReLU, "elu": nn.ELU}
 
 
 def make_decoder(name: str, latent_dim: int, image_shape: ImageShape = GREY) -> nn.Sequential:
@@ -39,8 +45,23 @@ def make_decoder(name: str, latent_dim: int, image_shape: ImageShape = GREY) -> 
             *(nn.ConvTranspose2d(64, 32, 4, stride=2, padding=1), nn.ReLU()),
             nn.ConvTranspose2d(32, colours, 3, stride=1, padding=1),
         ],
-    }[name]()
+    }.get(name, lambda: decoder_by_table(name, latent_dim, image_shape))()
     return nn.Sequential(*layers, nn.Sigmoid(), nn.Flatten())
+
+
+def decoder_by_table(name: str, latent_dim: int, image_shape: ImageShape) -> list[nn.Module]:
+    initial = DECODERS[name].initial_shape(image_shape)
+    first, *others = map(layer_by_table, DECODERS[name].shapes(image_shape))
+    activated = [module for layer in others for module in (ACTIVATIONS[DECODERS[name].activation](), *layer)]
+    return [nn.Linear(latent_dim, math.prod(initial)), nn.Unflatten(1, initial), *first, *activated]
+
+
+def layer_by_table(shapes: LayerShapes) -> list[nn.Module]:
+    (kind, _, kernel, stride), (c_in, *_), (c_out, *_) = shapes
+    if kind == "transposed":
+        return [nn.ConvTranspose2d(c_in, c_out, kernel, stride=stride, padding=1)]
+    convolution = nn.Conv2d(c_in, c_out, kernel, stride=stride, padding=1)
+    return [nn.Upsample(scale_factor=2, mode="nearest"), convolution] if kind == "upsampled" else [convolution]
 
 
 def make_features(name: str, image_shape: ImageShape = GREY) -> tuple[nn.Sequential, int]:
@@ -49,9 +70,14 @@ def make_features(name: str, image_shape: ImageShape = GREY) -> tuple[nn.Sequent
     if name == "lite":
         convolutions = [nn.Conv2d(colours, 16, 3, stride=2, padding=1), nn.ELU(), nn.Conv2d(16, 8, 3, 2, 1), nn.ELU()]
         return nn.Sequential(*convolutions, nn.Flatten()), 8 * places
-    convolutions = [nn.Conv2d(colours, 32, 3, 1, 1), nn.ReLU(), nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU()]
-    convolutions += [nn.Conv2d(64, 128, 3, stride=2, padding=1), nn.ReLU()]
-    return nn.Sequential(*convolutions, nn.Flatten()), 128 * places
+    if name == "medium":
+        convolutions = [nn.Conv2d(colours, 32, 3, 1, 1), nn.ReLU(), nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU()]
+        convolutions += [nn.Conv2d(64, 128, 3, stride=2, padding=1), nn.ReLU()]
+        return nn.Sequential(*convolutions, nn.Flatten()), 128 * places
+    layers = ENCODERS[name].shapes(image_shape)
+    activation = ACTIVATIONS[ENCODERS[name].activation]
+    modules = [module for layer in layers for module in (*layer_by_table(layer), activation())]
+    return nn.Sequential(*modules, nn.Flatten()), math.prod(layers[-1].after)
 
 
 class Textbook(nn.Module):
