@@ -1,30 +1,30 @@
 """The `lite` decoders of many experts as a handful of matrix products: forward and backward, written out.
 
 A lite decoder is linear Z -> I x h x w; nearest x2, conv 3x3 I -> O, ELU; nearest x2, conv 3x3 O -> C; sigmoid, with
-I = 8, O = 16 and C = 1 channels: too few for convolution routines to do well. Four exact identities, which hold for any
+I = 8, O = 16 and C = 1 channels: too few for convolution routines to be efficient. Four exact identities, valid for any
 initial size h x w (7 x 7 for images of 28 x 28) and any numbers of channels:
 
-- Linear layer and first convolution are one linear map, for nothing nonlinear stands between them. Its matrix is what
-  the convolution makes of the Z columns of W: 32 images per step instead of one for each image of the batch.
-- A 3x3 convolution of the upsampled image is a 2x2 convolution of the small one with four outputs, one for each large
-  pixel around a *corner*, the point between four small pixels (`corner_kernel`). So goes the first convolution.
-- It is also a transposed convolution of the small image with stride 2, followed by the sum over every 2x2 pixels, for
-  upsampling is that sum over an image with zeros between its pixels. That takes 9 products per small pixel, not 16,
-  and more additions. So goes the second convolution, which has few outputs to add up.
-- With the batch (or the columns) as the innermost axis, both convolutions are matrix products over long rows, and to
-  shift an image by a pixel moves whole rows. The first convolution shifts its 8 inputs and then multiplies; the
-  second multiplies and then shifts its few outputs.
+- Linear layer and first convolution are one linear map, since there is no nonlinearity between them. Its matrix is the
+  convolution of the Z columns of W: 32 images per step instead of one per image of the batch.
+- A 3x3 convolution of the upsampled image equals a 2x2 convolution of the small image with four outputs, one per large
+  pixel around a *corner*, the point between four small pixels (`corner_kernel`). The first convolution uses this form.
+- It also equals a transposed convolution of the small image with stride 2, followed by the sum over every 2x2 pixels,
+  since upsampling is that sum over an image with zeros between its pixels. This takes 9 products per small pixel, not
+  16, and more additions. The second convolution, which has few outputs to add up, uses this form.
+- With the batch (or the columns) as the innermost axis, both convolutions are matrix products over long rows, and
+  shifting an image by a pixel moves whole rows. The first convolution shifts its 8 inputs, then multiplies; the second
+  multiplies, then shifts its few outputs.
 
-On a CPU experts go as many at a time as there are threads, each operation on all of them at once and each result into
-memory that the experts before had for the same purpose. So a thread has an expert to itself, finds in its own cache
-what it wrote before, and waits for the others least often (in a smaller last group, threads divide experts). Fetching
-from another core what that one wrote can cost more than the arithmetic does.
+On a CPU, as many experts are computed at a time as there are threads: each operation covers all experts of the group,
+and each result goes into a buffer that the previous group used for the same purpose. Each thread then works on one
+expert, finds its own earlier results in its cache, and synchronises least often (in a smaller last group, threads share
+experts). Reading what another core wrote can cost more than the arithmetic.
 
 Every product is one `bmm` over the rows of the images: small products stay in a thread's cache, which is a quarter to a
-half faster than large ones. So a map of C channels has the axes (row, C, column, B).
+half faster than large ones. Hence a map of C channels has the axes (row, C, column, B).
 
-Before and after its ELU the hidden map is kept in units of ln 2, that is times log2 e: e^x is a power of 2 then, which
-torch computes in a third of the time. The first layer's weights carry that factor, and the taps take it back.
+Before and after its ELU the hidden map is stored in units of ln 2 (multiplied by log2 e): e^x is then a power of 2,
+which torch computes in a third of the time. The first layer's weights include the factor; the taps divide by it.
 
 Shapes: B images, E experts, n experts of a group, Z latent, h w initial map, I O C channels (of the initial map, the
 hidden map, the image), u v = taps (2 x 2 small pixels around a corner, 3 x 3 in the second convolution), p q = parities
@@ -50,11 +50,11 @@ LOG2_E = math.log2(math.e)
 _ELU = (LOG2_E, 1, 1 / LOG2_E)
 """ELU of a number in units of ln 2, as torch takes it: y where y > 0, log2 e (e^(y / log2 e) - 1) elsewhere."""
 
-_spare: dict[str, Tensor] = {}
-"""By purpose, a buffer that `_Loan` took back.
+_free: dict[str, Tensor] = {}
+"""Free buffers by purpose, returned by `_Buffers`.
 
-A backward pass needs "patches" and "hidden". All others are scratch, and forward and backward pass share them: "map",
-for one, is what ELU makes on the way, and then the gradient of the hidden map.
+A backward pass needs "patches" and "hidden". All others are scratch, shared by forward and backward pass: "map", for
+example, holds intermediate results of ELU, and then the gradient of the hidden map.
 """
 
 
@@ -154,8 +154,8 @@ class _FirstLayer(torch.autograd.Function):
         inner[..., :Z] = linear.view(E, I, h, w, Z)
         inner[..., Z] = linear_bias.view(E, I, h, w)
         places = _rows_first(_tap_view(bordered, 2, 1))
-        ctx.loan, scratch = _Loan(first), _Loan(first)
-        patches = ctx.loan("patches", *places.shape)
+        ctx.buffers, scratch = _Buffers(first), _Buffers(first)
+        patches = ctx.buffers("patches", *places.shape)
         patches_R = patches.view(E * (h + 1), 4 * I, -1)
         matrix = first.new_empty(E, h, 2, O, w, 2, Z)
         offset = first.new_empty(E, h, 2, O, w, 2)
@@ -178,8 +178,8 @@ class _FirstLayer(torch.autograd.Function):
         E, O, I, (h, w), Z = len(kernel), kernel.shape[1] // 4, kernel.shape[2] // 4, ctx.initial, grads[0].shape[2]  # noqa: E741
         grad_matrix, grad_offset = grads[0].view(E, h, 2, O, w, 2, Z), grads[1].view(E, h, 2, O, w, 2)
         grad_kernel, bordered = torch.empty_like(kernel), kernel.new_zeros(E, I, h + 2, w + 2, Z + 1)
-        scratch = _Loan(kernel)
-        patches_R = ctx.loan("patches", E * (h + 1), 4 * I, (w + 1) * (Z + 1))
+        scratch = _Buffers(kernel)
+        patches_R = ctx.buffers("patches", E * (h + 1), 4 * I, (w + 1) * (Z + 1))
         groups = _groups(E, kernel.device)
         # Made once: every group writes the same places, and the others stay zero.
         all_corners = kernel.new_zeros(groups[0].stop, h + 1, 4 * O, w + 1, Z + 1)
@@ -220,10 +220,10 @@ class _SecondLayer(torch.autograd.Function):
         size = groups[0].stop
         # Without a backward pass one group's memory is enough. The bias is a bare parameter, which always asks for one.
         keep = any(ctx.needs_input_grad[:5])
-        ctx.loan, scratch = _Loan(z), _Loan(z)
+        ctx.buffers, scratch = _Buffers(z), _Buffers(z)
         image = z.new_empty(E, C, 2 * H, 2 * W, B)
         # What the loop needs of all experts, by the rows of their images.
-        hidden_R = ctx.loan("hidden", (E if keep else size) * H, O * W, B)
+        hidden_R = ctx.buffers("hidden", (E if keep else size) * H, O * W, B)
         matrix_R, offset_R = matrix.view(E * H, O * W, -1), offset.view(E * H, O * W, 1)
         taps_R, z_R = _of_each_row(taps, H), z.expand(size * H, -1, -1)
         quarter = bias / 4  # because four of a grid's pixels make one of the image
@@ -249,11 +249,11 @@ class _SecondLayer(torch.autograd.Function):
         grad_offset, grad_bias = z.new_empty(E, matrix.shape[1]), z.new_empty(E, C)
         groups = _groups(E, z.device)
         size = groups[0].stop
-        scratch = _Loan(z)
+        scratch = _Buffers(z)
         all_bordered = z.new_zeros(size, C, 2 * H + 2, 2 * W + 2, B)  # the border stays zero
         grad_z = z.new_zeros(size * H, *z.shape)  # what each row of the images gives
         # What the loop needs of all experts, by the rows of their images.
-        hidden_R = ctx.loan("hidden", E * H, O, W * B)
+        hidden_R = ctx.buffers("hidden", E * H, O, W * B)
         matrix_R, grad_matrix_R = matrix.view(E * H, O * W, -1).transpose(1, 2), grad_matrix.view(E * H, O * W, -1)
         taps_R, z_R = _of_each_row(taps.transpose(1, 2), H), z.t().expand(size * H, -1, -1)
         for e in groups:
@@ -275,20 +275,20 @@ class _SecondLayer(torch.autograd.Function):
         return None, grad_z.sum(0), grad_matrix, grad_offset, grad_taps, grad_bias
 
 
-class _Loan:
-    """Memory that goes to the next borrower once whoever holds the loan is gone: a function, or a graph.
+class _Buffers:
+    """Buffers by purpose, which return to the pool when this object is freed: with its function, or with its graph.
 
-    On a CPU only. There the system maps fresh memory page by page as it is touched, and the hidden activations of 50
-    experts are 80 MB: that took a tenth of a training step. On a GPU torch keeps memory anyway.
+    Pooled on a CPU only. There the system maps fresh memory page by page as it is touched; the hidden activations of
+    50 experts are 80 MB: that took a tenth of a training step. On a GPU torch's allocator reuses memory anyway.
     """
 
     def __init__(self, like: Tensor) -> None:
-        self._nothing = like.new_empty(0)
+        self._empty = like.new_empty(0)
         self._buffers: dict[str, Tensor] = {}
         self._tensors: dict[str, Tensor] = {}
 
     def __call__(self, purpose: str, *shape: int) -> Tensor:
-        """The tensor lent for this purpose, with what was last written to it, whatever its shape was then."""
+        """The buffer of this purpose as a tensor; it has the values last written to it, under whatever shape."""
         tensor = self._tensors.get(purpose)
         if tensor is None or tensor.shape != shape:  # a view costs 2 us, and every group asks for ten
             size = math.prod(shape)
@@ -296,18 +296,18 @@ class _Loan:
         return tensor
 
     def _buffer(self, purpose: str, size: int) -> Tensor:
-        if purpose not in self._buffers and self._nothing.device.type == "cpu":
-            self._buffers[purpose] = _spare.pop(purpose, self._nothing)
-        buffer = self._buffers.get(purpose, self._nothing)
-        if buffer.dtype != self._nothing.dtype or len(buffer) < size:
+        if purpose not in self._buffers and self._empty.device.type == "cpu":
+            self._buffers[purpose] = _free.pop(purpose, self._empty)
+        buffer = self._buffers.get(purpose, self._empty)
+        if buffer.dtype != self._empty.dtype or len(buffer) < size:
             with torch.inference_mode(False):  # a buffer made in inference mode could not serve training afterwards
-                buffer = self._nothing.new_empty(size)
+                buffer = self._empty.new_empty(size)
         self._buffers[purpose] = buffer
         return buffer
 
     def __del__(self) -> None:
-        if self._nothing.device.type == "cpu":
-            _spare.update(self._buffers)
+        if self._empty.device.type == "cpu":
+            _free.update(self._buffers)
 
 
 def _tap_view(image: Tensor, size: int, stride: int) -> Tensor:
@@ -340,7 +340,7 @@ def _place_taps(image: Tensor, taps: Tensor, constant: Tensor) -> None:
         view[:, :, u, v].add_(taps[:, :, u, v])
 
 
-def _sum_2x2(image: Tensor, scratch: _Loan, out: Tensor) -> Tensor:
+def _sum_2x2(image: Tensor, scratch: _Buffers, out: Tensor) -> Tensor:
     """The sum over every 2x2 pixels of (n, C, H, W, B): (n, C, H - 1, W - 1, B)."""
     n, C, H, W, B = image.shape
     rows = torch.add(image[:, :, :-1], image[:, :, 1:], out=scratch("rows", n, C, H - 1, W, B))
@@ -374,7 +374,7 @@ def _of_each_row(matrix: Tensor, rows: int) -> Tensor:
     return matrix[:, None].expand(-1, rows, -1, -1).flatten(0, 1)
 
 
-def _sum_of_products(a: Tensor, b: Tensor, scratch: _Loan, out: Tensor) -> None:
+def _sum_of_products(a: Tensor, b: Tensor, scratch: _Buffers, out: Tensor) -> None:
     """Products (n rows, i, j) x (n rows, j, k), summed over the rows into `out` (n, i, k)."""
     products = torch.bmm(a, b, out=scratch("products", len(a), *out.shape[1:]))
     torch.sum(products.unflatten(0, (len(out), -1)), dim=1, out=out)
@@ -386,7 +386,7 @@ def _groups(num_experts: int, device: torch.device) -> list[slice]:
     return [slice(start, min(start + size, num_experts)) for start in range(0, num_experts, size)]
 
 
-def _elu_(y: Tensor, scratch: _Loan) -> None:
+def _elu_(y: Tensor, scratch: _Buffers) -> None:
     """ELU in place, of numbers in units of ln 2. On a CPU in three passes, a third of the time of `F.elu_`.
 
     y <= log2 e (2^y - 1) everywhere, so ELU is the middle one of y, 0 and log2 e (2^y - 1).

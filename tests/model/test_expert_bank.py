@@ -116,7 +116,7 @@ def test_graphs_that_live_at_once_do_not_share_a_buffer() -> None:
     decoders, bank = pair("lite", 2, torch.float64)
     z_nBZ = torch.randn(3, 4, Z, dtype=torch.float64)
     weight = torch.randn(2, 4, 784, dtype=torch.float64)
-    lite_decoders._spare.clear()
+    lite_decoders._free.clear()
     with torch.inference_mode():  # leaves a buffer behind, which training must be able to use
         bank(z_nBZ.flatten(0, 1))
     actual = [bank(z_BZ) for z_BZ in z_nBZ]
@@ -129,23 +129,23 @@ def test_graphs_that_live_at_once_do_not_share_a_buffer() -> None:
                     assert relative(grad[e], part) < 1e-10
 
 
-def test_a_loan_keeps_what_was_written_to_it() -> None:
-    lite_decoders._spare.clear()
-    loan = lite_decoders._Loan(torch.empty(0))
-    loan("hidden", 2, 3).copy_(torch.arange(6).view(2, 3))
-    assert loan("hidden", 6).tolist() == [0, 1, 2, 3, 4, 5]
-    assert loan("hidden", 2, 2).tolist() == [[0, 1], [2, 3]]
-    loan("hidden", 9).fill_(7)  # too large for what was there
-    assert loan("hidden", 2, 3).tolist() == [[7, 7, 7], [7, 7, 7]]
+def test_a_buffer_keeps_what_was_written_to_it() -> None:
+    lite_decoders._free.clear()
+    buffers = lite_decoders._Buffers(torch.empty(0))
+    buffers("hidden", 2, 3).copy_(torch.arange(6).view(2, 3))
+    assert buffers("hidden", 6).tolist() == [0, 1, 2, 3, 4, 5]
+    assert buffers("hidden", 2, 2).tolist() == [[0, 1], [2, 3]]
+    buffers("hidden", 9).fill_(7)  # too large for what was there
+    assert buffers("hidden", 2, 3).tolist() == [[7, 7, 7], [7, 7, 7]]
 
 
 def test_a_buffer_goes_from_one_step_to_the_next() -> None:
     _, bank = pair("lite", 2, torch.float32)
-    lite_decoders._spare.clear()
+    lite_decoders._free.clear()
     places = []
     for batch in (4, 4, 3):
         bank(torch.randn(batch, Z)).sum().backward()
-        places.append({purpose: buffer.data_ptr() for purpose, buffer in lite_decoders._spare.items()})
+        places.append({purpose: buffer.data_ptr() for purpose, buffer in lite_decoders._free.items()})
     assert {"patches", "hidden", "map"} <= places[0].keys()
     assert places[0] == places[1] == places[2]
 
@@ -155,7 +155,7 @@ def test_elu_in_passes_is_elu(dtype: torch.dtype) -> None:
     x = torch.cat([-torch.logspace(-8, 2, 200), torch.zeros(1), torch.logspace(-8, 2, 200)]).double()
     y = (x * lite_decoders.LOG2_E).to(dtype)
     expected = F.elu(y.double() / lite_decoders.LOG2_E) * lite_decoders.LOG2_E
-    lite_decoders._elu_(y, lite_decoders._Loan(y))
+    lite_decoders._elu_(y, lite_decoders._Buffers(y))
     eps = torch.finfo(torch.promote_types(dtype, torch.float32)).eps
     rtol = torch.finfo(dtype if dtype.itemsize < 4 else torch.float64).eps  # half precision rounds
     assert torch.allclose(y.double(), expected, rtol=rtol, atol=2 * lite_decoders.LOG2_E * eps)
