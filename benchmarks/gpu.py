@@ -4,7 +4,7 @@
     python benchmarks/gpu.py --device cpu    # the same program, small, where there is no GPU
 
 A bare machine is enough: a checkout, Python, torch, numpy, pydantic and pyarrow. Known answers come from ordinary torch
-modules in double precision on the CPU (tests/textbook.py). Exit code 1 where one is missed, or without a GPU.
+modules in double precision on the CPU (tests/support/textbook_model.py). Exit code 1 where one is missed, or without a GPU.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import machine  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import train_step  # noqa: E402
-from textbook import copy_to_bank, make_decoder  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from smoe_ray.data.dataset import Dataset, Splits  # noqa: E402
@@ -38,6 +37,7 @@ from smoe_ray.training import Epoch, Runtime, fit  # noqa: E402
 from smoe_ray.training.evaluate import evaluate  # noqa: E402
 from smoe_ray.training.images import DeviceImages  # noqa: E402
 from smoe_ray.training.loop import TrainingStep  # noqa: E402
+from support.textbook_model import copy_to_bank, make_decoder  # noqa: E402
 
 VALUES, GRADIENTS = 1e-5, 1e-4
 """Largest deviation of single precision from the known answers: absolute of pixels, relative of gradients."""
