@@ -4,7 +4,7 @@
     python benchmarks/gpu.py --device cpu    # the same program, small, where there is no GPU
 
 A bare machine is enough: a checkout, Python, torch, numpy, pydantic and pyarrow. Known answers come from ordinary torch
-modules in double precision on the CPU (tests/support/textbook_model.py). Exit code 1 where one is missed, or without a GPU.
+modules in double precision on the CPU (tests/support/textbook_model.py). Exit code 1 if a check fails, or without GPU.
 """
 
 from __future__ import annotations
