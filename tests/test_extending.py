@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,13 +26,17 @@ ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "examples" / "plugin"
 
 
-def blocks(page: Path) -> list[tuple[str, str]]:
+PAGE = ROOT / "docs" / "extending.md"
+PLUGINS, CHANGES = PAGE.read_text().split("\n## A change to smoe-ray itself\n")
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
     """(language, text) of the code blocks of a page."""
-    return re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    return re.findall(r"^```(\w+)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
 
 
-def follow(page: Path, folder: Path, **environment: str) -> list[str]:
-    """Write the files of a page and run its commands in one shell; what each block of commands prints.
+def follow(page: str, folder: Path, **environment: str) -> list[str]:
+    """Write the files of a page, apply its diffs, run its commands in one shell; what each block of commands prints.
 
     `pip install` puts packages into a folder of the test's own, without dependencies, which are all there.
     """
@@ -48,6 +53,8 @@ def follow(page: Path, folder: Path, **environment: str) -> list[str]:
         name = re.match(r"# ([\w/.-]+)\n", text)
         if language == "bash":
             script += f"{text}\necho ---end-of-block---\n"
+        elif language == "diff":
+            script += f"git apply --recount - <<'END_OF_DIFF'\n{text}END_OF_DIFF\n"
         elif name:
             (folder / name[1]).parent.mkdir(parents=True, exist_ok=True)
             (folder / name[1]).write_text(text)
@@ -70,12 +77,50 @@ def follow(page: Path, folder: Path, **environment: str) -> list[str]:
 @pytest.mark.slow
 def test_the_page_on_extending_tells_the_truth(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text("")
-    ran, installed, tested, errors = follow(ROOT / "docs" / "extending.md", tmp_path)
+    ran, installed, tested, errors = follow(PLUGINS, tmp_path)
     assert errors.count("plug-in my_routing.winner:Winner (objective) is not allowed here") == 1
     assert len(re.findall(r"runner_up=\S+ +0 +finished +2 ", ran)) == 2 * 2  # the run and the table
     assert "winner" in installed
     assert "passed" in tested
     assert {record.status for record in read_trials(tmp_path / "out", "winner")} == {"finished"}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A clone of the repository as it is in the working tree, with smoe_ray installed from it as `follow` runs it."""
+    clone = tmp_path / "clone"
+    shutil.copytree(ROOT, clone, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "out"))
+    git = ["git", "-c", "user.name=nobody", "-c", "user.email=nobody@localhost", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "as it is"]):
+        subprocess.run([*git, *command], cwd=clone, check=True)
+    (clone / ".git" / "info" / "exclude").write_text("*-of-the-test\n")
+    site = clone / "site-of-the-test"
+    site.mkdir()
+    for name, source in {"smoe_ray": "smoe_ray", "smoe_ray_dashboard": "dashboard"}.items():
+        (site / name).symlink_to(clone / source)
+    return clone
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("addition", "files", "shown"),
+    [
+        ("A built-in objective", 2, r"1 +2 +[01][.]\d+ +winner"),
+        ("A built-in architecture", 1, "finished"),
+        ("A column of the results", 2, r"1 +2 +\[.*\] +0[.]\d+"),
+        ("A page of the dashboard", 1, "Cost\n +seconds"),
+    ],
+)
+def test_what_an_addition_to_smoe_ray_takes(addition: str, files: int, shown: str, checkout: Path) -> None:
+    shared, *walks = CHANGES.split("\n### ")
+    [walk] = [walk for walk in walks if walk.startswith(f"{addition}\n")]
+    printed, _ = follow(shared + walk, checkout)
+    assert re.search(r"^[1-9]\d* passed", printed, re.MULTILINE)
+    assert re.search(shown, printed), printed
+    [(_, said)] = [block for block in blocks(walk) if block[0] == "text"]
+    assert printed.endswith(said)
+    generated = {" M docs/metrics.md"}
+    assert len(set(said.splitlines()) - generated) == files
 
 
 @pytest.mark.slow
@@ -84,7 +129,10 @@ def test_the_readme_of_the_example_tells_the_truth(tmp_path: Path) -> None:
     subprocess.run(["cp", "-r", EXAMPLE, tmp_path / "examples" / "plugin"], check=True)
     with ray_head() as head:
         checked, table, _, _ = follow(
-            EXAMPLE / "README.md", tmp_path, RAY_API_SERVER_ADDRESS=head.address, RAY_AUTH_TOKEN=head.token
+            (EXAMPLE / "README.md").read_text(),
+            tmp_path,
+            RAY_API_SERVER_ADDRESS=head.address,
+            RAY_AUTH_TOKEN=head.token,
         )
     assert "2 = 2 configurations x 1 seeds" in checked
     assert len(re.findall(r"temperature=\S+ +0 +finished +2 ", table)) == 3 * 2  # two runs and the table

@@ -6,11 +6,7 @@ Shapes: B images, E experts, Z latent, P pixels (here two, where it does not mat
 from __future__ import annotations
 
 import math
-import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -19,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import smoe_ray
 from smoe_ray.model import Decoded, Encoded
 from smoe_ray.spec import Blend, Expected, Likelihood, ObjectiveSpec, Supervised
 from smoe_ray.spec.objectives import BuiltInObjective
@@ -308,41 +303,3 @@ class TestBuiltIn(ObjectiveContract):
     @pytest.fixture(params=[*BUILT_IN, *VARIANTS], ids=lambda objective: repr(objective)[:40])
     def objective(self, request: pytest.FixtureRequest) -> ObjectiveSpec:
         return request.param
-
-
-def test_an_objective_is_added_in_two_files(tmp_path: Path) -> None:
-    shutil.copytree(Path(smoe_ray.__file__).parent, tmp_path / "smoe_ray")
-    spec = tmp_path / "smoe_ray" / "spec" / "objectives.py"
-    text = spec.read_text()
-    assert text.count("Objective = Annotated[Blend |") == 1
-    toy = 'class Toy(ObjectiveSpec):\n    """Best expert."""\n\n    name: Literal["toy"] = "toy"\n\n\n'
-    spec.write_text(text.replace("Objective = Annotated[Blend |", f"{toy}Objective = Annotated[Toy | Blend |"))
-    (tmp_path / "smoe_ray" / "training" / "objectives" / "toy.py").write_text(TOY_LOSS)
-    done = subprocess.run(
-        [sys.executable, "-c", TRAIN_TOY], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "train.best_share" in done.stdout
-
-
-TOY_LOSS = """
-from smoe_ray.spec.objectives import Toy
-from smoe_ray.training.objectives.base import Loss
-from smoe_ray.training.objectives.terms import complete, expert_errors
-
-
-class ToyLoss(Loss[Toy]):
-    def forward(self, batch):
-        error_BE = expert_errors(batch.image_BP, batch.decoded.image_EBP)
-        gate_BE = batch.decoded.logit_BE.softmax(dim=1)
-        terms = complete(batch, error_BE.min(dim=1).values.mean(), gate_BE)
-        return terms._replace(own={"best_share": (gate_BE.argmax(dim=1) == error_BE.argmin(dim=1)).double().mean()})
-"""
-TRAIN_TOY = """
-from smoe_ray.spec import parse_study
-from smoe_ray.testing.objectives import TINY, noise_images
-from smoe_ray.training import fit
-
-study = parse_study("{name: toy, question: q, base: {objective: {name: toy}}}")
-print(next(fit(study.trial_with(TINY), noise_images())).row)
-"""
