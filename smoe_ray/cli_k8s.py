@@ -163,17 +163,19 @@ def status(
 
     cluster = Cluster(_target(context))
     clusters = cluster.ray_clusters(namespace)
+    jobs, pods = cluster.ray_jobs(namespace), cluster.pods(namespace)
+    if not (clusters or jobs or pods):
+        cluster.require_namespace(namespace)
     typer.echo("clusters" if clusters else f"clusters: none in {namespace}")
     for each in clusters:
         typer.echo(f"  {printable(describe.cluster_line(each))}")
-    jobs = cluster.ray_jobs(namespace)
     typer.echo("studies" if jobs else "studies: none")
     for job in jobs:
         typer.echo(f"  {printable(describe.job_line(job))}")
         name, there = study_of(job)
         if out or "://" in there:
             typer.echo(f"    {printable(_trials(out or there, name))}")
-    for pod in describe.waiting(cluster.pods(namespace)):
+    for pod in describe.waiting(pods):
         typer.echo(printable(f"pending: {pod.pod}: {pod.why}" + (f" [{pod.said}]" if pod.said else "")))
 
 

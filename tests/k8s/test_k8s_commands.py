@@ -19,9 +19,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from smoe_ray import job_payload
-from smoe_ray.errors import DataError, SmoeRayError, StudyError
+from smoe_ray.errors import ClusterError, DataError, SmoeRayError, StudyError
 from smoe_ray.job_payload import attempt_of
 from smoe_ray.k8s import manifests
+from smoe_ray.k8s.kubectl import kubectl as kubectl_program
 from smoe_ray.k8s.rayjob import NAME_LIMIT, STUDY_LABEL, StudyJob, job_name, study_job, study_of
 from smoe_ray.spec import NAME_PATTERN, ResourcesSpec, dump_study, load_study, parse_study
 from support.k8s.api_server import ApiServer, api_server
@@ -30,6 +31,17 @@ from support.k8s.manifests import pod_templates
 from support.k8s.pod_security import pod_errors
 
 Run = Callable[..., tuple[int, str, str]]
+
+RAY_MESSAGE = """\
+Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 chars):
+2026-11-29 23:59:12,001\tINFO worker.py:1832 -- Connecting to existing Ray cluster at address: 10.244.0.7:6379...
+2026-11-29 23:59:12,020\tINFO worker.py:2003 -- Connected to Ray cluster. View the dashboard at http://10.244.0.7:8265
+tiny: 2 trials, 0 of them done before
+data: 2 categories drawn
+0123456789ab failed after epoch 1: out of memory
+smoe-ray: 1 of 2 trials failed, the first (0123456789ab) with: out of memory
+"""
+"""Of Ray 2.60 (job_supervisor.py): the end of the log, after a first line."""
 
 STUDY = {
     "name": "tiny",
@@ -467,8 +479,16 @@ def test_status_says_why_a_pod_waits(smoe_ray: Run, server: ApiServer, status: d
         ),
         ({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}, "ended (succeeded)"),
         (
-            {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "message": "no\x1b[2J\nway"},
-            "failed (failed); no [2J way",
+            {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "message": "\x1b[2J no\nway\x1b[2J\n"},
+            "failed (failed); way [2J",
+        ),
+        (
+            {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "reason": "AppFailed", "message": RAY_MESSAGE},
+            "failed (failed); smoe-ray: 1 of 2 trials failed, the first (0123456789ab) with: out of memory\n",
+        ),
+        (
+            {"jobDeploymentStatus": "Failed", "reason": "DeadlineExceeded", "message": "The RayJob has passed 1800 s"},
+            "failed; DeadlineExceeded: The RayJob has passed 1800 s",
         ),
         ({"jobDeploymentStatus": "Unheard"}, "Unheard"),
     ],
@@ -481,6 +501,47 @@ def test_status_says_how_a_study_is(
     printed = done(smoe_ray("status"))
     assert f"{name}: study tiny into /mnt/results, {words}" in printed
     assert "\x1b" not in printed
+
+
+def test_status_says_that_a_namespace_does_not_exist(smoe_ray: Run, ready: ApiServer) -> None:
+    assert "clusters: none in smoe-ray" in done(smoe_ray("status"))
+    missing = "namespace nowhere: does not exist; smoe-ray k8s init creates it"
+    assert refused(smoe_ray("status", "--namespace", "nowhere")) == missing
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            'The PersistentVolumeClaim "smoe-ray-results" is invalid: spec: Forbidden: spec is immutable after '
+            "creation except resources.requests and volumeAttributesClassName for bound claims",
+            'PersistentVolumeClaim "smoe-ray-results": the change is to a field that is immutable after creation',
+        ),
+        (
+            'The Deployment "a" is invalid: spec.selector: Invalid value: {"matchLabels":{}}: field is immutable',
+            'Deployment "a": the change is to a field that is immutable',
+        ),
+        (
+            'Error from server (Forbidden): rayclusters.ray.io "smoe-ray" is forbidden: User "me" cannot patch '
+            'resource "rayclusters" in API group "ray.io" in the namespace "smoe-ray"',
+            'permission denied: User "me" cannot patch resource',
+        ),
+        (
+            'Error from server (Forbidden): pods "head" is forbidden: exceeded quota: small, requested: cpu=1',
+            'refused by the cluster\'s policy: pods "head" is forbidden: exceeded quota',
+        ),
+    ],
+)
+def test_a_refusal_of_the_server_says_what_kind_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, words: str
+) -> None:
+    (tmp_path / "said").write_text(said)
+    program = tmp_path / "kubectl"
+    program.write_text(f"#!/bin/sh\ncat {tmp_path}/said >&2\nexit 1\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(ClusterError, match="^" + re.escape(words)):
+        kubectl_program(["apply"])
 
 
 def test_status_reads_the_results_where_it_can(smoe_ray: Run, ready: ApiServer, study: Path, tmp_path: Path) -> None:
