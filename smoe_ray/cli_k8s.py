@@ -64,6 +64,7 @@ def apply(
 
     target = _target(context)
     rendered = manifests.render(overlay, namespace, images or ())
+    manifests.refuse_placeholders(rendered)
     names = manifests.rehearse(rendered, target)
     changes = manifests.diff(rendered, target)
     if "".join(changes.values()).count("\n") <= _MOST_DIFF_LINES:
@@ -133,6 +134,7 @@ def submit(
         )
 
     first = build(1)
+    manifests.refuse_placeholders(manifests.dump(first.job))
     preview(plan)
     if dry_run:
         typer.echo(manifests.dump(first.files, first.job), nl=False)

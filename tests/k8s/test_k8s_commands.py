@@ -265,7 +265,7 @@ def test_a_study_that_runs_is_not_started_twice_and_one_that_ended_is(
     assert "already running" in error
     assert len(ready.of("RayJob")) == 1
 
-    other = done(smoe_ray("submit", study, "--out", "s3://bucket/elsewhere")).strip()
+    other = done(smoe_ray("submit", study, "--out", "/mnt/results/elsewhere")).strip()
     assert other != first
 
     for state, second in (("Failed", f"{first}-2"), ("Complete", f"{first}-3")):
@@ -315,7 +315,8 @@ def test_every_pod_of_a_study_has_the_image_that_was_given(
     smoe_ray: Run, study: Path, overlay: str, image: str
 ) -> None:
     asked = ("--overlay", overlay, "--image", f"{image}=reg.example/smoe-ray:9", "--dry-run")
-    printed = done(smoe_ray("submit", study, *asked))
+    place = ("--out", "s3://team/results") if overlay == "production" else ()
+    printed = done(smoe_ray("submit", study, *asked, *place))
     assert f"image: {image}:0.1.0" not in printed
     assert printed.count("image: reg.example/smoe-ray:9") >= 3  # head, worker, submitter
 
@@ -364,14 +365,74 @@ def test_gpus_are_asked_for_when_the_study_does(
             ),
             "data.root drawings: no pod can read it",
         ),
+        (("--out", "s3://bucket/results"), "block object storage; add the component s3"),
+        (("--out", "s3://AKIA:s3cret@bucket/results"), "--out s3://…@bucket/results: credentials in a URI"),
+        (
+            ("--set", "base.data={source: images, root: 's3://AKIA:s3cret@bucket/x'}"),
+            "data.root s3://…@bucket/x: credentials in a URI",
+        ),
+        (
+            ("--set", "base.data={source: quickdraw, root: /mnt/results/x, classes: [eye, cat], download: true}"),
+            "data.download: the NetworkPolicies of the overlay block the internet",
+        ),
+        (
+            (
+                *("--set", "base.data={source: quickdraw, root: /mnt/results/x, classes: [eye, cat]}"),
+                *("--set", "axes={data.download: [false, true]}"),
+            ),
+            "data.download: the NetworkPolicies",
+        ),
+        (
+            ("--set", "base.resources={workers: 3}"),
+            "needs 3 workers of 1 CPUs and 0 GPUs at once, and the overlay has room for 2 at most",
+        ),
+        (("--set", "base.resources={workers: {min: 3, max: 9}}"), "room for 2 at most"),
+        (
+            ("--overlay", "gpu", "--set", "base.resources={workers: 9, gpus: 0.5}"),
+            "needs 9 workers of 1 CPUs and 0.5 GPUs at once, and the overlay has room for 8 at most",
+        ),
+        (("--overlay", "production"), "placeholders of the overlay: "),
+        (("--overlay", "production"), "s3://smoe-ray-results/out"),
+        (("--overlay", "production"), "registry.example.org/smoe-ray:0.1.0"),
+        (("--overlay", "production", "--out", "s3://team/results"), "placeholders of the overlay: registry.example"),
         (("--set", "base.modle=1"), "modle"),
     ],
 )
 def test_submit_refuses_what_cannot_run_before_it_speaks_to_a_cluster(
     smoe_ray: Run, server: ApiServer, study: Path, arguments: tuple[str, ...], words: str
 ) -> None:
-    assert words in refused(smoe_ray("submit", study, *arguments))
+    line = refused(smoe_ray("submit", study, *arguments))
+    assert words in line
+    assert "s3cret" not in line
     assert server.heard == []
+
+
+def test_apply_refuses_placeholders(smoe_ray: Run, server: ApiServer) -> None:
+    line = refused(smoe_ray("apply", "production", "--dry-run"))
+    for placeholder in ("s3://smoe-ray-results/out", "registry.example.org/smoe-ray:0.1.0", "login.example.org"):
+        assert placeholder in line
+    assert server.heard == []
+
+
+@pytest.mark.parametrize("name", ["s3://smoe-ray-results-b/out", "https://myexample.org", "registry.example.organic/x"])
+def test_a_name_like_a_placeholder_is_none(name: str) -> None:
+    manifests.refuse_placeholders(f"out: {name}\n")
+    with pytest.raises(ClusterError, match=r"placeholders of the overlay: s3://smoe-ray-results/out;"):
+        manifests.refuse_placeholders("out: s3://smoe-ray-results/out\nagain: s3://smoe-ray-results/out\n")
+
+
+def test_as_many_workers_as_the_overlay_has_room_for_are_fine(smoe_ray: Run, study: Path) -> None:
+    for overlay, resources in (("local", "{workers: 2}"), ("gpu", "{workers: 8, gpus: 0.5}")):
+        done(smoe_ray("submit", study, "--overlay", overlay, "--set", f"base.resources={resources}", "--dry-run"))
+
+
+def test_egress_is_what_the_policies_allow() -> None:
+    egress = {name: manifests.read(manifests.render(name)).workers_have_egress for name in manifests.overlays()}
+    assert egress == {"gpu": False, "local": False, "production": True}
+    local = manifests.read(manifests.render("local"))
+    assert local._replace(policies=()).workers_have_egress
+    dns = [policy for policy in local.policies if policy["metadata"]["name"] == "dns"]
+    assert not local._replace(policies=tuple(dns)).workers_have_egress  # link-local addresses are not the internet
 
 
 def test_a_label_does_not_end_with_a_dash_and_the_study_may(smoe_ray: Run, study: Path) -> None:
