@@ -64,6 +64,7 @@ def apply(
 
     target = _target(context)
     rendered = manifests.render(overlay, namespace, images or ())
+    manifests.refuse_placeholders(rendered)
     names = manifests.rehearse(rendered, target)
     changes = manifests.diff(rendered, target)
     if "".join(changes.values()).count("\n") <= _MOST_DIFF_LINES:
@@ -133,6 +134,7 @@ def submit(
         )
 
     first = build(1)
+    manifests.refuse_placeholders(manifests.dump(first.job))
     preview(plan, load_plugins=False)  # those of the cluster count
     if dry_run:
         typer.echo(manifests.dump(first.files, first.job), nl=False)
@@ -163,17 +165,19 @@ def status(
 
     cluster = Cluster(_target(context))
     clusters = cluster.ray_clusters(namespace)
+    jobs, pods = cluster.ray_jobs(namespace), cluster.pods(namespace)
+    if not (clusters or jobs or pods):
+        cluster.require_namespace(namespace)
     typer.echo("clusters" if clusters else f"clusters: none in {namespace}")
     for each in clusters:
         typer.echo(f"  {printable(describe.cluster_line(each))}")
-    jobs = cluster.ray_jobs(namespace)
     typer.echo("studies" if jobs else "studies: none")
     for job in jobs:
         typer.echo(f"  {printable(describe.job_line(job))}")
         name, there = study_of(job)
         if out or "://" in there:
             typer.echo(f"    {printable(_trials(out or there, name))}")
-    for pod in describe.waiting(cluster.pods(namespace)):
+    for pod in describe.waiting(pods):
         typer.echo(printable(f"pending: {pod.pod}: {pod.why}" + (f" [{pod.said}]" if pod.said else "")))
 
 

@@ -109,7 +109,7 @@ def test_a_trial_that_diverges_is_reported_and_the_others_stand(smoe_ray, study:
         (("run", "{study}", "--out", "{out}", "--executor", "local", "--address", "auto"), "is for --executor ray"),
         (("table", "{out}", "tiny"), "no such study"),
         (("table", "{out}", "tiny", "--csv", "--json"), "--csv and --json exclude one another"),
-        (("report", "{out}", "--to", "{out}/report"), "no study there"),
+        (("report", "{out}", "--to", "{out}/report"), "no study found"),
         (("report", "{out}", "tiny", "--to", "{out}/report"), "no such study"),
         (("recommend", "{out}", "tiny"), "no such study"),
         (("figure", "{out}", "tiny", "--kind", "pie", "--to", "{out}"), "--kind pie: none of training_curves"),

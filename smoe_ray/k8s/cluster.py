@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from smoe_ray.errors import ClusterError
 from smoe_ray.job_payload import attempt_of
-from smoe_ray.k8s.kubectl import NO_CLUSTER, NO_CONFIG, NO_CONTEXT, NO_KUBERAY, NO_NAMESPACE, Target
+from smoe_ray.k8s.kubectl import NO_CLUSTER, NO_CONFIG, NO_CONTEXT, NO_KUBERAY, NO_NAMESPACE, NO_PERMISSION, Target
 from smoe_ray.k8s.manifests import MANAGER, TOKEN_KEY, Manifest, Rendered
 from smoe_ray.k8s.rayjob import STUDY_LABEL, StudyJob
 
@@ -147,6 +147,19 @@ class Cluster:
 
     # --- queries --------------------------------------------------------------------------------------------------
 
+    def require_namespace(self, namespace: str) -> None:
+        """Raise ClusterError if a namespace does not exist; lists of its objects are empty then, without an error."""
+        from kubernetes.client import ApiException
+
+        with _explained():
+            try:
+                self._core.read_namespace(namespace, _request_timeout=_TIMEOUTS_S)
+            except ApiException as error:
+                if error.status == 404:
+                    raise ClusterError(NO_NAMESPACE.format(what=namespace)) from error
+                if error.status != 403:  # users of a single namespace may not read it
+                    raise
+
     def ray_clusters(self, namespace: str) -> list[Manifest]:
         """The RayClusters of a namespace, by name."""
         return self._custom_objects(namespace, "rayclusters")
@@ -202,6 +215,8 @@ def _said(error: client.ApiException) -> str:
         return NO_NAMESPACE.format(what=details.get("name"))
     if error.status == 404 and not details.get("name"):  # not an object, but the kind itself
         return NO_KUBERAY.format(what=f"{_GROUP}/{_VERSION}")
-    if error.status in (401, 403):
-        return f"permission denied: {message}; ask the cluster's administrator for the permission"
+    if error.status == 401 or (error.status == 403 and "cannot " in message):
+        return NO_PERMISSION.format(what=message)
+    if error.status == 403:  # admission: quota, Pod Security
+        return f"refused by the cluster's policy: {message}"
     return f"the API server answered: {message}"

@@ -71,11 +71,11 @@ def job_line(job: Manifest) -> str:
     words = _PHASES.get(phase, phase)
     if phase in ("Complete", "Failed") and status.get("jobStatus"):
         words = f"{words} ({str(status['jobStatus']).lower()})"
-    said = status.get("message") if phase in ("Failed", "ValidationFailed") else None
+    said = _failure(status) if phase in ("Failed", "Retrying", "ValidationFailed") else ""
     failed = status.get("failed", 0)
     return (
         f"{job['metadata']['name']}: study {study} into {out}, "
-        f"{words}" + f", {failed} failed attempts" * bool(failed) + (f"; {_one_line(said)}" if said else "")
+        f"{words}" + f", {failed} failed attempts" * bool(failed) + (f"; {said}" if said else "")
     )
 
 
@@ -105,6 +105,16 @@ def _said(status: Any) -> str | None:
 
 def _is_failure(condition: Manifest) -> bool:
     return condition.get("type") == "ReplicaFailure" and condition.get("status") == "True"
+
+
+def _failure(status: Manifest) -> str:
+    """Why a RayJob failed: KubeRay's reason, unless the job itself failed, and the last line of the message.
+
+    Of a failed job the message is the end of its log, whose last line is the error.
+    """
+    lines = [line for line in str(status.get("message") or "").splitlines() if line.strip()]
+    reason = str(status.get("reason") or "")
+    return ": ".join(filter(None, (reason if reason != "AppFailed" else "", _one_line(lines[-1]) if lines else "")))
 
 
 def _one_line(text: str) -> str:

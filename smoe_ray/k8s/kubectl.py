@@ -22,6 +22,8 @@ NO_CONTEXT = "context {what}: not in the kubeconfig; kubectl config get-contexts
 NO_CONFIG = "no kubeconfig with a cluster ({what}); set KUBECONFIG, or write ~/.kube/config"
 NO_NAMESPACE = "namespace {what}: does not exist; smoe-ray k8s init creates it"
 
+NO_PERMISSION = "permission denied: {what}; ask the cluster's administrator for the permission"
+
 _KNOWN = (
     (r'no matches for kind "([^"]+)" in version "ray\.io', NO_KUBERAY),
     (r'doesn\'t have a resource type "(ray\w+)"', NO_KUBERAY),
@@ -35,7 +37,13 @@ _KNOWN = (
     ),
     (r'namespaces "([^"]+)" not found', NO_NAMESPACE),
     (r"(?:dial tcp|The connection to the server) (\S+?):? (?:.*refused|.*no such host|.*timeout)", NO_CLUSTER),
-    (r"[Ff]orbidden: (.+)", "permission denied: {what}; ask the cluster's administrator for the permission"),
+    (
+        r'The (\w+ "[^"]+") is invalid:(?s:.)*immutable',
+        "{what}: the change is to a field that is immutable after creation; keep its value, or delete the object and "
+        "apply again (deleting a PersistentVolumeClaim deletes its data)",
+    ),
+    (r"forbidden: (User .+)", NO_PERMISSION),
+    (r"((?:\S+ )?\S+ is forbidden: .+)", "refused by the cluster's policy: {what}"),
     (r"([Ii]nvalid configuration: no configuration has been provided)", NO_CONFIG),
 )
 

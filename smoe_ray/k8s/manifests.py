@@ -22,6 +22,10 @@ TOKEN_KEY = "auth_token"  # noqa: S105  # the key that KubeRay reads
 OUT_KEY = "OUT"
 _IMAGE_LINE = re.compile(r"^ *image: ([^\s@]+?)(?::[\w.-]+)?(?:@\S+)?$", re.MULTILINE)
 _IMAGE = re.compile(r"(?P<name>[^=\s]+)=(?P<new>[^=\s@]+?)(?::(?P<tag>[\w.-]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?")
+_PLACEHOLDER = re.compile(
+    r"s3://smoe-ray-results(?![\w.-])[^\s\"',]*|(?<![\w.-])(?:[\w-]+\.)*example\.org(?![\w.-])[^\s\"',]*"
+)
+_LINK_LOCAL = "169.254."
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -83,11 +87,22 @@ class Rendered(NamedTuple):
     """The object of kind RayCluster."""
     out: str | None
     """Location of the results, as pods see it; None if no ConfigMap contains it."""
+    policies: tuple[Manifest, ...] = ()
+    """The objects of kind NetworkPolicy."""
 
     @property
     def namespace_name(self) -> str:
         """Name of the namespace of all objects."""
         return str(self.namespace["metadata"]["name"])
+
+    @property
+    def workers_have_egress(self) -> bool:
+        """Whether the NetworkPolicies let workers connect to addresses outside the cluster on port 443."""
+        labels = [
+            group["template"].get("metadata", {}).get("labels", {}) | {"ray.io/node-type": "worker"}
+            for group in self.cluster["spec"].get("workerGroupSpecs", ())
+        ]
+        return all(_has_egress(self.policies, each) for each in labels)
 
     @property
     def token_secret(self) -> str:
@@ -105,7 +120,47 @@ def read(rendered: str) -> Rendered:
         raise ClusterError(
             "the RayCluster of the overlay names no Secret (authOptions.secretName): it would not be authenticated"
         )
-    return Rendered(_the("Namespace", found), cluster, places[0] if len(places) == 1 else None)
+    policies = tuple(each for each in found if each.get("kind") == "NetworkPolicy")
+    return Rendered(_the("Namespace", found), cluster, places[0] if len(places) == 1 else None, policies)
+
+
+def refuse_placeholders(text: str) -> None:
+    """Raise ClusterError if manifests contain example names of the overlay `production`."""
+    found = list(dict.fromkeys(_PLACEHOLDER.findall(text)))
+    if found:
+        raise ClusterError(
+            f"placeholders of the overlay: {', '.join(found)}; replace them by your own names in your own overlay "
+            "(docs/kubernetes.md), images also with --image, results also with --out"
+        )
+
+
+def _has_egress(policies: Sequence[Manifest], labels: dict[str, str]) -> bool:
+    selecting = [
+        policy["spec"]
+        for policy in policies
+        if "Egress" in policy["spec"].get("policyTypes", ()) and _selects(policy["spec"]["podSelector"], labels)
+    ]
+    return not selecting or any(_is_egress(rule) for spec in selecting for rule in spec.get("egress") or ())
+
+
+def _is_egress(rule: Manifest) -> bool:
+    blocks = [peer["ipBlock"]["cidr"] for peer in rule.get("to") or () if "ipBlock" in peer]
+    ports = [port.get("port", 443) for port in rule.get("ports") or ()]
+    outside = not rule.get("to") or any(not cidr.startswith(_LINK_LOCAL) for cidr in blocks)
+    return outside and (not ports or 443 in ports)
+
+
+def _selects(selector: Manifest, labels: dict[str, str]) -> bool:
+    """Whether a label selector matches."""
+    return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items()) and all(
+        {
+            "In": labels.get(each["key"]) in each.get("values", ()),
+            "NotIn": labels.get(each["key"]) not in each.get("values", ()),
+            "Exists": each["key"] in labels,
+            "DoesNotExist": each["key"] not in labels,
+        }[each["operator"]]
+        for each in selector.get("matchExpressions", ())
+    )
 
 
 def objects(rendered: str) -> list[Manifest]:

@@ -7,6 +7,7 @@ are files of a ConfigMap. State is in OUT, so a retry, which starts a new cluste
 from __future__ import annotations
 
 import copy
+import json
 import math
 import re
 from collections.abc import Iterable
@@ -82,9 +83,12 @@ def study_job(
 
     Raises:
         StudyError: the study is too large, or requests more than the overlay's pods have.
-        DataError: its data are on a path that no pod can read.
-        ClusterError: OUT is invalid.
+        DataError: its data are on a path that no pod can read, or must be downloaded and the policies forbid it.
+        ClusterError: OUT is invalid or cannot be reached, or a URI contains credentials.
     """
+    _refuse_credentials("--out", out or overlay.out or "")
+    for root in roots(study):
+        _refuse_credentials("data.root", root)
     out = _checked_out(out or overlay.out, overlay)
     text = dump_study(study)
     sent = job_payload.files(text, out, strict)
@@ -155,7 +159,23 @@ def _checked_out(out: str | None, overlay: Rendered) -> str:
             f"--out {out}: not on a volume of the pods ({_places(overlay)}), so results would be lost with them; "
             "give a path on a volume, or a URI"
         )
+    is_uri = _leaves_the_pod(out)
+    if is_uri and not (overlay.out and _leaves_the_pod(overlay.out)) and not overlay.workers_have_egress:
+        raise ClusterError(
+            f"--out {out}: the NetworkPolicies of the overlay block object storage; add the component s3 to an overlay "
+            "of your own, or give a path on a volume"
+        )
     return out
+
+
+def _refuse_credentials(what: str, place: str) -> None:
+    """Raise ClusterError for a URI with a password, without repeating it: objects of Kubernetes are no place for it."""
+    scheme, separator, rest = place.partition("://")
+    if separator and "@" in rest.partition("/")[0]:
+        raise ClusterError(
+            f"{what} {scheme}://…@{rest.partition('@')[2]}: credentials in a URI would be readable in the RayJob; put "
+            "them into the Secret smoe-ray-storage (k8s/components/s3)"
+        )
 
 
 def _refuse_unseen_data(study: GridStudy | SearchStudy, overlay: Rendered) -> None:
@@ -165,6 +185,21 @@ def _refuse_unseen_data(study: GridStudy | SearchStudy, overlay: Rendered) -> No
                 f"data.root {root}: no pod can read it; copy the data to a volume of the pods ({_places(overlay)}) or "
                 "to a bucket, and set --set data.root=…"
             )
+    if _downloads(study.model_dump(mode="json")) and not overlay.workers_have_egress:
+        raise DataError(
+            "data.download: the NetworkPolicies of the overlay block the internet; copy the data to a volume of the "
+            f"pods ({_places(overlay)}) and set data.root, or allow egress in an overlay of your own"
+        )
+
+
+def _downloads(tree: Any) -> bool:
+    """Whether some trial may have a `download: true` in its data; `tree` is a study as JSON values."""
+    if isinstance(tree, dict):
+        return any(
+            (key.rpartition(".")[2] == "download" and "true" in json.dumps(value)) or _downloads(value)
+            for key, value in tree.items()
+        )
+    return isinstance(tree, list) and any(map(_downloads, tree))
 
 
 def _leaves_the_pod(place: str) -> bool:
@@ -207,6 +242,13 @@ def _cluster(requests: list[ResourcesSpec], overlay: Rendered, template: StudyJo
                 f"resources: a trial requests {each.cpus} CPUs and {each.gpus:g} GPUs per worker, more than any worker "
                 "of the overlay has; lower resources of the study, or make the overlay's workers larger"
             )
+        workers = each.workers if isinstance(each.workers, int) else each.workers.min
+        room = sum(_room(each, group) for group in spec["workerGroupSpecs"])
+        if workers > room:
+            raise StudyError(
+                f"resources.workers: a trial needs {workers} workers of {each.cpus} CPUs and {each.gpus:g} GPUs at "
+                f"once, and the overlay has room for {room} at most; lower resources, or raise maxReplicas of the overlay"
+            )
     return spec
 
 
@@ -243,12 +285,20 @@ def _gpu_limits(group: Manifest) -> dict[str, Any]:
 
 
 def _fits(request: ResourcesSpec, group: Manifest) -> bool:
+    return _room(request, group) > 0
+
+
+def _room(request: ResourcesSpec, group: Manifest) -> int:
+    """Most workers of a trial that a group can hold at once, with all of its replicas."""
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
     # KubeRay starts Ray with the limit, rounded up, unless rayStartParams sets num-cpus.
     amount = str(group.get("rayStartParams", {}).get("num-cpus") or limits["cpu"])
     cpus = math.ceil(float(amount[:-1]) / 1000) if amount.endswith("m") else float(amount)
     gpus = sum(int(amount) for amount in _gpu_limits(group).values())
-    return group.get("maxReplicas", 1) > 0 and request.cpus <= cpus and request.gpus <= gpus
+    per_pod = int(cpus // request.cpus)
+    if request.gpus:
+        per_pod = min(per_pod, int(gpus // request.gpus))
+    return int(group.get("maxReplicas", 1)) * per_pod
 
 
 def _pod_templates(cluster: Manifest) -> list[Manifest]:

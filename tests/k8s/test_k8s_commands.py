@@ -19,9 +19,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from smoe_ray import job_payload
-from smoe_ray.errors import DataError, SmoeRayError, StudyError
+from smoe_ray.errors import ClusterError, DataError, SmoeRayError, StudyError
 from smoe_ray.job_payload import attempt_of
 from smoe_ray.k8s import manifests
+from smoe_ray.k8s.kubectl import kubectl as kubectl_program
 from smoe_ray.k8s.rayjob import NAME_LIMIT, STUDY_LABEL, StudyJob, job_name, study_job, study_of
 from smoe_ray.spec import NAME_PATTERN, ResourcesSpec, dump_study, load_study, parse_study
 from support.k8s.api_server import ApiServer, api_server
@@ -30,6 +31,17 @@ from support.k8s.manifests import pod_templates
 from support.k8s.pod_security import pod_errors
 
 Run = Callable[..., tuple[int, str, str]]
+
+RAY_MESSAGE = """\
+Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 chars):
+2026-11-29 23:59:12,001\tINFO worker.py:1832 -- Connecting to existing Ray cluster at address: 10.244.0.7:6379...
+2026-11-29 23:59:12,020\tINFO worker.py:2003 -- Connected to Ray cluster. View the dashboard at http://10.244.0.7:8265
+tiny: 2 trials, 0 of them done before
+data: 2 categories drawn
+0123456789ab failed after epoch 1: out of memory
+smoe-ray: 1 of 2 trials failed, the first (0123456789ab) with: out of memory
+"""
+"""Of Ray 2.60 (job_supervisor.py): the end of the log, after a first line."""
 
 STUDY = {
     "name": "tiny",
@@ -253,7 +265,7 @@ def test_a_study_that_runs_is_not_started_twice_and_one_that_ended_is(
     assert "already running" in error
     assert len(ready.of("RayJob")) == 1
 
-    other = done(smoe_ray("submit", study, "--out", "s3://bucket/elsewhere")).strip()
+    other = done(smoe_ray("submit", study, "--out", "/mnt/results/elsewhere")).strip()
     assert other != first
 
     for state, second in (("Failed", f"{first}-2"), ("Complete", f"{first}-3")):
@@ -303,7 +315,8 @@ def test_every_pod_of_a_study_has_the_image_that_was_given(
     smoe_ray: Run, study: Path, overlay: str, image: str
 ) -> None:
     asked = ("--overlay", overlay, "--image", f"{image}=reg.example/smoe-ray:9", "--dry-run")
-    printed = done(smoe_ray("submit", study, *asked))
+    place = ("--out", "s3://team/results") if overlay == "production" else ()
+    printed = done(smoe_ray("submit", study, *asked, *place))
     assert f"image: {image}:0.1.0" not in printed
     assert printed.count("image: reg.example/smoe-ray:9") >= 3  # head, worker, submitter
 
@@ -352,14 +365,74 @@ def test_gpus_are_asked_for_when_the_study_does(
             ),
             "data.root drawings: no pod can read it",
         ),
+        (("--out", "s3://bucket/results"), "block object storage; add the component s3"),
+        (("--out", "s3://AKIA:s3cret@bucket/results"), "--out s3://…@bucket/results: credentials in a URI"),
+        (
+            ("--set", "base.data={source: images, root: 's3://AKIA:s3cret@bucket/x'}"),
+            "data.root s3://…@bucket/x: credentials in a URI",
+        ),
+        (
+            ("--set", "base.data={source: quickdraw, root: /mnt/results/x, classes: [eye, cat], download: true}"),
+            "data.download: the NetworkPolicies of the overlay block the internet",
+        ),
+        (
+            (
+                *("--set", "base.data={source: quickdraw, root: /mnt/results/x, classes: [eye, cat]}"),
+                *("--set", "axes={data.download: [false, true]}"),
+            ),
+            "data.download: the NetworkPolicies",
+        ),
+        (
+            ("--set", "base.resources={workers: 3}"),
+            "needs 3 workers of 1 CPUs and 0 GPUs at once, and the overlay has room for 2 at most",
+        ),
+        (("--set", "base.resources={workers: {min: 3, max: 9}}"), "room for 2 at most"),
+        (
+            ("--overlay", "gpu", "--set", "base.resources={workers: 9, gpus: 0.5}"),
+            "needs 9 workers of 1 CPUs and 0.5 GPUs at once, and the overlay has room for 8 at most",
+        ),
+        (("--overlay", "production"), "placeholders of the overlay: "),
+        (("--overlay", "production"), "s3://smoe-ray-results/out"),
+        (("--overlay", "production"), "registry.example.org/smoe-ray:0.1.0"),
+        (("--overlay", "production", "--out", "s3://team/results"), "placeholders of the overlay: registry.example"),
         (("--set", "base.modle=1"), "modle"),
     ],
 )
 def test_submit_refuses_what_cannot_run_before_it_speaks_to_a_cluster(
     smoe_ray: Run, server: ApiServer, study: Path, arguments: tuple[str, ...], words: str
 ) -> None:
-    assert words in refused(smoe_ray("submit", study, *arguments))
+    line = refused(smoe_ray("submit", study, *arguments))
+    assert words in line
+    assert "s3cret" not in line
     assert server.heard == []
+
+
+def test_apply_refuses_placeholders(smoe_ray: Run, server: ApiServer) -> None:
+    line = refused(smoe_ray("apply", "production", "--dry-run"))
+    for placeholder in ("s3://smoe-ray-results/out", "registry.example.org/smoe-ray:0.1.0", "login.example.org"):
+        assert placeholder in line
+    assert server.heard == []
+
+
+@pytest.mark.parametrize("name", ["s3://smoe-ray-results-b/out", "https://myexample.org", "registry.example.organic/x"])
+def test_a_name_like_a_placeholder_is_none(name: str) -> None:
+    manifests.refuse_placeholders(f"out: {name}\n")
+    with pytest.raises(ClusterError, match=r"placeholders of the overlay: s3://smoe-ray-results/out;"):
+        manifests.refuse_placeholders("out: s3://smoe-ray-results/out\nagain: s3://smoe-ray-results/out\n")
+
+
+def test_as_many_workers_as_the_overlay_has_room_for_are_fine(smoe_ray: Run, study: Path) -> None:
+    for overlay, resources in (("local", "{workers: 2}"), ("gpu", "{workers: 8, gpus: 0.5}")):
+        done(smoe_ray("submit", study, "--overlay", overlay, "--set", f"base.resources={resources}", "--dry-run"))
+
+
+def test_egress_is_what_the_policies_allow() -> None:
+    egress = {name: manifests.read(manifests.render(name)).workers_have_egress for name in manifests.overlays()}
+    assert egress == {"gpu": False, "local": False, "production": True}
+    local = manifests.read(manifests.render("local"))
+    assert local._replace(policies=()).workers_have_egress
+    dns = [policy for policy in local.policies if policy["metadata"]["name"] == "dns"]
+    assert not local._replace(policies=tuple(dns)).workers_have_egress  # link-local addresses are not the internet
 
 
 def test_a_label_does_not_end_with_a_dash_and_the_study_may(smoe_ray: Run, study: Path) -> None:
@@ -467,8 +540,16 @@ def test_status_says_why_a_pod_waits(smoe_ray: Run, server: ApiServer, status: d
         ),
         ({"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}, "ended (succeeded)"),
         (
-            {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "message": "no\x1b[2J\nway"},
-            "failed (failed); no [2J way",
+            {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "message": "\x1b[2J no\nway\x1b[2J\n"},
+            "failed (failed); way [2J",
+        ),
+        (
+            {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "reason": "AppFailed", "message": RAY_MESSAGE},
+            "failed (failed); smoe-ray: 1 of 2 trials failed, the first (0123456789ab) with: out of memory\n",
+        ),
+        (
+            {"jobDeploymentStatus": "Failed", "reason": "DeadlineExceeded", "message": "The RayJob has passed 1800 s"},
+            "failed; DeadlineExceeded: The RayJob has passed 1800 s",
         ),
         ({"jobDeploymentStatus": "Unheard"}, "Unheard"),
     ],
@@ -481,6 +562,47 @@ def test_status_says_how_a_study_is(
     printed = done(smoe_ray("status"))
     assert f"{name}: study tiny into /mnt/results, {words}" in printed
     assert "\x1b" not in printed
+
+
+def test_status_says_that_a_namespace_does_not_exist(smoe_ray: Run, ready: ApiServer) -> None:
+    assert "clusters: none in smoe-ray" in done(smoe_ray("status"))
+    missing = "namespace nowhere: does not exist; smoe-ray k8s init creates it"
+    assert refused(smoe_ray("status", "--namespace", "nowhere")) == missing
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            'The PersistentVolumeClaim "smoe-ray-results" is invalid: spec: Forbidden: spec is immutable after '
+            "creation except resources.requests and volumeAttributesClassName for bound claims",
+            'PersistentVolumeClaim "smoe-ray-results": the change is to a field that is immutable after creation',
+        ),
+        (
+            'The Deployment "a" is invalid: spec.selector: Invalid value: {"matchLabels":{}}: field is immutable',
+            'Deployment "a": the change is to a field that is immutable',
+        ),
+        (
+            'Error from server (Forbidden): rayclusters.ray.io "smoe-ray" is forbidden: User "me" cannot patch '
+            'resource "rayclusters" in API group "ray.io" in the namespace "smoe-ray"',
+            'permission denied: User "me" cannot patch resource',
+        ),
+        (
+            'Error from server (Forbidden): pods "head" is forbidden: exceeded quota: small, requested: cpu=1',
+            'refused by the cluster\'s policy: pods "head" is forbidden: exceeded quota',
+        ),
+    ],
+)
+def test_a_refusal_of_the_server_says_what_kind_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, words: str
+) -> None:
+    (tmp_path / "said").write_text(said)
+    program = tmp_path / "kubectl"
+    program.write_text(f"#!/bin/sh\ncat {tmp_path}/said >&2\nexit 1\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(ClusterError, match="^" + re.escape(words)):
+        kubectl_program(["apply"])
 
 
 def test_status_reads_the_results_where_it_can(smoe_ray: Run, ready: ApiServer, study: Path, tmp_path: Path) -> None:
