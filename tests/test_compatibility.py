@@ -10,10 +10,11 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from smoe_ray.planning import corners, plan_grid
-from smoe_ray.results import TIMING_COLUMNS, read_results
+from smoe_ray.results import EPOCH_COLUMNS, TIMING_COLUMNS, read_results
 from smoe_ray.spec import GridStudy, load_study, trial_id
 from smoe_ray.study import LocalExecutor, run_study
 
@@ -68,7 +69,11 @@ def test_a_spec_trains_to_the_stored_numbers(stored: Path, name: str) -> None:
     before = read_results(stored / "results", study.name)
     run_study(study, stored / "again", LocalExecutor())
     again = read_results(stored / "again", study.name)
-    columns = [column for column in before if column not in TIMING_COLUMNS]
+    files = (stored / "results" / study.name).glob("trials/*/epochs.parquet")
+    written = {column for file in files for column in pq.read_schema(file).names}
+    assert "test.reconstruction" in written
+    added_since = set(EPOCH_COLUMNS) - written
+    columns = [column for column in before if column not in {*TIMING_COLUMNS, *added_since}]
     order = ["trial_id", "epoch"]
     pd.testing.assert_frame_equal(
         before[columns].sort_values(order, ignore_index=True),

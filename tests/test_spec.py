@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import yaml
@@ -27,6 +27,7 @@ from smoe_ray.spec import (
     ModelSpec,
     QuickDrawData,
     SearchStudy,
+    Spec,
     Supervised,
     SyntheticData,
     TrialSpec,
@@ -40,6 +41,7 @@ from smoe_ray.spec import (
     trial_with,
     value_at,
 )
+from smoe_ray.spec.objectives import BuiltInObjective
 
 FINGERPRINT = "0" * 64
 STUDIES = Path(__file__).resolve().parents[1] / "studies"
@@ -385,15 +387,6 @@ OTHER: dict[str, Any] = {
     "resources.gpus": 0.5,
     "resources.workers": {"min": 1, "max": 4},
 }
-OF_OBJECTIVE: dict[str, Any] = {
-    "balance_form": "paper_text",
-    "cross_entropy_weight": 2.0,
-    "gating": "hard",
-    "lambda_balance": 1.0,
-    "lambda_entropy": 1.0,
-    "variance_start": 7.0,
-    "variance_end": 2.0,
-}
 OF_DATA: dict[str, Any] = {
     "classes": ["cat"],
     "train_per_class": 3,
@@ -420,11 +413,19 @@ NOT_IDENTITY = {
 }
 
 
+def _other_value(spec: Spec, field: str) -> Any:
+    """A valid value of a number or of a choice that is not its default."""
+    default, annotation = getattr(spec, field), type(spec).model_fields[field].annotation
+    if get_origin(annotation) is Literal:
+        return next(choice for choice in get_args(annotation) if choice != default)
+    return type(default)(default / 2) or type(default)(1)
+
+
 def _single_changes() -> list[tuple[TrialSpec, str, Any]]:
     changes: list[tuple[TrialSpec, str, Any]] = [(TrialSpec(), path, value) for path, value in OTHER.items()]
-    for objective in (Blend(), Expected(), Likelihood(), Supervised()):
+    for objective in (objective() for objective in get_args(BuiltInObjective)):
         for field in sorted(type(objective).model_fields.keys() - {"name"}):
-            changes += [(TrialSpec(objective=objective), f"objective.{field}", OF_OBJECTIVE[field])]
+            changes += [(TrialSpec(objective=objective), f"objective.{field}", _other_value(objective, field))]
     for data in (SyntheticData(), QuickDrawData(), ImageData(root="here")):
         for field in sorted(type(data).model_fields.keys() - {"source"}):
             value = LAYOUTS[type(data)] if field == "layout" else OF_DATA[field]
