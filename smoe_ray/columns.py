@@ -51,7 +51,7 @@ class Column:
     @property
     def label(self) -> str:
         """Heading with unit, for an axis."""
-        return f"{self.heading} ({self.unit})" if self.unit else self.heading
+        return self.heading if self.heading.endswith(self.unit) else f"{self.heading} ({self.unit})"
 
 
 # --- results: one row per epoch of a trial ----------------------------------------------------------------------------
@@ -288,7 +288,7 @@ COST = (
         unit="images",
         meaning="training images seen up to this epoch, repeats counted",
     ),
-    Column("cost.steps", "steps", COUNT, "int", unit="steps", meaning="optimizer steps up to this epoch"),
+    Column("cost.steps", "optimizer steps", COUNT, "int", unit="steps", meaning="optimizer steps up to this epoch"),
     Column(
         "cost.wall_s",
         "seconds per epoch",
