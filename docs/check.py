@@ -1,7 +1,8 @@
 """Checks the documentation against the program: links, commands and columns. `make check` runs it; exit code 1 on any.
 
 - every relative link of a Markdown file leads to a file;
-- every `smoe-ray` command in a code block names a verb and options that exist, and study files that exist;
+- every `smoe-ray` command of a page, or of the comments of a study, names a verb and options that exist, and study
+  files that exist (`tests/test_documented_commands.py` runs them);
 - every YAML block that is a study validates;
 - docs/metrics.md describes every column of the results and of the report's tables, and every kind of figure; its tables
   of results columns are those of `smoe_ray.columns`: ``python docs/check.py --write`` renews them.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ PAGES = sorted(
     ]
 )
 
+STUDIES = sorted((ROOT / "studies").rglob("*.yaml"))
+
 
 def broken_links(page: Path, text: str) -> Iterator[str]:
     """Relative links that lead nowhere."""
@@ -43,19 +46,36 @@ def broken_links(page: Path, text: str) -> Iterator[str]:
             yield f"link to {link} leads nowhere"
 
 
-def wrong_commands(text: str) -> Iterator[str]:
-    """`smoe-ray` commands in code blocks with a verb, an option or a study file that is not there."""
+def commands(text: str) -> Iterator[list[str]]:
+    """Words after ``smoe-ray`` of every command in the code blocks and between the backquotes of a Markdown page."""
+    blocks = re.findall(r"```[a-z]*\n(.*?)```", text, re.DOTALL)
+    for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
+        if command := re.match(r"[$#>\s]*(?:[a-z]+=\$\()?(?:\.venv/bin/)?smoe-ray\s+([^)]*)", line):
+            yield shlex.split(command[1], comments=True)
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    for command in re.findall(r"`smoe-ray ([a-z][^`…]*)`", prose):
+        yield shlex.split(command)
+
+
+def commands_of_study(text: str) -> Iterator[list[str]]:
+    """The same of the comments of a study file."""
+    comments = "\n".join(line.removeprefix("#") for line in text.splitlines() if line.startswith("#"))
+    for command in re.findall(r"^ +smoe-ray (.*)$", comments.replace("\\\n", " "), re.MULTILINE):
+        yield shlex.split(command)
+
+
+def wrong_commands(found: Iterable[list[str]]) -> Iterator[str]:
+    """What is wrong with commands: a verb, an option or a study file that is not there."""
     program = typer.main.get_command(app)
-    for block in re.findall(r"```[a-z]*\n(.*?)```", text, re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines():
-            command = re.match(r"[$#>\s]*(?:\.venv/bin/)?smoe-ray\s+(.*)", line)
-            if command:
-                yield from _wrong_words(program, shlex.split(command[1], comments=True))
+    for words in found:
+        yield from _wrong_words(program, list(words))
 
 
 def _wrong_words(command: Any, words: list[str]) -> Iterator[str]:
     while hasattr(command, "commands"):  # a group of verbs; typer brings a click of its own, so no isinstance
-        name = words.pop(0) if words else ""
+        if not words:  # the group is only mentioned
+            return
+        name = words.pop(0)
         if name not in command.commands:
             yield f"no verb '{name}'"
             return
@@ -110,10 +130,13 @@ def main() -> None:
     problems = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        found = [*broken_links(page, text), *wrong_commands(text), *invalid_studies(text)]
+        found = [*broken_links(page, text), *wrong_commands(commands(text)), *invalid_studies(text)]
         if page.name == "metrics.md":
             found += undescribed_columns(text)
         problems += [f"{page.relative_to(ROOT)}: {problem}" for problem in found]
+    for study in STUDIES:
+        found = wrong_commands(commands_of_study(study.read_text(encoding="utf-8")))
+        problems += [f"{study.relative_to(ROOT)}: {problem}" for problem in found]
     sys.stdout.write("\n".join([*problems, f"docs: {len(PAGES)} pages checked, {len(problems)} problems"]) + "\n")
     sys.exit(bool(problems))
 

@@ -224,6 +224,7 @@ def table(
         sys.stdout.write(to_json(frame))
     else:
         _print_frame(frame)
+        _warn_of_collapse(results)
 
 
 class _FigureCommand(typer.core.TyperCommand):
@@ -578,6 +579,14 @@ def _print_summary(results: pd.DataFrame) -> None:
     from smoe_ray.analysis.summary import trial_summary
 
     _print_frame(trial_summary(results))
+    _warn_of_collapse(results)
+
+
+def _warn_of_collapse(results: pd.DataFrame) -> None:
+    from smoe_ray.analysis.posterior import posterior_warning
+
+    if warning := posterior_warning(results):
+        typer.echo(f"warning: {warning}", err=True)
 
 
 def _job_state(address: str, study: str, out: str) -> str:

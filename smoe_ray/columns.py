@@ -51,7 +51,7 @@ class Column:
     @property
     def label(self) -> str:
         """Heading with unit, for an axis."""
-        return f"{self.heading} ({self.unit})" if self.unit else self.heading
+        return self.heading if self.heading.endswith(self.unit) else f"{self.heading} ({self.unit})"
 
 
 # --- results: one row per epoch of a trial ----------------------------------------------------------------------------
@@ -234,6 +234,30 @@ EXPERTS = (
     ),
 )
 
+LATENT = (
+    Column("latent.configured", "latents", COUNT, "int", unit="dimensions", meaning="Z"),
+    Column(
+        "latent.active",
+        "active latents",
+        COUNT,
+        "int",
+        unit="dimensions, 0 to Z",
+        meaning="latent dimensions whose mu has a variance above 0.01 over the test images; few of them, and the "
+        "posterior has collapsed: the decoders ignore the others",
+        source="Burda et al. 2016, arXiv:1509.00519, section 5.2",
+        direction="maximize",
+        objective=True,
+    ),
+    Column(
+        "latent.kl",
+        "KL per latent",
+        SCORE,
+        unit="nats per image and dimension",
+        meaning="test.kl / Z: the mean over the latent dimensions",
+        objective=True,
+    ),
+)
+
 COST = (
     Column("cost.params_total", "parameters", COUNT, "int", unit="parameters", meaning="parameters of the whole model"),
     Column(
@@ -264,7 +288,7 @@ COST = (
         unit="images",
         meaning="training images seen up to this epoch, repeats counted",
     ),
-    Column("cost.steps", "steps", COUNT, "int", unit="steps", meaning="optimizer steps up to this epoch"),
+    Column("cost.steps", "optimizer steps", COUNT, "int", unit="steps", meaning="optimizer steps up to this epoch"),
     Column(
         "cost.wall_s",
         "seconds per epoch",
@@ -291,6 +315,7 @@ EPOCHS: tuple[Column, ...] = (
     *TRAINING,
     *TEST,
     *EXPERTS,
+    *LATENT,
     *COST,
 )
 """Columns of ``epochs.parquet``, in the order of the file."""
@@ -317,6 +342,8 @@ STATISTICS = (
     Column("gap", "gap", LOSS),
     Column("active", "active", GENERAL),
     Column("effective", "effective", LOSS),
+    Column("kl", "KL", LOSS),
+    Column("latents", "active latents", GENERAL),
     # differences between arms
     Column("runs_compared", "runs"),
     Column("left_out", "left out", COUNT),
@@ -417,7 +444,7 @@ def _by_name(columns: Iterable[Column]) -> dict[str, Column]:
     return found
 
 
-RESULTS = _by_name((*IDENTITY, *TRAINING, *TEST, *EXPERTS, *COST))
+RESULTS = _by_name((*IDENTITY, *TRAINING, *TEST, *EXPERTS, *LATENT, *COST))
 """Columns of `read_results`, but for the ``config.<path>`` of the specs."""
 
 COLUMNS = _by_name((*RESULTS.values(), *STATISTICS))
@@ -434,6 +461,8 @@ TRIAL_TABLE = (
     "test.reconstruction",
     "test.reconstruction_soft",
     "gap",
+    "test.kl",
+    "latent.active",
     "trial_id",
 )
 """Columns of the table of trials that the command prints and the dashboard shows, in this order."""

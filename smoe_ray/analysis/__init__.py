@@ -47,6 +47,7 @@ from smoe_ray.analysis.latent_separability import (
 from smoe_ray.analysis.maps import ColouredMap, Colouring, LatentMap, coloured_map, latent_map
 from smoe_ray.analysis.outcomes import last_evaluated, with_soft_loss
 from smoe_ray.analysis.phase_diagrams import PhaseDiagram, PhasePanel, phase_diagram
+from smoe_ray.analysis.posterior import collapsed_posteriors, posterior_warning
 from smoe_ray.analysis.recommendation import Recommendation, Recommendations, recommend, recommend_from_runs, study_runs
 from smoe_ray.analysis.scaling import (
     Diagonal,
@@ -131,6 +132,7 @@ __all__ = [
     "bimodality_tests",
     "coarse_arms",
     "collapse_rates",
+    "collapsed_posteriors",
     "coloured_map",
     "compare_arms",
     "compare_cells",
@@ -148,6 +150,7 @@ __all__ = [
     "loss_against_samples_per_expert",
     "loss_surface",
     "phase_diagram",
+    "posterior_warning",
     "probe_bars",
     "recommend",
     "recommend_from_runs",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import pandas as pd
@@ -44,6 +45,8 @@ _MEASURES = {
     "gap": "gap",
     "active": "experts.active",
     "effective": "experts.effective",
+    "kl": "test.kl",
+    "latents": "latent.active",
 }
 
 
@@ -56,8 +59,9 @@ def arm_summary(results: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per arm. Columns: arm; finished, failed, pruned, running (trials); images (training images, maximum over
         trials); configured (experts); loss, loss_soft and gap (squared error per image: as evaluated, with soft
-        gating, their difference), active and effective (experts), each the mean over finished trials and, with
-        ``_sd`` appended, their sample standard deviation (ddof = 1; NaN for one trial).
+        gating, their difference), active and effective (experts), kl (nats per image) and latents (active latent
+        dimensions; NaN if not measured), each the mean over finished trials and, with ``_sd`` appended, their sample
+        standard deviation (ddof = 1; NaN for one trial).
 
     Raises:
         ResultsError: `results` is not such a table.
@@ -67,6 +71,8 @@ def arm_summary(results: pd.DataFrame) -> pd.DataFrame:
     by_arm = trials.groupby("arm", observed=True)
     ends = pd.crosstab(trials["arm"], trials["status"]).reindex(columns=list(_STATUSES), fill_value=0)
     said = by_arm.agg(images=("data.train_images", "max"), configured=("experts.configured", "max"))
+    for column in set(_MEASURES.values()) - set(trials.columns):  # not measured by earlier versions
+        trials[column] = math.nan
     finished = trials[trials["status"] == "finished"].groupby("arm", observed=True)
     measured = {}
     for name, column in _MEASURES.items():

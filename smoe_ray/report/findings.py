@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from smoe_ray.analysis import ArmComparison, Difference, arm_summary
+from smoe_ray.analysis import ArmComparison, Difference, arm_summary, posterior_warning
 from smoe_ray.columns import format_cell
 from smoe_ray.errors import ResultsError
 from smoe_ray.report.evidence import Evidence
@@ -41,6 +41,8 @@ def findings(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(question, tuple(say(evidence)))
         except ResultsError as error:
             yield Finding(question, (f"No answer: {str(error).rstrip('.')}.",))
+    if warning := posterior_warning(evidence.results):
+        yield Finding("Is the latent vector in use?", (f"Warning: {warning}.",))
 
 
 def _recommended(evidence: Evidence) -> list[str]:

@@ -21,6 +21,9 @@ from smoe_ray.training.images import DeviceImages
 from smoe_ray.training.objectives.terms import blend, kl_divergence, squared_error
 from smoe_ray.training.rng import Stream, random_stream
 
+ACTIVE_VARIANCE = 0.01
+"""A latent dimension is active if its mu varies more than this over the images: arXiv:1509.00519, section 5.2."""
+
 IMAGES_AT_ONCE = 256
 """Images that pass through the model at once: more, and the encoder's activations outgrow a CPU's cache."""
 
@@ -34,6 +37,8 @@ class Evaluation(NamedTuple):
     """The same for the gate-weighted blend of all experts."""
     kl: float
     usage_E: tuple[float, ...]
+    mu_variance_Z: tuple[float, ...] = ()
+    """Variance of each dimension of mu over the images (divided by their number, so that one image has 0)."""
 
     def losses(self) -> dict[str, float]:
         """Columns ``test.<name>`` of the results, by name."""
@@ -56,6 +61,14 @@ class Evaluation(NamedTuple):
             "usage": list(self.usage_E),
         }
 
+    def latent(self) -> dict[str, Any]:
+        """Columns ``latent.<name>`` of the results, by name: how much of the latent vector is in use."""
+        return {
+            "configured": len(self.mu_variance_Z),
+            "active": sum(variance > ACTIVE_VARIANCE for variance in self.mu_variance_Z),
+            "kl": self.kl / len(self.mu_variance_Z),
+        }
+
 
 @torch.inference_mode()
 def evaluate(model: SMoEVAE, test: DeviceImages, spec: EvaluationSpec, *, seed: int, epoch: int) -> Evaluation:
@@ -66,7 +79,7 @@ def evaluate(model: SMoEVAE, test: DeviceImages, spec: EvaluationSpec, *, seed: 
     """
     model.eval()
     noise = random_stream(test.device, seed, Stream.EVALUATION, epoch)
-    z_chunks, expert_chunks = [], []
+    z_chunks, expert_chunks, mu_chunks = [], [], []
     soft = kl = torch.zeros((), dtype=torch.float64, device=test.device)
     for image_BHW, _ in test.chunks(IMAGES_AT_ONCE):
         encoded = model.encoder(image_BHW)
@@ -75,13 +88,17 @@ def evaluate(model: SMoEVAE, test: DeviceImages, spec: EvaluationSpec, *, seed: 
         blended_BP = blend(torch.softmax(logit_BE, dim=1), model.experts(z_BZ))
         soft = soft + squared_error(image_BHW.flatten(1), blended_BP).double().sum()
         kl = kl + kl_divergence(encoded).double().sum()
+        mu_chunks.append(encoded.mu_BZ)
         z_chunks.append(z_BZ)
         expert_chunks.append(logit_BE.argmax(dim=1))
     expert_B = torch.cat(expert_chunks)
     hard = soft if spec.gating == "soft" else _hard_error(model, test, torch.cat(z_chunks), expert_B)
     usage_E = torch.bincount(expert_B, minlength=model.experts.num_experts).double()
     reconstruction, soft_mean, kl_mean = (torch.stack([hard, soft, kl]) / len(test)).tolist()
-    return Evaluation(reconstruction, soft_mean, kl_mean, tuple((usage_E / len(test)).tolist()))
+    mu_variance_Z = torch.cat(mu_chunks).double().var(dim=0, correction=0)
+    return Evaluation(
+        reconstruction, soft_mean, kl_mean, tuple((usage_E / len(test)).tolist()), tuple(mu_variance_Z.tolist())
+    )
 
 
 def _hard_error(model: SMoEVAE, test: DeviceImages, z_BZ: Tensor, expert_B: Tensor) -> Tensor:

@@ -115,6 +115,7 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
             "epoch": epoch,
             **{f"train.{name}": value for name, value in terms.items()},
             **_test_columns(measured, trial.model.num_experts),
+            **_latent_columns(measured, trial.model.latent_dim),
             **counts.columns(first_step + steps),
             "cost.wall_s": time.perf_counter() - started,
             "cost.images_per_s": counts.images(first_step, first_step + steps) / (trained - started),
@@ -210,6 +211,11 @@ def _test_columns(measured: Evaluation | None, num_experts: int) -> dict[str, An
         **{f"test.{name}": value for name, value in measured.losses().items()},
         **{f"experts.{name}": value for name, value in measured.usage().items()},
     }
+
+
+def _latent_columns(measured: Evaluation | None, latent_dim: int) -> dict[str, Any]:
+    used = {"configured": latent_dim, "active": None, "kl": None} if measured is None else measured.latent()
+    return {f"latent.{name}": value for name, value in used.items()}
 
 
 class _Counts:

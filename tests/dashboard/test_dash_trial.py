@@ -46,12 +46,29 @@ def test_its_numbers_are_those_of_the_table_command(open_page: Open, out: Path, 
         "soft loss": f"{row['test.reconstruction_soft']:.2f}",
         "gap": f"{row['gap']:.2f}",
         "active experts": f"{row['experts.active']:.0f} of {row['experts.configured']:.0f}",
+        "test KL": "\N{EN DASH}",  # what is planted did not measure it
+        "active latents": "\N{EN DASH}",
     }
     assert not at.error
+    assert not at.warning
     facts = dict(at.dataframe[0].value.itertuples(index=False, name=None))
     assert facts["host"] == "here"
     assert facts["optimizer steps"] == f"{row['cost.steps']:,.0f}"
     assert facts["started, UTC"] == "2026-01-02 03:04:05"
+
+
+def test_a_collapsed_posterior_is_told_on_its_page_and_beside_its_study(open_page: Open, out: Path, said: Said) -> None:
+    records = plant(out, "demo", embeddings=False)
+    for record in records[:2]:
+        folder = TrialFolder(Store(out), "demo", record.trial_id)
+        unused = {"latent.configured": 32, "latent.active": 2, "latent.kl": 0.004, "test.kl": 0.128}
+        folder.write_epochs([row | unused for row in folder.read_rows()])
+    at = open_page("trial", out, study="demo", trial=records[0].trial_id)
+    shown = {metric.label: metric.value for metric in at.metric}
+    assert (shown["test KL"], shown["active latents"]) == ("0.13", "2 of 32")
+    assert "posterior collapse in 1 of 1 trials" in at.warning[0].value
+    assert "posterior collapse in 2 of 12 trials" in open_page("studies", out, study="demo").warning[0].value
+    assert not open_page("trial", out, study="demo", trial=records[3].trial_id).warning
 
 
 def test_another_trial_is_a_choice_away(open_page: Open, out: Path) -> None:

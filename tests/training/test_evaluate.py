@@ -199,3 +199,29 @@ def test_measuring_leaves_no_gradient_and_no_change(model: SMoEVAE, splits: Spli
     measure(model, splits, latent="sample")
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@torch.no_grad()
+def test_latent_dimensions_are_active_where_mu_varies(splits: Splits) -> None:
+    model = build_model(TRIAL.model, (1, 28, 28), seed=0)
+    model.encoder.mu.weight[2:] = 0.0  # mu is a constant there
+    model.encoder.mu.weight[:2] *= 20
+    measured = measure(model, splits)
+    mu_BZ, _ = model.encoder(torch.from_numpy(splits.test.image_BHW / 255).float())
+    assert measured.mu_variance_Z == pytest.approx(mu_BZ.double().numpy().var(axis=0), rel=1e-4, abs=1e-12)
+    assert measured.latent() == {"configured": 6, "active": 2, "kl": pytest.approx(measured.kl / 6)}
+
+
+@pytest.mark.parametrize(
+    ("variance_Z", "active"),
+    [((0.0, 0.0), 0), ((0.01, 0.0100001), 1), ((0.0099, 5.0), 1), ((1.0, 1.0), 2), ((float("0.01"),) * 2, 0)],
+)
+def test_active_latents_by_hand(variance_Z: tuple[float, ...], active: int) -> None:
+    latent = Evaluation(0, 0, 3.0, (1.0,), variance_Z).latent()
+    assert latent == {"configured": 2, "active": active, "kl": 1.5}
+
+
+def test_one_test_image_has_no_variance(model: SMoEVAE, splits: Splits) -> None:
+    one = dataclasses.replace(splits.test, image_BHW=splits.test.image_BHW[:1], label_B=splits.test.label_B[:1])
+    measured = evaluate(model, DeviceImages(one, CPU), EvaluationSpec(), seed=0, epoch=1)
+    assert measured.mu_variance_Z == (0.0,) * 6

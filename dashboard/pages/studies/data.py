@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from smoe_ray.analysis import posterior
 from smoe_ray.analysis.survival import collapsed_share
 from smoe_ray.errors import SmoeRayError
 from smoe_ray.spec import SearchStudy
@@ -79,3 +80,9 @@ def state(status: StudyStatus, done: int) -> str:
 def collapsed(study: str) -> float | None:
     """Share of the study's finished unsupervised trials that collapsed, 0 to 1."""
     return collapsed_share(load.results(study).table)
+
+
+@load.cached
+def posterior_warning(study: str) -> str | None:
+    """A sentence about the study's trials with a collapsed posterior; None if there is none."""
+    return posterior.posterior_warning(load.results(study).table)

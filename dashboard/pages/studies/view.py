@@ -56,6 +56,8 @@ def live(study: str, was_running: bool) -> None:
     st.subheader(style.markdown(study), anchor=False)
     st.text(row["question"])
     with page.boundary():
+        if warning := data.posterior_warning(study):
+            st.warning(style.markdown(warning), icon=":material/warning:")
         trials_table(study)
     with st.container(horizontal=True):
         for view in ("loss_surface", "routing", "collapse", "experts"):
@@ -95,7 +97,7 @@ def trials_table(study: str) -> None:
     chosen = st.dataframe(
         frame.rename(columns=study_tables.TRIAL_HEADINGS),
         hide_index=True,
-        column_config=dict.fromkeys(("test loss", "soft loss", "gap", "effective"), TWO_DECIMALS),
+        column_config=dict.fromkeys(("test loss", "soft loss", "gap", "effective", "test KL"), TWO_DECIMALS),
         height=320,
         on_select="rerun",
         selection_mode="single-row",

@@ -47,6 +47,12 @@ def facts(record: TrialRecord, last: Mapping[str, Any]) -> dict[str, str]:
     return {name: style.plain(value, 300) for name, value in said.items() if value not in ("", "\N{EN DASH}")}
 
 
+def latents(last: Mapping[str, Any]) -> str:
+    """Active latent dimensions of those configured; a dash for a trial that did not measure them."""
+    active, configured = (number(last, f"latent.{name}") for name in ("active", "configured"))
+    return active if "\N{EN DASH}" in (active, configured) else f"{active} of {configured}"
+
+
 def rerun_yaml(record: TrialRecord) -> str:
     """A study (YAML) that runs this trial alone."""
     question = f"Does trial {record.trial_id} of study {record.study} come out the same again?"

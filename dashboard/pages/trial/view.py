@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from smoe_ray.analysis.curves import trial_curves
+from smoe_ray.analysis.posterior import posterior_warning
 from smoe_ray.columns import COLUMNS
 from smoe_ray.errors import ResultsError
 from smoe_ray.figures import FIGURES, render
@@ -33,7 +35,7 @@ def body(study: str) -> None:
     rows = found.table[found.table["trial_id"] == trial_id]
     record, last = found.records[trial_id], dict(rows.iloc[-1])
     summary = study_tables.trials(study)
-    outcome(record, summary[summary["trial_id"] == trial_id].iloc[0])
+    outcome(record, summary[summary["trial_id"] == trial_id].iloc[0], last, posterior_warning(rows))
     with page.section("Curves"):
         page.chart(reconstruction_chart(trial_curves(rows, trial_id)), f"{trial_id}-reconstruction")
     with page.section("Terms of the training loss"):
@@ -48,8 +50,8 @@ def body(study: str) -> None:
         st.code(data.rerun_yaml(record), language="yaml", height=400)
 
 
-def outcome(record: TrialRecord, row: pd.Series[Any]) -> None:
-    """Status of the trial, its main numbers, and why it stopped or failed."""
+def outcome(record: TrialRecord, row: pd.Series[Any], last: Mapping[str, Any], warning: str | None) -> None:
+    """Status of the trial, its main numbers, a warning about them, and why it stopped or failed."""
     with st.container(horizontal=True):
         st.metric("status", record.status)
         st.metric("epochs", data.number(row, "epoch"))
@@ -62,6 +64,10 @@ def outcome(record: TrialRecord, row: pd.Series[Any]) -> None:
         )
         active, configured = (data.number(row, f"experts.{name}") for name in ("active", "configured"))
         st.metric("active experts", f"{active} of {configured}")
+        st.metric(COLUMNS["test.kl"].heading, data.number(row, "test.kl"), help=COLUMNS["test.kl"].unit)
+        st.metric(COLUMNS["latent.active"].heading, data.latents(last))
+    if warning:
+        st.warning(style.markdown(warning), icon=":material/warning:")
     if record.reason:
         st.info(style.markdown(f"Stopped early: {record.reason}"), icon=":material/content_cut:")
     if record.error:

@@ -1,0 +1,47 @@
+"""Posterior collapse: trials whose latent vector carries next to no information about the image."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from smoe_ray.analysis.summary import trial_summary
+
+LEAST_ACTIVE_SHARE = 0.1
+"""Below this share of active latent dimensions (`latent.active`) a posterior counts as collapsed."""
+
+LEAST_KL = 0.01
+"""So it does below this mean KL per latent dimension, nats."""
+
+_MOST_NAMED = 3
+
+
+def collapsed_posteriors(results: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `trial_summary` with a collapsed posterior at their last epoch.
+
+    Trials that did not measure it (those of earlier versions, and those before their first evaluation) are left out.
+
+    Raises:
+        ResultsError: `results` is not a table of `read_results`.
+    """
+    trials = trial_summary(results)
+    if not {"latent.active", "latent.configured", "latent.kl"} <= set(trials.columns):
+        return trials.iloc[:0]
+    active, configured, kl = (trials[f"latent.{name}"].astype(float) for name in ("active", "configured", "kl"))
+    return trials[(active < LEAST_ACTIVE_SHARE * configured) | (kl < LEAST_KL)].reset_index(drop=True)
+
+
+def posterior_warning(results: pd.DataFrame) -> str | None:
+    """One sentence about the trials with a collapsed posterior; None if there is none. Raises as that does."""
+    found = collapsed_posteriors(results)
+    if found.empty:
+        return None
+    named = [f"{trial.arm}, seed {trial.seed} ({trial.trial_id})" for trial in found[:_MOST_NAMED].itertuples()]
+    more = f" and {len(found) - _MOST_NAMED:,} more" if len(found) > _MOST_NAMED else ""
+    active = int(found["latent.active"].max())
+    dimensions = int(found["latent.configured"].max())
+    number = results["trial_id"].nunique()
+    return (
+        f"posterior collapse in {len(found):,} of {number:,} trials: at most {active} of {dimensions} latent "
+        f"dimensions are active, mean KL at most {found['latent.kl'].max():.2g} nats per dimension; lower "
+        f"training.beta: {'; '.join(named)}{more}"
+    )
