@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="Kubernetes: cluster, dashboard and
 _NAMESPACE = "smoe-ray"
 _MOST_DIFF_LINES = 200
 
-Overlay = Annotated[str, typer.Argument(metavar="OVERLAY", help="local, gpu, production, or the path of your own.")]
+Overlay = Annotated[str, typer.Argument(metavar="OVERLAY", help="local, gpu, eks, gke, production, or your own path.")]
 Images = Annotated[
     list[str] | None,
     typer.Option(

@@ -124,7 +124,7 @@ def test_init_names_a_secret_that_is_there_and_is_none(smoe_ray: Run, server: Ap
 
 
 def test_render_prints_what_kubectl_builds(smoe_ray: Run, tmp_path: Path) -> None:
-    assert manifests.overlays() == ["gpu", "local", "production"]
+    assert manifests.overlays() == ["eks", "gke", "gpu", "local", "production"]
     plain = done(smoe_ray("render", "local"))
     assert plain == done(smoe_ray("render", manifests.folder() / "overlays" / "local"))
 
@@ -141,7 +141,7 @@ def test_render_prints_what_kubectl_builds(smoe_ray: Run, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("nowhere",), "use gpu, local, production"),
+        (("nowhere",), "use eks, gke, gpu, local, production"),
         (("./nowhere",), "not a folder with a kustomization.yaml"),
         (("../local",), "not a folder with a kustomization.yaml"),
         (("local", "--namespace", "Team;A"), "lower-case letters"),
@@ -428,7 +428,7 @@ def test_as_many_workers_as_the_overlay_has_room_for_are_fine(smoe_ray: Run, stu
 
 def test_egress_is_what_the_policies_allow() -> None:
     egress = {name: manifests.read(manifests.render(name)).workers_have_egress for name in manifests.overlays()}
-    assert egress == {"gpu": False, "local": False, "production": True}
+    assert egress == {"eks": False, "gke": False, "gpu": False, "local": False, "production": True}
     local = manifests.read(manifests.render("local"))
     assert local._replace(policies=()).workers_have_egress
     dns = [policy for policy in local.policies if policy["metadata"]["name"] == "dns"]

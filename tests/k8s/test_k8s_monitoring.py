@@ -74,6 +74,11 @@ def test_alerts_cover_stuck_waiting_failing_and_collapsing_studies(built: Built)
         assert set(rule["annotations"]) == {"summary", "description"}
 
 
+def test_the_default_selectors_of_kube_prometheus_stack_match(built: Built) -> None:
+    for kind in ("PodMonitor", "PrometheusRule"):
+        assert one(built["components/monitoring"], kind)["metadata"]["labels"]["release"] == "kube-prometheus-stack"
+
+
 def test_every_port_with_metrics_is_scraped(built: Built) -> None:
     monitor = one(built["components/monitoring"], "PodMonitor")
     assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
