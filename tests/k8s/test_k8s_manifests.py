@@ -18,7 +18,7 @@ from support.k8s.manifests import K8S, NAMESPACE, Built, Manifest, build, of_kin
 from support.k8s.network_policies import selects
 
 VERSIONS = ("1.35", "1.36", "1.37")
-CUSTOM = ("ray.io", "monitoring.coreos.com", "kueue.x-k8s.io")
+CUSTOM = ("ray.io", "monitoring.coreos.com", "kueue.x-k8s.io", "cilium.io")
 CLUSTER_WIDE = ("Namespace",)
 SECRETS = {"smoe-ray-token", "smoe-ray-storage", "smoe-ray-redis", "smoe-ray-oidc", "smoe-ray-tls"}
 """Made by hand or by `smoe-ray k8s init`, never part of a manifest."""
@@ -32,7 +32,7 @@ def test_every_folder_builds(built: Built) -> None:
     names = {"base", *(f"overlays/{name}" for name in ("local", "gpu", "eks", "gke", "production"))}
     names |= {"jobs/study", "jobs/nightly", "jobs/nightly-raycronjob"}
     components = ["gpu", "s3", "gcs-fault-tolerance", "monitoring", "kueue", "ingress"]
-    components += ["eks-pod-identity", "gke-workload-identity"]
+    components += ["eks-pod-identity", "gke-workload-identity", "cilium"]
     assert set(built) == names | {f"components/{name}" for name in components}
     assert all(built.values())
 
@@ -313,6 +313,16 @@ def test_the_studies_of_the_templates_are_studies(built: Built, tmp_path: Path) 
             }
             assert job["metadata"]["labels"]["smoe-ray/study"] == study.name
             assert job["metadata"]["annotations"]["smoe-ray/out"] == out
+
+
+def test_cilium_lets_heads_call_the_kubernetes_api(built: Built) -> None:
+    policy = one(built["components/cilium"], "CiliumNetworkPolicy")
+    assert policy["apiVersion"] == "cilium.io/v2"
+    pods = pod_templates([*built["base"], *built["jobs/study"]])
+    selected = [pod.name for pod in pods if selects(policy["spec"]["endpointSelector"], pod.labels)]
+    assert selected == ["smoe-ray head", "quickstart-x2xzg head"]
+    [rule] = policy["spec"]["egress"]
+    assert rule["toEntities"] == ["kube-apiserver"]
 
 
 def test_a_job_that_does_not_start_fails_in_time(built: Built) -> None:
