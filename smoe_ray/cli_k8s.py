@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="Kubernetes: cluster, dashboard and
 _NAMESPACE = "smoe-ray"
 _MOST_DIFF_LINES = 200
 
-Overlay = Annotated[str, typer.Argument(metavar="OVERLAY", help="local, gpu, production, or the path of your own.")]
+Overlay = Annotated[str, typer.Argument(metavar="OVERLAY", help="local, gpu, eks, gke, production, or your own path.")]
 Images = Annotated[
     list[str] | None,
     typer.Option(
@@ -61,11 +61,17 @@ def apply(
 ) -> None:
     """Validate an overlay on the server (dry run), show the diff, and apply it."""
     from smoe_ray.k8s import manifests
+    from smoe_ray.k8s.cluster import Cluster
 
     target = _target(context)
     rendered = manifests.render(overlay, namespace, images or ())
     manifests.refuse_placeholders(rendered)
     names = manifests.rehearse(rendered, target)
+    claims = [each for each in manifests.objects(rendered) if each["kind"] == "PersistentVolumeClaim"]
+    if claims:
+        cluster = Cluster(target)
+        for claim in claims:
+            cluster.check_storage(claim)
     changes = manifests.diff(rendered, target)
     if "".join(changes.values()).count("\n") <= _MOST_DIFF_LINES:
         typer.echo("".join(changes.values()), nl=False)

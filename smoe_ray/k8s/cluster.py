@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 _GROUP, _VERSION = "ray.io", "v1"
 _TIMEOUTS_S = (10.0, 60.0)  # to connect, to answer
 _ENDED = ("Complete", "Failed", "ValidationFailed")
+_BLOCK_STORAGE = (
+    "ebs.csi.aws.com", "ebs.csi.eks.amazonaws.com", "kubernetes.io/aws-ebs", "pd.csi.storage.gke.io",
+    "kubernetes.io/gce-pd", "disk.csi.azure.com", "kubernetes.io/azure-disk", "rancher.io/local-path",
+)  # fmt: skip
+"""Provisioners of volumes that one node at a time can mount."""
 
 
 class Cluster:
@@ -51,6 +56,7 @@ class Cluster:
         api = client.ApiClient(settings)
         self._core: Any = client.CoreV1Api(api)  # takes plain values where its types want models
         self._custom: Any = client.CustomObjectsApi(api)
+        self._storage: Any = client.StorageV1Api(api)
 
     # --- init -----------------------------------------------------------------------------------------------------
 
@@ -104,6 +110,42 @@ class Cluster:
                 if error.status != 409:  # created concurrently by another client
                     raise
                 return False
+
+    # --- apply ----------------------------------------------------------------------------------------------------
+
+    def check_storage(self, claim: Manifest) -> None:
+        """Raise ClusterError if the storage class of a new PersistentVolumeClaim is missing or not shareable.
+
+        Checks the ReadWriteMany of classes whose provisioner is known to offer block devices only. Skipped if the user
+        may not list storage classes, or if the claim exists.
+        """
+        from kubernetes.client import ApiException
+
+        metadata, spec = claim["metadata"], claim["spec"]
+        with _explained():
+            try:
+                there = self._core.list_namespaced_persistent_volume_claim(
+                    metadata["namespace"], _request_timeout=_TIMEOUTS_S
+                )
+                classes = self._storage.list_storage_class(_request_timeout=_TIMEOUTS_S).items
+            except ApiException as error:
+                if error.status == 403:
+                    return
+                raise
+        if metadata["name"] in {each.metadata.name for each in there.items}:
+            return
+        name = spec.get("storageClassName")
+        found = [each for each in classes if (each.metadata.name == name if name else _is_default(each))]
+        title = f"PersistentVolumeClaim {metadata['name']}"
+        known = ", ".join(sorted(each.metadata.name for each in classes)) or "none"
+        if not found:
+            what = f"storage class {name} does not exist" if name else "the cluster has no default storage class"
+            raise ClusterError(f"{title}: {what} (there are: {known}); set storageClassName in an overlay of your own")
+        if "ReadWriteMany" in spec["accessModes"] and found[0].provisioner in _BLOCK_STORAGE:
+            raise ClusterError(
+                f"{title}: storage class {found[0].metadata.name} ({found[0].provisioner}) cannot be shared by several "
+                "nodes (ReadWriteMany); use --overlay eks or gke, another storageClassName, or the component s3"
+            )
 
     # --- studies --------------------------------------------------------------------------------------------------
 
@@ -186,6 +228,11 @@ class Cluster:
 def has_ended(job: Manifest) -> bool:
     """Whether a RayJob is in a terminal state: neither active nor to be retried."""
     return job.get("status", {}).get("jobDeploymentStatus") in _ENDED
+
+
+def _is_default(storage_class: Any) -> bool:
+    annotations = storage_class.metadata.annotations or {}
+    return annotations.get("storageclass.kubernetes.io/is-default-class") == "true"
 
 
 @contextmanager

@@ -247,7 +247,8 @@ def _cluster(requests: list[ResourcesSpec], overlay: Rendered, template: StudyJo
         if workers > room:
             raise StudyError(
                 f"resources.workers: a trial needs {workers} workers of {each.cpus} CPUs and {each.gpus:g} GPUs at "
-                f"once, and the overlay has room for {room} at most; lower resources, or raise its maxReplicas"
+                f"once, and the overlay has room for {room} at most; lower resources of the study, or raise "
+                "maxReplicas of the overlay"
             )
     return spec
 

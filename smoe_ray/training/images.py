@@ -20,7 +20,9 @@ _SHARE_OF_FREE_MEMORY = 0.5
 
 
 def resolve_device(name: str) -> torch.device:
-    """``auto`` is the first CUDA device, else the CPU. Raises StudyError for a device that is not there."""
+    """``auto`` is the first CUDA device, else the CPU. Raises StudyError for a device that is not there or unusable."""
+    if name != "cpu":
+        _check_driver()
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", name):
@@ -29,6 +31,19 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise StudyError(f"device {name!r} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
     return device
+
+
+def _check_driver() -> None:
+    """Raise StudyError if there are GPUs (NVML counts them) that PyTorch cannot use, for which `auto` means the CPU."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PyTorch, about the same
+        unusable = torch.version.cuda is not None and torch.cuda.device_count() > 0 and not torch.cuda.is_available()
+    if unusable:
+        needed = 580 if int(str(torch.version.cuda).partition(".")[0]) >= 13 else 525
+        raise StudyError(
+            f"this machine has {torch.cuda.device_count()} GPUs that PyTorch cannot use: its CUDA {torch.version.cuda} "
+            f"needs NVIDIA driver {needed} or later (nvidia-smi shows yours); update the driver, or train on the CPU"
+        )
 
 
 class Batch(NamedTuple):

@@ -25,7 +25,7 @@ from smoe_ray.k8s import manifests
 from smoe_ray.k8s.kubectl import kubectl as kubectl_program
 from smoe_ray.k8s.rayjob import NAME_LIMIT, STUDY_LABEL, StudyJob, job_name, study_job, study_of
 from smoe_ray.spec import NAME_PATTERN, ResourcesSpec, dump_study, load_study, parse_study
-from support.k8s.api_server import ApiServer, api_server
+from support.k8s.api_server import ApiServer, api_server, storage_class
 from support.k8s.kuberay_validation import crd_errors, ray_errors
 from support.k8s.manifests import pod_templates
 from support.k8s.pod_security import pod_errors
@@ -124,7 +124,7 @@ def test_init_names_a_secret_that_is_there_and_is_none(smoe_ray: Run, server: Ap
 
 
 def test_render_prints_what_kubectl_builds(smoe_ray: Run, tmp_path: Path) -> None:
-    assert manifests.overlays() == ["gpu", "local", "production"]
+    assert manifests.overlays() == ["eks", "gke", "gpu", "local", "production"]
     plain = done(smoe_ray("render", "local"))
     assert plain == done(smoe_ray("render", manifests.folder() / "overlays" / "local"))
 
@@ -141,7 +141,7 @@ def test_render_prints_what_kubectl_builds(smoe_ray: Run, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("nowhere",), "use gpu, local, production"),
+        (("nowhere",), "use eks, gke, gpu, local, production"),
         (("./nowhere",), "not a folder with a kustomization.yaml"),
         (("../local",), "not a folder with a kustomization.yaml"),
         (("local", "--namespace", "Team;A"), "lower-case letters"),
@@ -190,6 +190,21 @@ def test_apply_checks_everything_before_it_changes_anything(
     assert "+        image: reg/dashboard:2" in printed
     assert "1 new or changed" in printed
     assert len(server.changed()) == len(rendered)
+
+
+def test_apply_refuses_a_volume_that_the_storage_class_cannot_share(smoe_ray: Run, server: ApiServer) -> None:
+    done(smoe_ray("init", "gpu"))
+    server.heard.clear()
+    shared = "storage class standard (rancher.io/local-path) cannot be shared by several nodes (ReadWriteMany)"
+    assert shared in refused(smoe_ray("apply", "gpu"))
+    missing = "storage class efs-sc does not exist (there are: standard); set storageClassName"
+    assert missing in refused(smoe_ray("apply", "eks"))
+    assert server.changed() == []
+
+    server.put(storage_class("efs-sc", "efs.csi.aws.com"))
+    assert "objects, all valid" in done(smoe_ray("apply", "eks", "--dry-run"))
+    server.forbidden.add("storageclasses")  # users of a single namespace may not list them
+    assert "objects, all valid" in done(smoe_ray("apply", "gpu", "--dry-run"))
 
 
 def test_apply_stops_when_the_server_refuses_one_object(smoe_ray: Run, server: ApiServer) -> None:
@@ -428,7 +443,7 @@ def test_as_many_workers_as_the_overlay_has_room_for_are_fine(smoe_ray: Run, stu
 
 def test_egress_is_what_the_policies_allow() -> None:
     egress = {name: manifests.read(manifests.render(name)).workers_have_egress for name in manifests.overlays()}
-    assert egress == {"gpu": False, "local": False, "production": True}
+    assert egress == {"eks": False, "gke": False, "gpu": False, "local": False, "production": True}
     local = manifests.read(manifests.render("local"))
     assert local._replace(policies=()).workers_have_egress
     dns = [policy for policy in local.policies if policy["metadata"]["name"] == "dns"]
@@ -661,6 +676,39 @@ def test_the_page_gets_from_an_empty_cluster_to_the_dashboard_in_ten_commands(re
     assert len(commands) <= 10
     verbs = [command.split()[2] for command in commands if command.startswith("smoe-ray k8s")]
     assert verbs == ["init", "apply", "submit", "status", "port-forward"]
+
+
+@pytest.mark.parametrize(("heading", "overlay"), [("On EKS", "eks"), ("On GKE", "gke")])
+def test_the_page_gets_a_study_onto_a_cloud_in_ten_commands(
+    smoe_ray: Run, server: ApiServer, repository: Path, heading: str, overlay: str
+) -> None:
+    section = (repository / "docs" / "kubernetes.md").read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    assert "**Not run on the cloud itself.**" in section
+    commands = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)[0].splitlines()
+    assert len(commands) <= 10
+    registry = commands[0].removeprefix("REGISTRY=")
+    server.put(storage_class("efs-sc", "efs.csi.aws.com"))
+    server.put(storage_class("standard-rwx", "filestore.csi.storage.gke.io"))
+    ours = [
+        command.replace("$REGISTRY", registry).split()[2:] for command in commands if command.startswith("smoe-ray")
+    ]
+    assert [words[0] for words in ours] == ["init", "apply", "submit"]
+    for words in ours:
+        done(smoe_ray(*words))
+    assert f"{registry}/smoe-ray:0.1.0" in json.dumps(server.of("RayJob"))
+    [claim] = server.of("PersistentVolumeClaim")
+    assert claim["spec"]["storageClassName"] == {"eks": "efs-sc", "gke": "standard-rwx"}[overlay]
+
+
+def test_the_overlays_of_the_page_build(repository: Path, tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(resources: .*?)```", (repository / "docs" / "kubernetes.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    for number, block in enumerate(blocks):
+        place = tmp_path / str(number)
+        place.mkdir()
+        overlay = os.path.relpath(repository / "k8s", place)
+        (place / "kustomization.yaml").write_text(block.replace("../smoe-ray/k8s", overlay))
+        manifests.refuse_placeholders(manifests.render(str(place)))
 
 
 # --- what may be missing ----------------------------------------------------------------------------------------------

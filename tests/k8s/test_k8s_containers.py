@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import ipaddress
 import json
 import re
 import shlex
@@ -27,6 +28,7 @@ OTHERS = {
     # https://oauth2-proxy.github.io/oauth2-proxy/configuration/overview
     "oauth2-proxy": {
         "--provider", "--http-address", "--upstream", "--reverse-proxy", "--cookie-secure", "--skip-provider-button",
+        "--trusted-proxy-ip",
     },
 }  # fmt: skip
 """Containers of programs that are not here: the options that their documentation has."""
@@ -63,6 +65,23 @@ def test_every_container_runs_something_that_exists(built: Built) -> None:
                 else:
                     parse(words)
     assert seen == OF_THE_OPERATOR | set(OTHERS) | {"dashboard", "submit"}
+
+
+FIXED_IN = {"oauth2-proxy": (7, 15, 6), "redis": (8, 1, 4)}
+"""Of CVE-2026-40574 and CVE-2025-49844."""
+
+
+def test_images_of_others_have_the_fixes_of_known_vulnerabilities(built: Built) -> None:
+    pods = pod_templates(built["overlays/production"])
+    containers = {container["name"]: container for pod in pods for container in pod.containers}
+    for name, fixed in FIXED_IN.items():
+        version = containers[name]["image"].rpartition(":")[2].removeprefix("v")
+        assert tuple(map(int, version.split("."))) >= fixed
+    words = command_of(containers["oauth2-proxy"])
+    assert "--reverse-proxy=true" in words
+    trusted = [word.partition("=")[2] for word in words if word.startswith("--trusted-proxy-ip=")]
+    assert trusted
+    assert all(ipaddress.ip_network(block).is_private or block == "100.64.0.0/10" for block in trusted)
 
 
 def test_a_flag_that_smoe_ray_does_not_know_is_found() -> None:

@@ -60,6 +60,14 @@ def test_bases_are_pinned_to_a_version_and_by_argument_to_a_digest(images: dict[
         assert re.search(r":[0-9]+\.[0-9]+\.[0-9]+-", image), stage.base
 
 
+@pytest.mark.parametrize("variant", ["cpu", "gpu", "cpu-aarch64"])
+def test_the_base_of_every_variant_is_a_tag_of_ray(images: dict[str, Stage], repository: Path, variant: str) -> None:
+    base = images["ray"].base.partition("${RAY_DIGEST")[0].replace("${VARIANT}", variant)
+    assert base == f"rayproject/ray:2.60.0-py311-{variant}"
+    for text in (DOCKERFILE.read_text(), (repository / "docs/kubernetes.md").read_text()):
+        assert f"VARIANT={variant}" in text or variant == "cpu"
+
+
 def test_both_images_run_as_the_user_of_the_manifests_and_say_whether_they_are_well(
     images: dict[str, Stage], built: Built
 ) -> None:

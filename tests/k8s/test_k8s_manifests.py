@@ -18,7 +18,7 @@ from support.k8s.manifests import K8S, NAMESPACE, Built, Manifest, build, of_kin
 from support.k8s.network_policies import selects
 
 VERSIONS = ("1.35", "1.36", "1.37")
-CUSTOM = ("ray.io", "monitoring.coreos.com", "kueue.x-k8s.io")
+CUSTOM = ("ray.io", "monitoring.coreos.com", "kueue.x-k8s.io", "cilium.io")
 CLUSTER_WIDE = ("Namespace",)
 SECRETS = {"smoe-ray-token", "smoe-ray-storage", "smoe-ray-redis", "smoe-ray-oidc", "smoe-ray-tls"}
 """Made by hand or by `smoe-ray k8s init`, never part of a manifest."""
@@ -29,9 +29,10 @@ def group(found: Manifest) -> str:
 
 
 def test_every_folder_builds(built: Built) -> None:
-    names = {"base", "overlays/local", "overlays/gpu", "overlays/production"}
+    names = {"base", *(f"overlays/{name}" for name in ("local", "gpu", "eks", "gke", "production"))}
     names |= {"jobs/study", "jobs/nightly", "jobs/nightly-raycronjob"}
-    components = ("gpu", "s3", "gcs-fault-tolerance", "monitoring", "kueue", "ingress")
+    components = ["gpu", "s3", "gcs-fault-tolerance", "monitoring", "kueue", "ingress"]
+    components += ["eks-pod-identity", "gke-workload-identity", "cilium"]
     assert set(built) == names | {f"components/{name}" for name in components}
     assert all(built.values())
 
@@ -200,7 +201,16 @@ def test_all_objects_lie_in_the_namespace_and_say_what_they_are_part_of(built: B
             assert metadata["labels"]["app.kubernetes.io/part-of"] == NAMESPACE, f"{name} {title(found)}"
 
 
-@pytest.mark.parametrize("unit", ["base", "overlays/local", "overlays/gpu", "overlays/production"])
+def test_volumes_of_clouds_name_a_class_that_many_nodes_can_mount(built: Built) -> None:
+    for cloud, storage_class in (("eks", "efs-sc"), ("gke", "standard-rwx")):
+        claim = one(built[f"overlays/{cloud}"], "PersistentVolumeClaim")["spec"]
+        assert (claim["accessModes"], claim["storageClassName"]) == (["ReadWriteMany"], storage_class)
+    assert claim["resources"]["requests"]["storage"] == "1Ti"  # Filestore's smallest
+
+
+@pytest.mark.parametrize(
+    "unit", ["base", *(f"overlays/{name}" for name in ("local", "gpu", "eks", "gke", "production"))]
+)
 def test_what_is_named_is_there(built: Built, unit: str) -> None:
     objects = [*built[unit], *built["jobs/study"], *built["jobs/nightly"]]
     there = {(found["kind"], found["metadata"]["name"]) for found in objects} | {("Secret", name) for name in SECRETS}
@@ -261,9 +271,11 @@ def test_every_selector_selects_the_pods_that_it_is_for(built: Built) -> None:
             ports = {port["name"] for container in pod.containers for port in container.get("ports", ())}
             assert {port["targetPort"] for port in found["spec"]["ports"]} <= ports, unit
         for found in of_kind(objects, "PodDisruptionBudget"):
-            selected = [pod.name for pod in pods if selects(found["spec"]["selector"], pod.labels)]
-            assert selected == ["smoe-ray head"], unit
-            assert found["spec"]["minAvailable"] == 1  # a percentage or maxUnavailable needs a scale that it has not
+            everybody = [*pods, *pod_templates(built["jobs/study"])]
+            selected = [pod.name for pod in everybody if selects(found["spec"]["selector"], pod.labels)]
+            assert selected == ["smoe-ray head", "quickstart-x2xzg head"], unit
+            # A percentage or maxUnavailable needs a scale subresource, which a RayCluster does not have.
+            assert found["spec"]["minAvailable"] >= 1000
 
 
 def test_every_policy_selects_somebody(production: list[Manifest]) -> None:
@@ -301,6 +313,16 @@ def test_the_studies_of_the_templates_are_studies(built: Built, tmp_path: Path) 
             }
             assert job["metadata"]["labels"]["smoe-ray/study"] == study.name
             assert job["metadata"]["annotations"]["smoe-ray/out"] == out
+
+
+def test_cilium_lets_heads_call_the_kubernetes_api(built: Built) -> None:
+    policy = one(built["components/cilium"], "CiliumNetworkPolicy")
+    assert policy["apiVersion"] == "cilium.io/v2"
+    pods = pod_templates([*built["base"], *built["jobs/study"]])
+    selected = [pod.name for pod in pods if selects(policy["spec"]["endpointSelector"], pod.labels)]
+    assert selected == ["smoe-ray head", "quickstart-x2xzg head"]
+    [rule] = policy["spec"]["egress"]
+    assert rule["toEntities"] == ["kube-apiserver"]
 
 
 def test_a_job_that_does_not_start_fails_in_time(built: Built) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import promql_parser
 import pytest
 
+from smoe_ray.columns import EPOCHS
 from support.k8s.manifests import Built, Manifest, one, pod_templates
 from support.k8s.network_policies import selects
 
@@ -21,7 +22,7 @@ METRIC = re.compile(r"\bray_smoe_ray_\w+")
 def exported(repository: Path) -> set[str]:
     """The names under which Prometheus sees what `smoe_ray.cluster.metrics` sets (Ray ends counters in _total)."""
     source = (repository / "smoe_ray/cluster/metrics.py").read_text()
-    gauges = re.findall(r'_set\("(\w+)"', source) + re.findall(r'^    "(\w+)": \(', source, re.MULTILINE)
+    gauges = re.findall(r'_set\("(\w+)"', source) + [column.gauge for column in EPOCHS if column.gauge]
     counters = re.findall(r'_counter\("(\w+)"', source)
     assert {"trials", "collapse_rate", "active_fraction"} < set(gauges)
     assert counters == ["epochs"]
@@ -72,6 +73,11 @@ def test_alerts_cover_stuck_waiting_failing_and_collapsing_studies(built: Built)
         assert re.fullmatch(r"[0-9]+m", rule.get("for", "0m"))
         assert rule["labels"]["severity"] in ("info", "warning", "critical")
         assert set(rule["annotations"]) == {"summary", "description"}
+
+
+def test_the_default_selectors_of_kube_prometheus_stack_match(built: Built) -> None:
+    for kind in ("PodMonitor", "PrometheusRule"):
+        assert one(built["components/monitoring"], kind)["metadata"]["labels"]["release"] == "kube-prometheus-stack"
 
 
 def test_every_port_with_metrics_is_scraped(built: Built) -> None:

@@ -11,7 +11,7 @@ from support.k8s.network_policies import Peer, reaches
 
 API, DNS, GCS, METRICS, RAY = (443, 6443, 8443), 53, 6379, (8080, 44217, 44227), 8265
 DASHBOARD, LOGIN, HTTPS = 8501, 4180, 443
-PORTS = (22, 80, DNS, *API, GCS, RAY, *METRICS, DASHBOARD, LOGIN, 10001, 52365)
+PORTS = (22, 80, 988, DNS, *API, GCS, RAY, *METRICS, DASHBOARD, LOGIN, 10001, 52365)
 ALL = frozenset(PORTS)
 
 Table = dict[tuple[str, str], frozenset[int]]
@@ -145,6 +145,23 @@ def test_the_table_sees_a_policy_that_is_too_wide(built: Built) -> None:
     one(objects, "NetworkPolicy", "head-api")["spec"]["ingress"][0]["from"][0]["namespaceSelector"] = {}
     opened = set(table(objects, [])) - set(expected_of_base())
     assert opened == {("false dashboard", head) for head in HEADS}
+
+
+@pytest.mark.parametrize(
+    ("component", "opened"),
+    [
+        ("eks-pod-identity", {"EKS Pod Identity": {80}}),
+        ("gke-workload-identity", {"metadata server": {80, DNS}, "GKE workload identity": {988}}),
+    ],
+)
+def test_an_identity_opens_its_endpoint_to_the_pods_that_use_storage(
+    built: Built, component: str, opened: dict[str, set[int]]
+) -> None:
+    jobs = [*built["jobs/study"], *built["jobs/nightly"]]
+    expected = expected_of_base()
+    for source in (*NODES, "dashboard"):
+        expected |= {(source, endpoint): frozenset(ports) for endpoint, ports in opened.items()}
+    assert table([*built[f"components/{component}"], *jobs], []) == expected
 
 
 def test_dns_over_node_local_pods_is_allowed_too(built: Built) -> None:

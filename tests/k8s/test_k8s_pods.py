@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from support.k8s.kuberay_pods import quantity
 from support.k8s.manifests import Built, Manifest, PodTemplate, of_kind, one, pod_templates, ray_clusters, title
 from support.k8s.pod_security import pod_errors
 
@@ -154,6 +155,16 @@ def test_the_object_store_fits_into_shared_memory_and_that_into_the_pod(built: B
                 shared = bytes_of(volume["emptyDir"]["sizeLimit"])
                 assert int(group["rayStartParams"]["object-store-memory"]) < shared, name
                 assert 2 * shared < bytes_of(container["resources"]["limits"]["memory"]), name
+
+
+def test_a_laptop_has_room_for_the_persistent_cluster_and_a_study_with_two_workers(built: Built) -> None:
+    pods = {pod.name: pod for pod in pod_templates([*built["overlays/local"], *built["jobs/study"]])}
+    needed = ["Deployment/smoe-ray-dashboard", "RayJob/quickstart submitter"]
+    needed += 2 * ["smoe-ray head"] + 2 * ["smoe-ray cpu"]  # a study's own cluster has the overlay's pods
+    requests = [container["resources"]["requests"] for name in needed for container in pods[name].containers]
+    system_cpus, system_bytes = 0.95, 0.3 * 2**30  # kube-system of kind
+    assert sum(quantity(each["cpu"]) for each in requests) + system_cpus <= 4
+    assert sum(quantity(each["memory"]) for each in requests) + system_bytes <= 7.5 * 2**30  # of Docker Desktop's 8 GiB
 
 
 def test_a_worker_has_time_to_end_its_trials_epochs(built: Built) -> None:

@@ -20,7 +20,7 @@ from smoe_ray.model import build_model, model_cost
 from smoe_ray.results import EPOCH_COLUMNS, TIMING_COLUMNS
 from smoe_ray.spec import Likelihood, Supervised, TrialSpec, trial_with
 from smoe_ray.training import Epoch, Runtime, epochs_done, fit
-from smoe_ray.training.images import DeviceImages
+from smoe_ray.training.images import DeviceImages, resolve_device
 from smoe_ray.training.objectives import LossInput, Terms, loss_for
 from smoe_ray.training.objectives.likelihood import LikelihoodLoss
 from support.specs import tiny
@@ -339,6 +339,17 @@ def test_without_cuda_auto_is_the_cpu_and_cuda_an_error(splits: Splits) -> None:
         next(fit(tiny(), splits, Runtime(device="cuda")))
     automatic = [timeless(epoch.row) for epoch in fit(tiny(), splits)]
     assert automatic == run(tiny(), splits)[0]
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda", "cuda:0"])
+def test_a_driver_that_is_too_old_for_pytorch_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As PyTorch answers then: NVML counts the GPU, CUDA refuses to start.
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(StudyError, match=r"its CUDA 13\.0 needs NVIDIA driver 580 or later \(nvidia-smi shows yours\)"):
+        resolve_device(name)
+    assert resolve_device("cpu").type == "cpu"
 
 
 def test_memory_mapped_read_only_images_train_alike(splits: Splits, tmp_path: Path) -> None:

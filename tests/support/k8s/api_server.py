@@ -30,9 +30,13 @@ KINDS = {
     "apps/v1": {"Deployment": "deployments"},
     "batch/v1": {"CronJob": "cronjobs", "Job": "jobs"},
     "policy/v1": {"PodDisruptionBudget": "poddisruptionbudgets"},
+    "storage.k8s.io/v1": {"StorageClass": "storageclasses"},
     "networking.k8s.io/v1": {"NetworkPolicy": "networkpolicies", "Ingress": "ingresses"},
     "ray.io/v1": {"RayCluster": "rayclusters", "RayJob": "rayjobs"},
 }  # fmt: skip
+
+
+CLUSTER_WIDE = ("namespaces", "storageclasses")
 
 
 @dataclass
@@ -68,9 +72,19 @@ class ApiServer:
         version, metadata = manifest["apiVersion"], manifest["metadata"]
         root = f"/api/{version}" if "/" not in version else f"/apis/{version}"
         plural = self.kinds[version][manifest["kind"]]
-        if plural == "namespaces":
+        if plural in CLUSTER_WIDE:
             return f"{root}/{plural}/{metadata['name']}"
         return f"{root}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}"
+
+
+def storage_class(name: str, provisioner: str, **metadata: Any) -> Manifest:
+    """A StorageClass."""
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": name, **metadata},
+        "provisioner": provisioner,
+    }
 
 
 @contextmanager
@@ -95,6 +109,8 @@ def api_server(folder: Path) -> Iterator[ApiServer]:
     )
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
+    default = {"storageclass.kubernetes.io/is-default-class": "true"}
+    state.put(storage_class("standard", "rancher.io/local-path", annotations=default))
     try:
         yield state
     finally:
@@ -186,8 +202,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items})
 
     def _is_list(self, path: str) -> bool:
-        plural = path.rpartition("/")[2]
-        version = path.removeprefix("/apis/").removeprefix("/api/").split("/namespaces")[0]
+        above, _, plural = path.rpartition("/")
+        version = above.removeprefix("/apis/").removeprefix("/api/").split("/namespaces")[0]
         return plural in self.state.kinds.get(version, {}).values()
 
     def _absent(self, path: str) -> None:
@@ -246,7 +262,7 @@ class _Handler(BaseHTTPRequestHandler):
                 {
                     "resource": plural,
                     "responseKind": {"group": group, "version": number, "kind": kind},
-                    "scope": "Cluster" if kind == "Namespace" else "Namespaced",
+                    "scope": "Cluster" if plural in CLUSTER_WIDE else "Namespaced",
                     "singularResource": kind.lower(),
                     "verbs": ["get", "list", "create", "patch", "delete"],
                 }

@@ -32,7 +32,8 @@ def ray_command(group: Manifest, *, head: bool, head_address: str, autoscaling: 
         added["num-gpus"] = gpus[0]
     parameters = added | group.get("rayStartParams", {}) | {"block": "true"}
     flags = [f"--{name}" if value == "true" else f"--{name}={value}" for name, value in sorted(parameters.items())]
-    return [*BASH, " ".join(["ulimit -n 65536; ray start", *(["--head"] if head else []), *flags])]
+    started = ["ulimit -n ${RAY_START_ULIMIT_OPEN_FILES:-65536}; ray start", *(["--head"] if head else []), *flags]
+    return [*BASH, " ".join(started)]
 
 
 def ray_environment(group: Manifest, *, head: bool, head_address: str, pod: str, cluster: str) -> dict[str, str]:
@@ -65,7 +66,13 @@ def submit_command(job: Manifest, dashboard: str, job_id: str) -> list[str]:
 
     spec = job["spec"]
     address = f"http://{dashboard}"
+    healthy = (
+        f"import urllib.request; r=urllib.request.urlopen('{address}/api/gcs_healthz', timeout=10); "
+        "exit(0 if b'success' in r.read() else 1)"
+    )
     words = [
+        f'until python -c "{healthy}" >/dev/null 2>&1 ; do',
+        f'echo "Waiting for Ray Dashboard GCS to become healthy at {address} ..." ; sleep 2 ; done ;',
         "if ! ray job status --address",
         address,
         job_id,
@@ -74,12 +81,17 @@ def submit_command(job: Manifest, dashboard: str, job_id: str) -> list[str]:
     ]
     words += ["--no-wait"]
     if "runtimeEnvYAML" in spec:
-        words += ["--runtime-env-json", quote(json.dumps(yaml.safe_load(spec["runtimeEnvYAML"])))]
+        words += ["--runtime-env-json", quote(_go_json(yaml.safe_load(spec["runtimeEnvYAML"])))]
     if "metadata" in spec:
-        words += ["--metadata-json", quote(json.dumps(spec["metadata"]))]
+        words += ["--metadata-json", quote(_go_json(spec["metadata"]))]
     words += ["--submission-id", job_id, "--", spec["entrypoint"].strip(), "; fi ;"]
     words += ["ray job logs --address", address, "--follow", job_id]
-    return [*BASH, " ".join(words)]
+    return ["/bin/bash", "-ce", "--", " ".join(words)]
+
+
+def _go_json(value: Any) -> str:
+    """Go's json.Marshal of maps: compact, with sorted keys."""
+    return json.dumps(value, separators=(",", ":"), sort_keys=True)
 
 
 def token_environment(token: str) -> dict[str, str]:
