@@ -11,6 +11,7 @@ from typing import Any
 import promql_parser
 import pytest
 
+from smoe_ray.columns import EPOCHS
 from support.k8s.manifests import Built, Manifest, one, pod_templates
 from support.k8s.network_policies import selects
 
@@ -21,7 +22,7 @@ METRIC = re.compile(r"\bray_smoe_ray_\w+")
 def exported(repository: Path) -> set[str]:
     """The names under which Prometheus sees what `smoe_ray.cluster.metrics` sets (Ray ends counters in _total)."""
     source = (repository / "smoe_ray/cluster/metrics.py").read_text()
-    gauges = re.findall(r'_set\("(\w+)"', source) + re.findall(r'^    "(\w+)": \(', source, re.MULTILINE)
+    gauges = re.findall(r'_set\("(\w+)"', source) + [column.gauge for column in EPOCHS if column.gauge]
     counters = re.findall(r'_counter\("(\w+)"', source)
     assert {"trials", "collapse_rate", "active_fraction"} < set(gauges)
     assert counters == ["epochs"]
