@@ -45,4 +45,4 @@ def test_an_executor_that_trains_nothing_fails_every_test_of_the_contract(pytest
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-q")
     contract = [name for name in vars(ExecutorContract) if name.startswith("test_")]
     result.assert_outcomes(failed=len(contract))
-    assert len(contract) == 18
+    assert len(contract) == 19
