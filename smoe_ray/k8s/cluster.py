@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -187,7 +188,30 @@ class Cluster:
     def _create_job(self, namespace: str, job: Manifest, **options: Any) -> Any:
         return self._custom.create_namespaced_custom_object(_GROUP, _VERSION, namespace, "rayjobs", job, **options)
 
+    def stop(self, namespace: str, name: str) -> None:
+        """Delete a RayJob, and with it its cluster and ConfigMap. Its results are kept."""
+        self.ray_job(namespace, name)  # an error that names it
+        with _explained():
+            self._custom.delete_namespaced_custom_object(
+                _GROUP, _VERSION, namespace, "rayjobs", name, _request_timeout=_TIMEOUTS_S
+            )
+
+    def wait(self, namespace: str, name: str, poll_s: float = 5.0) -> Manifest:
+        """The RayJob `name` when it has ended: `has_ended`."""
+        while True:
+            job = self.ray_job(namespace, name)
+            if has_ended(job):
+                return job
+            time.sleep(poll_s)
+
     # --- queries --------------------------------------------------------------------------------------------------
+
+    def ray_job(self, namespace: str, name: str) -> Manifest:
+        """The RayJob of a study by its name."""
+        jobs = {job["metadata"]["name"]: job for job in self.ray_jobs(namespace)}
+        if name not in jobs:
+            raise ClusterError(f"{name}: no such study in {namespace}; smoe-ray k8s status lists them")
+        return jobs[name]
 
     def require_namespace(self, namespace: str) -> None:
         """Raise ClusterError if a namespace does not exist; lists of its objects are empty then, without an error."""

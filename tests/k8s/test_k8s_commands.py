@@ -665,6 +665,64 @@ def test_port_forward_says_what_is_missing(smoe_ray: Run, ready: ApiServer) -> N
     assert 'services "smoe-ray-dashboard" not found' in refused(smoe_ray("port-forward"))
 
 
+def test_a_tenant_needs_no_right_to_namespaces(smoe_ray: Run, server: ApiServer, study: Path, tmp_path: Path) -> None:
+    place = tmp_path / "tenant"
+    place.mkdir()
+    above = os.path.relpath(manifests.folder(), place)
+    (place / "kustomization.yaml").write_text(
+        f"namespace: team-a\nresources: [{above}/overlays/local]\ncomponents: [{above}/components/tenant]\n"
+    )
+    server.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team-a"}})
+    server.refuses_namespace_objects = True
+    assert "namespace team-a: not part of the overlay" in done(smoe_ray("init", place))
+    done(smoe_ray("apply", place))
+    done(smoe_ray("submit", study, "--overlay", place))
+    assert "study tiny into /mnt/results" in done(smoe_ray("status", "--namespace", "team-a"))
+
+
+def test_a_queued_study_is_suspended_until_kueue_admits_it(smoe_ray: Run, study: Path, shared_data: Path) -> None:
+    _, job = manifests.objects(done(smoe_ray("submit", study, "--queue", "team", "--dry-run")))
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
+    assert job["spec"]["suspend"] is True
+    assert (crd_errors(job, shared_data), ray_errors(job)) == ([], [])
+    _, job = manifests.objects(done(smoe_ray("submit", study, "--dry-run")))
+    assert "suspend" not in job["spec"]
+
+
+def test_wait_tells_how_a_study_ended(smoe_ray: Run, ready: ApiServer, study: Path) -> None:
+    name = done(smoe_ray("submit", study)).strip()
+    [job] = ready.of("RayJob")
+    job["status"] = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
+    assert "ended (succeeded)" in done(smoe_ray("wait", name))
+    job["status"] = {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "message": RAY_MESSAGE}
+    assert refused(smoe_ray("wait", name)).endswith("with: out of memory")
+    for verb in ("wait", "stop", "logs"):
+        assert refused(smoe_ray(verb, "other")).startswith("other: no such study in smoe-ray; smoe-ray k8s status")
+
+
+def test_stop_deletes_the_rayjob_alone(smoe_ray: Run, ready: ApiServer, study: Path) -> None:
+    name = done(smoe_ray("submit", study)).strip()
+    other = done(smoe_ray("submit", study, "--out", "/mnt/results/other")).strip()
+    assert done(smoe_ray("stop", name)).strip() == f"{name}: deleted; its results are kept"
+    assert [job["metadata"]["name"] for job in ready.of("RayJob")] == [other]
+
+
+def test_logs_are_those_of_the_submitter(
+    smoe_ray: Run, ready: ApiServer, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = done(smoe_ray("submit", study)).strip()
+    program = tmp_path / "bin" / "kubectl"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/said\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    done(smoe_ray("logs", name, "--follow"))
+    # The label is Kubernetes' own, of the pods of a Job; the operator names the Job after the RayJob (golden pods).
+    assert (
+        tmp_path / "said"
+    ).read_text() == f"logs --namespace=smoe-ray --selector=job-name={name} --tail=-1 --follow\n"
+
+
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 

@@ -51,6 +51,8 @@ class ApiServer:
     """Method, path with query, and body of every request except discovery."""
     forbidden: set[str] = field(default_factory=set)
     """Resources, e.g. ``secrets``, for which the user has no permission."""
+    refuses_namespace_objects: bool = False
+    """Whether the user has no permission for Namespaces, though for objects in them."""
 
     def put(self, manifest: Manifest) -> None:
         """Store an object."""
@@ -225,6 +227,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuses(self, path: str) -> bool:
         parts = set(path.split("/"))
         refused = next(iter(parts & self.state.forbidden), None)
+        if self.state.refuses_namespace_objects and path.rpartition("/")[0] == "/api/v1/namespaces":
+            refused = "namespaces"
         if refused:
             self._fail(403, "Forbidden", f'{refused} is forbidden: User "me" cannot do that')
         return refused is not None
