@@ -183,16 +183,17 @@ def status(
     jobs, pods = cluster.ray_jobs(namespace), cluster.pods(namespace)
     if not (clusters or jobs or pods):
         cluster.require_namespace(namespace)
+    warnings = cluster.warnings(namespace)
     typer.echo("clusters" if clusters else f"clusters: none in {namespace}")
     for each in clusters:
-        typer.echo(f"  {printable(describe.cluster_line(each))}")
+        typer.echo(f"  {printable(describe.cluster_line(each, warnings))}")
     typer.echo("studies" if jobs else "studies: none")
     for job in jobs:
         typer.echo(f"  {printable(describe.job_line(job))}")
         name, there = study_of(job)
         if out or "://" in there:
             typer.echo(f"    {printable(_trials(out or there, name))}")
-    for pod in describe.waiting(pods):
+    for pod in describe.waiting(pods, warnings):
         typer.echo(printable(f"pending: {pod.pod}: {pod.why}" + (f" [{pod.said}]" if pod.said else "")))
 
 

@@ -241,6 +241,26 @@ class Cluster:
             listed = self._core.list_namespaced_pod(namespace, _request_timeout=_TIMEOUTS_S)
         return list(listed.items)
 
+    def warnings(self, namespace: str) -> dict[str, str]:
+        """The newest warning event per object: name -> reason and message. Empty if the user may not read events."""
+        from kubernetes.client import ApiException
+
+        with _explained():
+            try:
+                events = self._core.list_namespaced_event(
+                    namespace, field_selector="type=Warning", _request_timeout=_TIMEOUTS_S
+                ).items
+            except ApiException as error:
+                if error.status == 403:
+                    return {}
+                raise
+        events.sort(key=lambda event: str(event.last_timestamp or event.event_time or event.first_timestamp or ""))
+        return {
+            event.involved_object.name: f"{event.reason}: {event.message}"
+            for event in events
+            if event.type == "Warning"
+        }
+
     def _custom_objects(self, namespace: str, plural: str, **options: Any) -> list[Manifest]:
         with _explained():
             listed = self._custom.list_namespaced_custom_object(

@@ -544,6 +544,39 @@ def test_status_says_why_a_pod_waits(smoe_ray: Run, server: ApiServer, status: d
     assert words in line
 
 
+def event(of: str, reason: str, message: str, at: str, kind: str = "Pod") -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{of}.{at}", "namespace": "smoe-ray"},
+        "involvedObject": {"kind": kind, "name": of},
+        "type": "Warning",
+        "reason": reason,
+        "message": message,
+        "lastTimestamp": f"2026-11-30T00:{at}:00Z",
+    }
+
+
+def test_status_reads_the_events_of_what_is_not_ready(smoe_ray: Run, ready: ApiServer) -> None:
+    done(smoe_ray("apply", "local"))
+    ready.put(pod("mounting", **waits_for("ContainerCreating")))
+    ready.put(pod("pulling", **waits_for("ImagePullBackOff", "Back-off")))
+    ready.put(pod("fine", phase="Running"))
+    ready.put(event("mounting", "FailedMount", 'MountVolume.SetUp failed: secret "a" not found', "02"))
+    ready.put(event("mounting", "FailedScheduling", "no node was ready", "01"))  # older
+    ready.put(event("pulling", "Failed", "another reason", "02"))  # its status is more precise
+    ready.put(event("fine", "Unhealthy", "Readiness probe failed", "02"))
+    quota = 'pods "smoe-ray-head" is forbidden: exceeded quota: team'
+    ready.put(event("smoe-ray", "FailedToCreateHeadPod", quota, "03", "RayCluster"))
+    printed = done(smoe_ray("status"))
+    assert "pending: mounting: its volume cannot be mounted [FailedMount: MountVolume" in printed
+    assert "pending: pulling: its image cannot be pulled [ImagePullBackOff: Back-off]" in printed
+    assert "fine" not in printed
+    assert f"smoe-ray: not ready yet, 0 of 0 workers ready; FailedToCreateHeadPod: {quota}" in printed
+    ready.forbidden.add("events")
+    assert "pending: mounting: its container is being created" in done(smoe_ray("status"))
+
+
 @pytest.mark.parametrize(
     ("status", "words"),
     [

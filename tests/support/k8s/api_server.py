@@ -25,7 +25,7 @@ Manifest = dict[str, Any]
 KINDS = {
     "v1": {
         "Namespace": "namespaces", "ConfigMap": "configmaps", "Secret": "secrets", "Service": "services", "Pod": "pods",
-        "ServiceAccount": "serviceaccounts", "PersistentVolumeClaim": "persistentvolumeclaims",
+        "ServiceAccount": "serviceaccounts", "PersistentVolumeClaim": "persistentvolumeclaims", "Event": "events",
     },
     "apps/v1": {"Deployment": "deployments"},
     "batch/v1": {"CronJob": "cronjobs", "Job": "jobs"},
