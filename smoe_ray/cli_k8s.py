@@ -197,6 +197,23 @@ def status(
         typer.echo(printable(f"pending: {pod.pod}: {pod.why}" + (f" [{pod.said}]" if pod.said else "")))
 
 
+@app.command(epilog="Example: smoe-ray k8s doctor gke")
+def doctor(overlay: Overlay = "local", namespace: OwnNamespace = None, context: Context = None) -> None:
+    """Check a cluster for an overlay, one line per finding. Exit code 1 if something must be done."""
+    from smoe_ray.k8s import manifests
+    from smoe_ray.k8s.cluster import Cluster
+    from smoe_ray.k8s.doctor import examine
+
+    rendered = manifests.render(overlay, namespace)
+    failed = 0
+    for finding in examine(Cluster(_target(context)), manifests.read(rendered), rendered):
+        mark = {True: "ok", False: "FAIL", None: "?"}[finding.is_ok]
+        typer.secho(f"{mark:<4}  {printable(finding.text)}", fg="red" if finding.is_ok is False else None)
+        failed += finding.is_ok is False
+    if failed:
+        raise ClusterError(f"{failed} checks failed; see above")
+
+
 @app.command(epilog="Example: smoe-ray k8s logs quickstart-0123abcd --follow")
 def logs(
     job: JobName,
@@ -234,6 +251,24 @@ def wait(job: JobName, namespace: Namespace = _NAMESPACE, context: Context = Non
     if ended["status"]["jobDeploymentStatus"] != "Complete":
         raise ClusterError(line)
     typer.echo(line)
+
+
+@app.command(epilog="Example: smoe-ray k8s results quickstart-0123abcd --csv > quickstart.csv")
+def results(
+    job: JobName,
+    csv: Annotated[bool, typer.Option("--csv", help="All columns, as CSV.")] = False,
+    namespace: Namespace = _NAMESPACE,
+    context: Context = None,
+) -> None:
+    """Print the table of a study, as 'smoe-ray table' in the dashboard's pod, which sees the results."""
+    from smoe_ray.k8s.cluster import Cluster
+    from smoe_ray.k8s.kubectl import attach
+    from smoe_ray.k8s.rayjob import study_of
+
+    target = _target(context)
+    study, out = study_of(Cluster(target).ray_job(namespace, job))
+    table = ["smoe-ray", "table", out, study, *(["--csv"] if csv else [])]
+    attach(["exec", f"--namespace={namespace}", "deployment/smoe-ray-dashboard", "--", *table], target)
 
 
 @app.command("port-forward", epilog="Example: smoe-ray k8s port-forward dashboard")

@@ -58,6 +58,7 @@ class Cluster:
         self._core: Any = client.CoreV1Api(api)  # takes plain values where its types want models
         self._custom: Any = client.CustomObjectsApi(api)
         self._storage: Any = client.StorageV1Api(api)
+        self._apps: Any = client.AppsV1Api(api)
 
     # --- init -----------------------------------------------------------------------------------------------------
 
@@ -240,6 +241,37 @@ class Cluster:
         with _explained():
             listed = self._core.list_namespaced_pod(namespace, _request_timeout=_TIMEOUTS_S)
         return list(listed.items)
+
+    def deployments(self, label_selector: str) -> list[Any]:
+        """Deployments of all namespaces with a label."""
+        with _explained():
+            listed = self._apps.list_deployment_for_all_namespaces(
+                label_selector=label_selector, _request_timeout=_TIMEOUTS_S
+            )
+        return list(listed.items)
+
+    def nodes(self) -> list[Any]:
+        """All nodes."""
+        with _explained():
+            return list(self._core.list_node(_request_timeout=_TIMEOUTS_S).items)
+
+    def quotas(self, namespace: str) -> list[Any]:
+        """The ResourceQuotas of a namespace."""
+        with _explained():
+            return list(self._core.list_namespaced_resource_quota(namespace, _request_timeout=_TIMEOUTS_S).items)
+
+    def has_secret(self, namespace: str, name: str) -> bool:
+        """Whether a Secret exists."""
+        from kubernetes.client import ApiException
+
+        with _explained():
+            try:
+                self._core.read_namespaced_secret(name, namespace, _request_timeout=_TIMEOUTS_S)
+            except ApiException as error:
+                if error.status == 404:
+                    return False
+                raise
+        return True
 
     def warnings(self, namespace: str) -> dict[str, str]:
         """The newest warning event per object: name -> reason and message. Empty if the user may not read events."""

@@ -26,6 +26,7 @@ from smoe_ray.k8s.kubectl import kubectl as kubectl_program
 from smoe_ray.k8s.rayjob import NAME_LIMIT, STUDY_LABEL, StudyJob, job_name, study_job, study_of
 from smoe_ray.spec import NAME_PATTERN, ResourcesSpec, dump_study, load_study, parse_study
 from support.k8s.api_server import ApiServer, api_server, storage_class
+from support.k8s.command_lines import parse
 from support.k8s.kuberay_validation import crd_errors, ray_errors
 from support.k8s.manifests import pod_templates
 from support.k8s.pod_security import pod_errors
@@ -698,6 +699,66 @@ def test_port_forward_says_what_is_missing(smoe_ray: Run, ready: ApiServer) -> N
     assert 'services "smoe-ray-dashboard" not found' in refused(smoe_ray("port-forward"))
 
 
+def named(kind: str, name: str, version: str = "v1", **fields: Any) -> dict[str, Any]:
+    metadata = {"name": name} | fields.pop("metadata", {})
+    return {"apiVersion": version, "kind": kind, "metadata": metadata, **fields}
+
+
+def operator(tag: str) -> dict[str, Any]:
+    containers = [{"name": "operator", "image": f"quay.io/kuberay/operator:{tag}"}]
+    labels = {"app.kubernetes.io/name": "kuberay-operator"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": containers}}
+    spec = {"selector": {"matchLabels": labels}, "template": template}
+    metadata = {"namespace": "ray", "labels": labels}
+    return named("Deployment", "kuberay-operator", "apps/v1", metadata=metadata, spec=spec)
+
+
+def gpu_node(driver: str) -> dict[str, Any]:
+    labels = {"nvidia.com/cuda.driver-version.major": driver}
+    return named("Node", "node-1", metadata={"labels": labels}, status={"allocatable": {"nvidia.com/gpu": "8"}})
+
+
+def quota(used: str) -> dict[str, Any]:
+    status = {"hard": {"requests.cpu": "8"}, "used": {"requests.cpu": used}}
+    return named("ResourceQuota", "team", metadata={"namespace": "smoe-ray"}, status=status)
+
+
+def test_doctor_finds_a_cluster_that_is_ready(smoe_ray: Run, ready: ApiServer) -> None:
+    for found in (operator("v1.7.0"), gpu_node("580"), quota("2"), storage_class("efs-sc", "efs.csi.aws.com")):
+        ready.put(found)
+    lines = done(smoe_ray("doctor", "eks")).splitlines()
+    assert len(lines) == 8
+    assert all(line.startswith("ok    ") for line in lines)
+    ready.forbidden |= {"nodes", "resourcequotas"}
+    assert "?     permission denied: nodes is forbidden" in done(smoe_ray("doctor", "eks"))
+
+
+def test_doctor_says_what_to_do(smoe_ray: Run, server: ApiServer) -> None:
+    code, printed, error = smoe_ray("doctor", "eks")
+    assert (code, error) == (1, "smoe-ray: 3 checks failed; see above\n")
+    for words in (
+        "KubeRay's operator does not run; helm install",
+        "namespace smoe-ray: does not exist; smoe-ray k8s init",
+        "storage class efs-sc does not exist",
+    ):
+        assert f"FAIL  {words}" in printed or f"FAIL  PersistentVolumeClaim smoe-ray-results: {words}" in printed
+    done(smoe_ray("init"))
+    server.put(operator("v1.4.2"))
+    server.put(gpu_node("570"))
+    server.put(quota("8"))
+    server.put(pod("head", **waits_for("ErrImagePull", "not found")))
+    _, printed, _ = smoe_ray("doctor", "gpu")
+    for words in (
+        "KubeRay's operator in ray is quay.io/kuberay/operator:v1.4.2; needs 1.7 or later",
+        "node node-1: NVIDIA driver 570; CUDA 13 needs 580 or later",
+        "head: its image cannot be pulled; push it",
+        "ResourceQuota team is used up (requests.cpu)",
+    ):
+        assert f"FAIL  {words}" in printed
+    del server.kinds["ray.io/v1"]
+    assert "FAIL  the cluster does not know ray.io/v1: KubeRay is not installed" in smoe_ray("doctor")[1]
+
+
 def test_a_tenant_needs_no_right_to_namespaces(smoe_ray: Run, server: ApiServer, study: Path, tmp_path: Path) -> None:
     place = tmp_path / "tenant"
     place.mkdir()
@@ -740,7 +801,7 @@ def test_stop_deletes_the_rayjob_alone(smoe_ray: Run, ready: ApiServer, study: P
     assert [job["metadata"]["name"] for job in ready.of("RayJob")] == [other]
 
 
-def test_logs_are_those_of_the_submitter(
+def test_logs_are_those_of_the_submitter_and_results_are_read_where_they_are(
     smoe_ray: Run, ready: ApiServer, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = done(smoe_ray("submit", study)).strip()

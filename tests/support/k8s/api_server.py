@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 import uuid
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ KINDS = {
     "v1": {
         "Namespace": "namespaces", "ConfigMap": "configmaps", "Secret": "secrets", "Service": "services", "Pod": "pods",
         "ServiceAccount": "serviceaccounts", "PersistentVolumeClaim": "persistentvolumeclaims", "Event": "events",
+        "Node": "nodes", "ResourceQuota": "resourcequotas",
     },
     "apps/v1": {"Deployment": "deployments"},
     "batch/v1": {"CronJob": "cronjobs", "Job": "jobs"},
@@ -36,7 +38,7 @@ KINDS = {
 }  # fmt: skip
 
 
-CLUSTER_WIDE = ("namespaces", "storageclasses")
+CLUSTER_WIDE = ("namespaces", "nodes", "storageclasses")
 
 
 @dataclass
@@ -198,7 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
         items = [
             each
             for where, each in self.state.objects.items()
-            if where.rpartition("/")[0] == path
+            if path in (where.rpartition("/")[0], re.sub("/namespaces/[^/]+/([^/]+)/[^/]+$", r"/\1", where))
             and (not label or each["metadata"].get("labels", {}).get(label, "\0") in ((value,) if value else _ANY))
         ]
         self._answer(200, {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items})
