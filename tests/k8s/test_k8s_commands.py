@@ -811,10 +811,14 @@ def test_logs_are_those_of_the_submitter_and_results_are_read_where_they_are(
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     done(smoe_ray("logs", name, "--follow"))
+    done(smoe_ray("results", name, "--csv"))
     # The label is Kubernetes' own, of the pods of a Job; the operator names the Job after the RayJob (golden pods).
-    assert (
-        tmp_path / "said"
-    ).read_text() == f"logs --namespace=smoe-ray --selector=job-name={name} --tail=-1 --follow\n"
+    shown, table = (tmp_path / "said").read_text().splitlines()
+    assert shown == f"logs --namespace=smoe-ray --selector=job-name={name} --tail=-1 --follow"
+    before, _, words = table.partition(" -- ")
+    assert before == "exec --namespace=smoe-ray deployment/smoe-ray-dashboard"
+    told = parse(words.split())
+    assert (told["out"], told["study"], told["csv"]) == ("/mnt/results", "tiny", True)
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
