@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help quickstart dashboard gpu screenshots test test-slow test-all check format clean
+.PHONY: help quickstart dashboard gpu screenshots test test-slow test-all check format images clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -41,6 +41,9 @@ check: .venv/installed-dev  ## lint, types, import contracts, documentation
 format: .venv/installed-dev  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+images:  ## build the container images: make images REGISTRY=ghcr.io/team TAG=0.1.0 (docker, podman or buildah)
+	@REGISTRY='$(REGISTRY)' TAG='$(TAG)' IMAGES='$(IMAGES)' VARIANT='$(VARIANT)' sh k8s/images/build.sh
 
 clean:  ## remove the environment and the quickstart's results
 	rm -rf .venv out

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from smoe_ray.errors import SmoeRayError
+from smoe_ray.errors import ClusterError, SmoeRayError
 
 if TYPE_CHECKING:
     from smoe_ray.k8s.kubectl import Target
@@ -26,6 +26,7 @@ Images = Annotated[
 ]
 OwnNamespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Replaces the overlay's.")]
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace of smoe-ray.")]
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="A RayJob, as 'submit' printed it.", show_default=False)]
 Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig. Default: the current one.")]
 
 
@@ -37,8 +38,11 @@ def init(overlay: Overlay = "local", namespace: OwnNamespace = None, context: Co
 
     rendered = manifests.read(manifests.render(overlay, namespace))
     cluster = Cluster(_target(context))
-    made = cluster.ensure_namespace(rendered.namespace)
-    typer.echo(f"namespace {rendered.namespace_name}: {_made(made)}")
+    if rendered.namespace is None:
+        typer.echo(f"namespace {rendered.namespace_name}: not part of the overlay")
+    else:
+        made = cluster.ensure_namespace(rendered.namespace)
+        typer.echo(f"namespace {rendered.namespace_name}: {_made(made)}")
     made = cluster.ensure_token(rendered)
     typer.echo(f"token, Secret {rendered.token_secret}: {_made(made)}")
 
@@ -106,6 +110,10 @@ def submit(
     strict: Annotated[
         bool, typer.Option("--strict", help="The job fails if a trial diverged. Default: its log counts them.")
     ] = False,
+    queue: Annotated[
+        str | None,
+        typer.Option(help="LocalQueue of Kueue (0.15.2 or later) that admits the study when there is quota."),
+    ] = None,
     images: Images = None,
     namespace: OwnNamespace = None,
     context: Context = None,
@@ -136,6 +144,7 @@ def submit(
             ttl_s=ttl,
             start_timeout_s=start_timeout,
             strict=strict,
+            queue=queue,
             attempt=attempt,
         )
 
@@ -174,17 +183,92 @@ def status(
     jobs, pods = cluster.ray_jobs(namespace), cluster.pods(namespace)
     if not (clusters or jobs or pods):
         cluster.require_namespace(namespace)
+    warnings = cluster.warnings(namespace)
     typer.echo("clusters" if clusters else f"clusters: none in {namespace}")
     for each in clusters:
-        typer.echo(f"  {printable(describe.cluster_line(each))}")
+        typer.echo(f"  {printable(describe.cluster_line(each, warnings))}")
     typer.echo("studies" if jobs else "studies: none")
     for job in jobs:
         typer.echo(f"  {printable(describe.job_line(job))}")
         name, there = study_of(job)
         if out or "://" in there:
             typer.echo(f"    {printable(_trials(out or there, name))}")
-    for pod in describe.waiting(pods):
+    for pod in describe.waiting(pods, warnings):
         typer.echo(printable(f"pending: {pod.pod}: {pod.why}" + (f" [{pod.said}]" if pod.said else "")))
+
+
+@app.command(epilog="Example: smoe-ray k8s doctor gke")
+def doctor(overlay: Overlay = "local", namespace: OwnNamespace = None, context: Context = None) -> None:
+    """Check a cluster for an overlay, one line per finding. Exit code 1 if something must be done."""
+    from smoe_ray.k8s import manifests
+    from smoe_ray.k8s.cluster import Cluster
+    from smoe_ray.k8s.doctor import examine
+
+    rendered = manifests.render(overlay, namespace)
+    failed = 0
+    for finding in examine(Cluster(_target(context)), manifests.read(rendered), rendered):
+        mark = {True: "ok", False: "FAIL", None: "?"}[finding.is_ok]
+        typer.secho(f"{mark:<4}  {printable(finding.text)}", fg="red" if finding.is_ok is False else None)
+        failed += finding.is_ok is False
+    if failed:
+        raise ClusterError(f"{failed} checks failed; see above")
+
+
+@app.command(epilog="Example: smoe-ray k8s logs quickstart-0123abcd --follow")
+def logs(
+    job: JobName,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the job ends.")] = False,
+    namespace: Namespace = _NAMESPACE,
+    context: Context = None,
+) -> None:
+    """Print the log of a study: that of the pod which submitted it (K8sJobMode)."""
+    from smoe_ray.k8s.cluster import Cluster
+    from smoe_ray.k8s.kubectl import attach
+
+    target = _target(context)
+    Cluster(target).ray_job(namespace, job)
+    options = ["--follow"] if follow else []
+    attach(["logs", f"--namespace={namespace}", f"--selector=job-name={job}", "--tail=-1", *options], target)
+
+
+@app.command(epilog="Example: smoe-ray k8s stop quickstart-0123abcd")
+def stop(job: JobName, namespace: Namespace = _NAMESPACE, context: Context = None) -> None:
+    """Stop a study and delete its RayJob and cluster. Results are kept; submit the study again to resume."""
+    from smoe_ray.k8s.cluster import Cluster
+
+    Cluster(_target(context)).stop(namespace, job)
+    typer.echo(f"{job}: deleted; its results are kept")
+
+
+@app.command(epilog="Example: smoe-ray k8s wait quickstart-0123abcd")
+def wait(job: JobName, namespace: Namespace = _NAMESPACE, context: Context = None) -> None:
+    """Wait until a study has ended. Exit code 1 if it failed."""
+    from smoe_ray.k8s import describe
+    from smoe_ray.k8s.cluster import Cluster
+
+    ended = Cluster(_target(context)).wait(namespace, job)
+    line = printable(describe.job_line(ended))
+    if ended["status"]["jobDeploymentStatus"] != "Complete":
+        raise ClusterError(line)
+    typer.echo(line)
+
+
+@app.command(epilog="Example: smoe-ray k8s results quickstart-0123abcd --csv > quickstart.csv")
+def results(
+    job: JobName,
+    csv: Annotated[bool, typer.Option("--csv", help="All columns, as CSV.")] = False,
+    namespace: Namespace = _NAMESPACE,
+    context: Context = None,
+) -> None:
+    """Print the table of a study, as 'smoe-ray table' in the dashboard's pod, which sees the results."""
+    from smoe_ray.k8s.cluster import Cluster
+    from smoe_ray.k8s.kubectl import attach
+    from smoe_ray.k8s.rayjob import study_of
+
+    target = _target(context)
+    study, out = study_of(Cluster(target).ray_job(namespace, job))
+    table = ["smoe-ray", "table", out, study, *(["--csv"] if csv else [])]
+    attach(["exec", f"--namespace={namespace}", "deployment/smoe-ray-dashboard", "--", *table], target)
 
 
 @app.command("port-forward", epilog="Example: smoe-ray k8s port-forward dashboard")

@@ -835,6 +835,7 @@ grids = st.builds(
     ),
     seeds=st.lists(st.integers(0, 99), min_size=1, max_size=3, unique=True).map(tuple),
 )
+MIXED = ["blend", None, True, 3, 0.5]
 searches = st.builds(
     lambda low, **fields: SearchStudy.model_validate(
         {
@@ -843,8 +844,8 @@ searches = st.builds(
             "num_trials": low,
             "space": {
                 "model.num_experts": {"type": "int", "low": low, "high": low + 3},
-                "objective.name": CHOICE,
-                ENTROPY: LAMBDA | {"when": {"objective.name": ["blend", None, True, 3, 0.5]}},
+                "objective.name": CHOICE | {"choices": MIXED},
+                ENTROPY: LAMBDA | {"when": {"objective.name": MIXED}},
             },
             **fields,
         }

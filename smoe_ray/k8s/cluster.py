@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,7 @@ class Cluster:
         self._core: Any = client.CoreV1Api(api)  # takes plain values where its types want models
         self._custom: Any = client.CustomObjectsApi(api)
         self._storage: Any = client.StorageV1Api(api)
+        self._apps: Any = client.AppsV1Api(api)
 
     # --- init -----------------------------------------------------------------------------------------------------
 
@@ -187,7 +189,30 @@ class Cluster:
     def _create_job(self, namespace: str, job: Manifest, **options: Any) -> Any:
         return self._custom.create_namespaced_custom_object(_GROUP, _VERSION, namespace, "rayjobs", job, **options)
 
+    def stop(self, namespace: str, name: str) -> None:
+        """Delete a RayJob, and with it its cluster and ConfigMap. Its results are kept."""
+        self.ray_job(namespace, name)  # an error that names it
+        with _explained():
+            self._custom.delete_namespaced_custom_object(
+                _GROUP, _VERSION, namespace, "rayjobs", name, _request_timeout=_TIMEOUTS_S
+            )
+
+    def wait(self, namespace: str, name: str, poll_s: float = 5.0) -> Manifest:
+        """The RayJob `name` when it has ended: `has_ended`."""
+        while True:
+            job = self.ray_job(namespace, name)
+            if has_ended(job):
+                return job
+            time.sleep(poll_s)
+
     # --- queries --------------------------------------------------------------------------------------------------
+
+    def ray_job(self, namespace: str, name: str) -> Manifest:
+        """The RayJob of a study by its name."""
+        jobs = {job["metadata"]["name"]: job for job in self.ray_jobs(namespace)}
+        if name not in jobs:
+            raise ClusterError(f"{name}: no such study in {namespace}; smoe-ray k8s status lists them")
+        return jobs[name]
 
     def require_namespace(self, namespace: str) -> None:
         """Raise ClusterError if a namespace does not exist; lists of its objects are empty then, without an error."""
@@ -216,6 +241,57 @@ class Cluster:
         with _explained():
             listed = self._core.list_namespaced_pod(namespace, _request_timeout=_TIMEOUTS_S)
         return list(listed.items)
+
+    def deployments(self, label_selector: str) -> list[Any]:
+        """Deployments of all namespaces with a label."""
+        with _explained():
+            listed = self._apps.list_deployment_for_all_namespaces(
+                label_selector=label_selector, _request_timeout=_TIMEOUTS_S
+            )
+        return list(listed.items)
+
+    def nodes(self) -> list[Any]:
+        """All nodes."""
+        with _explained():
+            return list(self._core.list_node(_request_timeout=_TIMEOUTS_S).items)
+
+    def quotas(self, namespace: str) -> list[Any]:
+        """The ResourceQuotas of a namespace."""
+        with _explained():
+            return list(self._core.list_namespaced_resource_quota(namespace, _request_timeout=_TIMEOUTS_S).items)
+
+    def has_secret(self, namespace: str, name: str) -> bool:
+        """Whether a Secret exists."""
+        from kubernetes.client import ApiException
+
+        with _explained():
+            try:
+                self._core.read_namespaced_secret(name, namespace, _request_timeout=_TIMEOUTS_S)
+            except ApiException as error:
+                if error.status == 404:
+                    return False
+                raise
+        return True
+
+    def warnings(self, namespace: str) -> dict[str, str]:
+        """The newest warning event per object: name -> reason and message. Empty if the user may not read events."""
+        from kubernetes.client import ApiException
+
+        with _explained():
+            try:
+                events = self._core.list_namespaced_event(
+                    namespace, field_selector="type=Warning", _request_timeout=_TIMEOUTS_S
+                ).items
+            except ApiException as error:
+                if error.status == 403:
+                    return {}
+                raise
+        events.sort(key=lambda event: str(event.last_timestamp or event.event_time or event.first_timestamp or ""))
+        return {
+            event.involved_object.name: f"{event.reason}: {event.message}"
+            for event in events
+            if event.type == "Warning"
+        }
 
     def _custom_objects(self, namespace: str, plural: str, **options: Any) -> list[Manifest]:
         with _explained():

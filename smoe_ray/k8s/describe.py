@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smoe_ray.k8s.manifests import Manifest
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from kubernetes.client import V1Pod
 
 _WAITS = (
+    (r"exceeded quota", "the quota of the namespace is used up"),
+    (r"FailedMount|FailedAttachVolume", "its volume cannot be mounted"),
     (r"Insufficient [\w./-]*gpu", "no node has a free GPU; add nodes, or lower resources.gpus"),
     (r"Insufficient (?:cpu|memory|ephemeral-storage)", "no node has enough free CPU or memory"),
     (r"persistentvolumeclaim|PersistentVolumeClaim", "its volume is not bound yet; kubectl get pvc shows why"),
@@ -27,6 +29,9 @@ _WAITS = (
     (r"PodInitializing", "it waits for the head"),
     (r"ContainerCreating", "its container is being created"),
 )
+
+_VAGUE = r"ContainerCreating|PodInitializing|Pending"
+"""States of a pod whose reason is in its events only."""
 
 _PHASES = {
     "": "not seen by the operator yet; check that KubeRay's operator runs",
@@ -51,8 +56,8 @@ class Waiting(NamedTuple):
     """Kubernetes' own message; may be empty."""
 
 
-def cluster_line(cluster: Manifest) -> str:
-    """A RayCluster in one line."""
+def cluster_line(cluster: Manifest, warnings: Mapping[str, str]) -> str:
+    """A RayCluster in one line, with its newest warning (`Cluster.warnings`) while it is not ready."""
     status: Manifest = cluster.get("status") or {}
     ready, wanted = status.get("readyWorkerReplicas", 0), status.get("desiredWorkerReplicas", 0)
     state = status.get("state") or "not ready yet"
@@ -60,6 +65,8 @@ def cluster_line(cluster: Manifest) -> str:
     line = f"{cluster['metadata']['name']}: {state}, {ready} of {wanted} workers ready" + f" (max {most})" * bool(most)
     failure = next((each for each in status.get("conditions", ()) if _is_failure(each)), None)
     said = failure["message"] if failure else status.get("reason")
+    if not said and status.get("state") != "ready":
+        said = warnings.get(cluster["metadata"]["name"])
     return f"{line}; {_one_line(said)}" if said else line
 
 
@@ -79,13 +86,16 @@ def job_line(job: Manifest) -> str:
     )
 
 
-def waiting(pods: Iterable[V1Pod]) -> Iterator[Waiting]:
-    """Pods that should run and do not, and why."""
+def waiting(pods: Iterable[V1Pod], warnings: Mapping[str, str]) -> Iterator[Waiting]:
+    """Pods that should run and do not, and why: by their status, or, where that is vague, their newest warning."""
     for pod in pods:
         state: Any = pod.status
         if state.phase in ("Succeeded", "Failed") or pod.metadata.deletion_timestamp:  # type: ignore[union-attr]
             continue
         said = _said(state)
+        warning = warnings.get(str(pod.metadata.name))  # type: ignore[union-attr]
+        if said is not None and warning is not None and re.match(_VAGUE, said):
+            said = warning
         if said is not None:
             why = next((words for pattern, words in _WAITS if re.search(pattern, said)), "see kubectl describe pod")
             yield Waiting(str(pod.metadata.name), why, _one_line(said))  # type: ignore[union-attr]

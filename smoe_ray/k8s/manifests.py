@@ -81,8 +81,8 @@ def render(overlay: str, namespace: str | None = None, images: Sequence[str] = (
 class Rendered(NamedTuple):
     """The parts of an overlay that the commands use."""
 
-    namespace: Manifest
-    """The object of kind Namespace."""
+    namespace: Manifest | None
+    """The object of kind Namespace; None if the overlay leaves it to the cluster's administrator."""
     cluster: Manifest
     """The object of kind RayCluster."""
     out: str | None
@@ -93,7 +93,7 @@ class Rendered(NamedTuple):
     @property
     def namespace_name(self) -> str:
         """Name of the namespace of all objects."""
-        return str(self.namespace["metadata"]["name"])
+        return str(self.cluster["metadata"]["namespace"])
 
     @property
     def workers_have_egress(self) -> bool:
@@ -121,7 +121,8 @@ def read(rendered: str) -> Rendered:
             "the RayCluster of the overlay names no Secret (authOptions.secretName): it would not be authenticated"
         )
     policies = tuple(each for each in found if each.get("kind") == "NetworkPolicy")
-    return Rendered(_the("Namespace", found), cluster, places[0] if len(places) == 1 else None, policies)
+    namespaces = [each for each in found if each.get("kind") == "Namespace"]
+    return Rendered(namespaces[0] if namespaces else None, cluster, places[0] if len(places) == 1 else None, policies)
 
 
 def refuse_placeholders(text: str) -> None:

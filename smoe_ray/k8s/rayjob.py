@@ -62,6 +62,7 @@ def study_job(
     ttl_s: int = 600,
     start_timeout_s: int = 1800,
     strict: bool = False,
+    queue: str | None = None,
     attempt: int = 1,
 ) -> StudyJob:
     """The RayJob of a study, and the ConfigMap with its files.
@@ -79,6 +80,7 @@ def study_job(
         ttl_s: seconds that the cluster is kept, for inspection, after the study has ended.
         start_timeout_s: seconds after which the RayJob fails if its cluster and job have not started.
         strict: a trial that diverged fails the job; by default it is a result like any other.
+        queue: LocalQueue of Kueue that admits the RayJob.
         attempt: 2 for the second submission of the same study, and so on.
 
     Raises:
@@ -128,6 +130,10 @@ def study_job(
         if each is not None:
             each.setdefault("metadata", {}).setdefault("labels", {})[STUDY_LABEL] = study.name.rstrip("-")
     job["metadata"].setdefault("annotations", {})[OUT_ANNOTATION] = out
+    if queue is not None:
+        spec["suspend"] = True  # until Kueue admits it
+        job["metadata"].setdefault("labels", {})["kueue.x-k8s.io/queue-name"] = queue
+        job["metadata"]["annotations"]["kueue.x-k8s.io/elastic-job"] = "true"  # its autoscaler may change the quota
     return StudyJob(job, files)
 
 

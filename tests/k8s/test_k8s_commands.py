@@ -26,6 +26,7 @@ from smoe_ray.k8s.kubectl import kubectl as kubectl_program
 from smoe_ray.k8s.rayjob import NAME_LIMIT, STUDY_LABEL, StudyJob, job_name, study_job, study_of
 from smoe_ray.spec import NAME_PATTERN, ResourcesSpec, dump_study, load_study, parse_study
 from support.k8s.api_server import ApiServer, api_server, storage_class
+from support.k8s.command_lines import parse
 from support.k8s.kuberay_validation import crd_errors, ray_errors
 from support.k8s.manifests import pod_templates
 from support.k8s.pod_security import pod_errors
@@ -544,6 +545,39 @@ def test_status_says_why_a_pod_waits(smoe_ray: Run, server: ApiServer, status: d
     assert words in line
 
 
+def event(of: str, reason: str, message: str, at: str, kind: str = "Pod") -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{of}.{at}", "namespace": "smoe-ray"},
+        "involvedObject": {"kind": kind, "name": of},
+        "type": "Warning",
+        "reason": reason,
+        "message": message,
+        "lastTimestamp": f"2026-11-30T00:{at}:00Z",
+    }
+
+
+def test_status_reads_the_events_of_what_is_not_ready(smoe_ray: Run, ready: ApiServer) -> None:
+    done(smoe_ray("apply", "local"))
+    ready.put(pod("mounting", **waits_for("ContainerCreating")))
+    ready.put(pod("pulling", **waits_for("ImagePullBackOff", "Back-off")))
+    ready.put(pod("fine", phase="Running"))
+    ready.put(event("mounting", "FailedMount", 'MountVolume.SetUp failed: secret "a" not found', "02"))
+    ready.put(event("mounting", "FailedScheduling", "no node was ready", "01"))  # older
+    ready.put(event("pulling", "Failed", "another reason", "02"))  # its status is more precise
+    ready.put(event("fine", "Unhealthy", "Readiness probe failed", "02"))
+    quota = 'pods "smoe-ray-head" is forbidden: exceeded quota: team'
+    ready.put(event("smoe-ray", "FailedToCreateHeadPod", quota, "03", "RayCluster"))
+    printed = done(smoe_ray("status"))
+    assert "pending: mounting: its volume cannot be mounted [FailedMount: MountVolume" in printed
+    assert "pending: pulling: its image cannot be pulled [ImagePullBackOff: Back-off]" in printed
+    assert "fine" not in printed
+    assert f"smoe-ray: not ready yet, 0 of 0 workers ready; FailedToCreateHeadPod: {quota}" in printed
+    ready.forbidden.add("events")
+    assert "pending: mounting: its container is being created" in done(smoe_ray("status"))
+
+
 @pytest.mark.parametrize(
     ("status", "words"),
     [
@@ -663,6 +697,128 @@ def test_port_forward_opens_a_port_for_this_machine_alone(
 
 def test_port_forward_says_what_is_missing(smoe_ray: Run, ready: ApiServer) -> None:
     assert 'services "smoe-ray-dashboard" not found' in refused(smoe_ray("port-forward"))
+
+
+def named(kind: str, name: str, version: str = "v1", **fields: Any) -> dict[str, Any]:
+    metadata = {"name": name} | fields.pop("metadata", {})
+    return {"apiVersion": version, "kind": kind, "metadata": metadata, **fields}
+
+
+def operator(tag: str) -> dict[str, Any]:
+    containers = [{"name": "operator", "image": f"quay.io/kuberay/operator:{tag}"}]
+    labels = {"app.kubernetes.io/name": "kuberay-operator"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": containers}}
+    spec = {"selector": {"matchLabels": labels}, "template": template}
+    metadata = {"namespace": "ray", "labels": labels}
+    return named("Deployment", "kuberay-operator", "apps/v1", metadata=metadata, spec=spec)
+
+
+def gpu_node(driver: str) -> dict[str, Any]:
+    labels = {"nvidia.com/cuda.driver-version.major": driver}
+    return named("Node", "node-1", metadata={"labels": labels}, status={"allocatable": {"nvidia.com/gpu": "8"}})
+
+
+def quota(used: str) -> dict[str, Any]:
+    status = {"hard": {"requests.cpu": "8"}, "used": {"requests.cpu": used}}
+    return named("ResourceQuota", "team", metadata={"namespace": "smoe-ray"}, status=status)
+
+
+def test_doctor_finds_a_cluster_that_is_ready(smoe_ray: Run, ready: ApiServer) -> None:
+    for found in (operator("v1.7.0"), gpu_node("580"), quota("2"), storage_class("efs-sc", "efs.csi.aws.com")):
+        ready.put(found)
+    lines = done(smoe_ray("doctor", "eks")).splitlines()
+    assert len(lines) == 8
+    assert all(line.startswith("ok    ") for line in lines)
+    ready.forbidden |= {"nodes", "resourcequotas"}
+    assert "?     permission denied: nodes is forbidden" in done(smoe_ray("doctor", "eks"))
+
+
+def test_doctor_says_what_to_do(smoe_ray: Run, server: ApiServer) -> None:
+    code, printed, error = smoe_ray("doctor", "eks")
+    assert (code, error) == (1, "smoe-ray: 3 checks failed; see above\n")
+    for words in (
+        "KubeRay's operator does not run; helm install",
+        "namespace smoe-ray: does not exist; smoe-ray k8s init",
+        "storage class efs-sc does not exist",
+    ):
+        assert f"FAIL  {words}" in printed or f"FAIL  PersistentVolumeClaim smoe-ray-results: {words}" in printed
+    done(smoe_ray("init"))
+    server.put(operator("v1.4.2"))
+    server.put(gpu_node("570"))
+    server.put(quota("8"))
+    server.put(pod("head", **waits_for("ErrImagePull", "not found")))
+    _, printed, _ = smoe_ray("doctor", "gpu")
+    for words in (
+        "KubeRay's operator in ray is quay.io/kuberay/operator:v1.4.2; needs 1.7 or later",
+        "node node-1: NVIDIA driver 570; CUDA 13 needs 580 or later",
+        "head: its image cannot be pulled; push it",
+        "ResourceQuota team is used up (requests.cpu)",
+    ):
+        assert f"FAIL  {words}" in printed
+    del server.kinds["ray.io/v1"]
+    assert "FAIL  the cluster does not know ray.io/v1: KubeRay is not installed" in smoe_ray("doctor")[1]
+
+
+def test_a_tenant_needs_no_right_to_namespaces(smoe_ray: Run, server: ApiServer, study: Path, tmp_path: Path) -> None:
+    place = tmp_path / "tenant"
+    place.mkdir()
+    above = os.path.relpath(manifests.folder(), place)
+    (place / "kustomization.yaml").write_text(
+        f"namespace: team-a\nresources: [{above}/overlays/local]\ncomponents: [{above}/components/tenant]\n"
+    )
+    server.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team-a"}})
+    server.refuses_namespace_objects = True
+    assert "namespace team-a: not part of the overlay" in done(smoe_ray("init", place))
+    done(smoe_ray("apply", place))
+    done(smoe_ray("submit", study, "--overlay", place))
+    assert "study tiny into /mnt/results" in done(smoe_ray("status", "--namespace", "team-a"))
+
+
+def test_a_queued_study_is_suspended_until_kueue_admits_it(smoe_ray: Run, study: Path, shared_data: Path) -> None:
+    _, job = manifests.objects(done(smoe_ray("submit", study, "--queue", "team", "--dry-run")))
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
+    assert job["spec"]["suspend"] is True
+    assert (crd_errors(job, shared_data), ray_errors(job)) == ([], [])
+    _, job = manifests.objects(done(smoe_ray("submit", study, "--dry-run")))
+    assert "suspend" not in job["spec"]
+
+
+def test_wait_tells_how_a_study_ended(smoe_ray: Run, ready: ApiServer, study: Path) -> None:
+    name = done(smoe_ray("submit", study)).strip()
+    [job] = ready.of("RayJob")
+    job["status"] = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
+    assert "ended (succeeded)" in done(smoe_ray("wait", name))
+    job["status"] = {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "message": RAY_MESSAGE}
+    assert refused(smoe_ray("wait", name)).endswith("with: out of memory")
+    for verb in ("wait", "stop", "logs"):
+        assert refused(smoe_ray(verb, "other")).startswith("other: no such study in smoe-ray; smoe-ray k8s status")
+
+
+def test_stop_deletes_the_rayjob_alone(smoe_ray: Run, ready: ApiServer, study: Path) -> None:
+    name = done(smoe_ray("submit", study)).strip()
+    other = done(smoe_ray("submit", study, "--out", "/mnt/results/other")).strip()
+    assert done(smoe_ray("stop", name)).strip() == f"{name}: deleted; its results are kept"
+    assert [job["metadata"]["name"] for job in ready.of("RayJob")] == [other]
+
+
+def test_logs_are_those_of_the_submitter_and_results_are_read_where_they_are(
+    smoe_ray: Run, ready: ApiServer, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = done(smoe_ray("submit", study)).strip()
+    program = tmp_path / "bin" / "kubectl"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/said\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    done(smoe_ray("logs", name, "--follow"))
+    done(smoe_ray("results", name, "--csv"))
+    # The label is Kubernetes' own, of the pods of a Job; the operator names the Job after the RayJob (golden pods).
+    shown, table = (tmp_path / "said").read_text().splitlines()
+    assert shown == f"logs --namespace=smoe-ray --selector=job-name={name} --tail=-1 --follow"
+    before, _, words = table.partition(" -- ")
+    assert before == "exec --namespace=smoe-ray deployment/smoe-ray-dashboard"
+    told = parse(words.split())
+    assert (told["out"], told["study"], told["csv"]) == ("/mnt/results", "tiny", True)
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------

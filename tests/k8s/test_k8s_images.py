@@ -60,6 +60,55 @@ def test_bases_are_pinned_to_a_version_and_by_argument_to_a_digest(images: dict[
         assert re.search(r":[0-9]+\.[0-9]+\.[0-9]+-", image), stage.base
 
 
+def build_images(repository: Path, folder: Path, engine: str | None, **settings: str) -> tuple[int, str, str]:
+    """Run k8s/images/build.sh with `engine` on the PATH, which prints its arguments, one per line, and `--`."""
+    if engine is not None:
+        program_file = folder / engine
+        program_file.write_text('#!/bin/sh\nprintf "%s\\n" "$@" --\n')
+        program_file.chmod(0o755)
+    script = repository / "k8s/images/build.sh"
+    environment = {"PATH": str(folder), **settings}
+    ran = subprocess.run(
+        ["/bin/sh", script], capture_output=True, text=True, check=False, env=environment, cwd=repository
+    )
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman", "buildah"])
+def test_images_are_built_with_the_engine_that_is_there(
+    repository: Path, tmp_path: Path, images: dict[str, Stage], built: Built, engine: str
+) -> None:
+    code, printed, error = build_images(repository, tmp_path, engine, REGISTRY="ghcr.io/team/", TAG="1.2.3")
+    assert code == 0, error
+    *builds, line = printed.split("--\n")
+    names = {"smoe-ray", "smoe-ray-gpu", "smoe-ray-dashboard"}
+    assert (
+        line
+        == "kustomize edit set image "
+        + " ".join(f"{name}=ghcr.io/team/{name}:1.2.3" for name in ("smoe-ray", "smoe-ray-gpu", "smoe-ray-dashboard"))
+        + "\n"
+    )
+    used = {
+        container["image"].partition(":")[0]
+        for pod in pod_templates(built["overlays/gpu"])
+        for container in pod.containers
+    }
+    assert used == names  # what the manifests name is what is built
+    for build in builds:
+        words = build.splitlines()
+        assert (words[0], words[-1]) == ("build", ".")
+        assert words[words.index("--target") + 1] in images
+        assert (repository / words[words.index("--file") + 1]) == DOCKERFILE
+
+
+def test_images_are_refused_in_one_line(repository: Path, tmp_path: Path) -> None:
+    code, _, error = build_images(repository, tmp_path, None)
+    assert (code, error) == (1, "make images: none of docker, podman and buildah is on the PATH; install one\n")
+    code, _, error = build_images(repository, tmp_path, "podman", IMAGES="smoe-ray-cpu")
+    assert code == 1
+    assert "smoe-ray-cpu is none of" in error
+
+
 @pytest.mark.parametrize("variant", ["cpu", "gpu", "cpu-aarch64"])
 def test_the_base_of_every_variant_is_a_tag_of_ray(images: dict[str, Stage], repository: Path, variant: str) -> None:
     base = images["ray"].base.partition("${RAY_DIGEST")[0].replace("${VARIANT}", variant)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from smoe_ray.spec import load_study
+from support.k8s.kuberay_pods import quantity
 from support.k8s.kuberay_validation import crd_errors, ray_errors
 from support.k8s.manifests import K8S, NAMESPACE, Built, Manifest, build, of_kind, one, pod_templates, title, units
 from support.k8s.network_policies import selects
@@ -32,7 +33,7 @@ def test_every_folder_builds(built: Built) -> None:
     names = {"base", *(f"overlays/{name}" for name in ("local", "gpu", "eks", "gke", "production"))}
     names |= {"jobs/study", "jobs/nightly", "jobs/nightly-raycronjob"}
     components = ["gpu", "s3", "gcs-fault-tolerance", "monitoring", "kueue", "ingress"]
-    components += ["eks-pod-identity", "gke-workload-identity", "cilium"]
+    components += ["eks-pod-identity", "gke-workload-identity", "cilium", "tenant", "researchers", "quota"]
     assert set(built) == names | {f"components/{name}" for name in components}
     assert all(built.values())
 
@@ -313,6 +314,35 @@ def test_the_studies_of_the_templates_are_studies(built: Built, tmp_path: Path) 
             }
             assert job["metadata"]["labels"]["smoe-ray/study"] == study.name
             assert job["metadata"]["annotations"]["smoe-ray/out"] == out
+
+
+def test_a_tenant_does_not_touch_the_namespace(built: Built) -> None:
+    rest = [title(found) for found in built["base"] if found["kind"] != "Namespace"]
+    assert [title(found) for found in built["components/tenant"]] == rest
+
+
+def test_a_quota_has_room_for_the_base_and_a_study_with_all_its_workers(built: Built) -> None:
+    quota = one(built["components/quota"], "ResourceQuota")["spec"]["hard"]
+    pods = {pod.name: pod for pod in pod_templates([*built["base"], *built["jobs/study"]])}
+    needed = [
+        "Deployment/smoe-ray-dashboard",
+        "RayJob/quickstart submitter",
+        *2 * ["smoe-ray head"],
+        *8 * ["smoe-ray cpu"],
+    ]
+    for resource in ("cpu", "memory"):
+        for kind in ("requests", "limits"):
+            total = sum(
+                quantity(container["resources"][kind][resource])
+                for name in needed
+                for container in pods[name].containers
+            )
+            assert total <= quantity(quota[f"{kind}.{resource}"]), f"{kind}.{resource}"
+    [limits] = one(built["components/quota"], "LimitRange")["spec"]["limits"]
+    for pod in pods.values():
+        for container in pod.containers:
+            for resource, most in limits["max"].items():
+                assert quantity(container["resources"]["limits"][resource]) <= quantity(most), pod.name
 
 
 def test_cilium_lets_heads_call_the_kubernetes_api(built: Built) -> None:

@@ -96,10 +96,23 @@ def test_a_pod_that_is_not_would_be_found(built: Built, break_it: Callable[[PodT
 
 
 def test_nobody_has_a_token_of_the_kubernetes_api_but_the_autoscaler(built: Built) -> None:
-    for objects in built.values():
+    for unit, objects in built.items():
         for account in of_kind(objects, "ServiceAccount"):
             assert account["automountServiceAccountToken"] is False, title(account)
-        assert of_kind(objects, "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding") == []
+        if unit != "components/researchers":
+            assert of_kind(objects, "Role", "RoleBinding") == []
+        assert of_kind(objects, "ClusterRole", "ClusterRoleBinding") == []
+
+
+def test_researchers_are_people_who_cannot_read_the_token(built: Built) -> None:
+    binding = one(built["components/researchers"], "RoleBinding")
+    assert [subject["kind"] for subject in binding["subjects"]] == ["Group"]
+    rules = one(built["components/researchers"], "Role")["rules"]
+    granted = {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
+    assert not {(resource, verb) for resource, verb in granted if resource in ("secrets", "*") or verb == "*"}
+    # What `smoe-ray k8s submit`, `status`, `logs`, `stop` and `wait` request.
+    assert granted >= {("rayjobs", verb) for verb in ("create", "get", "list", "delete")}
+    assert granted >= {("configmaps", "create"), ("pods", "list"), ("pods/log", "get"), ("rayclusters", "list")}
 
 
 def test_the_namespace_admits_no_other_pods(built: Built) -> None:

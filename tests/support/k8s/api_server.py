@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 import uuid
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ Manifest = dict[str, Any]
 KINDS = {
     "v1": {
         "Namespace": "namespaces", "ConfigMap": "configmaps", "Secret": "secrets", "Service": "services", "Pod": "pods",
-        "ServiceAccount": "serviceaccounts", "PersistentVolumeClaim": "persistentvolumeclaims",
+        "ServiceAccount": "serviceaccounts", "PersistentVolumeClaim": "persistentvolumeclaims", "Event": "events",
+        "Node": "nodes", "ResourceQuota": "resourcequotas",
     },
     "apps/v1": {"Deployment": "deployments"},
     "batch/v1": {"CronJob": "cronjobs", "Job": "jobs"},
@@ -36,7 +38,7 @@ KINDS = {
 }  # fmt: skip
 
 
-CLUSTER_WIDE = ("namespaces", "storageclasses")
+CLUSTER_WIDE = ("namespaces", "nodes", "storageclasses")
 
 
 @dataclass
@@ -51,6 +53,8 @@ class ApiServer:
     """Method, path with query, and body of every request except discovery."""
     forbidden: set[str] = field(default_factory=set)
     """Resources, e.g. ``secrets``, for which the user has no permission."""
+    refuses_namespace_objects: bool = False
+    """Whether the user has no permission for Namespaces, though for objects in them."""
 
     def put(self, manifest: Manifest) -> None:
         """Store an object."""
@@ -196,7 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
         items = [
             each
             for where, each in self.state.objects.items()
-            if where.rpartition("/")[0] == path
+            if path in (where.rpartition("/")[0], re.sub("/namespaces/[^/]+/([^/]+)/[^/]+$", r"/\1", where))
             and (not label or each["metadata"].get("labels", {}).get(label, "\0") in ((value,) if value else _ANY))
         ]
         self._answer(200, {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items})
@@ -225,6 +229,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuses(self, path: str) -> bool:
         parts = set(path.split("/"))
         refused = next(iter(parts & self.state.forbidden), None)
+        if self.state.refuses_namespace_objects and path.rpartition("/")[0] == "/api/v1/namespaces":
+            refused = "namespaces"
         if refused:
             self._fail(403, "Forbidden", f'{refused} is forbidden: User "me" cannot do that')
         return refused is not None
