@@ -146,7 +146,7 @@ def check_evaluation(device: torch.device) -> str:
         test = DeviceImages(data.test, place)
         measured.append(evaluate(model, test, spec.evaluation.model_copy(update={"latent": "mean"}), seed=0, epoch=1))
     expected, actual = measured
-    off = max(abs(actual.losses()[name] / value - 1) for name, value in expected.terms().items())
+    off = max(abs(actual.losses()[name] / value - 1) for name, value in expected.losses().items())
     moved = max(abs(a - b) for a, b in zip(actual.usage_E, expected.usage_E, strict=True))
     return ", ".join((expect(off, GRADIENTS, "losses"), expect(moved, 0.01, "usage of experts")))
 
