@@ -24,7 +24,7 @@ import tenacity
 from smoe_ray import job_payload
 from smoe_ray.errors import ClusterError, StudyError
 from smoe_ray.inspect.status import StudyStatus, study_status
-from smoe_ray.results import Store, read_results
+from smoe_ray.results import Store, check_place, read_results
 from smoe_ray.spec import MAX_STUDY_BYTES, GridStudy, SearchStudy, dump_study, load_study, parse_study, with_roots
 
 if TYPE_CHECKING:
@@ -169,6 +169,7 @@ def submit(
     """
     if len(note) > MAX_NOTE_CHARACTERS:
         raise StudyError(f"the note has {len(note):,} characters; {MAX_NOTE_CHARACTERS} are allowed")
+    check_place(out)
     out = absolute(str(out))
     Store(out)  # raises ResultsError for a URI of an unknown protocol
     spec, text = _study_to_send(study, overrides)
