@@ -23,6 +23,9 @@ MAX_STUDY_BYTES = 1_000_000
 _EXPONENT_FORM = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
 """Numbers such as 1e-4: floats to YAML 1.2 and to everyone who writes them, but strings to PyYAML (YAML 1.1)."""
 
+_SURPRISING = re.compile(r"[-+]?0[0-7_]+$|[-+]?0b|[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?$")
+"""Numbers that YAML 1.1 reads in base 8 (010 is 8), 2 or 60 (1:30 is 90), as hardly anybody means them."""
+
 Study = Annotated[GridStudy | SearchStudy, Field(discriminator="kind")]
 _STUDY: TypeAdapter[GridStudy | SearchStudy] = TypeAdapter(Study)
 
@@ -127,6 +130,20 @@ def _read_yaml(text: str, origin: str) -> Any:
                     seen.add(key.value)
             return node
 
+    def number(loader: UniqueKeyLoader, node: yaml.ScalarNode) -> Any:
+        made = loader.construct_yaml_int(node) if node.tag.endswith(":int") else loader.construct_yaml_float(node)
+        if _SURPRISING.match(node.value):
+            sign, plain = re.fullmatch(r"([-+]?)[0_]*(.*)", node.value).groups()  # type: ignore[union-attr]
+            plain = plain.replace("_", "")
+            meant = f"write {sign}{plain}" if plain.isdigit() else f"write {made}"
+            raise StudyError(
+                f"{origin}:{node.start_mark.line + 1}: {node.value}: YAML 1.1 reads this as {made}; {meant} for a "
+                f"number, or '{node.value}' in quotes for text"
+            )
+        return made
+
+    for kind in ("int", "float"):
+        UniqueKeyLoader.add_constructor(f"tag:yaml.org,2002:{kind}", number)
     _know_exponent_form(UniqueKeyLoader)
     try:
         return yaml.load(text, Loader=UniqueKeyLoader)  # noqa: S506 - a SafeLoader: makes no Python objects
