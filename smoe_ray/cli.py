@@ -236,10 +236,11 @@ def figure(
     """Draw figures of a study as SVG and PNG."""
     from smoe_ray.figures import FIGURES, save
     from smoe_ray.results import read_together
+    from smoe_ray.spec.messages import nearest
 
     for name in kind or ():
         if name not in FIGURES:
-            raise SmoeRayError(f"--kind {name}: none of {', '.join(FIGURES)}")
+            raise SmoeRayError(f"--kind {name}: none of {', '.join(FIGURES)}{nearest(name, FIGURES)}")
     folder = _local_folder(to)
     name = _study_name(study)
     others = [_study_name(other) for other in beside or ()]

@@ -171,3 +171,26 @@ def _set(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     for key in path[:-1]:
         tree = tree[key]
     tree[path[-1]] = value
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("studies/quickstrat.yaml", "studies/quickstart.yaml"),
+        ("studies/quickstart.yml", "studies/quickstart.yaml"),
+        ("studies/quickstart", "studies/quickstart.yaml"),
+        ("quickstart", "studies/quickstart.yaml"),
+        ("quickstart.yaml", "studies/quickstart.yaml"),
+        ("mien.yaml", "mine.yaml"),
+    ],
+)
+def test_a_mistyped_study_file_is_hinted_at(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, typed: str, meant: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "quickstart.yaml").write_text(HEAD)
+    (tmp_path / "mine.yaml").write_text(HEAD)
+    with pytest.raises(StudyError) as caught:
+        load_study(typed)
+    assert str(caught.value) == f"{typed}: no such study file; did you mean '{meant}'?"

@@ -176,7 +176,15 @@ def _override(tree: dict[str, Any], override: str) -> dict[str, Any]:
 
 
 def _other_studies(path: Path) -> str:
+    """A hint at the study file that is meant, to end a message with."""
     if not path.parent.is_dir():
         return f"; the folder {path.parent} does not exist"
-    names = [str(candidate) for candidate in path.parent.glob("*.yaml")]
-    return nearest(str(path), names)
+    for meant in (
+        path.with_suffix(".yaml"),
+        path.with_suffix(".yml"),
+        Path("studies") / path.with_suffix(".yaml").name,
+    ):
+        if meant.is_file():
+            return f"; did you mean '{meant}'?"
+    near = nearest(path.name, [found.name for kind in ("*.yaml", "*.yml") for found in path.parent.glob(kind)])
+    return near.replace("'", f"'{path.parent}/", 1) if near and path.parent != Path() else near
