@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -31,10 +33,13 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(out: str, port: int, host: str, address: str | None) -> NoReturn:
-    """Replace this process by Streamlit on `out`. Raises SmoeRayError without Streamlit, or if `out` has no studies."""
+    """Replace this process by Streamlit on `out`. Raises SmoeRayError without Streamlit, if `out` has no studies, or
+    if nobody can listen on the port.
+    """
     if importlib.util.find_spec("streamlit") is None or importlib.util.find_spec("plotly") is None:
         raise SmoeRayError("the dashboard needs the extra 'dashboard': in the repository, pip install '.[dashboard]'")
     refuse(out, may_be_absent=address is not None)
+    refuse_port(host, port)
     flags = [f"--{name}={value}" for name, value in OPTIONS.items()]
     flags += [f"--server.address={host}", f"--server.port={port}"]
     if host in LOOPBACK:  # against DNS rebinding: requests with another host name are refused
@@ -47,6 +52,27 @@ def serve(out: str, port: int, host: str, address: str | None) -> NoReturn:
     sys.stdout.flush()
     command = [sys.executable, "-m", __package__, "run", str(app), *flags, "--", *ours]
     os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted
+
+
+def refuse_port(host: str, port: int) -> None:
+    """Raise SmoeRayError if a server cannot listen on `host` and `port`."""
+    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        family, kind, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, kind) as server:
+            server.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+            )  # as the server does: old connections may linger
+            server.bind(where)
+            server.listen()
+    except PermissionError:
+        raise SmoeRayError(f"{shown}: ports below 1024 are not for every user; choose another --port") from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise SmoeRayError(f"{shown} is taken; choose another --port") from None
+        if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+            raise SmoeRayError(f"{host}: not an address of this machine; choose another --host") from None
+        raise SmoeRayError(f"{shown}: cannot be listened on ({error.strerror or error})") from None
 
 
 def refuse(out: str, may_be_absent: bool = False) -> None:

@@ -244,7 +244,7 @@ class _FigureCommand(typer.core.TyperCommand):
 def figure(
     out: Out,
     study: StudyName,
-    to: Annotated[Path, typer.Option("--to", help="Folder for the figures.", show_default=False)],
+    to: Annotated[str, typer.Option("--to", help="Folder for the figures, on this machine.", show_default=False)],
     kind: Annotated[
         list[str] | None, typer.Option(help="Kind of figure; repeatable. Default: every kind that the results allow.")
     ] = None,
@@ -256,10 +256,12 @@ def figure(
     """Draw figures of a study as SVG and PNG."""
     from smoe_ray.figures import FIGURES, save
     from smoe_ray.results import read_together
+    from smoe_ray.spec.messages import nearest
 
     for name in kind or ():
         if name not in FIGURES:
-            raise SmoeRayError(f"--kind {name}: none of {', '.join(FIGURES)}")
+            raise SmoeRayError(f"--kind {name}: none of {', '.join(FIGURES)}{nearest(name, FIGURES)}")
+    folder = _local_folder(to)
     name = _study_name(study)
     others = [_study_name(other) for other in beside or ()]
     results = read_together(out, [name, *others], skip_broken=True)
@@ -274,7 +276,7 @@ def figure(
                 raise
             reasons.append(f"{wanted}: {error}")
             continue
-        for path in save(made, to, f"{name}-{wanted.replace('_', '-')}"):
+        for path in save(made, folder, f"{name}-{wanted.replace('_', '-')}"):
             typer.echo(path)
         drawn += 1
     for reason in reasons:
@@ -452,7 +454,7 @@ def fetch(
     categories: Annotated[
         list[str], typer.Argument(help="Categories as Google names them, e.g. 'The Eiffel Tower'.", show_default=False)
     ],
-    to: Annotated[Path | None, typer.Option("--to", help="Folder. Default: the download cache.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Folder. Default: the download cache.")] = None,
     layout: Annotated[
         Literal["sketchrnn", "bitmap"], typer.Option(help="Vector drawings (.npz) or 28x28 bitmaps (.npy).")
     ] = "sketchrnn",
@@ -461,8 +463,9 @@ def fetch(
     from smoe_ray.data.download import fetch as download
     from smoe_ray.data.sources.quickdraw import download_folder
 
+    folder = download_folder() if to is None else _local_folder(to)
     with _bars(DownloadColumn(), TransferSpeedColumn()) as progress:
-        paths = download(categories, layout, to or download_folder(), progress=progress)
+        paths = download(categories, layout, folder, progress=progress)
     for path in paths:
         typer.echo(path)
 
@@ -535,6 +538,16 @@ def _fail(error: SmoeRayError, debug: bool) -> NoReturn:
     else:
         typer.echo(f"smoe-ray: {' '.join(str(error).split())}", err=True)
     sys.exit(1)
+
+
+def _local_folder(to: str) -> Path:
+    """A folder of this machine. Raises SmoeRayError for a URI, and for what would be no place for results either."""
+    from smoe_ray.results import check_place
+
+    check_place(to)
+    if "://" in to:
+        raise SmoeRayError(f"--to {to}: give a folder of this machine; copy from there to a URI")
+    return Path(to).expanduser()
 
 
 def _study_name(study: str) -> str:

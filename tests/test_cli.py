@@ -96,7 +96,7 @@ def test_a_trial_that_diverges_is_reported_and_the_others_stand(smoe_ray, study:
     [
         (("check", "absent.yaml"), "absent.yaml: no such study file"),
         (("check", "{study}", "--set", "model.num_expert=3"), "base.model.num_expert: unknown key (value 3); did you"),
-        (("check", "{study}", "--set", "model.num_experts=0"), "base.model.num_experts: Input should be greater"),
+        (("check", "{study}", "--set", "model.num_experts=0"), "base.model.num_experts: must be at least 1 (value 0)"),
         (("check", "{study}", "--set", "sdeeds=[1]"), "unknown key 'sdeeds'; did you mean 'seeds'?"),
         (("check", "{study}", "--set", "routing=supervised", "--set", "model.num_experts=3"), "set model.num_experts"),
         (("check", "{study}", "--set", "data={source: quickdraw, root: /absent}"), "/absent/face.npz: absent (5 of 5"),

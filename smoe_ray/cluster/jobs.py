@@ -26,7 +26,7 @@ from smoe_ray import job_payload, plugins
 from smoe_ray.cluster.job_packages import digest_of, short_names_of, stage_packages
 from smoe_ray.errors import ClusterError, StudyError
 from smoe_ray.inspect.status import StudyStatus, study_status
-from smoe_ray.results import Store, read_results
+from smoe_ray.results import Store, check_place, read_results
 from smoe_ray.spec import MAX_STUDY_BYTES, GridStudy, SearchStudy, dump_study, load_study, parse_study, with_roots
 
 if TYPE_CHECKING:
@@ -178,6 +178,7 @@ def submit(
     """
     if len(note) > MAX_NOTE_CHARACTERS:
         raise StudyError(f"the note has {len(note):,} characters; {MAX_NOTE_CHARACTERS} are allowed")
+    check_place(out)
     out = absolute(str(out))
     Store(out)  # raises ResultsError for a URI of an unknown protocol
     with tempfile.TemporaryDirectory(prefix="smoe-ray-job-") as folder:

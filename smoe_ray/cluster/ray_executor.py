@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from smoe_ray.cluster import resources
-from smoe_ray.cluster.runtime import Logs, connected, environment
+from smoe_ray.cluster.runtime import Logs, connected, environment, refuse_unreachable
 from smoe_ray.errors import ClusterError, StudyError
 from smoe_ray.results import Store, TrialRecord
 from smoe_ray.spec import GridStudy, ResourcesSpec, SearchStudy, dump_study
@@ -87,6 +87,8 @@ class RayExecutor:
         self._has_dashboard = False
 
     def __enter__(self) -> Self:
+        if self._uses == 0:
+            refuse_unreachable(self.address)  # before the study writes anything
         self._uses += 1
         return self
 

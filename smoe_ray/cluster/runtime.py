@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -42,7 +43,8 @@ def connected(address: str | None, num_cpus: int, dashboard: bool = False) -> It
     """
     import ray
 
-    _refuse_other_protocols(address)
+    refuse_unreachable(address)
+    said = _said(address)
     address = address or os.environ.get("RAY_ADDRESS")
     if ray.is_initialized():
         yield Logs()
@@ -50,7 +52,7 @@ def connected(address: str | None, num_cpus: int, dashboard: bool = False) -> It
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
         except Exception as error:  # Ray raises ConnectionError, RuntimeError, AuthenticationError …
-            raise ClusterError(f"{address}: no Ray answers there ({_first_line(error)})") from error
+            raise ClusterError(f"{said}: no Ray answers there ({_first_line(error)}){_way_out(said)}") from error
         try:
             with _silenced():
                 yield Logs()
@@ -147,13 +149,81 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _refuse_other_protocols(address: str | None) -> None:
-    if address is None:
+def refuse_unreachable(address: str | None) -> None:
+    """Raise ClusterError within seconds if no Ray answers at `address`, by default RAY_ADDRESS; Ray waits for minutes.
+
+    Does nothing without an address, or where this process is connected already.
+    """
+    ray = sys.modules.get("ray")
+    said, address = _said(address), address or os.environ.get("RAY_ADDRESS")
+    if not address or address == "local" or (ray is not None and ray.is_initialized()):
         return
+    _refuse_other_protocols(address, said)
+    if address == "auto":
+        address = _running_here(said)
+        said = f"{address} ({said})"
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ClusterError(f"{said}: not the address of a Ray; give auto or <host>:6379{_way_out(said)}")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S) as connection:
+            connection.settimeout(_ANSWER_S)
+            if os.environ.get("RAY_USE_TLS", "0") == "0" and not _speaks_grpc(connection):
+                raise ClusterError(f"{said}: what answers there is no Ray{_way_out(said)}")
+    except OSError as error:
+        reason = "timed out" if isinstance(error, TimeoutError) else error.strerror or str(error)
+        raise ClusterError(f"{said}: no Ray answers there ({reason}){_way_out(said)}") from None
+
+
+_ANSWER_S = 3.0
+"""Timeout to connect to a Ray and to be answered by it, seconds."""
+
+_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""What a client of HTTP/2, and so of gRPC, sends first: the preface and empty SETTINGS (RFC 9113, section 3.4)."""
+
+_SETTINGS = 4
+
+
+def _speaks_grpc(connection: socket.socket) -> bool:
+    """Whether the server answers as one of HTTP/2 does: with a frame of SETTINGS."""
+    connection.sendall(_HTTP2_HELLO)
+    frame = b""
+    while len(frame) < 4:
+        piece = connection.recv(4 - len(frame))
+        if not piece:
+            return False
+        frame += piece
+    return frame[3] == _SETTINGS
+
+
+def _running_here(said: str) -> str:
+    """Address of the Ray that ``auto`` means."""
+    from ray._private import services
+
+    try:
+        found = services.canonicalize_bootstrap_address("auto")
+    except Exception as error:  # Ray raises ConnectionError, ValueError, ...
+        raise ClusterError(f"{said}: no Ray answers there ({_first_line(error)}){_way_out(said)}") from None
+    if found is None:
+        raise ClusterError(f"{said}: no Ray runs on this machine{_way_out(said)}")
+    return found
+
+
+def _said(address: str | None) -> str:
+    """The address as messages name it, with where it comes from."""
+    from_environment = os.environ.get("RAY_ADDRESS") if address is None or address == "auto" else None
+    return f"{from_environment} (RAY_ADDRESS)" if from_environment else str(address)
+
+
+def _way_out(said: str) -> str:
+    return "; unset RAY_ADDRESS to use this machine" if "RAY_ADDRESS" in said else ""
+
+
+def _refuse_other_protocols(address: str, said: str) -> None:
     if address.startswith(("http://", "https://")):
-        raise ClusterError(f"{address}: use `smoe-ray submit` for this address; run takes auto or <host>:6379")
+        raise ClusterError(f"{said}: use `smoe-ray submit` for this address; run takes auto or <host>:6379")
     if "://" in address:
-        raise ClusterError(f"{address}: not a Ray to run on; give auto or <host>:6379, or use `smoe-ray submit`")
+        raise ClusterError(f"{said}: not a Ray to run on; give auto or <host>:6379, or use `smoe-ray submit`")
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from smoe_ray.results.columns import EPOCH_COLUMNS, TIMING_COLUMNS, Row
 from smoe_ray.results.export import to_csv, to_json
 from smoe_ray.results.incremental import StudyReader
 from smoe_ray.results.pack import Packer
+from smoe_ray.results.places import check_place
 from smoe_ray.results.read import list_studies, read_embeddings, read_results, read_together, read_trials, read_weights
 from smoe_ray.results.record import DataFacts, Status, Timings, TrialRecord, Versions
 from smoe_ray.results.store import Store
@@ -27,6 +28,7 @@ __all__ = [
     "TrialFolder",
     "TrialRecord",
     "Versions",
+    "check_place",
     "list_studies",
     "read_embeddings",
     "read_results",

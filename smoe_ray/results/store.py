@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from smoe_ray.atomic_write import write_whole
 from smoe_ray.errors import ResultsError, StorageError
+from smoe_ray.results.places import check_place
 
 _MAX_DEPTH = 4  # OUT/<study>/trials/<trial_id>/checkpoint; also ends cycles of symbolic links
 
@@ -35,6 +36,7 @@ class Store:
     atomically. Creating a Store accesses nothing.
 
     Raises:
+        ResultsError: `out` is no path and no URI (`check_place`), or of a protocol that is not installed.
         StorageError: from every method: the storage cannot be read or written.
     """
 
@@ -43,10 +45,11 @@ class Store:
         from fsspec.implementations.local import LocalFileSystem
 
         self.out = str(out)
+        check_place(self.out)
         try:
             self._fs, root = url_to_fs(self.out)
         except (ImportError, ValueError) as error:  # no such protocol, or its package is not installed
-            raise ResultsError(f"{self.out}: not a place for results: {error}") from None
+            raise ResultsError(f"{self.out}: not a place for results: {_protocol_problem(self.out, error)}") from None
         self._root = str(root).rstrip("/")
         self.folder: Path | None = Path(root) if isinstance(self._fs, LocalFileSystem) else None
         """The local folder; None for any URI other than ``file://``."""
@@ -192,6 +195,13 @@ def _remote_version(info: Mapping[str, Any]) -> FileVersion:
     else:
         modified = None
     return FileVersion(tokenize(info), int(info["size"] or 0), modified)
+
+
+def _protocol_problem(out: str, error: Exception) -> str:
+    protocol = out.partition("://")[0]
+    if isinstance(error, ImportError):
+        return f"the package for {protocol}:// is not installed ({' '.join(str(error).split())})"
+    return f"{protocol}:// is no protocol that is known here; use s3://, gs://, file:// or a folder"
 
 
 def _reason(error: Exception) -> str:

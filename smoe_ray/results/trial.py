@@ -21,6 +21,7 @@ from smoe_ray.errors import ResultsError
 from smoe_ray.results.columns import Row, from_parquet, to_parquet
 from smoe_ray.results.record import TrialRecord
 from smoe_ray.results.store import Store
+from smoe_ray.spec.messages import in_words
 
 _MOST_BYTES_UNPACKED = 4_000_000_000
 """Size limit of an unpacked `embeddings.npz`: a million test images with 100 experts."""
@@ -56,7 +57,7 @@ class TrialFolder:
             where = ".".join(str(part) for part in problem["loc"])
             raise ResultsError(
                 f"{self.store.path(self.name)}/trial.json: not a record of this version of smoe-ray "
-                f"({where}: {' '.join(problem['msg'].split())}); {_version(content)} wrote it: read it with that"
+                f"({where}: {in_words(problem)}); {_version(content)} wrote it: read it with that"
             ) from None
 
     def write_epochs(self, rows: Sequence[Mapping[str, Any]]) -> None:

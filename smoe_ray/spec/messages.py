@@ -1,14 +1,16 @@
-"""Errors of pydantic as one line: dotted key, what is wrong, the value, the nearest valid key."""
+"""Errors of validation as one line in plain words: dotted key, what is wrong, what to write, the nearest valid key."""
 
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from smoe_ray.spec.base import NAME_PATTERN
 from smoe_ray.spec.paths import models_in
 
 
@@ -20,9 +22,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def one_line(error: ValidationError, tree: Any, model: type[BaseModel]) -> str:
     """The first problem that pydantic found, as: dotted key, what is wrong, the value, the nearest valid key."""
-    problem = error.errors(include_url=False)[0]
+    problem, *others = error.errors(include_url=False)
     location = _plain_location(problem["loc"], tree, is_missing=problem["type"] == "missing")
-    message = problem["msg"].removeprefix("Value error, ")
     key = ".".join(str(part) for part in location)
     if problem["type"] == "extra_forbidden":
         known = _siblings(problem["loc"], model)
@@ -42,9 +43,86 @@ def one_line(error: ValidationError, tree: Any, model: type[BaseModel]) -> str:
         value = reprlib.repr(problem["input"])
         return f"{key}: {value} is none of {', '.join(allowed)}{nearest(str(problem['input']), allowed)}"
     if not key or key == tree.get("kind"):  # a problem of the whole study
-        return message
+        return in_words(problem)
+    # Where a field may be of several kinds, each of them has a problem of its own.
+    alternatives = [other for other in others if _plain_location(other["loc"], tree, is_missing=False) == location]
+    said = list(dict.fromkeys(in_words(one, key) for one in (problem, *alternatives)))
     shown = "" if isinstance(problem["input"], (dict, list)) else f" (value {reprlib.repr(problem['input'])})"
-    return f"{key}: {message}{shown}"
+    return f"{key}: {', or '.join(said)}{shown}"
+
+
+_WORDS = {
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "multiple_of": "must be a multiple of {multiple_of}",
+    "finite_number": "must be a finite number",
+    "int_type": "needs a whole number",
+    "int_parsing": "needs a whole number",
+    "int_parsing_size": "needs a smaller whole number",
+    "int_from_float": "needs a whole number",
+    "float_type": "needs a number",
+    "float_parsing": "needs a number",
+    "bool_type": "needs true or false",
+    "bool_parsing": "needs true or false",
+    "string_too_short": "needs at least {min_length} characters",
+    "string_too_long": "may have at most {max_length} characters",
+    "too_short": "needs at least {min_length} items",
+    "too_long": "may have at most {max_length} items",
+    "none_required": "must be null",
+    "invalid_key": "a key here is a word; write it in quotes, where YAML would read a number, true, false or null",
+    "recursion_loop": "contains itself",
+    "json_invalid": "is not whole JSON text",
+}
+"""What pydantic's types of errors mean to whoever wrote the file."""
+
+_LISTS = ("tuple_type", "list_type", "set_type", "frozen_set_type", "iterable_type")
+_MAPPINGS = ("dict_type", "mapping_type", "model_type", "model_attributes_type")
+_NAME = "needs a-z, 0-9 and dashes, at most 63, the first no dash"
+
+
+def in_words(problem: Mapping[str, Any], key: str = "") -> str:
+    """What is wrong with one value, and what to write instead; `key`: where it stands.
+
+    Args:
+        problem: of `ValidationError.errors`.
+        key: dotted key of the value, where the advice depends on it.
+    """
+    kind, value = problem["type"], problem.get("input")
+    if kind in ("value_error", "assertion_error"):
+        return str(problem["msg"]).partition(", ")[2]
+    if kind == "string_type":
+        return f"needs text{_quoted(value)}"
+    if kind == "string_pattern_mismatch":
+        suggestion = re.sub(r"[^a-z0-9]+", "-", str(value).lower()).strip("-")[:63]
+        if problem["ctx"]["pattern"] != NAME_PATTERN:
+            return "has characters that may not stand here"
+        return f"{_NAME}; for instance {suggestion}" if suggestion else _NAME
+    if kind in _LISTS:
+        if key == "seeds" and isinstance(value, int) and 0 < value < 100:
+            return f"needs a list, one trial per seed; for {value} seeds write [{', '.join(map(str, range(value)))}]"
+        return "needs a list" if isinstance(value, (dict, list)) else f"needs a list; write [{_as_yaml(value)}]"
+    if kind in _MAPPINGS:
+        if key.startswith("space."):
+            choices = value if isinstance(value, list) else [value]
+            return f"needs a mapping; write {{type: categorical, choices: [{', '.join(map(_as_yaml, choices))}]}}"
+        return "needs a mapping, {key: value, ...}"
+    return _WORDS.get(kind, "is not valid here").format_map(problem.get("ctx", {}))
+
+
+def _quoted(value: Any) -> str:
+    if isinstance(value, bool):
+        words = "yes, on and true" if value else "no, off and false"
+        return f"; write it in quotes: YAML reads {words} as {_as_yaml(value)}"
+    return "" if isinstance(value, (dict, list)) else f"; write it in quotes: '{_as_yaml(value)}'"
+
+
+def _as_yaml(value: Any) -> str:
+    """A plain value as YAML writes it."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return str(value)
 
 
 def _plain_location(location: Sequence[int | str], tree: Any, is_missing: bool) -> list[int | str]:

@@ -23,6 +23,9 @@ MAX_STUDY_BYTES = 1_000_000
 _EXPONENT_FORM = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
 """Numbers such as 1e-4: floats to YAML 1.2 and to everyone who writes them, but strings to PyYAML (YAML 1.1)."""
 
+_SURPRISING = re.compile(r"[-+]?0[0-7_]+$|[-+]?0b|[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?$")
+"""Numbers that YAML 1.1 reads in base 8 (010 is 8), 2 or 60 (1:30 is 90), as hardly anybody means them."""
+
 Study = Annotated[GridStudy | SearchStudy, Field(discriminator="kind")]
 _STUDY: TypeAdapter[GridStudy | SearchStudy] = TypeAdapter(Study)
 
@@ -127,6 +130,20 @@ def _read_yaml(text: str, origin: str) -> Any:
                     seen.add(key.value)
             return node
 
+    def number(loader: UniqueKeyLoader, node: yaml.ScalarNode) -> Any:
+        made = loader.construct_yaml_int(node) if node.tag.endswith(":int") else loader.construct_yaml_float(node)
+        if _SURPRISING.match(node.value):
+            sign, plain = re.fullmatch(r"([-+]?)[0_]*(.*)", node.value).groups()  # type: ignore[union-attr]
+            plain = plain.replace("_", "")
+            meant = f"write {sign}{plain}" if plain.isdigit() else f"write {made}"
+            raise StudyError(
+                f"{origin}:{node.start_mark.line + 1}: {node.value}: YAML 1.1 reads this as {made}; {meant} for a "
+                f"number, or '{node.value}' in quotes for text"
+            )
+        return made
+
+    for kind in ("int", "float"):
+        UniqueKeyLoader.add_constructor(f"tag:yaml.org,2002:{kind}", number)
     _know_exponent_form(UniqueKeyLoader)
     try:
         return yaml.load(text, Loader=UniqueKeyLoader)  # noqa: S506 - a SafeLoader: makes no Python objects
@@ -159,7 +176,15 @@ def _override(tree: dict[str, Any], override: str) -> dict[str, Any]:
 
 
 def _other_studies(path: Path) -> str:
+    """A hint at the study file that is meant, to end a message with."""
     if not path.parent.is_dir():
         return f"; the folder {path.parent} does not exist"
-    names = [str(candidate) for candidate in path.parent.glob("*.yaml")]
-    return nearest(str(path), names)
+    for meant in (
+        path.with_suffix(".yaml"),
+        path.with_suffix(".yml"),
+        Path("studies") / path.with_suffix(".yaml").name,
+    ):
+        if meant.is_file():
+            return f"; did you mean '{meant}'?"
+    near = nearest(path.name, [found.name for kind in ("*.yaml", "*.yml") for found in path.parent.glob(kind)])
+    return near.replace("'", f"'{path.parent}/", 1) if near and path.parent != Path() else near

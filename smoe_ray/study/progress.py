@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Sequence
@@ -41,6 +42,8 @@ class StudyProgress:
         self._console = console or Console(stderr=True)
         self._is_live = self._console.is_terminal
         self._paths = list(study.axes if isinstance(study, GridStudy) else study.space)
+        axes = study.axes if isinstance(study, GridStudy) else {}
+        self._keys = {path: _telling_keys(values) for path, values in axes.items()}
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -118,7 +121,12 @@ class StudyProgress:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _label(self, trial_id: str, trial: TrialSpec) -> str:
-        choices = [f"{path.rpartition('.')[2]}={_shown(trial, path)}" for path in self._paths]
+        names = [path.rpartition(".")[2] for path in self._paths]
+        names = [path if names.count(name) > 1 else name for path, name in zip(self._paths, names, strict=True)]
+        choices = [
+            f"{name}={_shown(trial, path, self._keys.get(path, ()))}"
+            for name, path in zip(names, self._paths, strict=True)
+        ]
         return " ".join([trial_id, *choices, f"seed={trial.seed}"])
 
     def _ending(self, record: TrialRecord) -> str:
@@ -256,12 +264,25 @@ def _number(row: Row, column: str) -> float:
     return math.nan if value is None else float(value)
 
 
-def _shown(trial: TrialSpec, path: str) -> Any:
-    """A value in a label: of a mapping only its name; ``-`` if this trial has no such field."""
+def _shown(trial: TrialSpec, path: str, keys: Sequence[str] = ()) -> Any:
+    """A value in a label; of a mapping those at `keys`; ``-`` if this trial has no such field."""
     try:
         value = value_at(trial, path)
     except KeyError:
         return "-"
     if isinstance(value, dict):
-        return value.get("name") or value.get("source") or "..."
-    return f"{value:.4g}" if isinstance(value, float) else value
+        told = {key: value[key] for key in keys if key in value}
+        return next(iter(told.values())) if len(told) == 1 else json.dumps(told, separators=(",", ":"))
+    if isinstance(value, list):
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return repr(value) if isinstance(value, float) else value
+
+
+def _telling_keys(values: Sequence[Any]) -> tuple[str, ...]:
+    """Of an axis of mappings: the keys that tell them apart, just the name where that does."""
+    mappings = [value for value in values if isinstance(value, dict)]
+    for key in ("name", "source"):
+        names = [str(mapping.get(key)) for mapping in mappings]
+        if mappings and "None" not in names and len(set(names)) == len(names):
+            return (key,)
+    return tuple(dict.fromkeys(key for mapping in mappings for key in mapping))

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from smoe_ray.planning import plan_grid
 from smoe_ray.results import TrialRecord
-from smoe_ray.spec import SearchObjective, TrialSpec, trial_with
+from smoe_ray.spec import GridStudy, SearchObjective, TrialSpec, parse_study, trial_with
 from smoe_ray.study import LocalExecutor, run_study
 from smoe_ray.study import progress as progress_module
 from smoe_ray.study.events import DataProgress, EpochDone, StudyStarted, TrialDeferred, TrialEnded, TrialStarted
@@ -144,3 +145,23 @@ def test_a_trial_that_starts_again_has_one_bar(monkeypatch: pytest.MonkeyPatch) 
             show(TrialStarted("abc", STUDY.base))
             show(EpochDone("abc", [{"epoch": 1, "train.loss": 1.0}]))
     assert text.getvalue().rpartition("\r")[2].count("abc") == 1
+
+
+@pytest.mark.parametrize(
+    ("axes", "labels"),
+    [
+        ("objective: [{name: blend}, {name: likelihood}]", {"objective=blend", "objective=likelihood"}),
+        (
+            "objective: [{name: blend, lambda_balance: 1}, {name: blend, lambda_balance: 2}]",
+            {'objective={"name":"blend","lambda_balance":1.0}', 'objective={"name":"blend","lambda_balance":2.0}'},
+        ),
+        ("data: [{fraction: 0.5}, {fraction: 1.0}]", {"data=0.5", "data=1.0"}),
+        ("training.learning_rate: [0.00012345, 0.00012346]", {"learning_rate=0.00012345", "learning_rate=0.00012346"}),
+        ("model.gate_hidden: [[64, 32], [16]]", {"gate_hidden=[64,32]", "gate_hidden=[16]"}),
+    ],
+)
+def test_labels_tell_the_trials_of_an_axis_apart(axes: str, labels: set[str]) -> None:
+    study = parse_study(f"name: demo\nquestion: q\nbase: {{data: {{source: synthetic}}}}\naxes: {{{axes}}}\n")
+    progress = StudyProgress(study)
+    assert isinstance(study, GridStudy)
+    assert {progress._label("id", trial) for trial in plan_grid(study)} == {f"id {label} seed=0" for label in labels}

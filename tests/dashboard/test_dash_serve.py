@@ -1,0 +1,44 @@
+"""A dashboard that cannot listen says so in one line, and nothing before it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from support.planted_folder import plant
+
+
+@pytest.fixture
+def results(out: Path) -> Path:
+    plant(out, "demo", seeds=1, embeddings=False)
+    return out
+
+
+@pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("localhost", "localhost"), ("::1", "[::1]")])
+def test_a_port_in_use_is_told_first(smoe_ray, results: Path, host: str, shown: str) -> None:
+    try:
+        taken = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError:
+        pytest.skip(f"this machine has no {host}")
+    with taken:
+        port = taken.getsockname()[1]
+        code, printed, error = smoe_ray("dashboard", results, "--host", host, "--port", port)
+    assert (code, printed) == (1, "")
+    assert error == f"smoe-ray: {shown}:{port} is taken; choose another --port\n"
+
+
+@pytest.mark.parametrize("host", ["10.255.255.1", "no-such-host.invalid"])
+def test_an_address_of_another_machine_is_told_first(smoe_ray, results: Path, host: str) -> None:
+    code, printed, error = smoe_ray("dashboard", results, "--host", host, "--port", 18602)
+    assert (code, printed) == (1, "")
+    assert error == f"smoe-ray: {host}: not an address of this machine; choose another --host\n"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may listen on any port")
+def test_a_port_of_the_system_is_told_first(smoe_ray, results: Path) -> None:
+    code, printed, error = smoe_ray("dashboard", results, "--port", 80)
+    assert (code, printed) == (1, "")
+    assert "ports below 1024" in error or "is taken" in error
