@@ -1,4 +1,4 @@
-"""The `smoe-ray` command. Every verb is one call into the floors below; an error prints as one line, exit code 1."""
+"""The `smoe-ray` command. Every verb is one call into the layers below; an error prints as one line, exit code 1."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Any command takes --debug: on an error, show where it came from.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Drawings and image sets: fetch them, look at them.")
+data_app = typer.Typer(no_args_is_help=True, help="Drawings and image sets: download and inspect them.")
 app.add_typer(data_app, name="data")
 app.add_typer(cli_k8s.app, name="k8s")
 
@@ -86,7 +86,7 @@ AllowPlugins = Annotated[
     typer.Option(
         "--allow-plugins",
         metavar="PACKAGE",
-        help="Import plug-ins of this package, package.module or package.module:name, too. Repeatable. "
+        help="Allow plug-ins of this package, package.module or package.module:name. Repeatable. "
         "Default: those that installed packages register as entry points.",
     ),
 ]
@@ -123,7 +123,7 @@ OptionalAddress = Annotated[
     typer.Option(
         "--address",
         envvar=["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"],
-        help="Head of the cluster: shows the job's state, too.",
+        help="Head of the cluster: also show the state of the job.",
     ),
 ]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Job, as 'jobs' lists it.", show_default=False)]
@@ -135,23 +135,24 @@ _LOOPBACK = "http://127.0.0.1:8265"
 def run(
     study: StudyFile,
     out: Annotated[str, typer.Option("--out", help="Folder or URI for the results.", show_default=False)],
-    executor: Annotated[Literal["ray", "local"], typer.Option(help="What runs the trials.")] = "ray",
+    executor: Annotated[Literal["ray", "local"], typer.Option(help="Where trials run.")] = "ray",
     address: Annotated[
         str | None,
-        typer.Option("--address", help="A Ray cluster: auto or <host>:6379. Default: RAY_ADDRESS, or this machine."),
+        typer.Option("--address", help="A Ray cluster: auto or <host>:6379. Default: RAY_ADDRESS, or a private Ray."),
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Most trials at once. Default: as many as there is room for.")
+        int | None,
+        typer.Option(min=1, help="Concurrent trials at most. Default: what resources allow."),
     ] = None,
     device: Annotated[
         str, typer.Option(help="With --executor local: auto, cpu, cuda or cuda:<n>. On ray resources.gpus decides.")
     ] = "auto",
     overrides: Overrides = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train diverged trials again, too.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also train diverged trials again.")] = False,
     allow_plugins: AllowPlugins = None,
-    strict: Annotated[bool, typer.Option(help="Exit with 1 if a trial diverged, too.")] = True,
+    strict: Annotated[bool, typer.Option(help="Exit with 1 also if a trial diverged.")] = True,
 ) -> None:
-    """Run a study. Trials that are finished are not run again: to resume, give the same command."""
+    """Run a study. Finished trials are not trained again: to resume, run the same command."""
     from smoe_ray import plugins
     from smoe_ray.inspect.preview import preview
     from smoe_ray.planning import StudyPlan
@@ -177,7 +178,7 @@ def run(
 def _executor(
     name: Literal["ray", "local"], study: GridStudy | SearchStudy, address: str | None, jobs: int | None, device: str
 ) -> Iterator[tuple[Executor, int | Map]]:
-    """What trains, and what prepares the data."""
+    """The executor, and the workers that prepare data."""
     if name == "ray":
         from smoe_ray.cluster.ray_executor import RayExecutor
 
@@ -228,7 +229,7 @@ def table(
 
 
 class _FigureCommand(typer.core.TyperCommand):
-    """Its help lists the kinds of figures, which are loaded only when somebody asks."""
+    """Its help lists the kinds of figures, which are imported only for the help text."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         from smoe_ray.figures import FIGURES
@@ -246,11 +247,11 @@ def figure(
     study: StudyName,
     to: Annotated[str, typer.Option("--to", help="Folder for the figures, on this machine.", show_default=False)],
     kind: Annotated[
-        list[str] | None, typer.Option(help="Kind of figure; repeatable. Default: every kind that the results allow.")
+        list[str] | None, typer.Option(help="Kind of figure; repeatable. Default: every kind that the results support.")
     ] = None,
     beside: Annotated[
         list[str] | None,
-        typer.Option("--with", metavar="STUDY", help="Draw another study of OUT beside it, e.g. its baseline."),
+        typer.Option("--with", metavar="STUDY", help="Add another study of OUT to each figure, e.g. the baseline."),
     ] = None,
 ) -> None:
     """Draw figures of a study as SVG and PNG."""
@@ -294,10 +295,11 @@ def report(
         typer.Argument(metavar="[STUDY]...", help="Studies in OUT, or their YAML files. Default: all, as one table."),
     ] = None,
     compare: Annotated[
-        Literal["published"] | None, typer.Option(help="Lay the results of arXiv:2509.10025 beside, apart from yours.")
+        Literal["published"] | None,
+        typer.Option(help="Add the results of arXiv:2509.10025 in a separate section."),
     ] = None,
 ) -> None:
-    """Write one self-contained HTML page about studies, its figures (SVG, PDF) and tables (CSV) beside it."""
+    """Write one self-contained HTML page about studies, with its figures (SVG, PDF) and tables (CSV) as files."""
     from smoe_ray.report import write_report
 
     names = [_study_name(study) for study in studies or ()]
@@ -309,12 +311,12 @@ def recommend(
     out: Out,
     study: StudyName,
     samples: Annotated[
-        float | None, typer.Option(help="Training images. Default: the most that the study has.")
+        float | None, typer.Option(help="Number of training images. Default: the largest in the study.")
     ] = None,
-    steps: Annotated[float | None, typer.Option(help="Optimizer steps, instead.")] = None,
-    experts: Annotated[Literal["active", "configured"], typer.Option(help="Which experts are counted.")] = "active",
+    steps: Annotated[float | None, typer.Option(help="Number of optimizer steps, in place of --samples.")] = None,
+    experts: Annotated[Literal["active", "configured"], typer.Option(help="Experts to count.")] = "active",
 ) -> None:
-    """Say how many experts to use for so many images or steps, or why the study cannot tell and what to add."""
+    """Recommend a number of experts for an amount of training, or say which runs are missing to tell."""
     from smoe_ray.analysis import recommend as recommend_experts
 
     found = recommend_experts(_read(out, _study_name(study)), samples, steps, experts)
@@ -333,7 +335,7 @@ def submit(
     out: Annotated[str, typer.Option("--out", help="URI or shared folder for the results, the same on every node.")],
     address: Address = _LOOPBACK,
     overrides: Overrides = None,
-    note: Annotated[str, typer.Option(help="A free text that 'jobs' shows.")] = "",
+    note: Annotated[str, typer.Option(help="Free text that 'jobs' shows.")] = "",
     packages: Annotated[
         list[Path] | None,
         typer.Option(
@@ -343,7 +345,7 @@ def submit(
         ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the job has ended.")] = False,
-    follow: Annotated[bool, typer.Option("--follow", help="Show its output meanwhile.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Print its output while waiting.")] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="The job fails if a trial diverged. Default: its log counts them.")
     ] = False,
@@ -384,7 +386,7 @@ def status(
     out: Annotated[str | None, typer.Option("--out", help="Read the results alone; needs no cluster.")] = None,
     address: OptionalAddress = None,
 ) -> None:
-    """Show how far a study is: trials by what became of them, the best so far, the last sign of life."""
+    """Show the progress of a study: trials by status, the best so far, the time of the last update."""
     if out is None:
         from smoe_ray.cluster import jobs
 
@@ -413,7 +415,7 @@ def status(
 @app.command(epilog="Example: smoe-ray logs quickstart-0123abcd --follow")
 def logs(
     job: JobId,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow until the job ends.")] = False,
     address: Address = _LOOPBACK,
 ) -> None:
     """Print what a job has printed."""
@@ -425,7 +427,7 @@ def logs(
 
 @app.command(epilog="Example: smoe-ray stop quickstart-0123abcd")
 def stop(job: JobId, address: Address = _LOOPBACK) -> None:
-    """Stop a job, as Ctrl-C would: what was trained stays, and submitting the study again goes on."""
+    """Stop a job, as Ctrl-C would: what was trained is kept, and submitting the study again resumes it."""
     from smoe_ray.cluster import jobs
 
     typer.echo(f"{job}: {jobs.get_job(job, address).stop()}")
