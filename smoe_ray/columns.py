@@ -461,9 +461,9 @@ TRIAL_TABLE = (
     "test.reconstruction",
     "test.reconstruction_soft",
     "gap",
+    "trial_id",
     "test.kl",
     "latent.active",
-    "trial_id",
 )
 """Columns of the table of trials that the command prints and the dashboard shows, in this order."""
 
