@@ -583,7 +583,7 @@ def _tell(problems: Sequence[str]) -> None:
 
 _RECOMMENDED = ("experts", "fitted_loss", "low", "high", "above_best", "tied", "chance", "gaussian_process", "runs")
 
-_WIDTH_IN_A_FILE = 120
+_WIDTH_IN_A_FILE = 200
 """Columns of text when there is no terminal to ask."""
 
 _LEAST_LABEL = 18

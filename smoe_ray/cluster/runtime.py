@@ -155,7 +155,10 @@ def refuse_unreachable(address: str | None) -> None:
     Does nothing without an address, or where this process is connected already.
     """
     ray = sys.modules.get("ray")
-    said, address = _said(address), address or os.environ.get("RAY_ADDRESS")
+    said = _said(address)
+    if address:
+        _refuse_other_protocols(address, said)
+    address = address or os.environ.get("RAY_ADDRESS")
     if not address or address == "local" or (ray is not None and ray.is_initialized()):
         return
     _refuse_other_protocols(address, said)

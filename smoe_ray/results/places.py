@@ -12,7 +12,7 @@ _STORES = frozenset(
 )
 """Protocols that are recognised without ``://``; others may be the beginning of a folder's name."""
 
-_VARIABLE = re.compile(r"\$\(|\$\{?[A-Za-z_][A-Za-z0-9_]*\}?|^%[A-Za-z_]+%")
+_VARIABLE = re.compile(r"\$\{?[A-Za-z_][A-Za-z0-9_]*\}?|^%[A-Za-z_]+%")
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _COLON = re.compile(r"(?P<protocol>[A-Za-z][A-Za-z0-9+.-]*):(?P<slashes>/*)(?P<rest>.*)")
 _NO_COLON = re.compile(r"(?P<protocol>[A-Za-z0-9]+)//+(?P<rest>.*)")

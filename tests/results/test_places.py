@@ -22,7 +22,7 @@ WRONG = {
     "s3://": "a URI names a bucket or a folder",
     "$HOME/results": r"the shell has left \$HOME as it is",
     "${HOME}/results": r"the shell has left \$\{HOME\} as it is",
-    "results/$(date)": r"the shell has left \$\( as it is",
+    "results/$RUN": r"the shell has left \$RUN as it is",
     "%USERPROFILE%/results": "the shell has left %USERPROFILE% as it is",
     r"C:\results": "a path of Windows",
     "c:/results": "a path of Windows",
@@ -43,8 +43,8 @@ def test_a_mistyped_place_is_refused(out: str) -> None:
 @pytest.mark.parametrize(
     "out",
     [
-        "results", "./results", "../a//b", "/mnt/results", "a:b", "run 12:30/x", "costs$", "5$/x", "100%", "s3", "s3/x",
-        "data//x", "~/results", "file:///tmp/x", "memory://x", "mémoire/猫", Path("results"),
+        "results", "./results", "../a//b", "/mnt/results", "a:b", "run 12:30/x", "costs$", "a $(b)", "5$/x", "100%",
+        "s3", "s3/x", "data//x", "~/results", "file:///tmp/x", "memory://x", "mémoire/猫", Path("results"),
     ],
 )  # fmt: skip
 def test_paths_and_uris_are_taken_as_they_are(out: str | Path) -> None:
