@@ -1,6 +1,7 @@
 """Every command of README, of docs/, of the studies and of benchmarks/results, run as it is written, on small results.
 
-Those of a cluster are run by tests/cluster/test_docs_cluster.py, those of Kubernetes by tests/k8s.
+Those of a cluster are run by tests/cluster/test_docs_cluster.py, those of Kubernetes by tests/k8s, and the pages about
+extending by tests/test_extending.py.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def _check() -> ModuleType:
 
 CHECK = _check()
 ON_A_CLUSTER = {"submit", "jobs", "logs", "stop", "k8s"}
+RUN_BY_TEST_EXTENDING = {ROOT / "docs" / "extending.md", ROOT / "examples" / "plugin" / "README.md"}
 PLACES = {
     "OUT": "results",
     "DIR": "figures",
@@ -63,7 +65,8 @@ def is_run_here(words: list[str]) -> bool:
 
 def documented() -> list[str]:
     """The commands that are run here, each once, in the order of the pages."""
-    found = [words for page in CHECK.PAGES for words in CHECK.commands(page.read_text(encoding="utf-8"))]
+    pages = [page for page in CHECK.PAGES if page not in RUN_BY_TEST_EXTENDING]
+    found = [words for page in pages for words in CHECK.commands(page.read_text(encoding="utf-8"))]
     found += [words for study in CHECK.STUDIES for words in CHECK.commands_of_study(study.read_text(encoding="utf-8"))]
     return list(dict.fromkeys(shlex.join(words) for words in found if is_run_here(words)))
 
@@ -147,25 +150,15 @@ FIRST_LINE = {
     "recommend": r"(At|[^:]+: at) 50,000 training images",
     "report": r"report/index\.html$",
     "status": r"[a-z-]+ in results$",
-    "data": r"(drawings|.*/quickdraw)/(face|cat)\.np[yz]$",
+    "data": r"(drawings|.*/quickdraw)/(face|cat)\.np[yz]$| *quickdraw, fingerprint",
     "dashboard": r"smoe-ray: http://127\.0\.0\.1:\d+ serves results; press Ctrl-C to stop$",
 }
 """What the first line of each verb's output looks like."""
 
-FIXED_BY_RENAMED_MODULES = pytest.mark.xfail(
-    raises=TypeError, strict=False, reason="figures.recommend and figures.homogeneity hide functions of their names"
-)
-
 
 @pytest.mark.parametrize(
     "command",
-    [
-        pytest.param(command, marks=FIXED_BY_RENAMED_MODULES)
-        if command.startswith("figure ") and "--kind" not in command
-        else command
-        for command in documented()
-        if not command.startswith("dashboard")
-    ],
+    [command for command in documented() if not command.startswith("dashboard")],
 )
 def test_a_documented_command_works(reader: Callable[..., tuple[int, str, str]], out: Path, command: str) -> None:
     verb, *words = shlex.split(command)
@@ -200,12 +193,7 @@ def test_a_documented_dashboard_starts(checkout: Path, command: str) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    [
-        pytest.param(kind, marks=FIXED_BY_RENAMED_MODULES)
-        if kind in ("best_experts", "loss_at_amount", "surface_fit", "homogeneity")
-        else kind
-        for kind in FIGURES
-    ],
+    list(FIGURES),
 )
 @pytest.mark.parametrize("study", ["loss-surface", "drawings"])
 def test_every_kind_of_figure_is_drawn_or_says_why_not(
