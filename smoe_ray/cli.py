@@ -210,7 +210,7 @@ def table(
     epochs: Annotated[bool, typer.Option("--epochs", help="One row per epoch instead of one per trial.")] = False,
 ) -> None:
     """Print the results: one row per trial, at its last epoch."""
-    from smoe_ray.analysis.summary import trial_summary
+    from smoe_ray.analysis.summary import epoch_summary, trial_summary
     from smoe_ray.results import to_csv, to_json
 
     if csv and as_json:
@@ -224,7 +224,7 @@ def table(
     elif as_json:
         sys.stdout.write(to_json(frame))
     else:
-        _print_frame(frame)
+        _print_frame(epoch_summary(results) if epochs else frame)
         _warn_of_collapse(results)
 
 

@@ -54,6 +54,14 @@ def test_a_study_from_check_to_figure(smoe_ray, study: Path, tmp_path: Path) -> 
     assert [trial["epoch"] for trial in trials] == [2, 2]
     assert {trial["config.objective.name"] for trial in trials} == {"blend", "likelihood"}
 
+    code, printed, _ = smoe_ray("table", out, "tiny", "--epochs")
+    heading, *rows = printed.splitlines()
+    assert heading.split()[:4] == ["arm", "seed", "status", "epoch"]
+    assert " gap " in heading
+    assert [(row.split()[0], row.split()[3]) for row in rows] == [
+        (arm, epoch) for arm in ("blend", "likelihood") for epoch in ("1", "2")
+    ]
+
     (tmp_path / "tiny.csv").write_text(smoe_ray("table", out, study, "--csv", "--epochs")[1])
     assert len(pd.read_csv(tmp_path / "tiny.csv")) == 4
 

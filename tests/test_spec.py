@@ -604,6 +604,39 @@ def test_wrong_overrides_are_refused(override: str, message: str) -> None:
     assert message in complaint(HEAD, override)
 
 
+_AXIS = HEAD | {"axes": {"model.num_experts": [1, 3]}}
+_AXES = HEAD | {"axes": {"objective": [{"name": "blend", "lambda_balance": 2}, {"name": "likelihood"}]}}
+
+
+@pytest.mark.parametrize(
+    ("tree", "override", "advice"),
+    [
+        (_AXIS, "model.num_experts=3", "is an axis of this study; write --set axes.model.num_experts='[3]'"),
+        (_AXIS, "base.model.num_experts=3", "is an axis of this study; write --set axes.model.num_experts='[3]'"),
+        (_AXIS, "model={num_experts: 3}", "is replaced by every value of axes.model.num_experts; change that instead"),
+        (_AXIS, "seed=3", "is set by the seeds of this study; write --set seeds='[3]'"),
+        (_AXES, "objective.name=blend", "is replaced by every value of axes.objective; change that instead"),
+        (
+            SEARCH,
+            "model.num_experts=3",
+            "is in the space of this study; write --set space.model.num_experts='{type: categorical, choices: [3]}'",
+        ),
+    ],
+)
+def test_an_override_that_no_trial_would_have_is_refused(tree: dict[str, Any], override: str, advice: str) -> None:
+    assert complaint(tree, override) == f"--set {override}: {advice}"
+
+
+def test_an_override_that_some_trial_has_stands() -> None:
+    assert parse(_AXES, "objective.lambda_balance=5").base.objective.lambda_balance == 5  # type: ignore[union-attr]
+    assert parse(_AXIS, "model={num_experts: 3, latent_dim: 8}").base.model.latent_dim == 8
+    assert parse(_AXIS, "model.num_experts=3", "axes={}").base.model.num_experts == 3
+    when = {"space": {"model.num_experts": {"type": "int", "low": 2, "high": 9, "when": {"model.encoder": ["lite"]}}}}
+    encoder = {"model.encoder": {"type": "categorical", "choices": ["lite", "medium"]}}
+    conditional = SEARCH | {"space": encoder | when["space"]}
+    assert parse(conditional, "model.num_experts=3").base.model.num_experts == 3
+
+
 def test_an_axis_cannot_be_set_below_a_list() -> None:
     assert "'axes' is no mapping" in complaint(HEAD | {"axes": [1]}, "axes.model.num_experts=[1]")
 
@@ -680,13 +713,13 @@ def test_files_are_checked_before_they_are_parsed(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"demo\.yaml: larger than 1,000,000 bytes"):
         load_study(path)
     path.write_bytes(b"name: \xff\xfe")
-    with pytest.raises(StudyError, match=r"demo\.yaml: cannot be read as text"):
+    with pytest.raises(StudyError, match=r"demo\.yaml: not a text file; a study is YAML$"):
         load_study(path)
     with pytest.raises(StudyError, match=r"demmo\.yaml: no such study file; did you mean '.*/demo\.yaml'\?$"):
         load_study(tmp_path / "demmo.yaml")
     with pytest.raises(StudyError, match=r"the folder .*nowhere does not exist"):
         load_study(tmp_path / "nowhere" / "demo.yaml")
-    with pytest.raises(StudyError, match="cannot be read as text"):
+    with pytest.raises(StudyError, match=r": is a folder, not a study file$"):
         load_study(tmp_path)
 
 

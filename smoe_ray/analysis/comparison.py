@@ -135,8 +135,8 @@ def compare_arms(
     labels = list(label_of.cat.categories)
     if len(labels) == 1:
         raise ResultsError(
-            f"comparison: all finished trials belong to one arm ('{labels[0]}'); add a study with another arm, or "
-            f"compare along another path by removing it from cells ({', '.join(cells) or 'none'})"
+            f"all finished trials belong to one arm ('{labels[0]}'){_no_arms(cells)}; add a second arm: another study, "
+            "or an axis of this one, e.g. objective.name: [blend, likelihood]"
         )
     _check_labels(arm, reference, labels)
     reference = reference or _default_reference(outcomes, [label for label in labels if label != arm])
@@ -152,7 +152,7 @@ def compare_arms(
                 one_sided.append(f"{label if len(cell.arm_N) else reference}: {cell.label}")
     if not found:
         raise ResultsError(
-            f"comparison: '{reference}' has no cell in common with {' or '.join(map(repr, compared))} "
+            f"'{reference}' has no cell in common with {' or '.join(map(repr, compared))} "
             f"({', '.join(dict.fromkeys(one_sided))}); run both arms at the same {', '.join(cells)}"
         )
     differences = compare_cells(found, alpha)
@@ -169,14 +169,18 @@ def compare_arms(
     )
 
 
+def _no_arms(cells: Collection[str]) -> str:
+    return f", as different values of {', '.join(cells)} make no arms" if cells else ""
+
+
 def _check_labels(arm: str | None, reference: str | None, labels: Sequence[str]) -> None:
     for label in (arm, reference):
         if label is not None and label not in labels:
             near = difflib.get_close_matches(label, labels, n=1, cutoff=0.3)
             hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise ResultsError(f"comparison: no arm '{label}'; the arms are {', '.join(map(repr, labels))}{hint}")
+            raise ResultsError(f"no arm '{label}'; the arms are {', '.join(map(repr, labels))}{hint}")
     if arm is not None and arm == reference:
-        raise ResultsError(f"comparison: '{arm}' against itself; choose two of {', '.join(map(repr, labels))}")
+        raise ResultsError(f"'{arm}' against itself; choose two of {', '.join(map(repr, labels))}")
 
 
 def _default_reference(outcomes: pd.DataFrame, labels: Sequence[str]) -> str:

@@ -89,14 +89,12 @@ def homogeneity(results: pd.DataFrame, experts: int = 1, alpha: float = 0.05) ->
     outcomes = outcomes.assign(num_classes=outcomes[_CLASSES].map(len))
     if outcomes["num_classes"].nunique() < 2:
         raise ResultsError(
-            f"homogeneity: needs finished trials of {experts} expert{'s'[: experts > 1]} on one and on several classes "
-            "(data.classes); run studies/paper/homogeneity.yaml, or pass another number of experts"
+            f"there are no finished trials of {experts} expert{'s'[: experts > 1]} on one and on several classes "
+            "(data.classes); run studies/paper/homogeneity.yaml"
         )
     others = arms(outcomes, ignore=_DATA_PATHS).cat.categories
     if len(others) > 1:
-        raise ResultsError(
-            f"homogeneity: trials differ in more than their data ({', '.join(map(repr, others))}); keep one of them"
-        )
+        raise ResultsError(f"trials differ in more than their data ({', '.join(map(repr, others))}); keep one of them")
     conditions = tuple(_condition(runs) for _, runs in outcomes.groupby(["num_classes", _IMAGES], sort=True))
     cells = [_against(late, early) for early, late in combinations(conditions, 2)]
     differences = compare_cells(cells, alpha)

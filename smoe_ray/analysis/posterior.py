@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from smoe_ray.analysis.outcomes import require
 from smoe_ray.analysis.summary import trial_summary
 
 LEAST_ACTIVE_SHARE = 0.1
@@ -12,13 +13,18 @@ LEAST_ACTIVE_SHARE = 0.1
 LEAST_KL = 0.01
 """So it does below this mean KL per latent dimension, nats."""
 
+LEAST_STEPS = 500
+"""Trials with fewer optimizer steps are not judged: the encoder starts with a posterior near the prior, so that an
+untrained latent vector looks like a collapsed one. Steps, because an epoch may be eight of them or thousands."""
+
 _MOST_NAMED = 3
 
 
 def collapsed_posteriors(results: pd.DataFrame) -> pd.DataFrame:
     """The rows of `trial_summary` with a collapsed posterior at their last epoch.
 
-    Trials that did not measure it (those of earlier versions, and those before their first evaluation) are left out.
+    Left out are trials that still run, those with fewer than `LEAST_STEPS` optimizer steps, and those that did not
+    measure it (those of earlier versions, and those before their first evaluation).
 
     Raises:
         ResultsError: `results` is not a table of `read_results`.
@@ -26,6 +32,8 @@ def collapsed_posteriors(results: pd.DataFrame) -> pd.DataFrame:
     trials = trial_summary(results)
     if not {"latent.active", "latent.configured", "latent.kl"} <= set(trials.columns):
         return trials.iloc[:0]
+    require(trials, ("status", "cost.steps"))
+    trials = trials[(trials["status"] != "running") & (trials["cost.steps"] >= LEAST_STEPS)]
     active, configured, kl = (trials[f"latent.{name}"].astype(float) for name in ("active", "configured", "kl"))
     return trials[(active < LEAST_ACTIVE_SHARE * configured) | (kl < LEAST_KL)].reset_index(drop=True)
 

@@ -26,16 +26,28 @@ def trial_summary(results: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ResultsError: `results` is not such a table.
     """
+    return epoch_summary(results).groupby("trial_id", sort=False).tail(1).reset_index(drop=True)
+
+
+def epoch_summary(results: pd.DataFrame) -> pd.DataFrame:
+    """All rows of `results`, one per (trial, epoch), with the columns that `trial_summary` adds.
+
+    Returns:
+        `results` sorted by arm, seed, trial and epoch.
+
+    Raises:
+        ResultsError: as `trial_summary`.
+    """
     require(results, ("trial_id", "epoch", "seed", "test.reconstruction", "test.reconstruction_soft"))
     label_of = arms(results)
-    last = results.sort_values("epoch", kind="stable", na_position="first").groupby("trial_id", sort=False).tail(1)
-    summary = last.assign(
-        arm=pd.Categorical(last["trial_id"].map(label_of), categories=label_of.cat.categories, ordered=True),
-        gap=last["test.reconstruction"] - last["test.reconstruction_soft"],
+    summary = results.assign(
+        arm=pd.Categorical(results["trial_id"].map(label_of), categories=label_of.cat.categories, ordered=True),
+        gap=results["test.reconstruction"] - results["test.reconstruction_soft"],
     )
     front = ["arm", "seed"]
     columns = front + [column for column in summary.columns if column not in front]
-    return summary[columns].sort_values(["arm", "seed", "trial_id"], kind="stable").reset_index(drop=True)
+    order = ["arm", "seed", "trial_id", "epoch"]
+    return summary[columns].sort_values(order, kind="stable", na_position="first").reset_index(drop=True)
 
 
 _STATUSES = ("finished", "failed", "pruned", "running")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, get_args
 
@@ -41,6 +41,18 @@ def _same_name(tag: str, one: Any, other: Any) -> bool:
         return bool(one == other)
     names = ((plugins.full_name(kind, one), plugins.full_name(kind, other)) for kind in _KINDS[tag])
     return any(full is not None and full == other_full for full, other_full in names)
+
+
+def replaces(base: Mapping[str, Any], over: Mapping[str, Any], keys: Sequence[str]) -> bool:
+    """Whether `merge` of `over` onto `base` drops what `base` has at `keys`."""
+    below: Any = base
+    for key in keys:
+        if key not in over:
+            return False
+        below, over = below.get(key), over[key]
+        if not (isinstance(over, Mapping) and isinstance(below, Mapping)) or _changes_tag(below, over):
+            return True
+    return False
 
 
 def assign(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

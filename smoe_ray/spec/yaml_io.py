@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +13,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from smoe_ray.errors import StudyError
 from smoe_ray.spec.base import NAME_PATTERN
 from smoe_ray.spec.messages import nearest, one_line
-from smoe_ray.spec.paths import assign, dotted_keys, with_roots
-from smoe_ray.spec.search import SearchStudy
+from smoe_ray.spec.paths import assign, dotted_keys, replaces, with_roots
+from smoe_ray.spec.search import Choices, SearchStudy
 from smoe_ray.spec.study import GridStudy
 from smoe_ray.spec.trial import TrialSpec
 
@@ -71,25 +72,33 @@ def parse_study(text: str, overrides: Sequence[str] = (), origin: str = "study")
     tree = _read_yaml(text, origin)
     if not isinstance(tree, dict):
         raise StudyError(f"{origin}: a study is a mapping with 'name', 'question', 'base' and 'axes' or 'space'")
-    for override in overrides:
-        tree = _override(tree, override)
+    given = [(*_read_override(override), override) for override in overrides]
+    for key, value, override in given:
+        tree = _override(tree, key, value, override)
     tree.setdefault("kind", "search" if "space" in tree else "grid")
     try:
-        return _STUDY.validate_python(tree)
+        study = _STUDY.validate_python(tree)
     except ValidationError as error:
         model = SearchStudy if tree["kind"] == "search" else GridStudy
         raise StudyError(f"{origin}: {one_line(error, tree, model)}") from None
+    for key, value, override in given:
+        _refuse_ignored(study, key, value, override)
+    return study
 
 
 def _read_text(path: Path) -> str:
+    if path.is_dir():
+        raise StudyError(f"{path}: is a folder, not a study file")
     try:
         if path.stat().st_size > MAX_STUDY_BYTES:
             raise StudyError(f"{path}: larger than {MAX_STUDY_BYTES:,} bytes; a study file is a short YAML text")
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise StudyError(f"{path}: no such study file{_other_studies(path)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path}: cannot be read as text: {error}") from None
+    except UnicodeDecodeError:
+        raise StudyError(f"{path}: not a text file; a study is YAML") from None
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def dump_study(study: GridStudy | SearchStudy) -> str:
@@ -154,11 +163,7 @@ def _read_yaml(text: str, origin: str) -> Any:
         raise StudyError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
-def _override(tree: dict[str, Any], override: str) -> dict[str, Any]:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise StudyError(f"--set {override}: write key=value, for instance data.root=/path/to/drawings")
-    value = _read_yaml(text, f"--set {override}")
+def _override(tree: dict[str, Any], key: str, value: Any, override: str) -> dict[str, Any]:
     head, _, rest = key.partition(".")
     if head in ("axes", "space"):  # keys there are dotted paths themselves
         if not rest:
@@ -167,12 +172,63 @@ def _override(tree: dict[str, Any], override: str) -> dict[str, Any]:
         if not isinstance(paths, dict):
             raise StudyError(f"--set {override}: the study's '{head}' is no mapping of dotted paths")
         return {**tree, head: {**paths, rest: value}}
+    return assign(tree, {key: value})
+
+
+def _read_override(override: str) -> tuple[str, Any]:
+    """Dotted key in the study, and value, of ``key=value``."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise StudyError(f"--set {override}: write key=value, for instance data.root=/path/to/drawings")
+    value = _read_yaml(text, f"--set {override}")
+    head = key.partition(".")[0]
     if head not in GridStudy.model_fields and head not in SearchStudy.model_fields:
         if head not in TrialSpec.model_fields:
             known = set(GridStudy.model_fields) | set(SearchStudy.model_fields) | dotted_keys(TrialSpec)
             raise StudyError(f"--set {override}: unknown key '{key}'{nearest(key, known)}")
         key = f"base.{key}"
-    return assign(tree, {key: value})
+    return key, value
+
+
+def _refuse_ignored(study: GridStudy | SearchStudy, key: str, value: Any, override: str) -> None:
+    """Raises StudyError for an override of the base that every trial replaces by a value of one axis, or of `space`."""
+    if not key.startswith("base."):
+        return
+    path = key.removeprefix("base.")
+    base = study.base.model_dump(mode="json")
+    leaves = list(_leaves(assign({}, {path: value})))
+    for varied, values in _varied_values(study).items():
+        if not all(replaces(base, assign({}, {varied: one}), leaf) for one in values for leaf in leaves):
+            continue
+        text = override.partition("=")[2]
+        if varied == "seed" and isinstance(study, GridStudy):
+            advice = f"is set by the seeds of this study; write --set seeds={shlex.quote(f'[{text}]')}"
+        elif isinstance(study, GridStudy):
+            advice = f"is an axis of this study; write --set axes.{varied}={shlex.quote(f'[{text}]')}"
+        else:
+            choices = shlex.quote(f"{{type: categorical, choices: [{text}]}}")
+            advice = f"is in the space of this study; write --set space.{varied}={choices}"
+        if path != varied:
+            head = "axes" if isinstance(study, GridStudy) else "space"
+            advice = f"is replaced by every value of {head}.{varied}; change that instead"
+        raise StudyError(f"--set {override}: {advice}")
+
+
+def _varied_values(study: GridStudy | SearchStudy) -> dict[str, Sequence[Any]]:
+    """Dotted path in a trial: values that replace the base's there; of a range, one stands for all."""
+    if isinstance(study, GridStudy):
+        return {**study.axes, "seed": study.seeds}
+    always = {path: one for path, one in study.space.items() if one.when is None}
+    return {path: one.choices if isinstance(one, Choices) else (one.low,) for path, one in always.items()}
+
+
+def _leaves(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Keys that lead to each value in nested mappings that is no mapping, or an empty one."""
+    if not isinstance(tree, dict) or not tree:
+        yield path
+        return
+    for key, below in tree.items():
+        yield from _leaves(below, (*path, key))
 
 
 def _other_studies(path: Path) -> str:

@@ -103,7 +103,7 @@ def test_other_expert_counts_do_not_count() -> None:
 def test_what_is_no_such_study_is_one_line() -> None:
     results = study()
     five_only = results[results["config.data.classes"].map(len) == 5]
-    with pytest.raises(ResultsError, match=r"finished trials of 1 expert on one and on several .*homogeneity\.yaml"):
+    with pytest.raises(ResultsError, match=r"finished trials of 1 expert on one and on several .*homogeneity\.yaml$"):
         homogeneity(five_only)
     with pytest.raises(ResultsError, match="finished trials of 3 experts"):
         homogeneity(results, experts=3)

@@ -18,13 +18,15 @@ question: Does the posterior collapse?
 base:
   data: {source: synthetic, classes: [eye, pencil], train_per_class: 60, test_per_class: 20}
   model: {num_experts: 2, encoder: lite}
-  training: {budget: 2 epochs, batch_size: 16, beta: BETA}
+  training: {budget: 500 steps, batch_size: 4, beta: BETA}
 """
 
 
-def measured(active: float, kl: float, configured: int = 32, name: str = "a", seed: int = 0) -> list[dict[str, object]]:
+def measured(
+    active: float, kl: float, configured: int = 32, name: str = "a", seed: int = 0, **differing: object
+) -> list[dict[str, object]]:
     columns = {"latent.configured": configured, "latent.active": active, "latent.kl": kl, "test.kl": kl * configured}
-    return [row | columns for row in trial(name, [5.0, 4.0], seed=seed)]
+    return [row | columns | differing for row in trial(name, [5.0, 4.0], seed=seed, images=25_000)]  # 500 steps
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,22 @@ def test_few_active_dimensions_or_no_kl_are_a_collapse(
     found = table(measured(active, kl, configured))
     assert len(collapsed_posteriors(found)) == is_collapsed
     assert (posterior_warning(found) is not None) == is_collapsed
+
+
+@pytest.mark.parametrize(
+    ("differing", "is_judged"),
+    [
+        ({"cost.steps": 500}, True),
+        ({"cost.steps": 499}, False),
+        ({"status": "running"}, False),
+        ({"status": "pruned"}, True),
+        ({"status": "failed"}, True),
+    ],
+)
+def test_trials_that_still_run_or_are_hardly_trained_are_not_judged(
+    differing: dict[str, object], is_judged: bool
+) -> None:
+    assert (posterior_warning(table(measured(0, 0.0, **differing))) is not None) == is_judged
 
 
 def test_the_last_epoch_counts() -> None:

@@ -61,7 +61,7 @@ def test_a_collapsed_posterior_is_told_on_its_page_and_beside_its_study(open_pag
     records = plant(out, "demo", embeddings=False)
     for record in records[:2]:
         folder = TrialFolder(Store(out), "demo", record.trial_id)
-        unused = {"latent.configured": 32, "latent.active": 2, "latent.kl": 0.004, "test.kl": 0.128}
+        unused = {"latent.configured": 32, "latent.active": 2, "latent.kl": 0.004, "test.kl": 0.128, "cost.steps": 500}
         folder.write_epochs([row | unused for row in folder.read_rows()])
     at = open_page("trial", out, study="demo", trial=records[0].trial_id)
     shown = {metric.label: metric.value for metric in at.metric}

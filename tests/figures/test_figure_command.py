@@ -55,3 +55,18 @@ def test_every_kind_is_drawn(draw: Callable[..., list[str]], kind: str) -> None:
 
 def test_without_a_kind_all_are_drawn(draw: Callable[..., list[str]]) -> None:
     assert draw() == [name for kind in FIGURES for name in files_of(kind)]
+
+
+def test_what_is_not_drawn_says_once_which_kind_and_what_to_do(
+    smoe_ray: Command, results: Path, tmp_path: Path
+) -> None:
+    code, _, told = smoe_ray("figure", results, "grid", "--to", tmp_path / "figures")
+    assert code == 0
+    reasons = [line for line in told.splitlines() if line.startswith(("not drawn: comparison", "not drawn: homogen"))]
+    assert len(reasons) == 2
+    assert reasons[0].startswith("not drawn: comparison: all finished trials belong to one arm ('blend')")
+    assert reasons[0].endswith("an axis of this one, e.g. objective.name: [blend, likelihood]")
+    assert reasons[1].startswith(
+        "not drawn: homogeneity: there are no finished trials of 1 expert on one and on several"
+    )
+    assert all(line.count(f"{line.split(': ')[1]}: ") == 1 for line in told.splitlines())
