@@ -90,6 +90,11 @@ def full_name(kind: Kind, name: str) -> str | None:
     return found[0] if found else None
 
 
+def short_names(kind: Kind) -> list[str]:
+    """Short names that installed packages register, sorted. Imports nothing."""
+    return sorted({entry.name for entry in _registered(kind)})
+
+
 def _package(name: str) -> str:
     return name.partition(":")[0].partition(".")[0]
 

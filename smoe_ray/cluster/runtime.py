@@ -167,7 +167,7 @@ def refuse_unreachable(address: str | None) -> None:
         said = f"{address} ({said})"
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ClusterError(f"{said}: not the address of a Ray; give auto or <host>:6379{_way_out(said)}")
+        raise ClusterError(f"{said}: not the address of a Ray; write <host>:6379 or auto{_way_out(said)}")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S) as connection:
             connection.settimeout(_ANSWER_S)

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 import requests
 from filelock import FileLock
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+from urllib3.exceptions import MaxRetryError
 
 from smoe_ray.atomic_write import write_whole
 from smoe_ray.data.files import Progress, one_line, sha256_of
@@ -72,7 +73,8 @@ def fetch(
     except requests.RequestException as error:
         raise DataError(f"{base_url}: cannot be downloaded from ({one_line(error)}); run again to resume") from None
     except OSError as error:
-        raise DataError(f"{error.filename or folder}: {one_line(error)}; check disk space and permissions") from None
+        problem = f"cannot be used: {error.strerror or one_line(error)}; check disk space and permissions"
+        raise DataError(f"{error.filename or folder}: {problem}") from None
 
 
 def _fetch_one(category: str, layout: str, folder: Path, base_url: str, progress: Progress | None) -> Path:
@@ -94,6 +96,10 @@ def _fetch_one(category: str, layout: str, folder: Path, base_url: str, progress
         try:
             retrying(_download, url, part, progress)
         except _TRANSIENT as error:
+            if _never_connected(error):
+                raise DataError(
+                    f"cannot reach {urlsplit(url).netloc}; fetch elsewhere with 'smoe-ray data fetch' and set data.root"
+                ) from None
             raise DataError(
                 f"{url}: failed {_ATTEMPTS} times ({one_line(error)}); run again to resume where it stopped"
             ) from None
@@ -102,6 +108,12 @@ def _fetch_one(category: str, layout: str, folder: Path, base_url: str, progress
         part.replace(target)
         _etag_file(part).unlink(missing_ok=True)
     return target
+
+
+def _never_connected(error: BaseException) -> bool:
+    """Whether no connection was made: no network, no such host, or nothing listens there."""
+    cause = error.args[0] if isinstance(error, requests.ConnectionError) and error.args else None
+    return isinstance(cause, MaxRetryError) and not isinstance(error, requests.exceptions.SSLError)
 
 
 def _etag_file(part: Path) -> Path:

@@ -76,7 +76,8 @@ def prepare(
         if mirror is not None:
             copy_to(f"{mirror}/{name}", folder, last=META)
     except OSError as error:
-        raise DataError(f"{error.filename or cache}: {one_line(error)}; check disk space and permissions") from None
+        problem = f"cannot be used: {error.strerror or one_line(error)}; check disk space and permissions"
+        raise DataError(f"{error.filename or cache}: {problem}") from None
     return open_source(folder)
 
 

@@ -38,6 +38,8 @@ class DataRequirement:
     be downloaded from Google's bucket; absent: absent, and nothing will fetch it."""
     size_bytes: int | None = None
     """None where not known."""
+    can_download: bool = False
+    """Whether `data.download` could fetch it."""
 
 
 @dataclass(frozen=True)

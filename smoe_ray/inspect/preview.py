@@ -59,9 +59,11 @@ class Preview(NamedTuple):
     def require_data(self) -> None:
         """Raise DataError if any of them is absent."""
         if self.absent:
+            first = self.absent[0]
+            download = ", or data.download: true where Google has them" if first.can_download else ""
             raise DataError(
-                f"{self.absent[0].where}: absent ({len(self.absent)} of {len(self.needs)} files are); set data.root to "
-                "the folder that has them, or data.download: true where Google has them"
+                f"{first.where}: absent ({len(self.absent)} of {len(self.needs)} files are); set data.root to the "
+                f"folder that has them{download}"
             )
 
 

@@ -65,10 +65,12 @@ def write_report(
     studies = list(studies) or list_studies(out)
     if not studies:
         raise ResultsError(f"{out}: no study found; pass the folder given to 'smoe-ray run --out'")
+    pages = Store(to)
+    pages.refuse_file("choose another folder")
     evidence = Evidence(out, studies)
     for problem in evidence.problems:
         progress(f"left out: {problem}")
-    writer = _Writer(Store(to), progress)
+    writer = _Writer(pages, progress)
     made = _how_it_was_made(evidence)
     page = Page(
         title=", ".join(studies),

@@ -117,6 +117,7 @@ def _read_all(store: Store, study: str, *, with_epochs: bool) -> list[Found | Re
     check_name(store, study)
     trials = store.folders(f"{study}/trials")
     if not trials and store.read(f"{study}/study.yaml") is None:
+        _require_folder_of_studies(store)
         known = list_studies(store.out)
         hint = nearest(study, known)
         raise ResultsError(f"{store.path(study)}: no such study (studies there: {', '.join(known) or 'none'}){hint}")
@@ -128,6 +129,18 @@ def _read_all(store: Store, study: str, *, with_epochs: bool) -> list[Found | Re
         contents = store.read_many([f"{folder.name}/{file}" for folder in folders for file in files])
         found += [_parse(folder, contents) for folder in folders]
     return found
+
+
+def _require_folder_of_studies(store: Store) -> None:
+    """Raises ResultsError for a local OUT that is absent, a file, or the folder of one study."""
+    if store.folder is None:  # an object store has no empty folders
+        return
+    if store.folder.is_file():
+        raise ResultsError(f"{store.out}: a file, not a folder of results")
+    if not store.folder.exists():
+        raise ResultsError(f"{store.out}: no such folder; pass the folder given to 'smoe-ray run --out'")
+    if (store.folder / "study.yaml").is_file() and (store.folder / "trials").is_dir():
+        raise ResultsError(f"{store.out}: a study's own folder; pass {Path(store.out).parent}")
 
 
 def _parse(folder: TrialFolder, contents: Mapping[str, bytes | StorageError]) -> Found | ResultsError | None:

@@ -61,6 +61,12 @@ class Store:
         """`name` with OUT before it, for messages."""
         return f"{self.out.rstrip('/')}/{name}" if name else self.out
 
+    def refuse_file(self, advice: str) -> None:
+        """Raise ResultsError, ending with `advice`, if the local folder, or one above it, is a file."""
+        for place in (self.folder, *self.folder.parents) if self.folder is not None else ():
+            if place.is_file():
+                raise ResultsError(f"{self.out if place == self.folder else place}: is a file; {advice}")
+
     def write(self, name: str, content: bytes) -> None:
         """Write file `name`, replacing it atomically."""
         try:

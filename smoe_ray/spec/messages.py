@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from smoe_ray import plugins
 from smoe_ray.spec.base import NAME_PATTERN
 from smoe_ray.spec.paths import models_in
 
@@ -35,11 +36,13 @@ def one_line(error: ValidationError, tree: Any, model: type[BaseModel]) -> str:
         context = problem["ctx"]
         tag, allowed = context["tag"], str(context["expected_tags"]).replace("'", "").split(", ")
         key = f"{key}.{context['discriminator']}".strip(".").replace("'", "")
+        allowed += _short_names_of_plugins(key)
         return f"{key}: {tag!r} is none of {', '.join(allowed)}{nearest(str(tag), allowed)}"
     if problem["type"] == "union_tag_not_found":
         return f"{key}.{problem['ctx']['discriminator']}: required, but not given".replace("'", "").strip(".")
     if problem["type"] == "literal_error":
         allowed = [word.strip("'") for word in str(problem["ctx"]["expected"]).replace(" or ", ", ").split(", ")]
+        allowed += _short_names_of_plugins(key)
         value = reprlib.repr(problem["input"])
         return f"{key}: {value} is none of {', '.join(allowed)}{nearest(str(problem['input']), allowed)}"
     if not key or key == tree.get("kind"):  # a problem of the whole study
@@ -49,6 +52,12 @@ def one_line(error: ValidationError, tree: Any, model: type[BaseModel]) -> str:
     said = list(dict.fromkeys(in_words(one, key) for one in (problem, *alternatives)))
     shown = "" if isinstance(problem["input"], (dict, list)) else f" (value {reprlib.repr(problem['input'])})"
     return f"{key}: {', or '.join(said)}{shown}"
+
+
+def _short_names_of_plugins(key: str) -> list[str]:
+    """Names that installed packages register for the plug-ins that may stand at a dotted key."""
+    last = key.removesuffix(".name").rpartition(".")[2]
+    return [name for kind in plugins.GROUPS if kind == last for name in plugins.short_names(kind)]
 
 
 _WORDS = {

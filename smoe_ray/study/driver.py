@@ -135,6 +135,7 @@ def run_study(
     """
     plan = StudyPlan.of(study)
     store = Store(out)
+    store.refuse_file("--out needs a folder")
     mirror = store.path(".cache/data") if store.folder is None else None
     run = StudyRun(plan, store.out, _cache_folder(store, cache), retry_failed, on_event, data_jobs, mirror=mirror)
     ended: dict[str, TrialRecord] = {}

@@ -245,6 +245,9 @@ def test_what_cannot_be_read_or_written_leaves_no_page(tmp_path: Path) -> None:
     plant(tmp_path / "out", "real", seeds=1, experts=(3,), embeddings=False)
     with pytest.raises(ResultsError, match="no such study"):
         write_report(tmp_path / "out", ["absent"], tmp_path / "report")
+    (tmp_path / "taken").touch()
+    with pytest.raises(ResultsError, match=r"taken: is a file; choose another folder$"):
+        write_report(tmp_path / "out", ["real"], tmp_path / "taken")
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "figures").touch()
     with pytest.raises(ResultsError, match="cannot be written"):

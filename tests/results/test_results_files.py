@@ -163,6 +163,9 @@ def test_an_unknown_study_is_one_line_that_lists_the_known(tmp_path: Path) -> No
         read_results(tmp_path, "nope")
     with pytest.raises(ResultsError, match="no such study"):
         read_trials(tmp_path, "nope")
+    (tmp_path / "demo" / "study.yaml").touch()
+    with pytest.raises(ResultsError, match=f"a study's own folder; pass {tmp_path}$"):
+        read_trials(tmp_path / "demo", "demo")
 
 
 @pytest.mark.parametrize("name", ["../other", "..", "", "demo/trials", "/demo", "Demo", "de\nmo"])

@@ -96,7 +96,7 @@ def _requirement(spec: QuickDrawData, name: str) -> DataRequirement:
             return DataRequirement(name, str(file), "present", file.stat().st_size)
     if spec.download:
         return DataRequirement(name, str(downloaded), "download")
-    return DataRequirement(name, str(place), "absent")
+    return DataRequirement(name, str(place), "absent", can_download=True)
 
 
 def _find_file(spec: QuickDrawData, name: str, progress: Progress | None) -> Path:
