@@ -24,7 +24,7 @@ from rich.text import Text
 
 from smoe_ray import cli_k8s
 from smoe_ray.cli_k8s import printable
-from smoe_ray.columns import COLUMNS, TRIAL_TABLE
+from smoe_ray.columns import COLUMNS, TRIAL_TABLE, count
 from smoe_ray.errors import ClusterError, ResultsError, SmoeRayError, StudyError
 from smoe_ray.terminal_output import discard_stdout, keep_libraries_quiet, print_whatever_the_encoding
 
@@ -578,7 +578,7 @@ def _tell(problems: Sequence[str]) -> None:
     for problem in problems[:_MOST_PROBLEMS]:
         typer.echo(f"left out: {' '.join(problem.split())}", err=True)
     if len(problems) > _MOST_PROBLEMS:
-        typer.echo(f"left out: {len(problems) - _MOST_PROBLEMS:,} more trials with unreadable files", err=True)
+        typer.echo(f"left out: {count(len(problems) - _MOST_PROBLEMS, 'more trial')} with unreadable files", err=True)
 
 
 _RECOMMENDED = ("experts", "fitted_loss", "low", "high", "above_best", "tied", "chance", "gaussian_process", "runs")
@@ -645,8 +645,8 @@ def _print_counts(study: str, out: str, error: StudyError) -> None:
     """Status of a study whose study.yaml cannot be read: its trials, without how many are planned."""
     from smoe_ray.results import read_trials
 
-    count = Counter(record.status for record in read_trials(out, study, skip_broken=True))
-    trials = ", ".join(f"{number} {status}" for status, number in sorted(count.items())) or "none has started yet"
+    ends = Counter(record.status for record in read_trials(out, study, skip_broken=True))
+    trials = ", ".join(f"{number} {status}" for status, number in sorted(ends.items())) or "none has started yet"
     typer.echo(f"{study} in {printable(out)}\n  trials     {trials}")
     typer.echo(f"left out: {error}; copy it again, or run the study again, which writes it", err=True)
 

@@ -468,6 +468,12 @@ TRIAL_TABLE = (
 """Columns of the table of trials that the command prints and the dashboard shows, in this order."""
 
 
+def count(number: float, noun: str, plural: str | None = None) -> str:
+    """A number with its noun, in the plural unless it is 1: ``1 trial``, ``2,000 trials``."""
+    digits = f"{number:,.0f}" if float(number).is_integer() else f"{number:g}"
+    return f"{digits} {noun if number == 1 else plural or noun + 's'}"
+
+
 def format_cell(name: str, value: Any, sd: Any = None) -> str:
     """A value of a column in words, with its standard deviation if there is one; a dash where there is no value."""
     form = COLUMNS[name].number_format

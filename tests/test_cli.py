@@ -39,7 +39,9 @@ def test_a_study_from_check_to_figure(smoe_ray, study: Path, tmp_path: Path) -> 
     out, figures = tmp_path / "out", tmp_path / "figures"
     code, printed, _ = smoe_ray("check", study)
     assert code == 0
-    assert "2 = 2 configurations x 1 seeds" in printed
+    assert "2 = 2 configurations x 1 seed" in printed
+    assert "1 seeds" not in printed
+    assert "data              100 synthetic sketches: generated, no files needed" in printed
     assert not out.exists()
 
     code, printed, progress = smoe_ray(

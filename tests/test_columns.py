@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from smoe_ray.columns import COLUMNS, EPOCHS, RESULTS, STATISTICS, Column, format_cell
+from smoe_ray.columns import COLUMNS, EPOCHS, RESULTS, STATISTICS, Column, count, format_cell
 from smoe_ray.data import load_splits
 from smoe_ray.results import EPOCH_COLUMNS, TIMING_COLUMNS
 from smoe_ray.spec import SCALAR_METRICS, SyntheticData, TrialSpec, trial_with
@@ -38,6 +38,21 @@ def test_a_column_has_its_type_and_number_format(row: dict[str, object], column:
 def test_what_a_search_may_optimise_is_measured_as_a_number(row: dict[str, object]) -> None:
     assert SCALAR_METRICS
     assert all(isinstance(row[metric], (float, int)) for metric in SCALAR_METRICS)
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "counted"),
+    [
+        (1, ("trial",), "1 trial"),
+        (1.0, ("epoch",), "1 epoch"),
+        (0, ("trial",), "0 trials"),
+        (2.5, ("epoch",), "2.5 epochs"),
+        (1_234_567, ("image",), "1,234,567 images"),
+        (2, ("class", "classes"), "2 classes"),
+    ],
+)
+def test_only_one_is_counted_in_the_singular(number: float, words: tuple[str, ...], counted: str) -> None:
+    assert count(number, *words) == counted
 
 
 def test_timing_columns() -> None:

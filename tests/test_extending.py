@@ -134,7 +134,7 @@ def test_the_readme_of_the_example_tells_the_truth(tmp_path: Path) -> None:
             RAY_API_SERVER_ADDRESS=head.address,
             RAY_AUTH_TOKEN=head.token,
         )
-    assert "2 = 2 configurations x 1 seeds" in checked
+    assert "2 = 2 configurations x 1 seed" in checked
     assert len(re.findall(r"temperature=\S+ +0 +finished +2 ", table)) == 3 * 2  # two runs and the table
     tables = [
         read_results(tmp_path / "out" / place, "rings").drop(columns=list(TIMING_COLUMNS))

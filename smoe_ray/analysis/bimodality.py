@@ -16,6 +16,7 @@ from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.comparison import holm
 from smoe_ray.analysis.curves import FloatArray
 from smoe_ray.analysis.outcomes import last_evaluated
+from smoe_ray.columns import count
 
 LEAST_LOSSES = 10
 """Fewest runs that are tested: with ten, the power is 0.8 for modes six standard deviations apart and 0.3 for modes
@@ -88,7 +89,7 @@ def _bimodality_test(label: str, loss_N: FloatArray) -> BimodalityTest:
     n, nan = len(loss_N), float("nan")
     untested = BimodalityTest(label, n, (nan, nan), nan, nan, nan, nan, nan, "cannot tell")
     if n < LEAST_LOSSES:
-        return untested._replace(verdict=f"cannot tell ({n} runs, {LEAST_LOSSES} needed)")
+        return untested._replace(verdict=f"cannot tell ({count(n, 'run')}, {LEAST_LOSSES} needed)")
     mean, sd = loss_N.mean(), loss_N.std()
     if sd <= 1e-12 * abs(mean):
         return untested._replace(verdict="cannot tell (no spread between runs)")

@@ -15,6 +15,7 @@ from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.comparison import CellOutcomes, Difference, compare_cells, difference_limits
 from smoe_ray.analysis.curves import FloatArray
 from smoe_ray.analysis.outcomes import last_evaluated, require, test_gating
+from smoe_ray.columns import count
 from smoe_ray.errors import ResultsError
 
 _CLASSES, _IMAGES = "config.data.classes", "data.train_images"
@@ -89,7 +90,7 @@ def homogeneity(results: pd.DataFrame, experts: int = 1, alpha: float = 0.05) ->
     outcomes = outcomes.assign(num_classes=outcomes[_CLASSES].map(len))
     if outcomes["num_classes"].nunique() < 2:
         raise ResultsError(
-            f"there are no finished trials of {experts} expert{'s'[: experts > 1]} on one and on several classes "
+            f"there are no finished trials of {count(experts, 'expert')} on one and on several classes "
             "(data.classes); run studies/paper/homogeneity.yaml"
         )
     others = arms(outcomes, ignore=_DATA_PATHS).cat.categories
@@ -118,7 +119,7 @@ def _condition(runs: pd.DataFrame) -> Condition:
     complete = of_seeds.dropna()
     loss = complete.mean(axis=1)
     return Condition(
-        f"{num_classes} class{'es' if num_classes > 1 else ''}, {images:,} images",
+        f"{count(num_classes, 'class', 'classes')}, {count(images, 'image')}",
         num_classes,
         images,
         float(runs["cost.steps"].mean()),

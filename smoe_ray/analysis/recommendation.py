@@ -16,6 +16,7 @@ from smoe_ray.analysis.experts import unsupervised_outcomes
 from smoe_ray.analysis.outcomes import require, test_gating
 from smoe_ray.analysis.scaling import EFFORT_COLUMN, EFFORT_NAME, Counted, Effort, ignored_paths
 from smoe_ray.analysis.surface_fit import Cells, NoiseFloor, SurfaceFit, cells_of, check_runs
+from smoe_ray.columns import count
 from smoe_ray.errors import ResultsError
 
 _LEAST_RATIO = 4.0
@@ -62,8 +63,9 @@ class Recommendation(NamedTuple):
         tied = "no other is" if found.tied_K.sum() == 1 else f"{_span(found.tied)} are"
         stance = "agrees" if found.agrees else "disagrees"
         return (
-            f"{at}{self._beyond()}: {best}; {tied} tied within {TIED_WITHIN:g}), by a fit to {self.num_runs:,} runs; "
-            f"a Gaussian process {stance}: {found.gaussian_process.best} ({_span(found.gaussian_process.interval)})."
+            f"{at}{self._beyond()}: {best}; {tied} tied within {TIED_WITHIN:g}), by a fit to "
+            f"{count(self.num_runs, 'run')}; a Gaussian process {stance}: "
+            f"{found.gaussian_process.best} ({_span(found.gaussian_process.interval)})."
         )
 
     @property
@@ -284,7 +286,7 @@ def _missing_runs(missing: MissingRuns, counted: Counted, effort: Effort) -> str
     each = " each" if len(missing.experts) * len(missing.amounts) > 1 else ""
     experts = _experts(_listed(map(str, missing.experts)), counted)
     amounts = f"{_listed(f'{amount:,}' for amount in missing.amounts)} {EFFORT_NAME[effort]}"
-    return f"{missing.runs} runs{each} of {experts} at {amounts}"
+    return f"{count(missing.runs, 'run')}{each} of {experts} at {amounts}"
 
 
 def _listed(words: Iterable[str]) -> str:

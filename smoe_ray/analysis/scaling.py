@@ -15,6 +15,7 @@ from smoe_ray.analysis.curves import FloatArray, IntArray, Panel, log_limits, n_
 from smoe_ray.analysis.experts import NUM_EXPERTS, unsupervised_outcomes
 from smoe_ray.analysis.outcomes import require, test_gating
 from smoe_ray.analysis.surface_fit import Cells, SurfaceFit
+from smoe_ray.columns import count
 
 Effort = Literal["images", "steps"]
 Counted = Literal["active", "configured"]
@@ -249,7 +250,7 @@ def loss_against_samples_per_expert(
 
 def _amount(runs: pd.DataFrame, effort: Effort) -> str:
     if effort == "steps":
-        return f"{runs['cost.steps'].iloc[0]:,.0f} steps"
-    images = f"{runs['data.train_images'].iloc[0]:,.0f} images"
+        return count(runs["cost.steps"].iloc[0], "step")
+    images = count(runs["data.train_images"].iloc[0], "image")
     fractions = runs.get("config.data.fraction")
     return images if fractions is None or fractions.nunique() != 1 else f"{images} ({100 * fractions.iloc[0]:g} %)"

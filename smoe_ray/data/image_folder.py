@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from smoe_ray.columns import count
 from smoe_ray.data.checks import some
 from smoe_ray.errors import DataError
 from smoe_ray.spec.data import normalised
@@ -132,10 +133,10 @@ class _Listing:
             notes.append(f"folders without images are no classes: {some(self.empty)}")
         if self.unread:
             kinds = some(f"{suffix or 'no suffix'}: {count:,}" for suffix, count in self.unread.most_common())
-            notes.append(f"{sum(self.unread.values()):,} files in class folders are not read as images ({kinds})")
+            notes.append(f"{count(sum(self.unread.values()), 'file')} in class folders not read as images ({kinds})")
         if self.loose:
             notes.append(
-                f"{len(self.loose):,} images beside the class folders belong to no class ({some(self.loose, 3)})"
+                f"{count(len(self.loose), 'image')} beside the class folders, of no class ({some(self.loose, 3)})"
             )
         return notes
 

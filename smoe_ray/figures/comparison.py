@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from smoe_ray.analysis.comparison import ArmComparison, Difference
+from smoe_ray.columns import count
 from smoe_ray.figures import style
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def draw_forest(
 
 
 def _words(difference: Difference) -> tuple[str, str, str, str]:
-    runs = f"{difference.n_arm} pairs" if difference.paired else f"{difference.n_arm} vs {difference.n_reference}"
+    runs = count(difference.n_arm, "pair") if difference.paired else f"{difference.n_arm} vs {difference.n_reference}"
     runs += f"\n({difference.left_out} left out)" if difference.left_out else ""
     verdict = textwrap.fill(difference.verdict, _VERDICT_CHARACTERS)
     if difference.interval == "none":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from smoe_ray.analysis.expert_routing import Routing
 from smoe_ray.analysis.latent_separability import ProbeBar, ProbeBars
+from smoe_ray.columns import count
 from smoe_ray.errors import ResultsError
 from smoe_ray.figures import style
 
@@ -83,7 +84,7 @@ def _routing_sentences(info: Routing) -> list[str]:
         "matched accuracy": agreement.matched_accuracy,
     }
     return [
-        f"{info.count_EC.sum():,} images",
+        count(int(info.count_EC.sum()), "image"),
         f"{info.active} of {len(info.share_E)} experts are active and shown, exp(entropy) {info.effective:.2f}",
         ", ".join(f"{name} {_score_text(score)}" for name, score in scores.items()),
     ]
@@ -117,7 +118,7 @@ def plot_probes(info: ProbeBars) -> Figure:
     for ax in axes[-columns:]:
         ax.set_xlabel("accuracy of a linear probe")
     style.legend(figure, list(handles.values()), list(handles))
-    left_out = f"up to {info.left_out_images:,} images of groups with fewer than five images are left out"
+    left_out = f"left out: up to {count(info.left_out_images, 'image')} of groups with fewer than five"
     style.caption(
         figure,
         f"mean ± s.d. over {info.spread}",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from smoe_ray.analysis.expert_forecast import TIED_WITHIN, FittedSurface, Forecast
 from smoe_ray.analysis.recommendation import Recommendation, Recommendations
 from smoe_ray.analysis.scaling import EFFORT_NAME
+from smoe_ray.columns import count
 from smoe_ray.figures import style
 
 if TYPE_CHECKING:
@@ -190,5 +191,5 @@ def _panels(info: Recommendations) -> tuple[Sequence[Recommendation], Figure, li
 def _notes(info: Recommendations, arms: Sequence[Recommendation]) -> tuple[str, ...]:
     """Caption: the requested amount, the number of fitted runs, and whether there are more arms than panels."""
     requested = f"requested: {arms[0].amount:,.0f} {EFFORT_NAME[arms[0].effort]}"
-    runs = (f"fit to {arms[0].num_runs:,} runs",) if len(info.arms) == 1 and arms[0].surface is not None else ()
+    runs = (f"fit to {count(arms[0].num_runs, 'run')}",) if len(info.arms) == 1 and arms[0].surface is not None else ()
     return (requested, *runs, *style.cut_text(len(arms), len(info.arms)))

@@ -49,8 +49,9 @@ def plot_expert_survival(info: ExpertSurvival) -> Figure:
 
 def _label_survival(arm: Survival) -> str:
     lives = [_epochs(life, arm.epoch_T[-1]) for life in (arm.half_life, arm.half_life_R[0], arm.half_life_R[-1])]
+    unit = "epoch" if arm.half_life == 1 else "epochs"
     runs = f"; runs {lives[1]} to {lives[2]}" if lives[1] != lives[2] else ""
-    return f"{arm.label} (half-life {lives[0]} epochs{runs})"
+    return f"{arm.label} (half-life {lives[0]} {unit}{runs})"
 
 
 def _epochs(life: float, last: float) -> str:

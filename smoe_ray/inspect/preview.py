@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from smoe_ray.columns import count
 from smoe_ray.data import DataRequirement, requirements
 from smoe_ray.data.splits import planned_train_images
 from smoe_ray.errors import DataError
@@ -109,7 +110,8 @@ def in_words(study: GridStudy | SearchStudy, seen: Preview) -> list[tuple[str, s
     """A study and its preview as lines of text, each with a heading, which may be empty."""
     lines = [("study", f"{study.name} (preset {study.preset})"), ("question", study.question)]
     if isinstance(study, GridStudy):
-        lines.append(("trials", f"{seen.trials:,} = {seen.configurations:,} configurations x {len(study.seeds)} seeds"))
+        product = f"{count(seen.configurations, 'configuration')} x {count(len(study.seeds), 'seed')}"
+        lines.append(("trials", f"{seen.trials:,} = {product}"))
         lines += [(f"  {path}", _listed(values)) for path, values in study.axes.items()]
         total = "in all"
     else:
@@ -126,6 +128,9 @@ def in_words(study: GridStudy | SearchStudy, seen: Preview) -> list[tuple[str, s
     else:
         lines.append(("training images", "known once the files are read"))
     for position, need in enumerate(seen.needs):
+        if need.state == "drawn":
+            lines.append(("data" if position == 0 else "", f"{need.what}: generated, no files needed"))
+            continue
         size = f", {need.size_bytes / 1e6:.1f} MB" if need.size_bytes is not None else ""
         lines.append(("data" if position == 0 else "", f"{need.what}: {need.state} ({need.where}{size})"))
     lines += [("note", note) for note in seen.notes]
@@ -135,7 +140,8 @@ def in_words(study: GridStudy | SearchStudy, seen: Preview) -> list[tuple[str, s
 def _notes(plan: StudyPlan, trials: Sequence[TrialSpec]) -> Iterable[str]:
     study = plan.study
     if isinstance(study, SearchStudy) and plan.total < study.num_trials:
-        yield f"the space has {plan.total} trials, fewer than num_trials ({study.num_trials}): each is trained once"
+        space = count(plan.total, "trial")
+        yield f"the space has {space}, fewer than num_trials ({study.num_trials}): each is trained once"
     longest = max((_epochs(trial) for trial in trials), default=math.inf)
     graces = {"collapse": study.collapse.grace_epochs} if study.collapse else {}
     if isinstance(study, SearchStudy) and study.pruner.name != "none":
@@ -143,7 +149,7 @@ def _notes(plan: StudyPlan, trials: Sequence[TrialSpec]) -> Iterable[str]:
     for what, grace in graces.items():
         if grace >= longest:
             yield (
-                f"{what}.grace_epochs is {grace}, but no trial is longer than {longest:g} epochs: none will be "
+                f"{what}.grace_epochs is {grace}, but no trial is longer than {count(longest, 'epoch')}: none will be "
                 "stopped early"
             )
 

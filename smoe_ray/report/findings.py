@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from smoe_ray.analysis import ArmComparison, Difference, arm_summary, posterior_warning
-from smoe_ray.columns import format_cell
+from smoe_ray.columns import count, format_cell
 from smoe_ray.errors import ResultsError
 from smoe_ray.report.evidence import Evidence
 
@@ -49,7 +49,7 @@ def _recommended(evidence: Evidence) -> list[str]:
     found = evidence.recommendations
     sentences = found.sentence.splitlines()
     more = len(sentences) - _MOST_SENTENCES
-    return sentences[:_MOST_SENTENCES] + ([f"{more} more arms: see the table below."] if more > 0 else [])
+    return sentences[:_MOST_SENTENCES] + ([f"{count(more, 'more arm')}: see the table below."] if more > 0 else [])
 
 
 def _compared(evidence: Evidence) -> list[str]:
@@ -57,8 +57,8 @@ def _compared(evidence: Evidence) -> list[str]:
     measure = "test loss" if found.metric == "test.reconstruction" else found.metric
     if len(found.differences) <= _MOST_SENTENCES:
         return [verdict_sentence(difference, measure, found) for difference in found.differences]
-    count = Counter(difference.verdict.partition(" (")[0] for difference in found.differences)
-    told = ", ".join(f"{verdict} in {count[verdict]}" for verdict in ("lower", "higher", "not distinguishable"))
+    number = Counter(difference.verdict.partition(" (")[0] for difference in found.differences)
+    told = ", ".join(f"{verdict} in {number[verdict]}" for verdict in ("lower", "higher", "not distinguishable"))
     return [
         f"Of {len(found.differences)} differences in {measure} from {found.reference}: {told} "
         f"(probability of any false verdict at most {100 * found.alpha:g} %)."
@@ -69,9 +69,9 @@ def verdict_sentence(difference: Difference, measure: str, of: ArmComparison) ->
     """A difference as a sentence: which arm is lower, by how much and how certainly, if any."""
     cell = "" if difference.label == "all trials" or len(of.differences) == 1 else f" at {difference.label}"
     runs = (
-        f"{difference.n_arm} pairs of the same seed"
+        f"{count(difference.n_arm, 'pair')} of the same seed"
         if difference.paired
-        else f"{difference.n_arm} against {difference.n_reference} runs"
+        else f"{difference.n_arm} against {count(difference.n_reference, 'run')}"
     )
     means = [format_cell("mean_arm", mean) for mean in (difference.mean_arm, difference.mean_reference)]
     mean = f"mean {means[0]} against {means[1]}"

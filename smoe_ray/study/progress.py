@@ -13,6 +13,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from smoe_ray.columns import count
 from smoe_ray.results import Row, TrialRecord
 from smoe_ray.spec import GridStudy, SearchObjective, SearchStudy, TrialSpec, value_at
 from smoe_ray.study.events import (
@@ -76,7 +77,7 @@ class StudyProgress:
             self._show_data(event)
         elif isinstance(event, StudyStarted):
             self._hide_data()
-            self._line(f"{event.name}: {event.total} trials, {event.settled} of them done before")
+            self._line(f"{event.name}: {count(event.total, 'trial')}, {event.settled} of them done before")
             self._study_bar = self._bars.add_task(event.name, total=event.total, state="")
         elif isinstance(event, TrialStarted):
             self._drop(event.trial_id)  # after its process died, the trial is started again
@@ -223,7 +224,7 @@ class Tally:
         """One line, e.g. ``3/10 done, 2 running, best test.reconstruction 8.31, 25% collapsed, 0:01:40 left``."""
         parts = [f"{self.ended['finished'] + self.ended['pruned']}/{self.total} done"]
         counts = {"running": self.running, "pruned": self.ended["pruned"], "failed": self.ended["failed"]}
-        parts += [f"{count} {what}" for what, count in counts.items() if count]
+        parts += [f"{number} {what}" for what, number in counts.items() if number]
         if self.best is not None:
             parts.append(f"best {self._objective.metric} {self.best:.2f}")
         if self.collapse_rate is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from smoe_ray.columns import count
 from smoe_ray.errors import StudyError
 from smoe_ray.inspect.journal import Journal
 from smoe_ray.inspect.past_trials import final_values, reports
@@ -108,11 +109,9 @@ class SearchSource:
         """Emit a notice if the space, not `num_trials`, ended the search."""
         if self._num_trials < self.study.num_trials and not self._is_space_told:
             self._is_space_told = True
-            done = len(self._counted)
+            done, space = len(self._counted), count(self._num_trials, "trial")
             said = "all done" if done >= self._num_trials else f"all tried, {done} of them done"
-            self.run.emit(
-                Notice(f"the space has {self._num_trials} trials, {said} (num_trials is {self.study.num_trials})")
-            )
+            self.run.emit(Notice(f"the space has {space}, {said} (num_trials is {self.study.num_trials})"))
 
     def on_epoch(self, trial_id: str, rows: Sequence[Row], /) -> str | None:
         """Report a trial's new epochs to the pruner; a reason stops the trial."""

@@ -83,7 +83,7 @@ def test_a_study_is_submitted_watched_and_finished(
         expect(submit).to_be_disabled()
 
         write(page, TEXT.format(budget="2 epochs"))
-        expect(page.get_by_text("2 = 2 configurations x 1 seeds")).to_be_visible()
+        expect(page.get_by_text("2 = 2 configurations x 1 seed")).to_be_visible()
         submit.dblclick()
         expect(page.get_by_text(re.compile("Submitted as job")).first).to_be_visible(timeout=SLOW_MS)
 

@@ -99,7 +99,7 @@ def test_every_template_can_be_checked() -> None:
 
 def test_a_valid_study_may_be_submitted_and_a_wrong_one_not(edit: Callable[[str], AppTest], said: Said) -> None:
     at = edit(TEXT)
-    assert "2 = 2 configurations x 1 seeds" in said(at)
+    assert "2 = 2 configurations x 1 seed" in said(at)
     assert not at.button[0].disabled
     at.text_area[0].set_value(TEXT.replace("num_experts", "num_expert")).run()
     assert "base.model.num_expert: unknown key (value 2); did you mean 'num_experts'?" in said(at)

@@ -341,8 +341,8 @@ def test_files_and_folders_that_are_not_read_are_told(tmp_path: Path) -> None:
     notes = load(root, tmp_path / "cache").notes
     assert notes == (
         "folders without images are no classes: empty",
-        "4 files in class folders are not read as images (.heic: 2, no suffix: 1, .txt: 1)",
-        "1 images beside the class folders belong to no class (img00.png)",
+        "4 files in class folders not read as images (.heic: 2, no suffix: 1, .txt: 1)",
+        "1 image beside the class folders, of no class (img00.png)",
     )
 
 

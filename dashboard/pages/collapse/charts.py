@@ -10,7 +10,7 @@ import numpy as np
 
 from smoe_ray.analysis import CollapseRate, Curve, ExpertSurvival, PhaseDiagram, PhasePanel, TrialUsage
 from smoe_ray.analysis.experts import QUANTILES, InUse, TrialInUse
-from smoe_ray.columns import format_cell
+from smoe_ray.columns import count, format_cell
 from smoe_ray.figures.style import short_number
 
 from ... import style
@@ -142,7 +142,7 @@ def survival(info: ExpertSurvival, labels: Collection[str]) -> go.Figure:
 
 
 def _epochs(life: float, last: float) -> str:
-    return f"{life:g} epochs" if math.isfinite(life) else f"> {last:g} epochs"
+    return count(life, "epoch") if math.isfinite(life) else f"> {last:g} epochs"
 
 
 def rates(found: Sequence[CollapseRate]) -> go.Figure:

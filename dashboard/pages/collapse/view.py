@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from smoe_ray.columns import count
 from smoe_ray.errors import ResultsError
 from smoe_ray.report.sections import reading
 
@@ -60,7 +61,9 @@ def body(study: str) -> None:
         page.chart(charts.phase(data.phase(study)), "phase-diagram")
     with page.section("Dead experts"):
         found = data.deaths(study)
-        st.text(f"{len(found.dead):,} of {found.experts:,} experts in {found.trials:,} trials are dead at the end.")
+        st.text(
+            f"{len(found.dead):,} of {found.experts:,} experts in {count(found.trials, 'trial')} are dead at the end."
+        )
         st.dataframe(found.dead, hide_index=True, column_config=HEADS)
     with page.section("Bimodality test"):
         if url_state.switch("Test whether the final losses of each group are bimodal (takes seconds)", "basins"):
