@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import os
+import re
 import socket
 import sys
 from pathlib import Path
@@ -33,11 +34,16 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(out: str, port: int, host: str, address: str | None) -> NoReturn:
-    """Replace this process by Streamlit on `out`. Raises SmoeRayError without Streamlit, if `out` has no studies, or
-    if nobody can listen on the port.
+    """Replace this process by Streamlit on `out`. Raises SmoeRayError without Streamlit, if `address` is no URL, if
+    `out` has no studies, or if nobody can listen on the port.
     """
     if importlib.util.find_spec("streamlit") is None or importlib.util.find_spec("plotly") is None:
-        raise SmoeRayError("the dashboard needs the extra 'dashboard': in the repository, pip install '.[dashboard]'")
+        raise SmoeRayError(
+            "the dashboard needs the extra 'dashboard': in the repository, make dashboard, "
+            "or pip install '.[dashboard]'"
+        )
+    if address is not None:
+        refuse_address(address)
     refuse(out, may_be_absent=address is not None)
     refuse_port(host, port)
     flags = [f"--{name}={value}" for name, value in OPTIONS.items()]
@@ -52,6 +58,12 @@ def serve(out: str, port: int, host: str, address: str | None) -> NoReturn:
     sys.stdout.flush()
     command = [sys.executable, "-m", __package__, "run", str(app), *flags, "--", *ours]
     os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted
+
+
+def refuse_address(address: str) -> None:
+    """Raise SmoeRayError unless `address` can be that of a cluster's head: http or https, without user and path."""
+    if not re.fullmatch(r"https?://[^\s/@]+/?", address):
+        raise SmoeRayError(f"--address {address}: not the address of a cluster; it is written http://<head>:8265")
 
 
 def refuse_port(host: str, port: int) -> None:

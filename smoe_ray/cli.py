@@ -624,7 +624,7 @@ def _print_status(status: StudyStatus, out: str, job: str | None) -> None:
     trials = [f"{status.finished} of {status.total} finished", *(f"{n} {what}" for what, n in counts.items() if n)]
     lines = {"job": job, "trials": ", ".join(trials)}
     if status.best is not None:
-        lines["best"] = f"{status.best.metric} {status.best.value:.4g} (trial {status.best.trial_id})"
+        lines["best"] = f"{COLUMNS[status.best.metric].heading} {status.best.value:.4g} (trial {status.best.trial_id})"
     if status.updated_at is not None:
         lines["updated"] = _local_time(status.updated_at)
     typer.echo(f"{status.study} in {printable(out)}")

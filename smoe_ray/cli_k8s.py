@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from smoe_ray.columns import COLUMNS
 from smoe_ray.errors import ClusterError, SmoeRayError
 
 if TYPE_CHECKING:
@@ -317,7 +318,7 @@ def _trials(out: str, study: str) -> str:
     others = {"running or interrupted": status.running, "failed": status.failed, "pruned": status.pruned}
     said = [f"{status.finished} of {status.total} trials finished", *(f"{n} {what}" for what, n in others.items() if n)]
     if status.best is not None:
-        said.append(f"best {status.best.metric} {status.best.value:.4g}")
+        said.append(f"best {COLUMNS[status.best.metric].heading} {status.best.value:.4g}")
     return ", ".join(said)
 
 

@@ -51,6 +51,8 @@ def test_a_study_from_check_to_figure(smoe_ray, study: Path, tmp_path: Path) -> 
     assert "blend" in printed
     assert "likelihood" in printed
 
+    assert "  best       test loss " in smoe_ray("status", "tiny", "--out", out)[1]
+
     code, printed, _ = smoe_ray("table", out, "tiny", "--json")
     trials = json.loads(printed)
     assert [trial["epoch"] for trial in trials] == [2, 2]

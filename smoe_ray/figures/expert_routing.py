@@ -118,7 +118,7 @@ def plot_probes(info: ProbeBars) -> Figure:
     for ax in axes[-columns:]:
         ax.set_xlabel("accuracy of a linear probe")
     style.legend(figure, list(handles.values()), list(handles))
-    left_out = f"left out: up to {count(info.left_out_images, 'image')} of groups with fewer than five"
+    left_out = f"up to {count(info.left_out_images, 'image')} of groups with fewer than five images left out"
     style.caption(
         figure,
         f"mean ± s.d. over {info.spread}",

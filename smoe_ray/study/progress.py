@@ -13,7 +13,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from smoe_ray.columns import count
+from smoe_ray.columns import COLUMNS, count
 from smoe_ray.results import Row, TrialRecord
 from smoe_ray.spec import GridStudy, SearchObjective, SearchStudy, TrialSpec, value_at
 from smoe_ray.study.events import (
@@ -221,14 +221,16 @@ class Tally:
         return sum(share < COLLAPSED_BELOW for share in self._active_fractions) / len(self._active_fractions)
 
     def summary(self) -> str:
-        """One line, e.g. ``3/10 done, 2 running, best test.reconstruction 8.31, 25% collapsed, 0:01:40 left``."""
+        """One line, e.g. ``3/10 done, 2 running, best test loss 8.31, 25% of trials lost over half of their experts,
+        0:01:40 left``.
+        """
         parts = [f"{self.ended['finished'] + self.ended['pruned']}/{self.total} done"]
         counts = {"running": self.running, "pruned": self.ended["pruned"], "failed": self.ended["failed"]}
         parts += [f"{number} {what}" for what, number in counts.items() if number]
         if self.best is not None:
-            parts.append(f"best {self._objective.metric} {self.best:.2f}")
+            parts.append(f"best {COLUMNS[self._objective.metric].heading} {self.best:.2f}")
         if self.collapse_rate is not None:
-            parts.append(f"{self.collapse_rate:.0%} collapsed")
+            parts.append(f"{self.collapse_rate:.0%} of trials lost over half of their experts")
         left = self.seconds_left()
         if left:
             parts.append(f"{timedelta(seconds=round(left))} left")

@@ -37,6 +37,22 @@ def test_an_address_of_another_machine_is_told_first(smoe_ray, results: Path, ho
     assert error == f"smoe-ray: {host}: not an address of this machine; choose another --host\n"
 
 
+@pytest.mark.parametrize("address", ["foo", "head:8265", "ray://head:10001", "http://", "http://user:word@head:8265"])
+def test_an_address_that_is_no_url_of_a_cluster_is_told_first(smoe_ray, results: Path, address: str) -> None:
+    code, printed, error = smoe_ray("dashboard", results, "--address", address)
+    assert (code, printed) == (1, "")
+    assert error == (f"smoe-ray: --address {address}: not the address of a cluster; it is written http://<head>:8265\n")
+
+
+def test_without_the_extra_both_ways_to_get_it_are_told(
+    smoe_ray, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    code, printed, error = smoe_ray("dashboard", results)
+    assert (code, printed) == (1, "")
+    assert error.endswith("in the repository, make dashboard, or pip install '.[dashboard]'\n")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may listen on any port")
 def test_a_port_of_the_system_is_told_first(smoe_ray, results: Path) -> None:
     code, printed, error = smoe_ray("dashboard", results, "--port", 80)

@@ -660,7 +660,7 @@ def test_status_reads_the_results_where_it_can(smoe_ray: Run, ready: ApiServer, 
     done(smoe_ray("submit", study))
     assert "no results in" in done(smoe_ray("status", "--out", tmp_path / "out"))
     run_study(load_study(study), tmp_path / "out", LocalExecutor(device="cpu"))
-    assert "1 of 1 trials finished, best test.reconstruction" in done(smoe_ray("status", "--out", tmp_path / "out"))
+    assert "1 of 1 trials finished, best test loss" in done(smoe_ray("status", "--out", tmp_path / "out"))
     assert "trials" not in done(smoe_ray("status"))  # the pods' folder is not here
 
 

@@ -35,7 +35,7 @@ def test_a_log_file_gets_one_plain_line_a_trial(tmp_path: Path) -> None:
     assert "\x1b" not in "".join(lines)
     assert lines[0] == "toy: 2 trials, 0 of them done before"
     assert "num_experts=2 objective=blend seed=0 finished after" in lines[1]
-    assert lines[2].startswith("[2/2 done, best test.reconstruction 3.")
+    assert lines[2].startswith("[2/2 done, best test loss 3.")
     assert len(lines) == 3
     assert shown(tmp_path, terminal=False, fit=Toy()).splitlines() == ["toy: 2 trials, 2 of them done before"]
 
@@ -104,7 +104,7 @@ def test_the_best_and_the_collapsed_are_those_that_ended(make_record: Callable[.
             tally.note(TrialEnded(make_record(trial, trial_id=trial_id, status=status)))
     assert tally.best == 3.0
     assert tally.collapse_rate == pytest.approx(2 / 3)
-    assert "1 running, 1 pruned, best experts.effective 3.00, 67% collapsed" in tally.summary()
+    assert "1 running, 1 pruned, best effective 3.00, 67% of trials lost over half of their experts" in tally.summary()
 
 
 def test_fractions_of_both_kinds_of_budget() -> None:
