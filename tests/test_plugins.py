@@ -329,7 +329,7 @@ SPEC = "from smoe_ray.spec import DataSpecBase as B\nclass Rings:\n    class Spe
         (RINGS, "ring_data.rings:Ring", {}, "module 'ring_data.rings' has no 'Ring'; did you mean 'Rings'?"),
         ("class Rings: pass", SOURCE, {}, "has no attribute 'Spec', the pydantic model of its parameters"),
         (RINGS, SOURCE, {"widht": 3}, f"data ({SOURCE}): widht: unknown key (value 3); did you mean 'width'?"),
-        (RINGS, SOURCE, {"width": "wide"}, f"data ({SOURCE}): width: Input should be a valid integer"),
+        (RINGS, SOURCE, {"width": "wide"}, f"data ({SOURCE}): width: needs a whole number"),
         ("\n\n1 / 0", SOURCE, {}, "rings.py:3: ZeroDivisionError: division by zero"),
         ("def", SOURCE, {}, "rings.py:1: SyntaxError: invalid syntax"),
         (SPEC, SOURCE, {}, "a data source needs a method 'read'"),

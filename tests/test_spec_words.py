@@ -31,6 +31,7 @@ def complaint(text: str) -> str:
 
 WRONG = {
     "base: {data: {source: images, root: r, classes: [0, 2]}}": "classes.0: needs text; write it in quotes: '0'",
+    "base: {data: {source: images, root: r, classes: [1.5]}}": "classes.0: needs text; write it in quotes: '1.5'",
     "base: {data: {source: images, root: r, classes: [no, yes]}}": "YAML reads no, off and false as false",
     "base: {data: {source: images, root: 2024-01-01}}": "root: needs text; write it in quotes: '2024-01-01'",
     "base: {data: {source: images, root: [a]}}": "base.data.root: needs text",

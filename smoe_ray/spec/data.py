@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Tag, field_validator, model_validator
 
@@ -26,14 +26,6 @@ MAX_CLASS_NAME = 255
 def normalised(name: str) -> str:
     """A class name in Unicode form NFC: the same name is the same text, whichever system wrote it."""
     return unicodedata.normalize("NFC", name)
-
-
-def _names(classes: Any) -> Any:
-    """Refuse what YAML made of an unquoted name: `classes: [0, yes]` is a number and a truth value."""
-    for number, name in enumerate(classes if isinstance(classes, (list, tuple)) else ()):
-        if isinstance(name, (bool, int, float)):
-            raise ValueError(f"class {number + 1} is {name!r}, not text: write it in quotes")
-    return classes
 
 
 def _category(name: str) -> str:
@@ -94,8 +86,6 @@ class DataSpecBase(Spec):
         default=1.0, gt=0, le=1, description="share of the training images: the first int(fraction * n) of each class"
     )
     imbalance: Imbalance | None = Field(default=None, description="unequal class sizes in training; null: balanced")
-
-    _classes_are_names = field_validator("classes", mode="before")(_names)
 
     @property
     def image_shape(self) -> ImageShape:

@@ -409,9 +409,9 @@ def test_two_folders_of_one_name_are_refused(tmp_path: Path) -> None:
     refused(root, tmp_path / "cache", "two folders are named 'é'")
 
 
-@pytest.mark.parametrize("classes", [[0], [True], [1.5], [""], ["a/b"], [".a"], ["a\nb"], ["x" * 300]])
+@pytest.mark.parametrize("classes", [[""], ["a/b"], [".a"], ["a\nb"], ["x" * 300]])
 def test_what_is_no_name_is_refused_in_plain_words(classes: list[object]) -> None:
-    with pytest.raises(ValueError, match=r"class 1 is .*, not text: write it in quotes|cannot be the name of a class"):
+    with pytest.raises(ValueError, match="cannot be the name of a class"):
         ImageData.model_validate({"root": "x", "classes": classes})
 
 
