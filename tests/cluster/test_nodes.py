@@ -72,7 +72,7 @@ def test_a_study_without_a_node_left_ends_resumable(cluster: Cluster, out: Path,
         if isinstance(event, EpochDone) and len(event.rows) == 2 and nodes:
             cluster.remove_node(nodes.pop(), allow_graceful=False)
 
-    toy = Toy(log=log, pause=0.3)
+    toy = Toy(log=log, pause=2.0)  # a busy machine takes its time to end the node's processes
     with pytest.raises(StudyError, match=r"nothing could host its trials; the cluster has 1 node \(1 x 0 CPUs\)"):
         run_study(STUDY, out, RayExecutor(cluster.address, fit=toy, deadline_s=5), on_event=lose_the_node)
     assert [record.status for record in read_trials(out, "toy")] == ["running"]
