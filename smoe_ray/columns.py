@@ -87,6 +87,14 @@ IDENTITY = (
         source="splits",
     ),
     Column(
+        "data.image_shape",
+        "image shape",
+        dtype="text",
+        unit="CxHxW",
+        meaning="channels, height and width of the images, e.g. `3x32x32`",
+        source="splits",
+    ),
+    Column(
         "data.fingerprint",
         "data fingerprint",
         dtype="text",

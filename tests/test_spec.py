@@ -393,6 +393,7 @@ OF_DATA: dict[str, Any] = {
     "test_per_class": 3,
     "fraction": 0.5,
     "imbalance": {"exponent": 1.0},
+    "image": {"size": 16, "channels": "rgb", "resample": "box"},
     "jitter": 0.5,
     "drawing_seed": 1,
     "ink": "white_on_black",

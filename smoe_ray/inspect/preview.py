@@ -201,7 +201,8 @@ def _train_images(trial: TrialSpec, load_plugins: bool) -> int | None:
 def _cost(trial: TrialSpec, load_plugins: bool) -> Cost | None:
     if _is_unknown(trial.model, load_plugins) or _is_unknown(trial.data, load_plugins):
         return None
-    return model_cost(trial.model, trial.data.image_shape)
+    image_shape = trial.data.image_shape
+    return None if image_shape is None else model_cost(trial.model, image_shape)
 
 
 def _training_flops(trial: TrialSpec, load_plugins: bool) -> float | None:

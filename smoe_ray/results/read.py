@@ -46,8 +46,9 @@ def read_results(out: str | Path, study: str, *, skip_broken: bool = False) -> p
     """The table of a study: one row per trial and epoch, sorted by `trial_id`, then `epoch`.
 
     Columns: study, trial_id, status, seed, epoch, ``config.<dotted spec path>`` (lists as tuples), data.train_images,
-    data.fingerprint, then train.*, test.*, experts.* and cost.* (`EPOCH_COLUMNS`). A trial without epochs has one row,
-    whose epoch is NaN. The table has all trials of the study's folder, including those of its earlier versions.
+    data.image_shape, data.fingerprint, then train.*, test.*, experts.* and cost.* (`EPOCH_COLUMNS`). A trial without
+    epochs has one row, whose epoch is NaN. The table has all trials of the study's folder, including those of its
+    earlier versions.
 
     Args:
         skip_broken: leave out trials with an unreadable file, and list the messages in ``frame.attrs["problems"]``.

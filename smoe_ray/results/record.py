@@ -66,6 +66,8 @@ class DataFacts(_Record):
     fingerprint: str
     train_images: int
     test_images: int
+    image_shape: tuple[int, int, int] = (1, 28, 28)
+    """(C, H, W) of each image; the only shape that there was before it was recorded."""
     class_names: tuple[str, ...]
     style_names: tuple[str, ...] = ()
     parameter_names: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from smoe_ray.results.record import TrialRecord
 if TYPE_CHECKING:
     import pandas as pd
 
-_DATA_COLUMNS = ["data.train_images", "data.fingerprint"]
+_DATA_COLUMNS = ["data.train_images", "data.image_shape", "data.fingerprint"]
 
 
 class Found(NamedTuple):
@@ -51,6 +51,7 @@ def _describe(record: TrialRecord) -> dict[str, Any]:
         "seed": seed,
         **_flatten(spec, "config"),
         "data.train_images": record.data.train_images if record.data else None,
+        "data.image_shape": "x".join(map(str, record.data.image_shape)) if record.data else None,
         "data.fingerprint": record.data.fingerprint if record.data else None,
     }
 

@@ -14,7 +14,10 @@ from smoe_ray.spec.base import NAME_PATTERN, Spec
 from smoe_ray.spec.plugin import BUILT_IN, PLUGIN, PluginReference, choose
 
 IMAGE_SIDE = 28
-"""Height and width of the images that the sources make, in pixels."""
+"""Height and width of drawings that this package rasterises, in pixels."""
+
+MIN_SIDE, MAX_SIDE = 8, 128
+"""Smallest and largest height and width of an image, in pixels."""
 
 CLASS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,62}$"
 """Names of Quick, Draw! categories: they become file names and parts of addresses."""
@@ -68,8 +71,29 @@ class Imbalance(Spec):
         return self
 
 
+class ImageFormat(Spec):
+    """What images are turned into when they are read; by default they stay as they are."""
+
+    size: Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE)] | Literal["native"] = Field(
+        default="native", description="height and width, pixels; native: as in the files, where all images agree"
+    )
+    channels: Literal["keep", "grey", "rgb"] = Field(
+        default="keep", description="keep: grey if all images are grey, else RGB; grey or rgb: converted"
+    )
+    resample: Literal["lanczos", "bicubic", "bilinear", "box", "nearest"] = Field(
+        default="lanczos", description="filter with which an image of another size is resized"
+    )
+
+
+def shape_by_format(image: ImageFormat) -> ImageShape | None:
+    """Shape of images in this format; None where it leaves size or channels to the data."""
+    if image.size == "native" or image.channels == "keep":
+        return None
+    return (1 if image.channels == "grey" else 3, image.size, image.size)
+
+
 class DataSpecBase(Spec):
-    """What every data source has in common. Images are 28x28 grey, uint8; the model sees them as [0, 1]."""
+    """What every data source has in common. Images are uint8, grey or RGB; the model sees them as [0, 1]."""
 
     not_identity: ClassVar[frozenset[str]] = frozenset({"root", "download"})
 
@@ -88,8 +112,8 @@ class DataSpecBase(Spec):
     imbalance: Imbalance | None = Field(default=None, description="unequal class sizes in training; null: balanced")
 
     @property
-    def image_shape(self) -> ImageShape:
-        """Shape of the images that the source makes, known before they are read."""
+    def image_shape(self) -> ImageShape | None:
+        """Shape of the images where the spec decides it; None where only the data can tell."""
         return (1, IMAGE_SIDE, IMAGE_SIDE)
 
     @field_validator("classes")
@@ -141,13 +165,16 @@ class QuickDrawData(DataSpecBase):
 class ImageData(DataSpecBase):
     """Labelled images from disk: MNIST-format IDX files, an ``.npz`` with x and y, or a folder of image files."""
 
-    hashed_unless_default: ClassVar[frozenset[str]] = frozenset({"ink", "background", "transpose", "allow_constant"})
+    hashed_unless_default: ClassVar[frozenset[str]] = frozenset(
+        {"image", "ink", "background", "transpose", "allow_constant"}
+    )
 
     source: Literal["images"] = "images"
     root: str = Field(description="folder with IDX files or class folders, or an .npz file; a path or a URI")
     layout: Literal["auto", "idx", "npz", "folder"] = Field(
         default="auto", description="auto: decided by what root holds"
     )
+    image: ImageFormat = Field(default=ImageFormat(), description="size and colours of the images")
     ink: DrawingColours | None = Field(
         default=None, description="line drawings: what the model sees, whatever the files hold; null: as in the files"
     )
@@ -156,6 +183,11 @@ class ImageData(DataSpecBase):
         default=False, description="images are stored column by column (EMNIST; implied by its own file names)"
     )
     allow_constant: bool = Field(default=False, description=_ALLOW_CONSTANT)
+
+    @property
+    def image_shape(self) -> ImageShape | None:
+        """See `DataSpecBase.image_shape`."""
+        return shape_by_format(self.image)
 
 
 class PluginData(PluginReference, DataSpecBase):
@@ -174,7 +206,7 @@ class PluginData(PluginReference, DataSpecBase):
     source: str = Field(description="package.module:name, or a short name that an installed package registers")
 
     @property
-    def image_shape(self) -> ImageShape:
+    def image_shape(self) -> ImageShape | None:
         """See `DataSpecBase.image_shape`; imports the plug-in."""
         spec: DataSpecBase = self.resolve()[1]
         return spec.image_shape
@@ -201,6 +233,12 @@ class CombinedData(DataSpecBase):
     parts: dict[Annotated[str, Field(pattern=NAME_PATTERN)], LeafData] = Field(
         min_length=1, description="name of a part: its source"
     )
+
+    @property
+    def image_shape(self) -> ImageShape | None:
+        """See `DataSpecBase.image_shape`: the one that all parts agree on."""
+        shapes = {part.image_shape for part in self.parts.values()}
+        return shapes.pop() if len(shapes) == 1 else None
 
 
 BuiltInData = SyntheticData | QuickDrawData | ImageData | CombinedData

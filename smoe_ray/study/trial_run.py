@@ -287,6 +287,7 @@ def _facts(splits: Splits) -> DataFacts:
         fingerprint=splits.fingerprint,
         train_images=len(splits.train),
         test_images=len(splits.test),
+        image_shape=splits.train.image_shape,
         class_names=splits.class_names,
         style_names=splits.style_names,
         parameter_names=splits.parameter_names,

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from smoe_ray.errors import DataError, ResultsError
 from smoe_ray.model import SMoEVAE, build_model
 from smoe_ray.results import Store, TrialFolder, TrialRecord, read_weights
-from smoe_ray.spec import CombinedData, DataSpec, DrawingColours, PluginData
+from smoe_ray.spec import CombinedData, DataSpec, DrawingColours, ImageShape, PluginData
 from smoe_ray.training.evaluate import IMAGES_AT_ONCE
 
 FloatArray = npt.NDArray[np.float32]
@@ -47,7 +47,7 @@ class TrainedModel:
     def __init__(self, record: TrialRecord, model: SMoEVAE) -> None:
         self.record = record
         self._model = model.eval().requires_grad_(False)
-        channels, *size = record.spec.data.image_shape
+        channels, *size = _image_shape(record)
         self._shape = (channels, *size) if channels > 1 else tuple(size)
         """Shape of an image's array."""
 
@@ -128,13 +128,18 @@ def load_model(out: str | Path, study: str, trial_id: str) -> TrainedModel:
     record = folder.read_record()
     if record is None:
         raise ResultsError(f"{folder.store.path(folder.name)}/trial.json: no such file; run the study again")
-    model = build_model(record.spec.model, record.spec.data.image_shape, record.spec.seed)
+    model = build_model(record.spec.model, _image_shape(record), record.spec.seed)
     problem = _misfit(model, weights)
     if problem is not None:
         file = folder.store.path(f"{folder.name}/model.safetensors")
         raise ResultsError(f"{file}: {problem}; delete the trial's folder and run the study again")
     model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     return TrainedModel(record, model)
+
+
+def _image_shape(record: TrialRecord) -> ImageShape:
+    assert record.data is not None, "a finished trial knows its data"
+    return record.data.image_shape
 
 
 def _misfit(model: nn.Module, weights: Mapping[str, npt.NDArray[Any]]) -> str | None:
