@@ -393,7 +393,6 @@ OF_DATA: dict[str, Any] = {
     "test_per_class": 3,
     "fraction": 0.5,
     "imbalance": {"exponent": 1.0},
-    "image": {"size": 16, "channels": "rgb", "resample": "box"},
     "jitter": 0.5,
     "drawing_seed": 1,
     "ink": "white_on_black",
@@ -428,7 +427,7 @@ def _single_changes() -> list[tuple[TrialSpec, str, Any]]:
         for field in sorted(type(objective).model_fields.keys() - {"name"}):
             changes += [(TrialSpec(objective=objective), f"objective.{field}", _other_value(objective, field))]
     for data in (SyntheticData(), QuickDrawData(), ImageData(root="here")):
-        for field in sorted(type(data).model_fields.keys() - {"source"}):
+        for field in sorted(type(data).model_fields.keys() - {"source", "image"}):
             value = LAYOUTS[type(data)] if field == "layout" else OF_DATA[field]
             changes += [(TrialSpec(data=data), f"data.{field}", value)]
     combined = TrialSpec(data=CombinedData(parts={"a": SyntheticData(), "b": QuickDrawData()}))
@@ -436,6 +435,10 @@ def _single_changes() -> list[tuple[TrialSpec, str, Any]]:
         (combined, "data.parts.a.jitter", 0.5),
         (combined, "data.parts.b.root", "elsewhere"),
         (combined, "data.classes", ["a/cat"]),
+    ]
+    image = {"size": 16, "channels": "rgb", "resample": "box"}
+    changes += [
+        (TrialSpec(data=ImageData(root="here")), f"data.image.{field}", image[field]) for field in sorted(image)
     ]
     weights = TrialSpec(data=SyntheticData(imbalance=Imbalance(weights={"cat": 0.5})))
     exponent = TrialSpec(data=SyntheticData(imbalance=Imbalance(exponent=1.0)))

@@ -84,7 +84,7 @@ def test_the_table_has_the_columns_of_the_contract_in_its_order(tmp_path: Path) 
     assert list(table.columns) == [
         *("study", "trial_id", "status", "seed", "epoch"),
         *config,
-        *("data.train_images", "data.fingerprint"),
+        *("data.train_images", "data.image_shape", "data.fingerprint"),
         *EPOCH_COLUMNS[1:],
     ]
     assert {"config.model.num_experts", "config.objective.name", "config.training.budget"} <= set(config)
