@@ -7,13 +7,11 @@ and seeds, a `SearchStudy` lets a sampler propose. Axes and search spaces name f
 This package needs pydantic alone; a YAML reader is loaded only by `load_study`.
 """
 
-from smoe_ray.spec.architectures import ImageShape
+from smoe_ray.spec.architectures import MAX_SIDE, MIN_SIDE, ImageShape
 from smoe_ray.spec.base import NAME_PATTERN, Spec
 from smoe_ray.spec.data import (
     CLASS_PATTERN,
     IMAGE_SIDE,
-    MAX_SIDE,
-    MIN_SIDE,
     ClassName,
     CombinedData,
     DataSpec,
