@@ -21,7 +21,7 @@ MIN_SIDE, MAX_SIDE = 8, 128
 """Smallest and largest height and width of an image, in pixels."""
 
 _TABLE_SIDE = 32
-"""Largest side, in pixels, for which an architecture that deepens has exactly the layers of its row."""
+"""Smaller side of images, in pixels, up to which an architecture that deepens has exactly the layers of its row."""
 
 Activation = Literal["relu", "elu"]
 
@@ -63,7 +63,7 @@ class EncoderLayers(NamedTuple):
     activation: Activation
     layers: tuple[Layer, ...]
     deepens: bool = False
-    """One more of the last layer for each doubling of the larger side of the images above 32 pixels."""
+    """One more of the last layer for each doubling of the smaller side of the images above 32 pixels."""
 
     def for_images(self, image_shape: ImageShape) -> EncoderLayers:
         """The layers for images of this size."""
@@ -83,7 +83,7 @@ class DecoderLayers(NamedTuple):
     """Channels of the map that the linear layer makes."""
     layers: tuple[Layer, ...]
     deepens: bool = False
-    """One more of the first layer for each doubling of the larger side of the images above 32 pixels."""
+    """One more of the first layer for each doubling of the smaller side of the images above 32 pixels."""
 
     def for_images(self, image_shape: ImageShape) -> DecoderLayers:
         """The layers for images of this size."""
@@ -118,13 +118,14 @@ class DecoderLayers(NamedTuple):
         return _shapes(layers, self.initial_shape(image_shape), image_channels=image_shape[0])
 
     def _nearest_sizes(self, height: int, width: int) -> str:
-        """Sizes nearest to one that the decoder cannot make: of no larger sides, and of no smaller ones."""
+        """Sizes nearest to one that the decoder cannot make: of no larger sides, and of no smaller; squares for a square."""
 
         def distance(size: tuple[int, int]) -> int:
             return abs(size[0] - height) + abs(size[1] - width)
 
         sides = range(MIN_SIDE, MAX_SIDE + 1)
-        sizes = [size for size in product(sides, sides) if self.makes((1, *size))]
+        candidates = zip(sides, sides, strict=True) if height == width else product(sides, sides)
+        sizes = [size for size in candidates if self.makes((1, *size))]
         smaller = [size for size in sizes if size[0] <= height and size[1] <= width]
         larger = [size for size in sizes if size[0] >= height and size[1] >= width]
         nearest = [min(group, key=distance) for group in (smaller, larger) if group]
@@ -132,8 +133,11 @@ class DecoderLayers(NamedTuple):
 
 
 def _doublings(image_shape: ImageShape) -> int:
-    """How often a side of 32 pixels must be doubled to reach the larger side: 0 up to 32, 1 up to 64, 2 up to 128."""
-    return max(0, math.ceil(math.log2(max(image_shape[1:]) / _TABLE_SIDE)))
+    """How often 32 pixels must be doubled to reach the smaller side: 0 up to 32, 1 up to 64, 2 up to 128.
+
+    The smaller side: by the larger one, the maps of a long image would shrink to nothing across it.
+    """
+    return max(0, math.ceil(math.log2(min(image_shape[1:]) / _TABLE_SIDE)))
 
 
 def _shapes(layers: tuple[Layer, ...], before: ImageShape, image_channels: int) -> list[LayerShapes]:

@@ -22,7 +22,7 @@ ACTIVATIONS = {"relu": nn.ReLU, "elu": nn.ELU}
 
 def further_stages(image_shape: ImageShape) -> int:
     """How many stages `medium` and `large` have beyond the paper's: one for 33 to 64 pixels, two for 65 to 128."""
-    return sum(max(image_shape[1:]) > side for side in (32, 64))
+    return sum(min(image_shape[1:]) > side for side in (32, 64))
 
 
 def make_decoder(name: str, latent_dim: int, image_shape: ImageShape = GREY) -> nn.Sequential:
