@@ -266,7 +266,8 @@ def report(rows: list[dict[str, float]], device: torch.device, arguments: argpar
         "# Training step and hard decoding against a textbook loop",
         "",
         f"{datetime.date.today()}, {name_of(device)}, torch {torch.__version__}, commit {machine.commit()}.",
-        f"Images of {in_words(arguments.image)}, batch {BATCH}, medium encoder, lite decoders, float32; hard decoding and whole evaluation of "
+        f"Images of {in_words(arguments.image)}, batch {BATCH}, medium encoder, lite decoders, float32; hard decoding "
+        "and whole evaluation of "
         f"{arguments.evaluated} images; decoders: forward and backward. Milliseconds and their ratio, each the median "
         f"of {arguments.processes} processes (the ratio with its lowest and highest), in each of them the median of "
         f"{arguments.rounds} interleaved rounds.",

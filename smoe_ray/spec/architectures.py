@@ -118,7 +118,7 @@ class DecoderLayers(NamedTuple):
         return _shapes(layers, self.initial_shape(image_shape), image_channels=image_shape[0])
 
     def _nearest_sizes(self, height: int, width: int) -> str:
-        """Sizes nearest to one that the decoder cannot make: of no larger sides, and of no smaller; squares for a square."""
+        """The nearest sizes that the decoder can make, of no larger and of no smaller sides; squares for a square."""
 
         def distance(size: tuple[int, int]) -> int:
             return abs(size[0] - height) + abs(size[1] - width)
