@@ -41,7 +41,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 class TextbookModel(nn.Module):
-    """The same model as ordinary modules; each side of an image is a multiple of 16, or of 4 up to 32 pixels."""
+    """The same model as ordinary modules."""
 
     def __init__(self, image_shape: ImageShape, num_experts: int) -> None:
         super().__init__()
@@ -236,7 +236,7 @@ def main() -> None:
     print(text)
     if arguments.write:
         RESULTS.mkdir(exist_ok=True)
-        name = f"train_step-{device.type}" + (f"-{in_words(arguments.image)}" if arguments.image != GREY else "")
+        name = f"train_step-{device.type}{suffix(arguments.image)}"
         (RESULTS / f"{name}.md").write_text(text)
         with (RESULTS / f"{name}.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
@@ -246,13 +246,24 @@ def main() -> None:
 
 def image_shape_of(text: str) -> ImageShape:
     """(C, H, W) of text such as ``3x32x32``."""
-    channels, height, width = map(int, text.split("x"))
+    try:
+        channels, height, width = map(int, text.split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no CxHxW such as 3x32x32") from None
+    multiple = 4 if min(height, width) <= 32 else 16
+    if height % multiple or width % multiple:
+        raise argparse.ArgumentTypeError(f"'{text}': the textbook model needs sides that are multiples of {multiple}")
     return channels, height, width
 
 
 def in_words(image_shape: ImageShape) -> str:
     """The inverse of `image_shape_of`."""
     return "x".join(map(str, image_shape))
+
+
+def suffix(image_shape: ImageShape) -> str:
+    """What the names of result files end with: nothing for the images of the paper."""
+    return "" if image_shape == GREY else f"-{in_words(image_shape)}"
 
 
 def name_of(device: torch.device) -> str:
