@@ -50,6 +50,7 @@ from smoe_ray.spec.search import (
     SamplerSpec,
     SearchObjective,
     SearchStudy,
+    first_objective,
     wanted_values,
 )
 from smoe_ray.spec.study import PRESETS, CollapseSpec, GridStudy
@@ -123,6 +124,7 @@ __all__ = [
     "check_experts_per_class",
     "dotted_keys",
     "dump_study",
+    "first_objective",
     "load_study",
     "merge",
     "parse_study",

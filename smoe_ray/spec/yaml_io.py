@@ -165,6 +165,8 @@ def _read_yaml(text: str, origin: str) -> Any:
 
 def _override(tree: dict[str, Any], key: str, value: Any, override: str) -> dict[str, Any]:
     head, _, rest = key.partition(".")
+    if key == "datasets":  # all of them anew; a longer key changes one
+        return {**tree, key: value}
     if head in ("axes", "space"):  # keys there are dotted paths themselves
         if not rest:
             return {**tree, head: value}
@@ -203,6 +205,10 @@ def _refuse_ignored(study: GridStudy | SearchStudy, key: str, value: Any, overri
         text = override.partition("=")[2]
         if varied == "seed" and isinstance(study, GridStudy):
             advice = f"is set by the seeds of this study; write --set seeds={shlex.quote(f'[{text}]')}"
+        elif varied == "data" and isinstance(study, GridStudy) and study.datasets:
+            below = path.removeprefix("data")
+            names = " or ".join(f"datasets.{name}{below}" for name in study.datasets)
+            raise StudyError(f"--set {override}: every dataset has its own; set {names}")
         elif isinstance(study, GridStudy):
             advice = f"is an axis of this study; write --set axes.{varied}={shlex.quote(f'[{text}]')}"
         else:
@@ -217,7 +223,8 @@ def _refuse_ignored(study: GridStudy | SearchStudy, key: str, value: Any, overri
 def _varied_values(study: GridStudy | SearchStudy) -> dict[str, Sequence[Any]]:
     """Dotted path in a trial: values that replace the base's there; of a range, one stands for all."""
     if isinstance(study, GridStudy):
-        return {**study.axes, "seed": study.seeds}
+        datasets = {"data": tuple(study.datasets.values())} if study.datasets else {}
+        return {**datasets, **study.axes, "seed": study.seeds}
     always = {path: one for path, one in study.space.items() if one.when is None}
     return {path: one.choices if isinstance(one, Choices) else (one.low,) for path, one in always.items()}
 
