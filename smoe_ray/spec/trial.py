@@ -192,7 +192,7 @@ def check_trial_path(path: str, where: str, below_plugins: Iterable[str] = ()) -
     known = dotted_keys(TrialSpec)
     if path == "seed":
         raise ValueError(f"{where}.seed: seeds are set by 'seeds' (grid) or 'base.seed' (search)")
-    if path == "dataset":
+    if path == "dataset" and where != "trial":
         raise ValueError(f"{where}.dataset: a name, not a setting; give each data setting its name under 'datasets'")
     # Below data.combined.parts the path goes through a mapping whose keys are names.
     free = ("data.parts", *below_plugins)

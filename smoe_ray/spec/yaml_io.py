@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,6 +75,8 @@ def parse_study(text: str, overrides: Sequence[str] = (), origin: str = "study")
     given = [(*_read_override(override), override) for override in overrides]
     for key, value, override in given:
         tree = _override(tree, key, value, override)
+        if key.startswith("base.data.") and tree.get("datasets") and "source" not in tree["base"]["data"]:
+            raise _is_set_by_datasets(override, key.removeprefix("base.data."), tree["datasets"])
     tree.setdefault("kind", "search" if "space" in tree else "grid")
     try:
         study = _STUDY.validate_python(tree)
@@ -206,9 +208,7 @@ def _refuse_ignored(study: GridStudy | SearchStudy, key: str, value: Any, overri
         if varied == "seed" and isinstance(study, GridStudy):
             advice = f"is set by the seeds of this study; write --set seeds={shlex.quote(f'[{text}]')}"
         elif varied == "data" and isinstance(study, GridStudy) and study.datasets:
-            below = path.removeprefix("data")
-            names = " or ".join(f"datasets.{name}{below}" for name in study.datasets)
-            raise StudyError(f"--set {override}: every dataset has its own; set {names}")
+            raise _is_set_by_datasets(override, path.removeprefix("data."), study.datasets)
         elif isinstance(study, GridStudy):
             advice = f"is an axis of this study; write --set axes.{varied}={shlex.quote(f'[{text}]')}"
         else:
@@ -218,6 +218,11 @@ def _refuse_ignored(study: GridStudy | SearchStudy, key: str, value: Any, overri
             head = "axes" if isinstance(study, GridStudy) else "space"
             advice = f"is replaced by every value of {head}.{varied}; change that instead"
         raise StudyError(f"--set {override}: {advice}")
+
+
+def _is_set_by_datasets(override: str, path: str, names: Iterable[str]) -> StudyError:
+    own = " or ".join(f"datasets.{name}.{path}" for name in names)
+    return StudyError(f"--set {override}: every dataset has its own; set {own}")
 
 
 def _varied_values(study: GridStudy | SearchStudy) -> dict[str, Sequence[Any]]:
