@@ -14,7 +14,7 @@ import yaml
 from smoe_ray.errors import StudyError
 from smoe_ray.planning import plan_grid
 from smoe_ray.results import read_results
-from smoe_ray.spec import GridStudy, dump_study, parse_study, trial_id
+from smoe_ray.spec import GridStudy, dump_study, parse_study
 
 STUDY = """
 name: two
@@ -27,7 +27,7 @@ base:
   training: {budget: 1 epochs, batch_size: 16}
 axes:
   model.num_experts: [1, 2]
-seeds: [0, 1]
+seeds: [0]
 """
 
 
@@ -39,22 +39,14 @@ def study(*overrides: str, **changes: Any) -> GridStudy:
 
 def test_the_grid_is_planned_on_every_dataset_though_only_their_folders_differ() -> None:
     trials = plan_grid(study())
-    assert [(trial.dataset, trial.data.model_dump()["root"], trial.model.num_experts) for trial in trials[::2]] == [
+    assert [(trial.dataset, trial.data.model_dump()["root"], trial.model.num_experts) for trial in trials] == [
         ("digits", "digits.npz", 1),
         ("digits", "digits.npz", 2),
         ("letters", "letters.npz", 1),
         ("letters", "letters.npz", 2),
     ]
-    assert study().num_combinations == len(trials) == 8
+    assert study().num_combinations == len(trials) == 4
     assert parse_study(dump_study(study())) == study()
-
-
-def test_a_name_is_no_part_of_the_id() -> None:
-    [named] = plan_grid(study(axes={}, seeds=[0], datasets={"digits": {"source": "images", "root": "x"}}))
-    [plain] = plan_grid(study(axes={}, seeds=[0], datasets={}, base={**yaml.safe_load(STUDY)["base"], "data": {
-        "source": "images", "root": "x"}}))  # fmt: skip
-    assert (named.dataset, plain.dataset) == ("digits", None)
-    assert trial_id(named, "f") == trial_id(plain, "f")
 
 
 def test_datasets_are_merged_over_the_data_of_the_base() -> None:
@@ -109,14 +101,14 @@ def test_every_verb_on_two_datasets(
         return printed
 
     assert re.search(r"dataset +digits, letters", works("check", "two.yaml"))
-    assert "digits, E=1" in works("run", "two.yaml", "--out", "out", "--executor", "local", "--device", "cpu")
+    assert "digits, E=1" in works("run", "two.yaml", "--out", "out", "--executor", "local", "--jobs", "1", "--device", "cpu")
     results = read_results("out", "two")
     assert results.groupby("config.dataset")["data.train_images"].unique().str.len().to_dict() == {
         "digits": 1,
         "letters": 1,
     }
     status = works("status", "two", "--out", "out")
-    assert "8 of 8 finished" in status
+    assert "4 of 4 finished" in status
     assert "best" not in status
     assert "digits, " not in works("table", "out", "two", "--dataset", "letters")
     assert works("recommend", "out", "two").splitlines()[0].startswith("digits: at 16 training images")
