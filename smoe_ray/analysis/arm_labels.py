@@ -54,7 +54,11 @@ def arms(results: pd.DataFrame, ignore: Collection[str] = ()) -> pd.Series[str]:
     require(results, ("trial_id",))
     trials = results.drop_duplicates("trial_id").set_index("trial_id")
     paths = [column.removeprefix("config.") for column in trials.columns if column.startswith("config.")]
-    paths = [path for path in {DATASET: None, **dict.fromkeys(paths)} if path not in ignore and not path.startswith(_IRRELEVANT)]
+    paths = [
+        path
+        for path in {DATASET: None, **dict.fromkeys(paths)}
+        if path not in ignore and not path.startswith(_IRRELEVANT)
+    ]
     paths = [path for path in paths if not path.endswith(".download")]
     paths.sort(key=lambda path: (list(_TOKENS).index(path) if path in _TOKENS else len(_TOKENS), path))
     value_of = {

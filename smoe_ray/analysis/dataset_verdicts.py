@@ -74,7 +74,9 @@ class Verdict(NamedTuple):
     @property
     def sentence(self) -> str:
         """The verdict with its numbers."""
-        best = f"{count(self.best.experts, 'expert')} {'has' if self.best.experts == 1 else 'have'} the lowest mean loss"
+        best = (
+            f"{count(self.best.experts, 'expert')} {'has' if self.best.experts == 1 else 'have'} the lowest mean loss"
+        )
         if self.best.interval is not None:
             best += " (95 % {} to {})".format(*self.best.interval)
         told = f"{self.dataset}, {self.arm}: {best}; {self.in_words}"
@@ -147,7 +149,7 @@ def dataset_verdict(results: pd.DataFrame, alpha: float = 0.05, unit: str | None
     if not paths:
         [name] = set(dataset_names(outcomes))
         raise ResultsError(
-            f"dataset verdict: all finished trials are on one dataset ('{name}'); give the study several 'datasets', as "
+            f"dataset verdict: all finished trials are on one dataset ('{name}'); give the study several 'datasets' as "
             "in studies/datasets.yaml"
         )
     label_of = arms(outcomes, ignore=(NUM_EXPERTS, *DATA_PATHS, *paths))
@@ -198,8 +200,8 @@ def _at_most_data(runs: pd.DataFrame, of_dataset: pd.DataFrame) -> pd.DataFrame:
 def _against_one(runs: pd.DataFrame) -> list[CellOutcomes]:
     """Every count above one against one expert; empty without runs of one expert."""
     loss_of = {
-        int(experts): of_count.set_index("seed")["test.reconstruction"]
-        for experts, of_count in runs.groupby("experts.configured", sort=True)
+        int(experts): runs[runs["experts.configured"] == experts].set_index("seed")["test.reconstruction"]
+        for experts in sorted(runs["experts.configured"].unique())
     }
     one = loss_of.pop(1, None)
     if one is None:

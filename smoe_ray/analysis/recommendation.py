@@ -188,12 +188,10 @@ def recommend(
     asked = steps if samples is None else samples
     most_of = _most_of_dataset(results, runs_of)
     found = [
-        recommend_from_runs(
-            runs, most_of[label] if asked is None else asked, effort, experts, label, replicates, seed
-        )
+        recommend_from_runs(runs, most_of[label] if asked is None else asked, effort, experts, label, replicates, seed)
         for label, runs in runs_of.items()
     ]
-    amounts = [[arm.amount for arm in found], *(arm.cells.amount_C for arm in found)]
+    amounts = [np.array([arm.amount for arm in found]), *(arm.cells.amount_C for arm in found)]
     return Recommendations(
         test_gating(results),
         tuple(found),

@@ -76,7 +76,7 @@ def read_published_datasets() -> pd.DataFrame:
     `read_results`: the last epoch of each run.
 
     Their losses are not squared errors (`UNIT_OF_OTHER_DATASETS`): compare shapes, not levels. Amounts of data, epochs
-    and active experts are unknown. Runs of different counts are not known to share seeds, so each has a seed of its own.
+    and active experts are unknown. Runs of different counts are not known to share seeds: each has one of its own.
     """
     import pandas as pd
 

@@ -97,7 +97,8 @@ class GridStudy(StudyBase):
 
     kind: Literal["grid"] = "grid"
     datasets: dict[Annotated[str, Field(pattern=NAME_PATTERN)], dict[str, Any]] = Field(
-        default={}, description="name: data settings, merged over base.data; the grid runs on each; none: base.data alone"
+        default={},
+        description="name: data settings, merged over base.data; the grid runs on each; none: base.data alone",
     )
     axes: dict[str, tuple[Any, ...]] = Field(
         default={}, description="dotted path in a trial: values; a mapping is merged over what base has there"

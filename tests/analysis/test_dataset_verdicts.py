@@ -162,7 +162,7 @@ def test_labels_name_the_dataset_and_nothing_that_follows_from_it() -> None:
     labels = list(arms(grid(seeds=1)).cat.categories)
     assert labels[0] == "digits, blend, E=1"
     assert "photographs, likelihood, E=10" in labels
-    assert list(arms(of_dataset(grid(seeds=1), "digits")).cat.categories)[0] == "blend, E=1"
+    assert arms(of_dataset(grid(seeds=1), "digits")).cat.categories[0] == "blend, E=1"
 
 
 def test_sources_without_a_name_are_told_apart_by_what_they_are() -> None:

@@ -92,7 +92,9 @@ def test_every_verb_on_two_datasets(
     rng = np.random.default_rng(0)
     for name, per_class in (("digits", 8), ("letters", 16)):
         train, test = (rng.integers(0, 256, (2 * count, 28, 28), dtype=np.uint8) for count in (per_class, 4))
-        np.savez(tmp_path / name, x_train=train, y_train=np.arange(len(train)) % 2, x_test=test, y_test=np.arange(8) % 2)
+        np.savez(
+            tmp_path / name, x_train=train, y_train=np.arange(len(train)) % 2, x_test=test, y_test=np.arange(8) % 2
+        )
     (tmp_path / "two.yaml").write_text(STUDY)
 
     def works(*words: str) -> str:
@@ -101,7 +103,9 @@ def test_every_verb_on_two_datasets(
         return printed
 
     assert re.search(r"dataset +digits, letters", works("check", "two.yaml"))
-    assert "digits, E=1" in works("run", "two.yaml", "--out", "out", "--executor", "local", "--jobs", "1", "--device", "cpu")
+    assert "digits, E=1" in works(
+        "run", "two.yaml", "--out", "out", "--executor", "local", "--jobs", "1", "--device", "cpu"
+    )
     results = read_results("out", "two")
     assert results.groupby("config.dataset")["data.train_images"].unique().str.len().to_dict() == {
         "digits": 1,
