@@ -137,8 +137,8 @@ def compare_arms(
     labels = list(label_of.cat.categories)
     if len(labels) == 1:
         raise ResultsError(
-            f"all finished trials belong to one arm ('{labels[0]}'){_no_arms(varied)}; add a second arm: another study, or "
-            "an axis of this one, e.g. objective.name: [blend, likelihood]"
+            f"all finished trials belong to one arm ('{labels[0]}'){_no_arms(varied)}; add a second arm: another "
+            "study, or an axis of this one, e.g. objective.name: [blend, likelihood]"
         )
     _check_labels(arm, reference, labels)
     reference = reference or _default_reference(outcomes, [label for label in labels if label != arm])
