@@ -120,10 +120,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
             np.save(place / f"{category}.npy", rng.integers(0, 256, (100, 784), dtype=np.uint8))
             write_sketchrnn(place / f"{category}.npz", scribbles(70), scribbles(15, seed=1))
     for name in ("mnist", "cifar10"):
-        (folder / name).mkdir()
         images = rng.integers(0, 256, (150, 32, 32, 3) if name == "cifar10" else (150, 28, 28), dtype=np.uint8)
         parts = {"x_train": images, "y_train": np.arange(150) % 2, "x_test": images[::-3], "y_test": np.arange(50) % 2}
-        np.savez(folder / name / f"{name}.npz", **parts)
+        np.savez(folder / f"{name}.npz", **parts)
     results = folder / "results"
     for name in ("how-many-experts", "drawings", "quickstart"):
         plant(results, name, experts=(2, 4), seeds=2, embeddings=False)
@@ -131,7 +130,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         plant(results, name, experts=(4,), seeds=2, embeddings=False, routing="supervised", objectives=("blend",))
     phases = load_study(folder / "studies" / "collapse_phase.yaml")  # nothing planted has its axes
     run_study(phases, results, LocalExecutor(jobs=1, device="cpu"), cache=folder / "cache" / "data")
-    roots = [f"datasets.{name}.root={folder / name}" for name in ("drawings", "mnist", "cifar10")]
+    files = {"drawings": "drawings", "mnist": "mnist.npz", "cifar10": "cifar10.npz"}
+    roots = [f"datasets.{name}.root={folder / file}" for name, file in files.items()]
     several = load_study(folder / "studies" / "datasets.yaml", roots)
     run_study(several, results, LocalExecutor(jobs=1, device="cpu"), cache=folder / "cache" / "data")
     for name in ("loss-surface", "paper-loss-surface"):
