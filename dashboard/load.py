@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import threading
 import time
@@ -164,7 +163,7 @@ class _Followed:
     def __init__(self, out: str, study: str) -> None:
         self._reader = StudyReader(out, study)
         self._lock = threading.RLock()
-        self._refreshed_at, self._took = -math.inf, 0.0
+        self._refreshed_at, self._took = float("-inf"), 0.0
         self._refreshing: threading.Thread | None = None
         self._trials: Trials | None = None
         self._results: Results | None = None
@@ -218,7 +217,7 @@ class _Followed:
 
         plan = self.plan()
         if isinstance(plan.study, GridStudy):
-            planned = math.prod(map(len, plan.study.axes.values())) * len(plan.study.seeds)
+            planned = plan.study.num_combinations
             if planned > _MAX_PLANNED:
                 raise ResultsError(
                     f"study '{self._reader.study}': {planned:,} trials are too many to plan on this page"

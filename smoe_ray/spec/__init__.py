@@ -48,6 +48,7 @@ from smoe_ray.spec.search import (
     SamplerSpec,
     SearchObjective,
     SearchStudy,
+    first_objective,
     wanted_values,
 )
 from smoe_ray.spec.study import PRESETS, CollapseSpec, GridStudy
@@ -130,6 +131,7 @@ __all__ = [
     "check_experts_per_class",
     "dotted_keys",
     "dump_study",
+    "first_objective",
     "load_data_study",
     "load_study",
     "merge",

@@ -150,7 +150,7 @@ def _refuse_aliases(text: str) -> None:
 def _most_trials(study: GridStudy | SearchStudy) -> int:
     """Number of trials to plan: those of a grid, or the corners of a search space."""
     if isinstance(study, GridStudy):
-        return math.prod(map(len, study.axes.values())) * len(study.seeds)
+        return study.num_combinations
     ends = {path: len(one.choices) if isinstance(one, Choices) else 2 for path, one in study.space.items()}
     return sum(ends.values()) + math.prod(count for path, count in ends.items() if path.startswith("model."))
 
