@@ -26,6 +26,7 @@ from smoe_ray.spec.data import (
     PluginData,
     QuickDrawData,
     SyntheticData,
+    drawing_ink,
 )
 from smoe_ray.spec.model import ModelSpec, PluginDecoder, PluginEncoder
 from smoe_ray.spec.objectives import (
@@ -122,6 +123,7 @@ __all__ = [
     "assign",
     "check_experts_per_class",
     "dotted_keys",
+    "drawing_ink",
     "dump_study",
     "load_study",
     "merge",

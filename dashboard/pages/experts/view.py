@@ -1,4 +1,4 @@
-"""Experts: what each expert reconstructs, and how a doodle is routed."""
+"""Experts: what each expert reconstructs, and how a doodle or another image is routed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from smoe_ray.errors import ResultsError
 
 from ... import page, style, trial_analysis, url_state
 from ...pictures import png
-from . import PAGE, charts, doodle_panel, inference
+from . import PAGE, charts, image_panel, inference
+from .strokes import ink_of_doodles
 
 CHOICES: dict[str, Choice] = {
     "random": "random",
@@ -18,6 +19,8 @@ CHOICES: dict[str, Choice] = {
     "least confident": "least_confident",
 }
 MAX_EXPERTS = 12
+MAX_PIXELS_IN_COLUMN = 64
+"""Images wider than this have the whole page for a strip of them."""
 
 
 def body(study: str) -> None:
@@ -27,7 +30,8 @@ def body(study: str) -> None:
         raise ResultsError(f"{study}: no trial has finished yet")
     trial = trial_analysis.pick(trials)
     page.link("trial", "Details of this trial", study=study, trial=trial.record.trial_id)
-    shows = {"Gallery": show_gallery, "Swap matrix": show_swap, "Interpolation": show_path, "Doodle": doodle_panel.show}
+    shows = {"Gallery": show_gallery, "Swap matrix": show_swap, "Interpolation": show_path}
+    shows["One image" if ink_of_doodles(trial.record) is None else "Doodle"] = image_panel.show
     view = url_state.choice("Show", list(shows), "show")
     with page.boundary():
         shows[view](trial)
@@ -41,9 +45,9 @@ def show_gallery(trial: trial_analysis.CachedTrialAnalysis) -> None:
         f"Inputs above reconstructions, at most {info.n} images per expert. Shares are of {info.num_images:,} test "
         "images; gate: lowest and highest gate probability of the images shown."
     )
-    columns = st.columns(2)
+    columns = st.columns(2 if info.blocks[0].image_NHW.shape[-1] <= MAX_PIXELS_IN_COLUMN else 1)
     for number, block in enumerate(info.blocks):
-        with columns[number % 2]:
+        with columns[number % len(columns)]:
             mix = ", ".join(f"{name} {share:.0%}" for name, share in block.class_mix[:3])
             st.markdown(f"**Expert {block.expert}**: {block.share:.1%} of images ({block.num_images:,})")
             st.image(png(charts.block_strip(block)))
@@ -62,7 +66,7 @@ def show_swap(trial: trial_analysis.CachedTrialAnalysis) -> None:
     page.chart(charts.swap_matrix(info), "swap-matrix")
     st.caption(
         "One test image per active expert, decoded by every expert from the same latent vector. Numbers: squared error "
-        "summed over the pixels, the lowest in bold. Frame: the expert that the gate chose."
+        "summed over all values of the image, the lowest in bold. Frame: the expert that the gate chose."
     )
 
 
