@@ -86,8 +86,8 @@ def read_embeddings(out: str | Path, study: str, trial_id: str) -> Arrays:
 
     Returns:
         mu (B, Z) float32, label (B,) int64, expert (B,) int64, gate (B, E) float32, image uint8 and
-        reconstruction float16 in [0, 1], (B, H, W) where they are grey, else (B, 3, H, W). For synthetic data also style (B,) int64 and
-        parameter (B, P) float32, whose names are in the trial's record (`DataFacts`).
+        reconstruction float16 in [0, 1], both (B, H, W) where they are grey, else (B, 3, H, W). For synthetic data
+        also style (B,) int64 and parameter (B, P) float32, whose names are in the trial's record (`DataFacts`).
 
     Raises:
         ResultsError: no such trial, it stored none, or the file is unreadable.

@@ -141,13 +141,14 @@ def _place(figure: go.Figure, pixels: Pixels, left: float, top: float, width: fl
 
 def _aspect(image: npt.NDArray[Any]) -> float:
     """Height of an image (..., H, W) of width 1."""
-    height, width = image.shape[-2:]
-    return height / width
+    return float(np.divide(*image.shape[-2:]))
 
 
 def _bare(figure: go.Figure, left: float, right: float, bottom: float, aspect: float) -> None:
     """Set up the first axes for images in unit squares, which look `aspect` as high as wide: y downwards, no grid."""
     common: dict[str, Any] = {"showgrid": False, "zeroline": False, "ticks": "", "fixedrange": True}
     figure.update_xaxes(range=[left, right], constrain="domain", constraintoward="left", **common)
-    figure.update_layout(yaxis={"range": [bottom, 0], "scaleanchor": "x", "scaleratio": aspect, "constrain": "domain", **common})
+    figure.update_layout(
+        yaxis={"range": [bottom, 0], "scaleanchor": "x", "scaleratio": aspect, "constrain": "domain", **common}
+    )
     figure.update_layout(yaxis={"constraintoward": "top"})

@@ -62,10 +62,12 @@ def _test_image(trial: CachedTrialAnalysis) -> Image:
 
 def _uploaded(record: TrialRecord) -> Image | None:
     """The image of a file that the reader sends, once there is one."""
-    file = st.file_uploader("Image file", uploads.ENDINGS, max_upload_size=uploads.MAX_MEGABYTES, key="file")
+    file = st.file_uploader("Image file", uploads.IMAGE_SUFFIXES, key="file")
     channels, height, width = uploads.shape(record)
     colour = "grey" if channels == 1 else "RGB"
-    st.caption(f"It becomes what the model was trained on: {width} x {height} pixels, {colour}; its aspect is not kept.")
+    st.caption(
+        f"It becomes an image as the model was trained on: {width} x {height} pixels, {colour}, stretched to fit."
+    )
     return None if file is None else uploads.as_trained_on(file.getvalue(), record)
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from smoe_ray.data.image_folder import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from smoe_ray.data.image_format import EncodedImage, picture_of_shape
 from smoe_ray.results import TrialRecord
 from smoe_ray.spec import ImageData, ImageFormat, ImageShape, drawing_ink
 
 from .strokes import Image
 
-MAX_MEGABYTES = 10
-ENDINGS = ("png", "jpg", "jpeg", "bmp", "gif", "tif", "tiff", "webp", "pgm", "ppm")
 _MIDDLE = 128
 
 
@@ -34,7 +33,7 @@ def as_trained_on(content: bytes, record: TrialRecord) -> Image:
     data = record.spec.data
     image, background = (data.image, data.background) if isinstance(data, ImageData) else (ImageFormat(), "white")
     picture = EncodedImage("the uploaded file", content)
-    image_HW = picture_of_shape(picture, shape(record), image.resample, background)
+    image_HW = picture_of_shape(picture, shape(record), image, background)
     ink = drawing_ink(data)
     # As the readers do: a drawing is mostly background.
     if ink is not None and (np.median(image_HW) < _MIDDLE) != (ink == "white_on_black"):

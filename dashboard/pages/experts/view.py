@@ -7,6 +7,7 @@ import streamlit as st
 from smoe_ray.analysis import expert_gallery, interpolation, swap_matrix
 from smoe_ray.analysis.gallery import Choice
 from smoe_ray.errors import ResultsError
+from smoe_ray.figures.pictures import growth
 
 from ... import page, style, trial_analysis, url_state
 from ...pictures import png
@@ -19,6 +20,8 @@ CHOICES: dict[str, Choice] = {
     "least confident": "least_confident",
 }
 MAX_EXPERTS = 12
+SHORT_ROW_WIDTH = 52
+"""Width of a small image in a row of fewer than are asked for, in pixels."""
 MAX_PIXELS_IN_COLUMN = 64
 """Images wider than this have the whole page for a strip of them."""
 
@@ -50,7 +53,10 @@ def show_gallery(trial: trial_analysis.CachedTrialAnalysis) -> None:
         with columns[number % len(columns)]:
             mix = ", ".join(f"{name} {share:.0%}" for name, share in block.class_mix[:3])
             st.markdown(f"**Expert {block.expert}**: {block.share:.1%} of images ({block.num_images:,})")
-            st.image(png(charts.block_strip(block)))
+            shown = len(block.index_N)
+            # A whole row is as wide as the column, and the images of a shorter one are about as large as those of it.
+            width = "content" if shown == info.n else round(shown * SHORT_ROW_WIDTH * growth(block.image_NHW))
+            st.image(png(charts.block_strip(block)), width=width)
             gate = f"gate {block.confidence_N.min():.2f} to {block.confidence_N.max():.2f}"
             st.caption(style.markdown(f"{mix}; {gate}"))
     if info.dead:
