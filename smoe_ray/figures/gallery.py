@@ -9,7 +9,7 @@ import numpy as np
 
 from smoe_ray.analysis.gallery import Choice, ExpertBlock, ExpertGallery, Interpolation, LatentPath, SwapMatrix
 from smoe_ray.figures import style
-from smoe_ray.figures.pictures import channels_last, growth
+from smoe_ray.figures.pictures import channels_last, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,11 +52,10 @@ class _Tile(NamedTuple):
 
 
 def _tile(image: npt.NDArray[Any], inches: float, across: float) -> _Tile:
-    """Place of an image (..., H, W) whose longer side takes `inches`, or more as far as `across` tiles fit a page."""
-    height, width = image.shape[-2:]
-    side = min(inches * growth(image), max(inches, _MOST_INCHES / across))
-    longer = max(height, width)
-    return _Tile(side * (width / longer), side * (height / longer))
+    """Place of an image (..., H, W): `inches` for a small one, for a large one more if `across` of them fit a page."""
+    width, height = size_of(image, inches)
+    shrunk = min(1, max(inches, _MOST_INCHES / across) / width)
+    return _Tile(shrunk * width, shrunk * height)
 
 
 @style.styled
@@ -187,8 +186,7 @@ def plot_interpolation(info: Interpolation) -> Figure:
         "chosen: decoded by the argmax expert, whose number is above; blend: gate-weighted sum of all experts",
         "grey lines: the other experts",
     )
-    # Two rows of images, and a chart that is as high as one and a half.
-    _set_height(figure, (2.4 + 3.5 * (tile.height - _LARGE_TILE_INCHES)) * len(info.paths))
+    _set_height(figure, (1.44 + 2 * tile.height) * len(info.paths) + 0.4)
     style.legend(figure, [line_of[expert] for expert in info.named], [f"expert {expert}" for expert in info.named])
     return figure
 
@@ -205,7 +203,8 @@ def _plot_path(ax: Axes, path: LatentPath, look_of: dict[int, tuple[Any, str]], 
     ax.set_xticks(middles, [str(expert) for expert in path.expert_S])
     ax.set_yticks([0.5, 1.5], ["chosen", "blend"])
     # Inset of the image axes: stays below them whatever width their square pixels take.
-    gate = ax.inset_axes((0, -0.75, steps / right, 0.65))
+    rows = 2 * tile.height
+    gate = ax.inset_axes((0, -0.72 / rows, steps / right, 0.624 / rows))
     met = {path.start, path.end, *path.expert_S.tolist()}
     lines = {}
     for expert, gate_S in enumerate(path.gate_SE.T):
@@ -245,6 +244,7 @@ def _strip(ax: Axes, image_NHW: npt.NDArray[Any], left: float, top: float, white
         vmin=0,
         vmax=white,
         extent=(left, left + count, top + 1, top),
+        aspect=ax.get_aspect(),
         interpolation="none",
     )
     edges = [left + place for place in range(count + 1)]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-_PLAIN_SIDE = 28
-"""Images up to this many pixels across are shown at the same size."""
+_SMALL = 28
+"""Side, in pixels, up to which images are shown at the same size."""
 
 
 def channels_last(image_NHW: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -29,6 +29,12 @@ def pixels(image_NHW: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return shown if shown.dtype == np.uint8 else np.rint(255 * shown).astype(np.uint8)
 
 
-def growth(image: npt.NDArray[Any]) -> float:
-    """How much larger than a small image this one (..., H, W) is shown: by the root of its longer side, at least 1."""
-    return max(1.0, math.sqrt(max(image.shape[-2:]) / _PLAIN_SIDE))
+def size_of(image: npt.NDArray[Any], side: float) -> tuple[float, float]:
+    """Width and height at which an image (..., H, W) is shown where a small square one is `side` wide and high.
+
+    The longer side in pixels decides how much larger a large image is shown, by its root; the aspect is kept, and so is
+    the area of a square.
+    """
+    height, width = image.shape[-2:]
+    side *= max(1.0, math.sqrt(max(height, width) / _SMALL))
+    return side * math.sqrt(width / height), side * math.sqrt(height / width)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smoe_ray.analysis import ExpertBlock, LatentPath, SwapMatrix
-from smoe_ray.figures.pictures import growth
+from smoe_ray.figures.pictures import size_of
 
 from ... import style
 from ...pictures import Pixels, png, strip
@@ -39,7 +39,7 @@ def swap_matrix(info: SwapMatrix) -> go.Figure:
     left = -1.4
     tops = [_PITCH * row for row in range(rows)]
     aspect = _aspect(info.image_RHW)
-    tile = _TILE * growth(info.image_RHW) * min(1, aspect)
+    _, tile = size_of(info.image_RHW, _TILE)
     figure = style.figure(height=int(130 + tile * _PITCH * rows), margin={"t": 60})
     for row, top in enumerate(tops):
         _place(figure, strip(info.image_RHW[row : row + 1]), left, top, 1)

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import streamlit as st
 
 from smoe_ray.analysis.gallery import stored_images
-from smoe_ray.figures.pictures import growth
+from smoe_ray.data.dataset import shape_in_words
+from smoe_ray.figures.pictures import size_of
 from smoe_ray.results import TrialRecord
 from smoe_ray.spec import CombinedData, DataSpec, DrawingColours, QuickDrawData, SyntheticData
 
@@ -63,11 +64,8 @@ def _test_image(trial: CachedTrialAnalysis) -> Image:
 def _uploaded(record: TrialRecord) -> Image | None:
     """The image of a file that the reader sends, once there is one."""
     file = st.file_uploader("Image file", uploads.IMAGE_SUFFIXES, key="file")
-    channels, height, width = uploads.shape(record)
-    colour = "grey" if channels == 1 else "RGB"
-    st.caption(
-        f"It becomes an image as the model was trained on: {width} x {height} pixels, {colour}, stretched to fit."
-    )
+    wanted = shape_in_words(uploads.shape(record))
+    st.caption(f"It becomes an image as the model was trained on: {wanted}, stretched to fit.")
     return None if file is None else uploads.as_trained_on(file.getvalue(), record)
 
 
@@ -113,6 +111,5 @@ def _show_images(image_of: Mapping[str, npt.NDArray[Any]], width: int) -> None:
     """Images with captions, in as many rows as needed; small ones are `width` pixels wide."""
     with st.container(horizontal=True, gap="small"):
         for caption, image_HW in image_of.items():
-            height, across = image_HW.shape[-2:]
-            shown = round(width * growth(image_HW) * across / max(height, across))
-            st.image(png(strip(image_HW[None])), style.markdown(caption), width=shown)
+            shown, _ = size_of(image_HW, width)
+            st.image(png(strip(image_HW[None])), style.markdown(caption), width=round(shown))
