@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,7 @@ def _first(data: Dataset, label: int, most: int) -> list[npt.NDArray[np.uint8]]:
     return list(np.ascontiguousarray(pixels(data.image_BHW[np.flatnonzero(data.label_B == label)[:most]])))
 
 
+@cache
 def _font(size: int) -> Any:
     """matplotlib's DejaVu Sans: a sheet looks the same on every machine."""
     import matplotlib
@@ -85,8 +87,10 @@ def _font(size: int) -> Any:
 
 
 def _shortened(text: str, font: Any) -> str:
-    if font.getlength(text) <= _WIDEST_LABEL:
+    length = font.getlength(text)
+    if length <= _WIDEST_LABEL:
         return text
+    text = text[: 4 * int(len(text) * _WIDEST_LABEL / length)]  # not one by one from the end of a very long name
     while font.getlength(f"{text}…") > _WIDEST_LABEL:
         text = text[:-1]
     return f"{text}…"
