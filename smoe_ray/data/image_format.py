@@ -292,7 +292,7 @@ _ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF 2.32, tag 274
 @contextmanager
 def _opened(picture: Picture) -> Iterator[Any]:
     """A PIL image whose pixels are not yet decoded, whatever goes wrong while it is used being a DataError."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     def open_it() -> Any:
         file = picture if isinstance(picture, Path) else io.BytesIO(picture.content)
@@ -309,6 +309,9 @@ def _opened(picture: Picture) -> Iterator[Any]:
                     image.verify()  # the checksums, which decoding alone does not compare to the end
             with open_it() as image:
                 yield image
+    except UnidentifiedImageError:
+        problem = f"its content is none of {', '.join(FILE_FORMATS)}"
+        raise DataError(f"{picture}: not a readable image ({problem}); mend or remove it") from None
     except Exception as error:  # every format has exceptions of its own
         raise DataError(f"{picture}: not a readable image ({one_line(error)}); mend or remove it") from None
 
