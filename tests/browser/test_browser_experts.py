@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -17,6 +19,7 @@ from smoe_ray.analysis import expert_gallery
 from smoe_ray.results import read_embeddings, read_trials
 from smoe_ray.training.inference import load_model
 from smoe_ray_dashboard.pages.experts.strokes import CANVAS_UNITS, draw, parse_strokes
+from support.browser_page import drawn
 from support.planted_folder import plant
 
 Visit = Callable[..., Page]
@@ -143,13 +146,14 @@ def test_the_gallery_says_what_the_embeddings_say(visit: Visit, small_results: P
 
 
 def test_an_uploaded_image_is_routed_where_the_data_are_in_colour(
-    page: Page, serve: Callable[..., AbstractContextManager[str]], visit: Visit, tmp_path: Path
+    page: Page, serve: Callable[..., AbstractContextManager[str]], tmp_path: Path
 ) -> None:
     out, file = tmp_path / "out", tmp_path / "orange.jpg"
     (record,) = plant(out, "photos", objectives=("blend",), experts=(4,), seeds=1, image_shape=(3, 32, 32))
     Image.new("RGB", (400, 300), (230, 120, 20)).save(file)
     with serve(out) as url:
-        visit("experts", url, study="photos", trial=record.trial_id)
+        page.goto(f"{url}/experts")
+        drawn(page)
         expect(page.get_by_role("radio", name="Gallery")).to_be_visible()
         expect(page.get_by_role("radio", name="Doodle")).to_have_count(0)
         page.get_by_role("radio", name="One image").click()
@@ -159,7 +163,9 @@ def test_an_uploaded_image_is_routed_where_the_data_are_in_colour(
         codes = load_model(out, "photos", record.trial_id).encode(orange_CHW[None])
         written = [f"{probability:.3f}" for probability in codes.gate_BE[0]]
         expect(page.locator(".js-plotly-plot .bartext")).to_have_text(written, timeout=60_000)
-        shown = page.get_by_role("img", name="model input")
-        expect(shown).to_be_visible()
+        source = page.get_by_test_id("stImage").first.locator("img").get_attribute("src")
+        assert source is not None
+        shown = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
+        assert shown.getpixel((40, 40)) == tuple(orange_CHW[:, 16, 16])
         page.locator("input[type=file]").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"no"})
         expect(page.get_by_text("the uploaded file: not a readable image")).to_be_visible()

@@ -27,6 +27,8 @@ from .strokes import Image, draw, ink_of_doodles, parse_strokes
 
 IMAGE_WIDTH = 92
 """Width of a small image, in pixels."""
+MAX_WIDTH = 240
+"""Of any image: what the left column has room for."""
 
 
 @st.fragment
@@ -111,5 +113,5 @@ def _show_images(image_of: Mapping[str, npt.NDArray[Any]], width: int) -> None:
     """Images with captions, in as many rows as needed; small ones are `width` pixels wide."""
     with st.container(horizontal=True, gap="small"):
         for caption, image_HW in image_of.items():
-            shown, _ = size_of(image_HW, width)
-            st.image(png(strip(image_HW[None])), style.markdown(caption), width=round(shown))
+            shown = min(round(size_of(image_HW, width)[0]), MAX_WIDTH)
+            st.image(png(strip(image_HW[None])), style.markdown(caption), width=shown)
