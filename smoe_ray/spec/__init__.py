@@ -24,6 +24,7 @@ from smoe_ray.spec.data import (
     PluginData,
     QuickDrawData,
     SyntheticData,
+    drawing_ink,
 )
 from smoe_ray.spec.model import ModelSpec, PluginDecoder, PluginEncoder
 from smoe_ray.spec.objectives import (
@@ -130,6 +131,7 @@ __all__ = [
     "assign",
     "check_experts_per_class",
     "dotted_keys",
+    "drawing_ink",
     "dump_study",
     "first_objective",
     "load_data_study",

@@ -244,3 +244,13 @@ DataSpec = Annotated[
     Annotated[BuiltInData, Field(discriminator="source"), Tag(BUILT_IN)] | Annotated[PluginData, Tag(PLUGIN)],
     choose(PluginData, ("synthetic", "quickdraw", "images", "combined")),
 ]
+
+
+def drawing_ink(data: DataSpec) -> DrawingColours | None:
+    """How the drawings of a source are inked; None where its spec does not say (images without `ink`, mixed parts)."""
+    if isinstance(data, PluginData):
+        return None
+    if isinstance(data, CombinedData):
+        inks = {drawing_ink(part) for part in data.parts.values()}
+        return inks.pop() if len(inks) == 1 else None
+    return data.ink

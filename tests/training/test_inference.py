@@ -243,3 +243,23 @@ def test_a_trial_that_is_not_there_or_not_finished_is_one_line(trial: Trial, tmp
     )
     with pytest.raises(ResultsError, match=r"trial\.json: no such file"):
         load_model(tmp_path, "toy", "aaa")
+
+
+# --- colour -----------------------------------------------------------------------------------------------------------
+
+
+def test_colour_images_go_in_and_come_out_in_their_shape(trial: Trial) -> None:
+    shape = (3, 16, 20)
+    assert trial.record.data is not None
+    data = trial.record.data.model_copy(update={"image_shape": shape})
+    network = build_model(trial.record.spec.model, shape, seed=0)
+    model = TrainedModel(trial.record.model_copy(update={"data": data}), network)
+    image_BCHW = np.random.default_rng(0).integers(0, 256, (5, *shape), dtype=np.uint8)
+    codes = model.encode(image_BCHW)
+    decoded = model.decode_all(codes.mu_BZ)
+    assert decoded.shape == (5, 4, *shape)
+    by_hand_EBP = network.experts(torch.from_numpy(codes.mu_BZ))
+    np.testing.assert_allclose(decoded[2, 3].ravel(), by_hand_EBP[3, 2].detach(), atol=1e-6)
+    assert not np.allclose(model.encode(image_BCHW[:, ::-1]).mu_BZ, codes.mu_BZ)  # blue is not red
+    with pytest.raises(DataError, match=r"needed: uint8, \(B, 3, 16, 20\)"):
+        model.encode(image_BCHW.transpose(0, 2, 3, 1))
