@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from smoe_ray.planning.size import refuse_too_many
 from smoe_ray.spec import GridStudy, TrialSpec
 
 
@@ -14,13 +15,14 @@ def plan_grid(study: GridStudy) -> list[TrialSpec]:
     """All combinations of the axes' values, the first axis varying slowest, each with every seed; no trial twice.
 
     Raises:
-        StudyError: a combination is not a valid trial.
+        StudyError: a combination is not a valid trial, or there are more than `MAX_TRIALS`.
     """
     return list(trials_by_identity(study).values())
 
 
 def trials_by_identity(study: GridStudy) -> dict[str, TrialSpec]:
     """The trials of `plan_grid`, in its order, keyed by `identity_of` each trial. Raises StudyError as that does."""
+    refuse_too_many(study)
     trials: dict[str, TrialSpec] = {}
     for values in itertools.product(*study.axes.values()):
         configuration = study.trial_with(dict(zip(study.axes, values, strict=True)))

@@ -2,7 +2,7 @@
 
 What the operator would make of the overlay `local` and of the RayJob of `smoe-ray k8s submit` runs as processes in
 namespaces: the same commands, environment, user, read-only root and volumes. Not rehearsed: images, scheduling, the
-autoscaler's container, NetworkPolicies, probes.
+autoscaler's container, NetworkPolicies, and what Kubernetes does with the answer of a probe.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from support.k8s.kuberay_pods import (
     Manifest,
     container,
     own_environment,
+    probes,
     ray_command,
     ray_environment,
     submit_command,
@@ -44,6 +45,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 ATTEMPTS = 5
 STARTED = "Ray runtime started."
+WAITING = "Waiting for Ray Dashboard GCS to become healthy"
 PODS = ("head", "worker-1", "worker-2", "worker-3", "worker-4", "submitter", "dashboard")
 CHROMIUM = Path("/usr/bin/chromium")
 DRAIN_S = 15
@@ -102,12 +104,13 @@ class Rehearsal:
         )
         if not head:
             environment["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = str(DRAIN_S)
-            pod.run(wait_command(self.head_address), environment)
+            assert "GCS is ready." in pod.run(wait_command(self.head_address), environment)
         command = ray_command(group, head=head, head_address=self.head_address)
         for _ in range(ATTEMPTS):  # Ray gives up after 30 s on a busy machine, and the operator makes a new pod
             process = pod.start(command, environment)
             wait_until(lambda: process.poll() is not None or STARTED in pod.log.read_text(), f"{name} starts", 300, 0.2)  # noqa: B023
             if process.poll() is None:
+                wait_until(lambda: is_ready(pod, head=head), f"{name} is ready", 120, 1)
                 return pod
         raise AssertionError(pod.log.read_text())
 
@@ -166,10 +169,11 @@ def rehearsal(tmp_path: Path) -> Any:
 
 
 def test_a_study_survives_what_happens_to_its_pods(rehearsal: Rehearsal) -> None:
+    submitter, submitting = rehearsal.start_submitter()  # before there is a head: it waits
+    wait_until(lambda: WAITING in submitter.log.read_text(), "the submitter waits", 60, 0.2)
     head = rehearsal.start_head()
     workers = {name: rehearsal.start_worker(name) for name in ("worker-1", "worker-2")}
     dashboard = rehearsal.start_dashboard()
-    submitter, submitting = rehearsal.start_submitter()
 
     def one_each() -> bool:
         assert submitting.poll() is None, submitter.log.read_text()
@@ -221,6 +225,17 @@ import sys, urllib.request
 headers = dict(header.split("=", 1) for header in sys.argv[2:])
 print(urllib.request.urlopen(urllib.request.Request(sys.argv[1], headers=headers)).read().decode())
 """
+
+
+def is_ready(pod: Pod, *, head: bool) -> bool:
+    """Whether the container's readiness probe succeeds: Kubernetes asks without Ray's token."""
+    probe = probes(head=head)["readinessProbe"]
+    asked = probe["httpGet"]
+    try:
+        get(pod, f"http://127.0.0.1:{asked['port']}{asked['path']}")
+    except AssertionError:
+        return False
+    return True
 
 
 def get(pod: Pod, url: str, *headers: str) -> str:
