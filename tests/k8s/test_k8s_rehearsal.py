@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,7 @@ from support.processes import wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 ATTEMPTS = 5
-STARTED = "Ray runtime started."
-WAITING = "Waiting for Ray Dashboard GCS to become healthy"
+WAIT_S = 900
 PODS = ("head", "worker-1", "worker-2", "worker-3", "worker-4", "submitter", "dashboard")
 CHROMIUM = Path("/usr/bin/chromium")
 DRAIN_S = 15
@@ -104,13 +104,14 @@ class Rehearsal:
         )
         if not head:
             environment["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = str(DRAIN_S)
-            assert "GCS is ready." in pod.run(wait_command(self.head_address), environment)
+            assert "GCS is ready." in pod.run(wait_command(self.head_address), environment, WAIT_S)
         command = ray_command(group, head=head, head_address=self.head_address)
         for _ in range(ATTEMPTS):  # Ray gives up after 30 s on a busy machine, and the operator makes a new pod
             process = pod.start(command, environment)
-            wait_until(lambda: process.poll() is not None or STARTED in pod.log.read_text(), f"{name} starts", 300, 0.2)  # noqa: B023
+            wait_until(lambda: process.poll() is not None or is_ready(pod, head=head), f"{name} is ready", 300, 1)  # noqa: B023
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(3)  # it looks once a second whether all of its processes live
             if process.poll() is None:
-                wait_until(lambda: is_ready(pod, head=head), f"{name} is ready", 120, 1)
                 return pod
         raise AssertionError(pod.log.read_text())
 
@@ -169,11 +170,19 @@ def rehearsal(tmp_path: Path) -> Any:
 
 
 def test_a_study_survives_what_happens_to_its_pods(rehearsal: Rehearsal) -> None:
-    submitter, submitting = rehearsal.start_submitter()  # before there is a head: it waits
-    wait_until(lambda: WAITING in submitter.log.read_text(), "the submitter waits", 60, 0.2)
-    head = rehearsal.start_head()
-    workers = {name: rehearsal.start_worker(name) for name in ("worker-1", "worker-2")}
+    def log_of(pod: str) -> str:
+        return "".join(
+            each.log.read_text() for each in rehearsal.machine.pods if each.name == pod and each.log.exists()
+        )
+
+    with ThreadPoolExecutor(1) as pool:
+        early = pool.submit(rehearsal.start_worker, "worker-1")  # before there is a head: it waits
+        wait_until(lambda: early.done() or "Waiting for GCS to be ready." in log_of("worker-1"), "it waits", 120, 0.2)
+        head = rehearsal.start_head()
+        workers = {"worker-1": early.result()}
+    workers["worker-2"] = rehearsal.start_worker("worker-2")
     dashboard = rehearsal.start_dashboard()
+    submitter, submitting = rehearsal.start_submitter()
 
     def one_each() -> bool:
         assert submitting.poll() is None, submitter.log.read_text()
