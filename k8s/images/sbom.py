@@ -41,8 +41,9 @@ def needed(name: str, extras: Iterable[str]) -> set[str]:
 def environment() -> dict[str, Any]:
     """The bill of materials of this whole environment, without times and random numbers."""
     program = Path(sys.executable).with_name("cyclonedx-py")
-    options = ["--output-reproducible", "--pyproject", ROOT / "pyproject.toml", "--spec-version", "1.6", "--no-validate"]
-    ran = subprocess.run([program, "environment", *options, sys.executable], check=True, capture_output=True)
+    options = ["--output-reproducible", "--no-validate", "--spec-version=1.6", f"--pyproject={ROOT / 'pyproject.toml'}"]
+    command = [str(program), "environment", *options, sys.executable]
+    ran = subprocess.run(command, check=True, capture_output=True)  # noqa: S603  # no shell, no foreign words
     return json.loads(ran.stdout)  # type: ignore[no-any-return]
 
 

@@ -41,7 +41,7 @@ def corners(study: SearchStudy) -> list[TrialSpec]:
     of_model = {path: values for path, values in ends.items() if path.startswith("model.")}
     pinned = [{path: value} for path, values in ends.items() for value in values]
     pinned += [dict(zip(of_model, values, strict=True)) for values in itertools.product(*of_model.values())]
-    trials = []
+    trials: list[TrialSpec] = []
     for pins, end in itertools.product(pinned, (0, -1)):
         others = {path: values[end] for path, values in ends.items()}
         for conditions in _conditions_of(study, pins):

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from smoe_ray.cli import app
 from smoe_ray.errors import StudyError
 from smoe_ray.inspect.preview import preview
-from smoe_ray.planning import MAX_TRIALS, StudyPlan, plan_grid, search_space, size, trials_to_plan
+from smoe_ray.planning import StudyPlan, plan_grid, search_space, size, trials_to_plan
 from smoe_ray.spec import parse_study
 
 BASE = {"data": {"source": "synthetic", "classes": ["eye"], "train_per_class": 20, "test_per_class": 5}}
