@@ -27,7 +27,6 @@ Value = TypeVar("Value")
 
 _MAX_BYTES = {"study.yaml": 1_000_000, "optuna.journal": 64_000_000}
 _MAX_BYTES_OF_TRIAL = 512_000_000
-_MAX_PLANNED = 200_000
 _MIN_SECONDS = 1.0
 """Minimum interval between two refreshes of a study."""
 _SHARE_OF_TIME = 10.0
@@ -214,11 +213,12 @@ class _Followed:
 
     def status(self, with_best: bool) -> StudyStatus:
         from smoe_ray.inspect.status import current, status_of
+        from smoe_ray.planning import MAX_TRIALS, trials_to_plan
 
         plan = self.plan()
         if isinstance(plan.study, GridStudy):
-            planned = plan.study.num_combinations
-            if planned > _MAX_PLANNED:
+            planned = trials_to_plan(plan.study)
+            if planned > MAX_TRIALS:
                 raise ResultsError(
                     f"study '{self._reader.study}': {planned:,} trials are too many to plan on this page"
                 )

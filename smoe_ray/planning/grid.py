@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from smoe_ray.errors import StudyError
+from smoe_ray.planning.size import refuse_too_many
 from smoe_ray.spec import GridStudy, TrialSpec
 
 
@@ -15,13 +16,15 @@ def plan_grid(study: GridStudy) -> list[TrialSpec]:
     trial twice.
 
     Raises:
-        StudyError: a combination is not a valid trial, or two of them differ only in where their data lie.
+        StudyError: a combination is not a valid trial, two of them differ only in where their data lie, or there are
+            more than `MAX_TRIALS`.
     """
     return list(trials_by_identity(study).values())
 
 
 def trials_by_identity(study: GridStudy) -> dict[str, TrialSpec]:
     """The trials of `plan_grid`, in its order, keyed by `identity_of` each trial. Raises StudyError as that does."""
+    refuse_too_many(study)
     trials: dict[str, TrialSpec] = {}
     for values in study.combinations():
         configuration = study.trial_with(values)
