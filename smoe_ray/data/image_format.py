@@ -26,7 +26,7 @@ from smoe_ray.columns import count
 from smoe_ray.data.checks import ClassImages, Images, as_they_are, some
 from smoe_ray.data.files import one_line
 from smoe_ray.errors import DataError
-from smoe_ray.spec import ImageFormat
+from smoe_ray.spec import ImageFormat, ImageShape
 from smoe_ray.spec.data import MAX_SIDE, MIN_SIDE
 
 Background = Literal["white", "black"]
@@ -140,6 +140,29 @@ def pictures_in_format(
     return maker.made(notes)
 
 
+def picture_of_shape(
+    picture: Picture, shape: ImageShape, image: ImageFormat, background: Background = "white"
+) -> Images:
+    """One image file, upright, as an image of the given shape (C, H, W): (H, W), or (3, H, W) in colour.
+
+    Args:
+        picture: of any size and colours.
+        shape: what it becomes, its aspect not kept.
+        image: names the filter; its size and channels do not count.
+        background: what is put behind transparent pixels.
+
+    Raises:
+        DataError: the file is damaged or not an 8-bit image.
+    """
+    channels, height, width = shape
+    image = image.model_copy(update={"channels": "grey" if channels == 1 else "rgb"})
+    maker = _Maker(image, background, [[[picture]]], (width, height))
+    with _opened(picture) as opened:
+        maker.add(_upright(opened))
+    image_HW: Images = maker.made().images[0][0]
+    return image_HW
+
+
 def _each(splits: Sequence[Sequence[_Part]]) -> Iterator[_Part]:
     return (part for parts in splits for part in parts)
 
@@ -150,10 +173,16 @@ def _each(splits: Sequence[Sequence[_Part]]) -> Iterator[_Part]:
 class _Maker:
     """Fills one array with the images of all splits, which is grey until the first coloured image comes."""
 
-    def __init__(self, image: ImageFormat, background: Background, splits: Sequence[Sequence[Sized]]) -> None:
+    def __init__(
+        self,
+        image: ImageFormat,
+        background: Background,
+        splits: Sequence[Sequence[Sized]],
+        size: Size | None = None,
+    ) -> None:
         self._format = image
         self._background = background
-        self._size: Size | None = None if image.size == "native" else (image.size, image.size)
+        self._size = size if size or image.size == "native" else (image.size, image.size)
         self._counts = [[len(part) for part in parts] for parts in splits]
         self._total = sum(map(sum, self._counts))
         self._image: Images | None = None
@@ -268,7 +297,7 @@ _ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF 2.32, tag 274
 @contextmanager
 def _opened(picture: Picture) -> Iterator[Any]:
     """A PIL image whose pixels are not yet decoded, whatever goes wrong while it is used being a DataError."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     def open_it() -> Any:
         file = picture if isinstance(picture, Path) else io.BytesIO(picture.content)
@@ -285,6 +314,9 @@ def _opened(picture: Picture) -> Iterator[Any]:
                     image.verify()  # the checksums, which decoding alone does not compare to the end
             with open_it() as image:
                 yield image
+    except UnidentifiedImageError:
+        problem = f"its content is none of {', '.join(FILE_FORMATS)}"
+        raise DataError(f"{picture}: not a readable image ({problem}); mend or remove it") from None
     except Exception as error:  # every format has exceptions of its own
         raise DataError(f"{picture}: not a readable image ({one_line(error)}); mend or remove it") from None
 
