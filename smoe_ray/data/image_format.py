@@ -26,8 +26,7 @@ from smoe_ray.columns import count
 from smoe_ray.data.checks import ClassImages, Images, as_they_are, some
 from smoe_ray.data.files import one_line
 from smoe_ray.errors import DataError
-from smoe_ray.spec import ImageFormat, ImageShape
-from smoe_ray.spec.data import MAX_SIDE, MIN_SIDE
+from smoe_ray.spec import MAX_SIDE, MIN_SIDE, ImageFormat, ImageShape
 
 Background = Literal["white", "black"]
 
