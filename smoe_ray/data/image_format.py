@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smoe_ray.columns import count
-from smoe_ray.data.checks import ClassImages, Images, some
+from smoe_ray.data.checks import ClassImages, Images, as_they_are, some
 from smoe_ray.data.files import one_line
 from smoe_ray.errors import DataError
 from smoe_ray.spec import ImageFormat, ImageShape
@@ -207,7 +207,7 @@ class _Maker:
             block = block[..., 0]
         is_as_it_stays = block.ndim == 3 or (block.shape[3] == 3 and self._format.channels != "grey")
         if is_as_it_stays and (block.shape[2], block.shape[1]) == self._size:
-            self._put(block, block.min(axis=(1, 2)), block.max(axis=(1, 2)))
+            self._put(block)
         else:
             for image in block:
                 self.add(Image.fromarray(np.ascontiguousarray(image)))
@@ -223,10 +223,10 @@ class _Maker:
         image = self._opaque(image)
         if image.mode == "RGB" and (self._format.channels == "grey" or self._may_be_grey(np.asarray(image))):
             image = image.convert("L")
-        low, high = np.array(image.getextrema(), np.uint8).reshape(-1, 2).T
+        extrema = np.array(image.getextrema(), np.uint8).reshape(-1, 2)
         if image.size != self._size:
             image = image.resize(self._size, Image.Resampling[self._format.resample.upper()])
-        self._put(np.asarray(image)[None], low[None], high[None])
+        self._put(np.asarray(image)[None], extrema)
 
     def _may_be_grey(self, image: Images) -> bool:
         """Whether RGB images (..., 3) can be kept as grey ones, as far as is known."""
@@ -251,8 +251,11 @@ class _Maker:
             image = Image.alpha_composite(Image.new("RGBA", image.size, self._background), image)
         return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
-    def _put(self, block: Images, low: Images, high: Images) -> None:
-        """Store images (N, H, W) or (N, H, W, 3) of the right size, and the range of each (and of each channel)."""
+    def _put(self, block: Images, extrema: Images | None = None) -> None:
+        """Store images (N, H, W) or (N, H, W, 3) of the right size.
+
+        `extrema`: lowest and highest value of each channel, (C, 2), of one image that was resized.
+        """
         if block.ndim == 4:
             block = np.moveaxis(block, 3, 1)
         if self._image is None:
@@ -264,8 +267,10 @@ class _Maker:
             self._image[: self._filled] = grey_NHW[: self._filled, None]
         new = slice(self._filled, self._filled + len(block))
         self._image[new] = block if block.ndim == self._image.ndim else block[:, None]
-        self._low_NC[new] = low.reshape(len(block), -1)
-        self._high_NC[new] = high.reshape(len(block), -1)
+        if extrema is None:
+            _, self._low_NC[new], self._high_NC[new] = as_they_are(self._image[new])
+        else:
+            self._low_NC[new], self._high_NC[new] = extrema.T
         self._filled = new.stop
 
     def made(self, notes: Iterable[str] = ()) -> Formatted:

@@ -7,13 +7,11 @@ and seeds, a `SearchStudy` lets a sampler propose. Axes and search spaces name f
 This package needs pydantic alone; a YAML reader is loaded only by `load_study`.
 """
 
-from smoe_ray.spec.architectures import ImageShape
+from smoe_ray.spec.architectures import MAX_SIDE, MIN_SIDE, ImageShape
 from smoe_ray.spec.base import NAME_PATTERN, Spec
 from smoe_ray.spec.data import (
     CLASS_PATTERN,
     IMAGE_SIDE,
-    MAX_SIDE,
-    MIN_SIDE,
     ClassName,
     CombinedData,
     DataSpec,
@@ -51,6 +49,7 @@ from smoe_ray.spec.search import (
     SamplerSpec,
     SearchObjective,
     SearchStudy,
+    first_objective,
     wanted_values,
 )
 from smoe_ray.spec.study import PRESETS, CollapseSpec, GridStudy
@@ -134,6 +133,7 @@ __all__ = [
     "dotted_keys",
     "drawing_ink",
     "dump_study",
+    "first_objective",
     "load_data_study",
     "load_study",
     "merge",

@@ -9,15 +9,12 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Tag, field_validator, model_validator
 
 from smoe_ray import plugins
-from smoe_ray.spec.architectures import ImageShape
+from smoe_ray.spec.architectures import MAX_SIDE, MIN_SIDE, ImageShape
 from smoe_ray.spec.base import NAME_PATTERN, Spec
 from smoe_ray.spec.plugin import BUILT_IN, PLUGIN, PluginReference, choose
 
 IMAGE_SIDE = 28
 """Height and width of drawings that this package rasterises, in pixels."""
-
-MIN_SIDE, MAX_SIDE = 8, 128
-"""Smallest and largest height and width of an image, in pixels."""
 
 CLASS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,62}$"
 """Names of Quick, Draw! categories: they become file names and parts of addresses."""

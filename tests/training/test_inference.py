@@ -124,6 +124,23 @@ def test_one_model_serves_many_threads(trial: Trial) -> None:
     assert all(np.array_equal(codes.gate_BE, alone.gate_BE) for codes in found)
 
 
+def test_colour_images_are_encoded_and_decoded_with_their_channels(trial: Trial) -> None:
+    shape = (3, 16, 24)
+    assert trial.record.data is not None
+    record = trial.record.model_copy(update={"data": trial.record.data.model_copy(update={"image_shape": shape})})
+    plain = build_model(record.spec.model, shape, seed=0)
+    model = TrainedModel(record, plain)
+    image_BCHW = np.random.default_rng(0).integers(0, 256, (5, *shape), dtype=np.uint8)
+    codes = model.encode(image_BCHW)
+    np.testing.assert_allclose(codes.mu_BZ, plain.encoder(torch.from_numpy(image_BCHW / 255).float()).mu_BZ, atol=1e-5)
+    decoded_BECHW = model.decode_all(codes.mu_BZ)
+    assert decoded_BECHW.shape == (5, 4, *shape)
+    image_EBP = plain.experts(torch.from_numpy(codes.mu_BZ)).numpy()
+    np.testing.assert_allclose(decoded_BECHW, image_EBP.swapaxes(0, 1).reshape(5, 4, *shape), atol=1e-5)
+    with pytest.raises(DataError, match=r"needed: uint8, \(B, 3, 16, 24\)"):
+        model.encode(image_BCHW.transpose(0, 2, 3, 1))
+
+
 # --- ink --------------------------------------------------------------------------------------------------------------
 
 
