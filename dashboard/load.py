@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import threading
 import time
@@ -163,7 +162,7 @@ class _Followed:
     def __init__(self, out: str, study: str) -> None:
         self._reader = StudyReader(out, study)
         self._lock = threading.RLock()
-        self._refreshed_at, self._took = -math.inf, 0.0
+        self._refreshed_at, self._took = float("-inf"), 0.0
         self._refreshing: threading.Thread | None = None
         self._trials: Trials | None = None
         self._results: Results | None = None

@@ -14,7 +14,7 @@ MAX_TRIALS = 20_000
 def trials_to_plan(study: GridStudy | SearchStudy) -> int:
     """Trials of a grid, those that occur twice included; the corners of a search space, without its conditions."""
     if isinstance(study, GridStudy):
-        return math.prod(map(len, study.axes.values())) * len(study.seeds)
+        return study.num_combinations
     ends = {path: len(one.choices) if isinstance(one, Choices) else 2 for path, one in study.space.items()}
     return sum(ends.values()) + math.prod(count for path, count in ends.items() if path.startswith("model."))
 
@@ -23,7 +23,7 @@ def refuse_too_many(study: GridStudy | SearchStudy) -> None:
     """Raise StudyError if a study has more than `MAX_TRIALS` trials to plan or, as a search, to reach."""
     trials = trials_to_plan(study)
     if isinstance(study, GridStudy):
-        factors = [*(f"{len(values):,} values of {path}" for path, values in study.axes.items())]
+        factors = [*(f"{len(values):,} values of {path}" for path, values in study.varied.items())]
         what = f"{trials:,} trials ({' x '.join([*factors, f'{len(study.seeds):,} seeds'])})"
     elif study.num_trials > MAX_TRIALS:
         trials, what = study.num_trials, f"num_trials: {study.num_trials:,}"
