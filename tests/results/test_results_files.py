@@ -140,7 +140,7 @@ def test_results_behind_a_uri_read_the_same(tmp_path: Path) -> None:
         folder(out, "aaa").write_record(record("aaa", timings=Timings(started_at=now())))
         folder(out, "aaa").write_epochs([row(1)])
         folder(out, "aaa").write_weights({"w": np.arange(3.0)})
-        folder(out, "aaa").write_checkpoint({"w": np.arange(3.0)})
+        folder(out, "aaa").write_checkpoint({"w": np.arange(3.0)}, [row(1)])
     pd.testing.assert_frame_equal(
         read_results(tmp_path, "demo"), read_results(f"memory://{tmp_path.name}", "demo"), check_exact=True
     )
