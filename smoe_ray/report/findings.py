@@ -32,6 +32,12 @@ def findings(evidence: Evidence) -> Iterator[Finding]:
             "Left out: trials with unreadable files",
             evidence.problems[:_MOST_SENTENCES] + ((f"{more} more.",) if more > 0 else ()),
         )
+    if evidence.notices:
+        more = len(evidence.notices) - _MOST_SENTENCES
+        yield Finding(
+            "Older trials, and damaged files",
+            evidence.notices[:_MOST_SENTENCES] + ((f"{more} more.",) if more > 0 else ()),
+        )
     for question, say in (
         ("How many experts?", _recommended),
         ("Which arm is better?", _compared),

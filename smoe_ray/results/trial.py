@@ -14,7 +14,8 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from smoe_ray.errors import DamagedError, ResultsError
+from smoe_ray.errors import DamagedError, ResultsError, StorageError
 from smoe_ray.results.columns import Row, from_parquet, to_parquet
 from smoe_ray.results.embeddings import check_embeddings, load_embeddings
 from smoe_ray.results.record import FileDigest, TrialRecord
@@ -195,6 +196,33 @@ class TrialFolder:
         except ValueError as error:
             raise self.broken(EMBEDDINGS, str(error)) from None
         return arrays
+
+    @contextmanager
+    def claim(self, timeout_s: float) -> Iterator[bool]:
+        """Hold the trial's lock. Yields False if another process still holds it after `timeout_s` (-1: wait forever).
+
+        Behind a URI there are no locks: yields True.
+        """
+        import filelock
+
+        root = self.store.folder
+        if root is None:
+            yield True
+            return
+        path = root / self.lock_name
+        lock = filelock.FileLock(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=timeout_s)
+        except filelock.Timeout:
+            yield False
+            return
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be locked: {error.strerror or error}") from error
+        try:
+            yield True
+        finally:
+            lock.release()
 
     def digests(self) -> dict[str, FileDigest]:
         """What the files are now that a trial which has ended may have beside its record."""

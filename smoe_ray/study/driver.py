@@ -12,11 +12,12 @@ from typing import Protocol
 
 from smoe_ray.data import Source, prepare
 from smoe_ray.data.files import Map, cache_folder, content_hashes
-from smoe_ray.errors import DamagedError, TrialError
+from smoe_ray.errors import DamagedError, StudyError, TrialError
 from smoe_ray.planning import StudyPlan
 from smoe_ray.results import Packer, Store, TrialFolder, TrialRecord
 from smoe_ray.results.integrity import DigestOf, damage
 from smoe_ray.results.record import FileDigest
+from smoe_ray.results.study_file import seal_study, study_text
 from smoe_ray.results.trial import trial_names
 from smoe_ray.spec import DataSpec, GridStudy, SearchStudy, TrialSpec, dump_study, plugin_identities, trial_id
 from smoe_ray.study.events import DataProgress, Event, Notice, OnEvent, StudyStarted, ignore
@@ -194,8 +195,13 @@ def _cache_folder(store: Store, cache: str | Path | None) -> Path:
 
 def _write_study(run: StudyRun, store: Store) -> None:
     name = f"{run.study.name}/study.yaml"
-    text = dump_study(run.study).encode()
-    before = store.read(name)
+    text = dump_study(run.study)
+    try:
+        content = store.read(name)
+        before = None if content is None else study_text(content, store.path(name))
+    except (DamagedError, StudyError) as error:
+        run.emit(Notice(f"{error}; it is written again."))
+        content = before = None
     if before is not None and before != text:
         run.emit(
             Notice(
@@ -203,8 +209,8 @@ def _write_study(run: StudyRun, store: Store) -> None:
                 "trials of both stay in the table."
             )
         )
-    if before != text:
-        store.write(name, text)
+    if content is None or before != text:
+        store.write(name, seal_study(text.encode()))
 
 
 def started_trials(run: StudyRun, only: Collection[str] | None = None) -> list[TrialRecord]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smoe_ray import plugins
 from smoe_ray.data import Splits, load_splits
-from smoe_ray.errors import DamagedError, DataError, DivergedError, PluginError, StorageError, TrialError
+from smoe_ray.errors import DamagedError, DataError, DivergedError, PluginError, TrialError
 from smoe_ray.results import Arrays, DataFacts, Row, Store, Timings, TrialFolder, TrialRecord, Versions
 from smoe_ray.results.record import Status, now
 from smoe_ray.spec import CollapseSpec, TrialSpec, plugin_identities, trial_id
@@ -124,7 +124,7 @@ def train_trial(task: TrialTask, on_epoch: OnEpoch, fit: Fit, load: Load = load_
         ResultsError: its files cannot be read or written; the trial can be resumed.
     """
     folder = task.folder
-    with _claim(folder, -1 if task.wait else 0) as claimed:
+    with folder.claim(-1 if task.wait else 0) as claimed:
         if not claimed:
             return None
         notes: list[str] = []
@@ -144,7 +144,7 @@ def set_aside(folder: TrialFolder, error: DamagedError) -> str | None:
 
     None, and nothing done, if another process holds the trial's lock.
     """
-    with _claim(folder, 0) as claimed:
+    with folder.claim(0) as claimed:
         return _set_aside(folder, error) if claimed else None
 
 
@@ -161,7 +161,7 @@ def record_failure(task: TrialTask, error: TrialError) -> TrialRecord:
         ResultsError: its files cannot be read or written.
     """
     folder = task.folder
-    with _claim(folder, _LOCK_TIMEOUT_S) as claimed:
+    with folder.claim(_LOCK_TIMEOUT_S) as claimed:
         record = _readable_record(folder) or _begin(task, None)
         if not task.is_settled(record):
             record = _TimedRecord(record).ended("failed", error)
@@ -200,7 +200,7 @@ def remove_stale_checkpoint(task: TrialTask) -> None:
     folder = task.folder
     if "checkpoint" not in folder.store.folders(folder.name):
         return
-    with _claim(folder, 0) as claimed:  # another run may be retrying the trial
+    with folder.claim(0) as claimed:  # another run may be retrying the trial
         record = folder.read_record() if claimed else None
         if record is not None and task.is_settled(record):
             folder.remove_checkpoint()
@@ -362,31 +362,3 @@ def _as_trial_failure() -> Iterator[None]:
         yield
     except Exception as error:
         raise _TrialFailure(error) from error
-
-
-@contextmanager
-def _claim(folder: TrialFolder, timeout_s: float) -> Iterator[bool]:
-    """Hold the trial's lock. Yields False if another process still holds it after `timeout_s` (-1: wait forever).
-
-    Behind a URI there are no locks: yields True.
-    """
-    import filelock
-
-    root = folder.store.folder
-    if root is None:
-        yield True
-        return
-    path = root / folder.lock_name
-    lock = filelock.FileLock(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=timeout_s)
-    except filelock.Timeout:
-        yield False
-        return
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be locked: {error.strerror or error}") from error
-    try:
-        yield True
-    finally:
-        lock.release()

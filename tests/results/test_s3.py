@@ -84,7 +84,7 @@ def test_a_reader_follows_a_bucket(bucket: str, tmp_path: Path) -> None:
     reader.look()
     assert reader.version != version
     assert set(reader.table()["trial_id"]) == set(before["trial_id"]) - {first}
-    assert "epochs.parquet: unreadable" in reader.problems()[0]
+    assert "epochs.parquet: damaged" in reader.problems()[0]
 
 
 def test_the_command_line_reads_a_bucket(bucket: str) -> None:
