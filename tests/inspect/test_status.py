@@ -114,7 +114,7 @@ def test_nothing_there(out: Path) -> None:
     plant_study(out, GRID)
     status = study_status(str(out), "demo")
     assert status is not None
-    assert status[1:] == (5, 0, 0, 0, 0, None, None, ())
+    assert status[1:] == (5, 0, 0, 0, 0, None, None, (), ())
 
 
 def test_a_broken_record_is_named(out: Path) -> None:
