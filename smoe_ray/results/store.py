@@ -209,7 +209,11 @@ class Store:
             if self.folder is not None:
                 (self.folder / name).rename(self.folder / to)
             else:
-                self._fs.mv(f"{self._root}/{name}", f"{self._root}/{to}", recursive=True)
+                source = f"{self._root}/{name}"
+                below = list(self._fs.find(source, refresh=True))  # `mv` would trust a listing of before
+                for path in below:
+                    self._fs.cp_file(path, f"{self._root}/{to}{path[len(source) :]}")
+                self._fs.rm(below)
         except Exception as error:
             raise StorageError(f"{self.path(name)}: cannot be renamed: {_reason(error)}") from error
 
