@@ -274,7 +274,7 @@ def figure(
     name = _study_name(study)
     others = [_study_name(other) for other in beside or ()]
     results = read_together(out, [name, *others], skip_broken=True)
-    _tell(results.attrs["problems"])
+    _tell(results.attrs["problems"], results.attrs["notices"])
     results = _of_dataset(results, dataset)
     drawn, reasons = 0, []
     info = cache(lambda make: make(results))  # several kinds draw the same fit
@@ -417,7 +417,7 @@ def status(
         return
     if trials is not None:
         _print_status(trials, out, state)
-        _tell(trials.problems)
+        _tell(trials.problems, trials.notices)
     elif state is not None:
         typer.echo(f"{name} in {printable(out)}\n  job        {state}\n  trials     none has started yet")
     else:
@@ -443,6 +443,36 @@ def stop(job: JobId, address: Address = _LOOPBACK) -> None:
     from smoe_ray.cluster import jobs
 
     typer.echo(f"{job}: {jobs.get_job(job, address).stop()}")
+
+
+@app.command(epilog="Example: smoe-ray verify results quickstart --repair")
+def verify(
+    out: Out,
+    study: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[STUDY]", help="Study in OUT, or its YAML file. Default: all, and OUT's prepared data."
+        ),
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Set damaged trials aside, so that the next run trains them again.")
+    ] = False,
+) -> None:
+    """Read every file of the results and compare it with its checksum. Exits with 1 if damage remains."""
+    from smoe_ray.inspect.integrity import scrub
+
+    found = scrub(out, None if study is None else [_study_name(study)], repair=repair)
+    for line in found.repaired:
+        typer.echo(f"set aside: {' '.join(line.split())}")
+    for line in found.problems:
+        typer.echo(f"damaged: {' '.join(line.split())}")
+    counts = found.counts
+    what = f"{count(counts['studies'], 'study', 'studies')}, {count(counts['trials'], 'trial')}"
+    typer.echo(f"read {what}, {count(counts['files'], 'file')}, {counts['bytes'] / 1e6:,.1f} MB")
+    if counts["set aside"]:
+        typer.echo(f"{count(counts['set aside'], 'damaged trial')} of earlier times kept aside")
+    if found.problems:
+        raise ResultsError(f"{out}: {count(len(found.problems), 'damaged file')}; see above")
 
 
 @app.command(epilog="Example: smoe-ray dashboard results --port 8501")
@@ -640,7 +670,7 @@ def _read(out: str, study: str) -> pd.DataFrame:
     from smoe_ray.results import read_results
 
     results = read_results(out, study, skip_broken=True)
-    _tell(results.attrs["problems"])
+    _tell(results.attrs["problems"], results.attrs["notices"])
     return results
 
 
@@ -648,7 +678,11 @@ _MOST_PROBLEMS = 10
 """Lines about unreadable files; more are counted instead."""
 
 
-def _tell(problems: Sequence[str]) -> None:
+def _tell(problems: Sequence[str], notices: Sequence[str]) -> None:
+    for notice in notices[:_MOST_PROBLEMS]:
+        typer.echo(f"note: {' '.join(notice.split())}", err=True)
+    if len(notices) > _MOST_PROBLEMS:
+        typer.echo(f"note: {count(len(notices) - _MOST_PROBLEMS, 'more damaged file')}", err=True)
     for problem in problems[:_MOST_PROBLEMS]:
         typer.echo(f"left out: {' '.join(problem.split())}", err=True)
     if len(problems) > _MOST_PROBLEMS:

@@ -34,6 +34,12 @@ def findings(evidence: Evidence) -> Iterator[Finding]:
         )
     if evidence.has_several_datasets:
         yield Finding("Do several experts pay off on each dataset?", tuple(_datasets(evidence)))
+    if evidence.notices:
+        more = len(evidence.notices) - _MOST_SENTENCES
+        yield Finding(
+            "Older trials, and damaged files",
+            evidence.notices[:_MOST_SENTENCES] + ((f"{more} more.",) if more > 0 else ()),
+        )
     for question, say in (
         ("How many experts?", _recommended),
         ("Which arm is better?", _compared),
