@@ -31,6 +31,8 @@ from smoe_ray.spec.model import ModelSpec, PluginDecoder, PluginEncoder
 from smoe_ray.spec.objectives import (
     BalancedObjectiveSpec,
     Blend,
+    DecoderLikelihood,
+    DecoderLikelihoodSpec,
     Expected,
     Likelihood,
     Objective,
@@ -84,6 +86,8 @@ __all__ = [
     "CombinedData",
     "DataSpec",
     "DataSpecBase",
+    "DecoderLikelihood",
+    "DecoderLikelihoodSpec",
     "Distribution",
     "DrawingColours",
     "EvaluationSpec",
