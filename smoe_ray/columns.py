@@ -56,7 +56,7 @@ class Column:
 
 # --- results: one row per epoch of a trial ----------------------------------------------------------------------------
 
-_ERROR = "error per image"
+_ERROR, _ERROR_PER_VALUE = "error per image", "error per value"
 """That of the trial's `objective.likelihood`, summed over the values of an image: `analysis.test_loss_unit` names it."""
 
 IDENTITY = (
@@ -193,7 +193,7 @@ TEST = (
         "test.per_value",
         "loss per value",
         "{:.4f}",
-        unit="error per value",
+        unit=_ERROR_PER_VALUE,
         meaning="test.reconstruction / (C·H·W)",
         direction="minimize",
         objective=True,
@@ -475,6 +475,9 @@ def _by_name(columns: Iterable[Column]) -> dict[str, Column]:
 
 RESULTS = _by_name((*IDENTITY, *TRAINING, *TEST, *EXPERTS, *LATENT, *COST))
 """Columns of `read_results`, but for the ``config.<path>`` of the specs."""
+
+LOSS_COLUMNS = frozenset(column.name for column in RESULTS.values() if column.unit in (_ERROR, _ERROR_PER_VALUE))
+"""Results whose unit depends on the likelihood."""
 
 COLUMNS = _by_name((*RESULTS.values(), *STATISTICS))
 """All columns by name."""

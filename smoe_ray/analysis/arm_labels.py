@@ -13,6 +13,7 @@ from smoe_ray.analysis.outcomes import require
 _TOKENS: dict[str, str] = {
     "routing": "{}",
     "objective.name": "{}",
+    "objective.likelihood": "{}",
     "data.source": "{}",
     "model.num_experts": "E={}",
     "data.fraction": "{} % data",

@@ -13,7 +13,7 @@ from smoe_ray.analysis.curves import Curve, log_limits, n_range
 from smoe_ray.analysis.expert_conclusion import Conclusion, MissingRuns, conclude, too_small
 from smoe_ray.analysis.expert_forecast import TIED_WITHIN, FittedSurface, fit_and_forecast
 from smoe_ray.analysis.experts import unsupervised_outcomes
-from smoe_ray.analysis.outcomes import require, test_gating
+from smoe_ray.analysis.outcomes import require, test_gating, test_loss_unit
 from smoe_ray.analysis.scaling import EFFORT_COLUMN, EFFORT_NAME, Counted, Effort, ignored_paths
 from smoe_ray.analysis.surface_fit import Cells, NoiseFloor, SurfaceFit, cells_of, check_runs
 from smoe_ray.columns import count
@@ -72,7 +72,7 @@ class Recommendation(NamedTuple):
     def table(self) -> pd.DataFrame:
         """The counts that are tied or in the interval, one row each; empty if no surface could be fitted.
 
-        Columns: experts; loss, low, high, above_best (squared error per image; 95 %); tied; chance (of being best,
+        Columns: experts; loss, low, high, above_best (error per image; 95 %); tied; chance (of being best,
         share of bootstrap replicates); gaussian_process (its loss); runs (at the studied amounts next to `amount`).
         """
         if self.surface is None:
@@ -126,6 +126,8 @@ class Recommendations(NamedTuple):
     """One recommendation per arm of the study, all at the same amount."""
 
     gating: str
+    unit: str
+    """Of the losses: see `test_loss_unit`."""
     arms: tuple[Recommendation, ...]
     amount_limits: tuple[float, float]
     experts_limits: tuple[float, float]
@@ -189,6 +191,7 @@ def recommend(
     ]
     return Recommendations(
         test_gating(results),
+        test_loss_unit(results),
         tuple(found),
         log_limits(np.concatenate([[amount], *(arm.cells.amount_C for arm in found)]), _LEAST_RATIO),
         log_limits(np.concatenate([arm.cells.experts_C for arm in found]), _LEAST_RATIO),
@@ -243,7 +246,7 @@ def recommend_from_runs(
     """The best number of experts at `amount`, from a frame of runs.
 
     Args:
-        runs: columns amount (training images or steps), experts, loss (squared error per image), run (rows of one run
+        runs: columns amount (training images or steps), experts, loss (error per image), run (rows of one run
             share its name); if there is a column seed, runs of a single seed are inconclusive.
         amount: requested amount, in the unit of the column.
         effort: unit of the amounts.

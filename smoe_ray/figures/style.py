@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-LOSS_UNIT = "squared error per image (sum over 784 pixels)"
-
 GREY = "#6b6b6b"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colour-blind-safe palette, without its yellow, which is too faint on white."""

@@ -65,4 +65,5 @@ def read_published() -> pd.DataFrame:
     )
     table = pd.concat([routed, supervised], ignore_index=True).assign(study=SOURCE, status="finished")
     images = (table["config.data.fraction"] * _IMAGES).round().astype(int)
-    return table.assign(**{"data.train_images": images, "cost.steps": -(-images // _BATCH) * table["epoch"]})
+    steps = -(-images // _BATCH) * table["epoch"]
+    return table.assign(**{"data.train_images": images, "data.image_shape": "1x28x28", "cost.steps": steps})

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from smoe_ray.model import Decoded, Encoded
 from smoe_ray.spec import Blend, Expected, Likelihood, ObjectiveSpec, Supervised
-from smoe_ray.spec.objectives import BuiltInObjective, DecoderLikelihood, DecoderLikelihoodSpec
+from smoe_ray.spec.objectives import BuiltInObjective, DecoderLikelihood
 from smoe_ray.testing.objectives import ObjectiveContract
 from smoe_ray.training.objectives import LossInput, Terms, loss_for
 from smoe_ray.training.objectives import terms as shared_terms
@@ -134,19 +134,8 @@ def test_gradients_of_the_errors_are_numerical_ones(likelihood: DecoderLikelihoo
     image_EBP = torch.rand(2, 3, 4, dtype=torch.float64, generator=generator).requires_grad_()
     error = error_of(Blend(likelihood=likelihood))
     assert torch.autograd.gradcheck(lambda decoded: expert_errors(image_BP, decoded, error), image_EBP)
-    assert torch.autograd.gradcheck(lambda decoded: error.total(image_BP, decoded), image_EBP[0].detach().requires_grad_())
-
-
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_a_compiler_can_trace_every_error(likelihood: DecoderLikelihood) -> None:
-    objective = Expected(likelihood=likelihood)
-    loss = loss_for(objective)
-    image_EBP = IMAGE_EBP.clamp(0.1, 0.9).requires_grad_()
-    batch = LossInput(IMAGE_BP, torch.zeros(2, dtype=torch.int64), decoded(image_EBP=image_EBP), 0.5, 0.0)
-    (plain,) = torch.autograd.grad(loss(batch).loss, image_EBP)
-    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
-    (traced,) = torch.autograd.grad(compiled(batch).loss, image_EBP)
-    torch.testing.assert_close(traced, plain)
+    one_BP = image_EBP[0].detach().requires_grad_()
+    assert torch.autograd.gradcheck(lambda decoded: error.total(image_BP, decoded), one_BP)
 
 
 @pytest.mark.parametrize("image_dtype", [torch.float64, torch.bfloat16], ids=str)
@@ -272,11 +261,17 @@ def reconstruction(objective: ObjectiveSpec, gate_BE: Tensor, image_EBP: Tensor)
     return loss_terms(objective, decoded(gate_BE, image_EBP)).reconstruction.item()
 
 
-@given(st.integers(0, 999))
-def test_one_expert_makes_all_objectives_one(seed: int) -> None:
+@given(st.integers(0, 999), st.sampled_from(LIKELIHOODS))
+def test_one_expert_makes_all_objectives_one(seed: int, likelihood: DecoderLikelihood) -> None:
     image_EBP = torch.rand(1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    plain = squared_error(IMAGE_BP, image_EBP[0]).mean().item()
-    for objective in (Blend(), Blend(gating="hard"), Expected(), Likelihood(), Likelihood(variance_start=0.01)):
+    plain = error_of(Blend(likelihood=likelihood)).total(IMAGE_BP, image_EBP[0]).mean().item()
+    for objective in (
+        Blend(likelihood=likelihood),
+        Blend(likelihood=likelihood, gating="hard"),
+        Expected(likelihood=likelihood),
+        Likelihood(likelihood=likelihood),
+        Likelihood(likelihood=likelihood, variance_start=0.01),
+    ):
         assert reconstruction(objective, torch.ones(2, 1, dtype=torch.float64), image_EBP) == pytest.approx(plain)
         terms = loss_terms(objective, decoded(torch.ones(2, 1, dtype=torch.float64), image_EBP), 0.5)
         assert terms.loss.item() == pytest.approx(plain + 0.5 * KL, abs=1e-6)
@@ -399,6 +394,6 @@ VARIANTS = [
 
 
 class TestBuiltIn(ObjectiveContract):
-    @pytest.fixture(params=[*BUILT_IN, *VARIANTS], ids=str)
+    @pytest.fixture(params=[*BUILT_IN, *VARIANTS], ids=repr)
     def objective(self, request: pytest.FixtureRequest) -> ObjectiveSpec:
         return request.param

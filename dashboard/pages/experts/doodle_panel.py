@@ -75,7 +75,7 @@ def _show_output(trial: CachedTrialAnalysis, output: inference.Output) -> None:
         {"model input": output.image_HW, f"expert {chosen} draws": output.decoded_EHW[chosen]}, 2 * IMAGE_WIDTH
     )
     page.chart(charts.gate_bars(output.gate_E, chosen), "gate")
-    st.markdown("**Every expert's reconstruction** and its squared error (sum over the pixels)")
+    st.markdown(f"**Every expert's reconstruction** and its squared error (sum over {output.image_HW.size:,} values)")
     reconstructions = zip(output.error_E, output.decoded_EHW, strict=True)
     _show_images(
         {f"{expert}: {error:.1f}": image_HW for expert, (error, image_HW) in enumerate(reconstructions)}, IMAGE_WIDTH

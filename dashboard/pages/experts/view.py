@@ -62,7 +62,7 @@ def show_swap(trial: trial_analysis.CachedTrialAnalysis) -> None:
     page.chart(charts.swap_matrix(info), "swap-matrix")
     st.caption(
         "One test image per active expert, decoded by every expert from the same latent vector. Numbers: squared error "
-        "summed over the pixels, the lowest in bold. Frame: the expert that the gate chose."
+        f"summed over the {info.image_RHW[0].size:,} values, the lowest in bold. Frame: the expert that the gate chose."
     )
 
 
