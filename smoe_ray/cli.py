@@ -591,9 +591,16 @@ _LEAST_LABEL = 18
 
 
 def _print_summary(results: pd.DataFrame) -> None:
+    from smoe_ray.analysis.outcomes import comparable_metric, loss_unit
     from smoe_ray.analysis.summary import trial_summary
 
-    _print_frame(trial_summary(results))
+    if comparable_metric(results) == "test.reconstruction":
+        _print_frame(trial_summary(results))
+    else:
+        names = [name for name in TRIAL_TABLE if name != "test.psnr"]
+        names.insert(names.index("test.reconstruction"), "test.psnr")
+        _print_frame(trial_summary(results), names)
+        typer.echo(f"losses have different units ({loss_unit(results)}): compare the PSNR, in dB", err=True)
     _warn_of_collapse(results)
 
 

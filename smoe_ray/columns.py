@@ -57,7 +57,7 @@ class Column:
 # --- results: one row per epoch of a trial ----------------------------------------------------------------------------
 
 _ERROR, _ERROR_PER_VALUE = "error per image", "error per value"
-"""That of the trial's `objective.likelihood`, summed over the values of an image: `analysis.test_loss_unit` names it."""
+"""That of the trial's `objective.likelihood`, summed over the values of an image: `analysis.loss_unit` names it."""
 
 IDENTITY = (
     Column("study", "study", dtype="text", meaning="name of the study"),

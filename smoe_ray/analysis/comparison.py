@@ -15,7 +15,7 @@ import pandas as pd
 from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.curves import FloatArray
 from smoe_ray.analysis.experts import NUM_EXPERTS, is_supervised
-from smoe_ray.analysis.outcomes import comparable_metric, last_evaluated, require, test_gating, test_loss_unit
+from smoe_ray.analysis.outcomes import comparable_metric, last_evaluated, loss_unit, require, test_gating
 from smoe_ray.columns import LOSS_COLUMNS
 from smoe_ray.errors import ResultsError
 
@@ -142,7 +142,7 @@ def compare_arms(
     metric = metric or comparable
     require(results, ("trial_id", "seed", metric))
     if metric in LOSS_COLUMNS and comparable != "test.reconstruction":
-        raise ResultsError(f"{metric} has no common unit: {test_loss_unit(outcomes)}; compare {comparable}")
+        raise ResultsError(f"{metric} has no common unit: {loss_unit(outcomes)}; compare {comparable}")
     label_of = arms(outcomes, cells)
     outcomes = outcomes.assign(arm=outcomes["trial_id"].map(label_of).astype(str))
     labels = list(label_of.cat.categories)
@@ -172,7 +172,7 @@ def compare_arms(
     return ArmComparison(
         metric,
         test_gating(outcomes),
-        {"test.reconstruction": test_loss_unit(outcomes), "test.psnr": "dB, higher is better"}.get(metric, ""),
+        {"test.reconstruction": loss_unit(outcomes), "test.psnr": "dB, higher is better"}.get(metric, ""),
         reference,
         tuple(compared),
         alpha,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from smoe_ray.analysis.arm_labels import arms
-from smoe_ray.analysis.outcomes import not_failed, require, test_gating, test_loss_unit
+from smoe_ray.analysis.outcomes import loss_unit, not_failed, require, test_gating
 from smoe_ray.errors import ResultsError
 
 FloatArray = npt.NDArray[np.float64]
@@ -83,7 +83,7 @@ class TrainingCurves(NamedTuple):
     """Reconstruction error against epoch, one panel per measure, one curve per arm."""
 
     unit: str
-    """Of the errors: see `test_loss_unit`."""
+    """Of the errors: see `loss_unit`."""
     arms: tuple[str, ...]
     """In the order of colours. A curve's label is one of them."""
     panels: tuple[Panel, ...]
@@ -120,7 +120,7 @@ def training_curves(results: pd.DataFrame) -> TrainingCurves:
         raise ResultsError("training curves: no trial has a reconstruction error yet; wait for its first epoch")
     drawn = [curve for panel in panels for curve in panel.curves]
     return TrainingCurves(
-        test_loss_unit(rows),
+        loss_unit(rows),
         tuple(label_of.cat.categories),
         tuple(panels),
         log_limits(np.concatenate([values for curve in drawn for values in (curve.mean, curve.low, curve.high)]), 1.2),
@@ -140,7 +140,7 @@ class TrialCurves(NamedTuple):
     """Curves of one trial; measures that were never recorded are omitted."""
 
     unit: str
-    """Of the errors: see `test_loss_unit`."""
+    """Of the errors: see `loss_unit`."""
     reconstruction: tuple[Series, ...]
     """Reconstruction errors."""
     terms: tuple[Series, ...]
@@ -177,7 +177,7 @@ def trial_curves(results: pd.DataFrame, trial_id: str) -> TrialCurves:
         "test.reconstruction_soft": "test, soft gating",
         "train.reconstruction": "training",
     }
-    unit = test_loss_unit(rows)
+    unit = loss_unit(rows)
     terms = {column: label.format(unit=unit.partition(" (")[0]) for column, label in _TERMS.items()}
     return TrialCurves(unit, _series(rows, errors), _series(rows, terms))
 

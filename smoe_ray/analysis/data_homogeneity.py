@@ -14,7 +14,7 @@ import pandas as pd
 from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.comparison import CellOutcomes, Difference, compare_cells, difference_limits
 from smoe_ray.analysis.curves import FloatArray
-from smoe_ray.analysis.outcomes import last_evaluated, require, test_gating, test_loss_unit
+from smoe_ray.analysis.outcomes import last_evaluated, loss_unit, require, test_gating
 from smoe_ray.columns import count
 from smoe_ray.errors import ResultsError
 
@@ -57,7 +57,7 @@ class Homogeneity(NamedTuple):
 
     gating: str
     unit: str
-    """Of the losses: see `test_loss_unit`."""
+    """Of the losses: see `loss_unit`."""
     conditions: tuple[Condition, ...]
     """Sorted by number of classes, then of training images."""
     alpha: float
@@ -105,7 +105,7 @@ def homogeneity(results: pd.DataFrame, experts: int = 1, alpha: float = 0.05) ->
     varied = {name for member in conditions[-1].members for name in member.classes}
     return Homogeneity(
         test_gating(outcomes),
-        test_loss_unit(outcomes),
+        loss_unit(outcomes),
         conditions,
         alpha,
         differences,

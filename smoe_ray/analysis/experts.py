@@ -14,7 +14,7 @@ import pandas as pd
 
 from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.curves import Curve, FloatArray, IntArray, n_range, summarise
-from smoe_ray.analysis.outcomes import last_evaluated, not_failed, require, test_gating, test_loss_unit
+from smoe_ray.analysis.outcomes import last_evaluated, loss_unit, not_failed, require, test_gating
 from smoe_ray.errors import ResultsError
 
 NUM_EXPERTS = "model.num_experts"
@@ -48,7 +48,7 @@ class LossAgainstExperts(NamedTuple):
     """Which experts are on the x axis."""
     gating: str
     unit: str
-    """Of the losses: see `test_loss_unit`."""
+    """Of the losses: see `loss_unit`."""
     curves: tuple[Curve, ...]
     baselines: tuple[Baseline, ...]
     x_limits: tuple[float, float]
@@ -109,7 +109,7 @@ def loss_against_experts(
     return LossAgainstExperts(
         experts,
         test_gating(finished),
-        test_loss_unit(finished),
+        loss_unit(finished),
         curves,
         baselines,
         (low - room, high + room),

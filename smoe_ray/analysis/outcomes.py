@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 import pandas as pd
 
@@ -60,20 +60,25 @@ _ERRORS = {"gaussian": "squared error", "bernoulli": "binary cross-entropy", "la
 """Error of an image by `objective.likelihood`."""
 
 
-def test_loss_unit(results: pd.DataFrame) -> str:
+def loss_unit(results: pd.DataFrame) -> str:
     """Unit of the losses of these trials: ``squared error per image (sum over 784 values)``.
 
     Where trials differ it names every error and every number of values, so that it is true of each trial. Trials
     without `config.objective.likelihood` (of a plug-in that offers no choice, or published) have squared errors.
     """
-    return _loss_unit(_likelihoods(results), _value_counts(results))
+    return _unit_of(_likelihoods(results), _value_counts(results))
 
 
-def _loss_unit(likelihoods: Collection[str], counts: Collection[int]) -> str:
-    errors = " or ".join(_ERRORS[likelihood] for likelihood in _ERRORS if likelihood in likelihoods)
+def _unit_of(likelihoods: Collection[str], counts: Collection[int]) -> str:
+    errors = _any_of([_ERRORS[likelihood] for likelihood in _ERRORS if likelihood in likelihoods])
     nats = ", nats" if set(likelihoods) == {"bernoulli"} else ""
-    values = " or ".join(f"{count:,}" for count in sorted(counts)) or "its"
+    values = _any_of([f"{count:,}" for count in sorted(counts)] or ["its"])
     return f"{errors} per image{nats} (sum over {values} values)"
+
+
+def _any_of(words: Sequence[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _likelihoods(results: pd.DataFrame) -> set[str]:

@@ -13,7 +13,7 @@ from smoe_ray.analysis.curves import Curve, log_limits, n_range
 from smoe_ray.analysis.expert_conclusion import Conclusion, MissingRuns, conclude, too_small
 from smoe_ray.analysis.expert_forecast import TIED_WITHIN, FittedSurface, fit_and_forecast
 from smoe_ray.analysis.experts import unsupervised_outcomes
-from smoe_ray.analysis.outcomes import require, test_gating, test_loss_unit
+from smoe_ray.analysis.outcomes import loss_unit, require, test_gating
 from smoe_ray.analysis.scaling import EFFORT_COLUMN, EFFORT_NAME, Counted, Effort, ignored_paths
 from smoe_ray.analysis.surface_fit import Cells, NoiseFloor, SurfaceFit, cells_of, check_runs
 from smoe_ray.columns import count
@@ -127,7 +127,7 @@ class Recommendations(NamedTuple):
 
     gating: str
     unit: str
-    """Of the losses: see `test_loss_unit`."""
+    """Of the losses: see `loss_unit`."""
     arms: tuple[Recommendation, ...]
     amount_limits: tuple[float, float]
     experts_limits: tuple[float, float]
@@ -191,7 +191,7 @@ def recommend(
     ]
     return Recommendations(
         test_gating(results),
-        test_loss_unit(results),
+        loss_unit(results),
         tuple(found),
         log_limits(np.concatenate([[amount], *(arm.cells.amount_C for arm in found)]), _LEAST_RATIO),
         log_limits(np.concatenate([arm.cells.experts_C for arm in found]), _LEAST_RATIO),

@@ -13,7 +13,7 @@ import pandas as pd
 from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.curves import FloatArray, IntArray, Panel, log_limits, n_range, summarise
 from smoe_ray.analysis.experts import NUM_EXPERTS, unsupervised_outcomes
-from smoe_ray.analysis.outcomes import require, test_gating, test_loss_unit
+from smoe_ray.analysis.outcomes import loss_unit, require, test_gating
 from smoe_ray.analysis.surface_fit import Cells, SurfaceFit
 from smoe_ray.columns import count
 
@@ -66,7 +66,7 @@ class LossSurface(NamedTuple):
     counted: Counted
     gating: str
     unit: str
-    """Of the losses: see `test_loss_unit`."""
+    """Of the losses: see `loss_unit`."""
     surfaces: tuple[Surface, ...]
     diagonals: tuple[Diagonal, ...]
     x_limits: tuple[float, float]
@@ -105,7 +105,7 @@ def loss_surface(
         effort,
         experts,
         test_gating(outcomes),
-        test_loss_unit(outcomes),
+        loss_unit(outcomes),
         surfaces,
         _diagonals(x / counts, x_limits, experts_limits),
         x_limits,
@@ -201,7 +201,7 @@ class LossAgainstSamplesPerExpert(NamedTuple):
     counted: Counted
     gating: str
     unit: str
-    """Of the losses: see `test_loss_unit`."""
+    """Of the losses: see `loss_unit`."""
     amounts: tuple[str, ...]
     """Labels of the amounts of training, ascending, in the order of colours. A curve's label is one of them."""
     panels: tuple[Panel, ...]
@@ -245,7 +245,7 @@ def loss_against_samples_per_expert(
         effort,
         experts,
         test_gating(outcomes),
-        test_loss_unit(outcomes),
+        loss_unit(outcomes),
         tuple(amount_of.values()),
         tuple(panels),
         log_limits(outcomes["per_expert"].to_numpy(), _LEAST_RATIO),

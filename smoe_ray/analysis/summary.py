@@ -71,9 +71,9 @@ def arm_summary(results: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per arm. Columns: arm; finished, failed, pruned, running (trials); images (training images, maximum over
-        trials); configured (experts); loss, loss_soft and gap (error per image: as evaluated, with soft
-        gating, their difference), psnr (dB), active and effective (experts), kl (nats per image) and latents (active latent
-        dimensions; NaN if not measured), each the mean over finished trials and, with ``_sd`` appended, their sample
+        trials); configured (experts); loss, loss_soft and gap (error per image: as evaluated, with soft gating, their
+        difference), psnr (dB), active and effective (experts), kl (nats per image) and latents (active latent
+        dimensions), each the mean over finished trials (NaN if not measured) and, with ``_sd`` appended, their sample
         standard deviation (ddof = 1; NaN for one trial).
 
     Raises:

@@ -52,6 +52,7 @@ from smoe_ray.spec.search import (
     SamplerSpec,
     SearchObjective,
     SearchStudy,
+    first_objective,
     wanted_values,
 )
 from smoe_ray.spec.study import PRESETS, CollapseSpec, GridStudy
@@ -127,6 +128,7 @@ __all__ = [
     "check_experts_per_class",
     "dotted_keys",
     "dump_study",
+    "first_objective",
     "load_study",
     "merge",
     "parse_study",

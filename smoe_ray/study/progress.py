@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from smoe_ray.columns import COLUMNS, count
 from smoe_ray.results import Row, TrialRecord
-from smoe_ray.spec import GridStudy, SearchObjective, SearchStudy, TrialSpec, value_at
+from smoe_ray.spec import GridStudy, SearchObjective, SearchStudy, TrialSpec, first_objective, value_at
 from smoe_ray.study.events import (
     DataProgress,
     EpochDone,
@@ -139,11 +139,6 @@ class StudyProgress:
 
 COLLAPSED_BELOW = 0.5
 """A trial counts as collapsed if its share of active experts is below this."""
-
-
-def first_objective(study: GridStudy | SearchStudy) -> SearchObjective:
-    """The objective by which the best trial of a study is chosen."""
-    return study.objectives[0] if isinstance(study, SearchStudy) else SearchObjective(metric="test.reconstruction")
 
 
 class Tally:

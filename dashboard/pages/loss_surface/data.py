@@ -28,7 +28,7 @@ from smoe_ray.analysis import (
 )
 from smoe_ray.analysis.arm_labels import coarse_arms
 from smoe_ray.analysis.experts import NUM_EXPERTS
-from smoe_ray.analysis.outcomes import test_gating, test_loss_unit, with_soft_loss
+from smoe_ray.analysis.outcomes import loss_unit, test_gating, with_soft_loss
 from smoe_ray.analysis.scaling import DATA_PATHS, Counted, Effort, fitted_grid
 from smoe_ray.analysis.surface_fit import check_runs
 from smoe_ray.errors import ResultsError
@@ -145,14 +145,14 @@ def gating(study: str, options: Options) -> str:
 
 def unit(study: str) -> str:
     """Unit of the study's losses."""
-    return test_loss_unit(load.results(study).table)
+    return loss_unit(load.results(study).table)
 
 
 def why_not_published(study: str, options: Options) -> str | None:
     """Why the published results cannot be overlaid; None if they can."""
     if not options.comparable:
         return "Published results are for active experts and hard loss; select both to overlay them."
-    ours, theirs = unit(study), test_loss_unit(read_published())
+    ours, theirs = unit(study), loss_unit(read_published())
     return None if ours == theirs else f"Published results have another unit, {theirs}; the losses here: {ours}."
 
 

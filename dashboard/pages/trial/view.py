@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from smoe_ray.analysis.curves import trial_curves
-from smoe_ray.analysis.outcomes import test_loss_unit
+from smoe_ray.analysis.outcomes import loss_unit
 from smoe_ray.analysis.posterior import posterior_warning
 from smoe_ray.columns import COLUMNS
 from smoe_ray.errors import ResultsError
@@ -37,7 +37,7 @@ def body(study: str) -> None:
     record, last = found.records[trial_id], dict(rows.iloc[-1])
     summary = study_tables.trials(study)
     row = summary[summary["trial_id"] == trial_id].iloc[0]
-    outcome(record, row, last, test_loss_unit(rows), posterior_warning(rows))
+    outcome(record, row, last, loss_unit(rows), posterior_warning(rows))
     with page.section("Curves"):
         page.chart(reconstruction_chart(trial_curves(rows, trial_id)), f"{trial_id}-reconstruction")
     with page.section("Terms of the training loss"):
