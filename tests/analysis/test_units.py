@@ -121,7 +121,7 @@ def test_of_arms_with_different_units_those_of_highest_psnr_are_shown() -> None:
     results = study(("gaussian", "1x28x28"), ("bernoulli", "1x28x28"), ("laplace", "1x28x28"))
     assert {one.label for one in representatives(results, limit=2).trials} == {"bernoulli", "laplace"}
     one_unit = results.assign(
-        **{"config.objective.likelihood": "gaussian", "config.weight": results["test.psnr"].round()}
+        **{"config.objective.likelihood": "gaussian", "config.objective.weight": results["test.psnr"].round()}
     )
     assert [one.trial_id for one in representatives(one_unit, limit=1).trials] == ["0-0"]
 
