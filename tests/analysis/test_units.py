@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
 import matplotlib as mpl
 import pandas as pd
 import pytest
@@ -124,6 +127,25 @@ def test_of_arms_with_different_units_those_of_highest_psnr_are_shown() -> None:
         **{"config.objective.likelihood": "gaussian", "config.objective.weight": results["test.psnr"].round()}
     )
     assert [one.trial_id for one in representatives(one_unit, limit=1).trials] == ["0-0"]
+
+
+@pytest.mark.parametrize("other", ["gaussian", "laplace"])
+def test_the_table_shows_the_psnr_beside_losses_of_several_units_and_says_why(
+    other: str,
+    smoe_ray: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    results = study(("gaussian", "1x28x28"), (other, "1x28x28"))
+    results.attrs["problems"] = []
+    monkeypatch.setattr("smoe_ray.results.read_results", lambda *_, **__: results)
+    code, out, err = smoe_ray("table", "out", "x")
+    assert code == 0
+    if other == "laplace":
+        assert re.search(r"effective +PSNR +test loss", out)
+        assert "losses have different units, squared error or absolute error per image (sum over 784 values)" in err
+    else:
+        assert re.search(r"effective +test loss .*PSNR", out)
+        assert "units" not in err
 
 
 def test_the_soft_loss_keeps_its_unit() -> None:

@@ -219,6 +219,8 @@ def test_images_may_have_any_shape_that_the_decoders_make(shape: tuple[int, ...]
     errors = (arrays["reconstruction"].astype(float) - arrays["image"] / 255) ** 2
     assert epoch.row["test.reconstruction"] == pytest.approx(errors.reshape(7, -1).sum(axis=1).mean(), rel=1e-3)
     image_shape = (3, 16, 24) if len(shape) == 3 else (1, 16, 24)
+    assert epoch.row["test.per_value"] == epoch.row["test.reconstruction"] / math.prod(image_shape)
+    assert epoch.row["test.psnr"] == pytest.approx(-10 * math.log10(errors.mean()), rel=1e-3)
     assert epoch.row["cost.params_total"] == model_cost(trial.model, image_shape).params_total
 
 
