@@ -41,7 +41,7 @@ def plot_comparison(info: ArmComparison) -> Figure:
     )
     forest.set_xlim(info.x_limits)
     measure = f"{info.measure}, {info.gating} gating" if info.unit else info.metric
-    unit = f"\n{info.unit}" if info.unit else ""
+    unit = f"\n{style.unit_lines(info.unit)}" if info.unit else ""
     forest.set_xlabel(textwrap.fill(f"{measure}: difference from {info.reference}", 60) + unit)
     handle_of = {difference.arm: handle for difference, handle in zip(shown, handles, strict=True)}
     style.legend(figure, list(handle_of.values()), list(handle_of))

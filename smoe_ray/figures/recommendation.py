@@ -90,7 +90,7 @@ def plot_loss_at_amount(info: Recommendations) -> Figure:
     style.plain_log_axis(axes[0].xaxis, *info.experts_limits, whole=True)
     for ax in axes[-columns:]:
         ax.set_xlabel(f"{arms[0].counted} experts")
-    style.label_y(figure, axes, columns, f"test loss, {info.gating} gating\n{info.unit}")
+    style.label_y(figure, axes, columns, f"test loss, {info.gating} gating\n{style.unit_lines(info.unit)}")
     style.legend(figure, list(handles.values()), list(handles))
     style.caption(
         figure,

@@ -25,6 +25,7 @@ _MARKERS = "osD^vPX"
 _MOST_LEGEND_ENTRIES = 24
 _LABEL_INCHES_PER_CHARACTER = 0.075
 _CAPTION_INCHES_PER_CHARACTER = 0.064
+_UNIT_CHARACTERS = 50
 
 _RC: dict[str, Any] = {
     "font.size": 9,
@@ -149,6 +150,11 @@ def label_y(figure: Figure, axes: Sequence[Axes], columns: int, text: str) -> No
         axes[0].set_ylabel(text)
     else:
         figure.supylabel(text, fontsize=9)
+
+
+def unit_lines(unit: str) -> str:
+    """The unit of a loss on as many lines as an axis has room for; several likelihoods have a long one."""
+    return textwrap.fill(unit, _UNIT_CHARACTERS)
 
 
 def spread_text(n_range: tuple[int, int]) -> str:
