@@ -376,6 +376,7 @@ def test_the_id_of_the_default_trial_is_known() -> None:
 
 
 OTHER: dict[str, Any] = {
+    "dataset": "digits",
     "seed": 1,
     "routing": "supervised",
     "model.num_experts": 11,
@@ -414,6 +415,7 @@ OF_DATA: dict[str, Any] = {
 }
 LAYOUTS = {QuickDrawData: "bitmap", ImageData: "npz"}
 NOT_IDENTITY = {
+    "dataset",
     "data.root",
     "data.download",
     "resources.cpus",

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from smoe_ray.analysis.arm_labels import arms
+from smoe_ray.analysis.datasets import dataset_names
 from smoe_ray.analysis.outcomes import comparable_metric, last_evaluated, require
 
 
@@ -114,7 +115,8 @@ class Representatives(NamedTuple):
 
 
 def representatives(results: pd.DataFrame, limit: int = 4) -> Representatives:
-    """The finished trial with the lowest seed of each arm; of more than `limit` arms, those of lowest mean loss.
+    """The finished trial with the lowest seed of each arm; of more than `limit` arms, those of lowest mean loss, from
+    each dataset in turn.
 
     Where the unit of the loss differs between trials, those of highest mean PSNR.
 
@@ -130,7 +132,9 @@ def representatives(results: pd.DataFrame, limit: int = 4) -> Representatives:
     outcomes = outcomes.assign(arm=outcomes["trial_id"].map(arms(outcomes)))
     metric = comparable_metric(outcomes)
     means = outcomes.groupby("arm", observed=True)[metric].mean()
-    kept = (means.nsmallest(limit) if metric == "test.reconstruction" else means.nlargest(limit)).index
+    worse = means if metric == "test.reconstruction" else -means
+    dataset_of = outcomes.groupby("arm", observed=True)["trial_id"].first().map(dataset_names(outcomes))
+    kept = worse.groupby(dataset_of).rank(method="first").nsmallest(limit).index
     first = outcomes[outcomes["arm"].isin(kept)].sort_values(["arm", "seed", "trial_id"], kind="stable")
     rows = first.drop_duplicates("arm")[["arm", "trial_id", "seed", "study"]].itertuples(index=False)
     return Representatives(

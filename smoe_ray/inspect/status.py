@@ -35,7 +35,8 @@ class StudyStatus(NamedTuple):
     failed: int
     pruned: int
     best: Best | None
-    """By the first objective of a search, by test.reconstruction in a grid; None before a trial has finished."""
+    """By the first objective of a search, by test.reconstruction in a grid; None before a trial has finished, and on
+    several datasets, whose losses have no common scale."""
     updated_at: datetime | None
     """When a trial last wrote its record, UTC; None before the first."""
     problems: tuple[str, ...] = ()
@@ -107,6 +108,8 @@ def status_of(
 
 def _best(study: GridStudy | SearchStudy, results: pd.DataFrame, finished: Sequence[str]) -> Best | None:
     first = first_objective(study)
+    if first is None:
+        return None
     last = results.drop_duplicates("trial_id", keep="last").set_index("trial_id")
     if first.metric not in last.columns:
         return None

@@ -7,13 +7,11 @@ and seeds, a `SearchStudy` lets a sampler propose. Axes and search spaces name f
 This package needs pydantic alone; a YAML reader is loaded only by `load_study`.
 """
 
-from smoe_ray.spec.architectures import ImageShape
+from smoe_ray.spec.architectures import MAX_SIDE, MIN_SIDE, ImageShape
 from smoe_ray.spec.base import NAME_PATTERN, Spec
 from smoe_ray.spec.data import (
     CLASS_PATTERN,
     IMAGE_SIDE,
-    MAX_SIDE,
-    MIN_SIDE,
     ClassName,
     CombinedData,
     DataSpec,
@@ -26,6 +24,7 @@ from smoe_ray.spec.data import (
     PluginData,
     QuickDrawData,
     SyntheticData,
+    drawing_ink,
 )
 from smoe_ray.spec.model import ModelSpec, PluginDecoder, PluginEncoder
 from smoe_ray.spec.objectives import (
@@ -66,7 +65,16 @@ from smoe_ray.spec.trial import (
     trial_with,
     value_at,
 )
-from smoe_ray.spec.yaml_io import MAX_STUDY_BYTES, Study, dump_study, load_study, parse_study, read_name, roots
+from smoe_ray.spec.yaml_io import (
+    MAX_STUDY_BYTES,
+    Study,
+    dump_study,
+    load_data_study,
+    load_study,
+    parse_study,
+    read_name,
+    roots,
+)
 
 __all__ = [
     "CLASS_PATTERN",
@@ -127,8 +135,10 @@ __all__ = [
     "assign",
     "check_experts_per_class",
     "dotted_keys",
+    "drawing_ink",
     "dump_study",
     "first_objective",
+    "load_data_study",
     "load_study",
     "merge",
     "parse_study",

@@ -9,15 +9,12 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Tag, field_validator, model_validator
 
 from smoe_ray import plugins
-from smoe_ray.spec.architectures import ImageShape
+from smoe_ray.spec.architectures import MAX_SIDE, MIN_SIDE, ImageShape
 from smoe_ray.spec.base import NAME_PATTERN, Spec
 from smoe_ray.spec.plugin import BUILT_IN, PLUGIN, PluginReference, choose
 
 IMAGE_SIDE = 28
 """Height and width of drawings that this package rasterises, in pixels."""
-
-MIN_SIDE, MAX_SIDE = 8, 128
-"""Smallest and largest height and width of an image, in pixels."""
 
 CLASS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,62}$"
 """Names of Quick, Draw! categories: they become file names and parts of addresses."""
@@ -247,3 +244,13 @@ DataSpec = Annotated[
     Annotated[BuiltInData, Field(discriminator="source"), Tag(BUILT_IN)] | Annotated[PluginData, Tag(PLUGIN)],
     choose(PluginData, ("synthetic", "quickdraw", "images", "combined")),
 ]
+
+
+def drawing_ink(data: DataSpec) -> DrawingColours | None:
+    """How the drawings of a source are inked; None where its spec does not say (images without `ink`, mixed parts)."""
+    if isinstance(data, PluginData):
+        return None
+    if isinstance(data, CombinedData):
+        inks = {drawing_ink(part) for part in data.parts.values()}
+        return inks.pop() if len(inks) == 1 else None
+    return data.ink

@@ -266,13 +266,16 @@ class SearchStudy(StudyBase):
                 )
 
 
-def first_objective(study: GridStudy | SearchStudy) -> SearchObjective:
-    """The objective by which the best trial of a study is chosen.
+def first_objective(study: GridStudy | SearchStudy) -> SearchObjective | None:
+    """The objective by which the best trial of a study is chosen; None on several datasets: their losses have no common
+    scale.
 
     That of a grid is the test loss, or the PSNR where an axis may give the losses different units.
     """
     if isinstance(study, SearchStudy):
         return study.objectives[0]
+    if len(study.datasets) > 1:
+        return None
     if any(_may_set_unit(path, values) for path, values in study.axes.items()):
         return SearchObjective(metric="test.psnr", direction="maximize")
     return SearchObjective(metric="test.reconstruction")

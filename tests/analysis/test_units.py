@@ -93,9 +93,8 @@ def test_arms_of_one_unit_are_compared_by_their_loss() -> None:
     assert found.unit == "absolute error per image (sum over 784 values)"
 
 
-@pytest.mark.parametrize("other", [("bernoulli", "1x28x28"), ("gaussian", "3x32x32")], ids=str)
-def test_arms_of_different_units_are_compared_by_their_psnr(other: tuple[str, str]) -> None:
-    found = compare_arms(study(("gaussian", "1x28x28"), other))
+def test_arms_of_different_units_are_compared_by_their_psnr() -> None:
+    found = compare_arms(study(("gaussian", "1x28x28"), ("bernoulli", "1x28x28")))
     assert (found.metric, found.measure, found.unit) == ("test.psnr", "PSNR", "dB, higher is better")
     [difference] = found.differences
     assert difference.estimate == pytest.approx(1 if difference.mean_arm > difference.mean_reference else -1)
