@@ -217,7 +217,7 @@ def table(
     dataset: OneDataset = None,
 ) -> None:
     """Print the results: one row per trial, at its last epoch."""
-    from smoe_ray.analysis.summary import epoch_summary, trial_summary
+    from smoe_ray.analysis.summary import trial_summary
     from smoe_ray.results import to_csv, to_json
 
     if csv and as_json:
@@ -231,8 +231,7 @@ def table(
     elif as_json:
         sys.stdout.write(to_json(frame))
     else:
-        _print_frame(epoch_summary(results) if epochs else frame)
-        _warn_of_collapse(results)
+        _print_summary(results, epochs)
 
 
 class _FigureCommand(typer.core.TyperCommand):
@@ -698,10 +697,19 @@ _LEAST_LABEL = 18
 """Columns of text that the label of an arm keeps, on more lines, where others would else be left out."""
 
 
-def _print_summary(results: pd.DataFrame) -> None:
-    from smoe_ray.analysis.summary import trial_summary
+def _print_summary(results: pd.DataFrame, epochs: bool = False) -> None:
+    """The trials at their last epoch, or all their epochs, and what to beware of in these numbers."""
+    from smoe_ray.analysis.outcomes import comparable_metric, loss_unit
+    from smoe_ray.analysis.summary import epoch_summary, trial_summary
 
-    _print_frame(trial_summary(results))
+    columns = list(TRIAL_TABLE)
+    is_mixed = comparable_metric(results) != "test.reconstruction"
+    if is_mixed:
+        columns.remove("test.psnr")
+        columns.insert(columns.index("test.reconstruction"), "test.psnr")
+    _print_frame(epoch_summary(results) if epochs else trial_summary(results), columns)
+    if is_mixed:
+        typer.echo(f"losses have different units, {loss_unit(results)}: compare the PSNR (dB)", err=True)
     _warn_of_collapse(results)
 
 

@@ -30,6 +30,8 @@ from smoe_ray.spec.model import ModelSpec, PluginDecoder, PluginEncoder
 from smoe_ray.spec.objectives import (
     BalancedObjectiveSpec,
     Blend,
+    DecoderLikelihood,
+    DecoderLikelihoodSpec,
     Expected,
     Likelihood,
     Objective,
@@ -93,6 +95,8 @@ __all__ = [
     "CombinedData",
     "DataSpec",
     "DataSpecBase",
+    "DecoderLikelihood",
+    "DecoderLikelihoodSpec",
     "Distribution",
     "DrawingColours",
     "EvaluationSpec",
