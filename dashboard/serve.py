@@ -86,6 +86,8 @@ def refuse_port(host: str, port: int) -> None:
         if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
             raise SmoeRayError(f"{host}: not an address of this machine; choose another --host") from None
         raise SmoeRayError(f"{shown}: cannot be listened on ({error.strerror or error})") from None
+    except UnicodeError:
+        raise SmoeRayError(f"{host}: no name that a host can have; choose another --host") from None
 
 
 def refuse(out: str, may_be_absent: bool = False) -> None:

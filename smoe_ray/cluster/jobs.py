@@ -287,21 +287,24 @@ def _connect(address: str) -> JobClient:
 
 
 def _list(client: JobClient, address: str) -> list[ListedJob]:
+    from smoe_ray.cluster.job_client import understood
+
     listed = []
     for details in client.list_jobs():
         metadata = details.metadata or {}
         if details.submission_id is None or "smoe_ray.study" not in metadata:
             continue
-        job = Job(
-            details.submission_id,
-            address,
-            metadata["smoe_ray.study"],
-            metadata["smoe_ray.out"],
-            metadata["smoe_ray.note"],
-            is_new=False,
-        )
-        submitted_at = _moment(details.start_time) or datetime.now(UTC)
-        listed.append(ListedJob(job, _state(details), submitted_at, _moment(details.end_time)))
+        with understood(address):
+            job = Job(
+                details.submission_id,
+                address,
+                metadata["smoe_ray.study"],
+                metadata["smoe_ray.out"],
+                metadata["smoe_ray.note"],
+                is_new=False,
+            )
+            submitted_at = _moment(details.start_time) or datetime.now(UTC)
+            listed.append(ListedJob(job, _state(details), submitted_at, _moment(details.end_time)))
     return sorted(listed, key=lambda one: one.submitted_at, reverse=True)
 
 

@@ -173,6 +173,8 @@ def refuse_unreachable(address: str | None) -> None:
             connection.settimeout(_ANSWER_S)
             if os.environ.get("RAY_USE_TLS", "0") == "0" and not _speaks_grpc(connection):
                 raise ClusterError(f"{said}: what answers there is no Ray{_way_out(said)}")
+    except UnicodeError:
+        raise ClusterError(f"{said}: no name that a host can have{_way_out(said)}") from None
     except OSError as error:
         reason = "timed out" if isinstance(error, TimeoutError) else error.strerror or str(error)
         raise ClusterError(f"{said}: no Ray answers there ({reason}){_way_out(said)}") from None

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
+from smoe_ray.bounded_read import refuse_bomb
 from smoe_ray.data.checks import some
 from smoe_ray.data.files import one_line
 from smoe_ray.errors import DataError
@@ -29,7 +30,6 @@ MAX_ARRAY_BYTES = 2**32
 MAX_LABEL = 9_999
 
 _IDX_UINT8 = 0x08
-_MAX_DEFLATE_RATIO = 1032  # of zlib, so that a header cannot promise more than its file can hold
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[Any]
@@ -184,7 +184,7 @@ def _read_idx(file: Path) -> npt.NDArray[np.uint8]:
     """The array of an IDX file of bytes: 0, 0, type, number of dimensions, each size (big-endian), then the data."""
     packed = file.suffix.lower() == ".gz"
     try:
-        held = file.stat().st_size * (_MAX_DEFLATE_RATIO if packed else 1)
+        held = file.stat().st_size
         with cast(BinaryIO, gzip.open(file) if packed else file.open("rb")) as stream:
             magic = stream.read(4)
             if len(magic) < 4 or magic[:3] != bytes((0, 0, _IDX_UINT8)):
@@ -193,7 +193,10 @@ def _read_idx(file: Path) -> npt.NDArray[np.uint8]:
             size = math.prod(shape)
             if len(shape) != magic[3] or size > MAX_ARRAY_BYTES:
                 raise ValueError(f"its header is cut or asks for {size:,} bytes")
-            content = stream.read(min(size, held) + 1)  # one more, to see the end (and, in gzip, to check the CRC)
+            if packed:
+                refuse_bomb(size, held)
+            # One more, to see the end (and, in gzip, to check the CRC).
+            content = stream.read((size if packed else min(size, held)) + 1)
     except Exception as error:  # damaged gzip streams raise several kinds
         raise DataError(f"{file}: not a readable IDX file ({one_line(error)}); copy or unpack it again") from None
     if len(content) != size:
@@ -278,6 +281,7 @@ def _load_array(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
 def _arrays(file: Path) -> Iterator[_Npz]:
     """An ``.npz``, whatever goes wrong while reading it being a DataError."""
     try:
+        held = file.stat().st_size
         with warnings.catch_warnings(), zipfile.ZipFile(file) as archive:
             warnings.simplefilter("ignore")  # headers as Python 2 wrote them
             headers = {}
@@ -285,6 +289,7 @@ def _arrays(file: Path) -> Iterator[_Npz]:
                 if info.filename.endswith(".npy"):
                     if info.file_size > MAX_ARRAY_BYTES:
                         raise ValueError(f"{info.filename} unpacks to more than {MAX_ARRAY_BYTES:,} bytes")
+                    refuse_bomb(info.file_size, min(info.compress_size, held))
                     with archive.open(info) as stream:
                         headers[info.filename.removesuffix(".npy")] = _header(stream)
         yield _Npz(file, headers)

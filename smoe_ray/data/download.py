@@ -10,9 +10,10 @@ from urllib.parse import quote, urlsplit
 
 import requests
 from filelock import FileLock
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 from urllib3.exceptions import MaxRetryError
 
+from smoe_ray import bounded_answers
 from smoe_ray.atomic_write import write_whole
 from smoe_ray.data.files import Progress, one_line, sha256_of
 from smoe_ray.errors import DataError
@@ -88,7 +89,7 @@ def _fetch_one(category: str, layout: str, folder: Path, base_url: str, progress
             return target
         part = target.with_name(f"{target.name}.part")
         retrying = Retrying(
-            retry=retry_if_exception_type(_TRANSIENT),
+            retry=retry_if_exception(_may_pass),
             stop=stop_after_attempt(_ATTEMPTS),
             wait=wait_exponential(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
             reraise=True,
@@ -96,6 +97,8 @@ def _fetch_one(category: str, layout: str, folder: Path, base_url: str, progress
         try:
             retrying(_download, url, part, progress)
         except _TRANSIENT as error:
+            if reason := bounded_answers.refusal(error):
+                raise DataError(f"{url}: {reason}; download the file by hand into data.root") from None
             if _never_connected(error):
                 raise DataError(
                     f"cannot reach {urlsplit(url).netloc}; fetch elsewhere with 'smoe-ray data fetch' and set data.root"
@@ -108,6 +111,10 @@ def _fetch_one(category: str, layout: str, folder: Path, base_url: str, progress
         part.replace(target)
         _etag_file(part).unlink(missing_ok=True)
     return target
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, _TRANSIENT) and bounded_answers.refusal(error) is None
 
 
 def _never_connected(error: BaseException) -> bool:
@@ -124,11 +131,14 @@ def _download(url: str, part: Path, progress: Progress | None) -> None:
     """Download the rest of the file to `part`."""
     etag_file = _etag_file(part)
     have = part.stat().st_size if part.is_file() and etag_file.is_file() else 0
-    headers = {"Accept-Encoding": "identity"}  # so that lengths are those of the file
+    headers = {}
     if have:
-        headers |= {"Range": f"bytes={have}-", "If-Range": etag_file.read_text(encoding="ascii")}
+        headers = {"Range": f"bytes={have}-", "If-Range": etag_file.read_text(encoding="ascii")}
 
-    with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S, allow_redirects=False) as response:
+    with (
+        bounded_answers.bounded_session(bounded_answers.FILE) as session,
+        session.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S, allow_redirects=False) as response,
+    ):
         _refuse_failure(response, url)
         resumed = response.status_code == requests.codes.partial_content
         if response.status_code == requests.codes.requested_range_not_satisfiable or (

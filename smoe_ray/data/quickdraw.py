@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from smoe_ray.bounded_read import refuse_bomb
 from smoe_ray.data.dataset import IMAGE_SIDE
 from smoe_ray.data.files import Map, one_line
 from smoe_ray.errors import DataError
@@ -58,6 +59,7 @@ def read_drawings(file: Path, member: str) -> list[Drawing]:
             info = archive.getinfo(f"{member}.npy")
             if info.file_size > MAX_MEMBER_BYTES:
                 raise ValueError(f"'{member}' unpacks to {info.file_size:,} bytes")
+            refuse_bomb(info.file_size, min(info.compress_size, file.stat().st_size))
             content = archive.read(info)  # never more than info.file_size bytes; checks the CRC
         return _parse_object_array(content)
     except _NotDrawingsError as error:

@@ -75,6 +75,7 @@ _WORDS = {
     "float_parsing": "needs a number",
     "bool_type": "needs true or false",
     "bool_parsing": "needs true or false",
+    "string_unicode": "needs text without halves of surrogate pairs",
     "string_too_short": "needs at least {min_length} characters",
     "string_too_long": "may have at most {max_length} characters",
     "too_short": "needs at least {min_length} items",
