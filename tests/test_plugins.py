@@ -336,7 +336,7 @@ SPEC = "from smoe_ray.spec import DataSpecBase as B\nclass Rings:\n    class Spe
         (SPEC + "    def requirements(self, spec):\n        raise OSError('no\\ndisk')\n    def read(self): pass",
          SOURCE, {}, f"plug-in {SOURCE} failed at "),
         ("import pydantic\nclass Rings:\n    class Spec(pydantic.BaseModel): pass", SOURCE, {},
-         "its 'Spec' is no subclass of smoe_ray.spec.data.DataSpecBase"),
+         "its 'Spec' is no subclass of smoe_ray.spec.data_base.DataSpecBase"),
     ],
 )  # fmt: skip
 def test_a_wrong_plug_in_is_one_line(

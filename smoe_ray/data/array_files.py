@@ -22,7 +22,7 @@ import numpy.typing as npt
 from smoe_ray.data.checks import some
 from smoe_ray.data.files import one_line
 from smoe_ray.errors import DataError
-from smoe_ray.spec.data import MAX_CLASS_NAME, normalised
+from smoe_ray.spec.data_base import MAX_CLASS_NAME, normalised
 
 MAX_ARRAY_BYTES = 2**32
 """An array that would unpack to more is refused."""
