@@ -41,9 +41,9 @@ class Labelled(NamedTuple):
     image: Images
     label_N: Labels
 
-    def by_class(self) -> dict[str, Images]:
-        """Images of each class, sorted by label (numbers as numbers)."""
-        return {str(label): self.image[self.label_N == label] for label in np.unique(self.label_N).tolist()}
+    def transposed(self) -> Labelled:
+        """The same images with rows and columns exchanged, as a view."""
+        return Labelled(self.image.swapaxes(1, 2), self.label_N)
 
 
 class ArraySet(NamedTuple):
@@ -52,6 +52,18 @@ class ArraySet(NamedTuple):
     train: Labelled
     test: Labelled | None
     notes: tuple[str, ...] = ()
+    label_names: tuple[str, ...] | None = None
+    """Name of each label from 0 on, where the labels are numbers whose names are known."""
+
+    def by_class(self, part: Labelled) -> dict[str, npt.NDArray[np.int64]]:
+        """Indices of the images of each class of a part, sorted by label (numbers as numbers)."""
+        labels = np.unique(part.label_N).tolist()
+        names = [str(label) if self.label_names is None else self.label_names[label] for label in labels]
+        return {name: np.flatnonzero(part.label_N == label) for name, label in zip(names, labels, strict=True)}
+
+    def transposed(self) -> ArraySet:
+        """The same images with rows and columns exchanged."""
+        return self._replace(train=self.train.transposed(), test=self.test and self.test.transposed())
 
 
 # --- four files -------------------------------------------------------------------------------------------------------

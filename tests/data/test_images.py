@@ -171,7 +171,7 @@ def one_line_or_images(root: Path, tmp_path: Path) -> None:
         assert str(root) in str(found)
         assert nothing_left(cache)
     else:
-        assert found.train.image_BHW.shape == (len(found.train), 28, 28)
+        assert found.train.image_shape in ((1, 28, 28), (3, 28, 28))  # a damaged palette has other colours
 
 
 @given(data=st.data(), suffix=st.sampled_from(["", ".gz"]), part=st.sampled_from(["images-idx3", "labels-idx1"]))
