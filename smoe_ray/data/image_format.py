@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ from smoe_ray.data.checks import ClassImages, Images, some
 from smoe_ray.data.files import one_line
 from smoe_ray.errors import DataError
 from smoe_ray.spec import ImageFormat
-from smoe_ray.spec.data import MAX_SIDE, MIN_SIDE
+from smoe_ray.spec.data_base import MAX_SIDE, MIN_SIDE
 
 Background = Literal["white", "black"]
 
@@ -54,14 +54,12 @@ class Chosen:
         return len(self.index_N)
 
 
-class EncodedImage(NamedTuple):
-    """The content of an image file that is no file of its own."""
+class EncodedImage(Protocol):
+    """The content of an image file that is no file of its own; as text, its name in messages."""
 
-    name: str
-    content: bytes
-
-    def __str__(self) -> str:
-        return self.name
+    @property
+    def content(self) -> bytes:
+        """May be read from disk again at each use."""
 
 
 Picture = Path | EncodedImage

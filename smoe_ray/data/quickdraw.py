@@ -89,7 +89,7 @@ def _parse_object_array(content: bytes) -> list[Drawing]:
         numbers = np.lib.format.read_array(stream, allow_pickle=False)
         if numbers.ndim != 3 or stream.read(1):
             raise _NotDrawingsError(f"an array of {dtype} and shape {shape}, not a list of drawings")
-        return [_drawing(drawing_P3) for drawing_P3 in numbers]
+        return [as_drawing(drawing_P3) for drawing_P3 in numbers]
     if len(shape) != 1:
         raise _NotDrawingsError(f"an array of Python objects and shape {shape}, not a list of drawings")
     array = _DrawingsUnpickler(stream).load()
@@ -98,8 +98,8 @@ def _parse_object_array(content: bytes) -> list[Drawing]:
     return array.drawings
 
 
-def _drawing(numbers: npt.NDArray[Any]) -> Drawing:
-    """Checked numbers of one drawing, as int16 where they fit."""
+def as_drawing(numbers: npt.NDArray[Any]) -> Drawing:
+    """Checked numbers of one drawing, as int16 where they fit. Raises ValueError where they are no drawing."""
     if numbers.dtype.kind not in "iuf" or numbers.ndim != 2 or numbers.shape[0] == 0 or numbers.shape[1] != 3:
         raise _NotDrawingsError(f"a drawing is {numbers.dtype} of shape {numbers.shape}")
     if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
@@ -125,7 +125,7 @@ class _Array(Stand):
             if any(drawing is None for drawing in self.drawings) or shape != (len(self.drawings),):
                 raise _NotDrawingsError("a list of drawings holds something else")
         elif dtype.name in NUMBERS:
-            self.drawing = _drawing(numbers_of(shape, dtype, fortran_order, content))
+            self.drawing = as_drawing(numbers_of(shape, dtype, fortran_order, content))
         else:
             raise _NotDrawingsError(f"an array of type {dtype.name} and shape {shape}")
 

@@ -173,7 +173,7 @@ def test_what_an_npz_holds_is_said_where_it_is_something_else(tmp_path: Path) ->
         ("cat (1).npy", "rename it"),
         ("cat.npz", "there is cat.npz: set data.layout: sketchrnn"),
         ("cat.full.npz", "set data.layout: sketchrnn"),
-        ("full_simplified_cat.ndjson", "full_simplified_cat.ndjson, which is not read"),
+        ("full_simplified_cat.ndjson", "there is full_simplified_cat.ndjson: set data.layout: ndjson"),
         ("cat.npy.part", "cat.npy.part, which is not read"),
         ("cart.npy", "did you mean 'cart'?"),
         ("zebra.npy", "set data.download: true, or run: smoe-ray data fetch cat"),
