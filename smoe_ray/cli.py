@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from smoe_ray.data import Splits
     from smoe_ray.data.files import Map
+    from smoe_ray.data.overview import Overview
     from smoe_ray.inspect.status import StudyStatus
     from smoe_ray.spec import GridStudy, SearchStudy
     from smoe_ray.study import Executor
@@ -472,31 +474,93 @@ def fetch(
         typer.echo(path)
 
 
-@data_app.command(epilog="Example: smoe-ray data info studies/drawings.yaml --set data.root=drawings")
-def info(study: StudyFile, overrides: Overrides = None) -> None:
-    """Read (or draw) the data of a study's base and show what is in it."""
-    import numpy as np
-
+@data_app.command(epilog="Example: smoe-ray data info studies/drawings.yaml --set data.root=drawings --to sheets")
+def info(
+    study: Annotated[
+        Path,
+        typer.Argument(
+            metavar="STUDY",
+            help="Study file, or data alone: a YAML file with the keys of data, a folder of images, or an .npz.",
+            show_default=False,
+        ),
+    ],
+    overrides: Overrides = None,
+    to: Annotated[
+        str | None, typer.Option("--to", help="Contact sheet: a .png, or a folder for one of each data setting.")
+    ] = None,
+    allow_plugins: AllowPlugins = None,
+) -> None:
+    """Read (or draw) the data of a study: shape, classes, counts, values, what is probably wrong, a contact sheet."""
+    from smoe_ray import plugins
     from smoe_ray.data import cache_folder, load_splits
-    from smoe_ray.spec import load_study
+    from smoe_ray.data.overview import headings, overview
+    from smoe_ray.inspect.preview import data_settings
+    from smoe_ray.planning import StudyPlan
+    from smoe_ray.spec import load_data_study
     from smoe_ray.study.local import usable_cpus
 
-    spec = load_study(study, overrides or ())
-    with _bars() as progress:
-        splits = load_splits(spec.base.data, cache_folder() / "data", usable_cpus(), progress)
-    train = np.bincount(splits.train.label_B, minlength=len(splits.class_names))
-    test = np.bincount(splits.test.label_B, minlength=len(splits.class_names))
-    ink = [float(part.image_BHW.mean()) / 255 for part in (splits.train, splits.test)]
-    shown = Table("class", "train", "test", title=f"{spec.base.data.source}, fingerprint {splits.fingerprint[:12]}")
-    for name, n_train, n_test in zip(splits.class_names, train.tolist(), test.tolist(), strict=True):
-        shown.add_row(Text(name), f"{n_train:,}", f"{n_test:,}")
+    spec = load_data_study(study, overrides or ())
+    with plugins.allowing(allow_plugins or ()):
+        settings = data_settings(StudyPlan(spec))
+        sheets = [None] * len(settings) if to is None else _sheet_files(to, spec.name, len(settings))
+        for number, (data, heading, sheet) in enumerate(zip(settings, headings(settings), sheets, strict=True)):
+            with _bars() as progress:
+                splits = load_splits(data, cache_folder() / "data", usable_cpus(), progress)
+            if number:
+                typer.echo()
+            seen = overview(splits)
+            _show_data(heading, splits, seen)
+            if sheet is not None:
+                from smoe_ray.figures.contact_sheet import contact_sheet
+
+                _write(sheet, contact_sheet(splits, heading, f"{seen.shape}, {_in_all(splits)}"))
+                typer.echo(f"contact sheet: {sheet}")
+
+
+def _show_data(heading: str, splits: Splits, seen: Overview) -> None:
+    typer.echo(printable(f"{heading}: {seen.shape}"))
+    shown = Table("class", "train", "test")
+    for column in shown.columns[1:]:
+        column.justify = "right"
+    for name, train, test in zip(splits.class_names, seen.train_C, seen.test_C, strict=True):
+        shown.add_row(Text(name), f"{train:,}", f"{test:,}")
+    shown.add_section()
     shown.add_row("in all", f"{len(splits.train):,}", f"{len(splits.test):,}", style="bold")
-    shown.add_row("mean pixel", f"{ink[0]:.3f}", f"{ink[1]:.3f}", style="dim")
+    shown.add_row("mean pixel", *(f"{mean:.3f}" for mean in seen.mean), style="dim")
     Console().print(shown)
+    background = f", mostly on a {seen.background} background" if seen.background else ""
+    typer.echo(f"pixel values: {seen.low} to {seen.high}{background}")
+    typer.echo(f"fingerprint: {splits.fingerprint[:12]}")
     if splits.style_names:
         typer.echo(f"styles: {', '.join(splits.style_names)}")
     for note in splits.notes:
         typer.echo(f"note: {note}")
+    for warning in seen.warnings:
+        typer.echo(f"warning: {warning}")
+
+
+def _in_all(splits: Splits) -> str:
+    classes = count(len(splits.class_names), "class", "classes")
+    return f"{classes}, {count(len(splits.train), 'training image')} + {count(len(splits.test), 'test image')}"
+
+
+def _sheet_files(to: str, name: str, number: int) -> list[Path]:
+    """Where the contact sheet of each data setting is written."""
+    place = _local_folder(to)
+    if place.suffix.lower() != ".png" or place.is_dir():
+        return [place / (f"{name}-data.png" if n == 0 else f"{name}-data-{n + 1}.png") for n in range(number)]
+    if number > 1:
+        raise SmoeRayError(f"--to {to}: the study has {number} data settings; give a folder, for a sheet of each")
+    return [place]
+
+
+def _write(file: Path, content: bytes) -> None:
+    from smoe_ray.atomic_write import write_whole
+
+    try:
+        write_whole(file, content)
+    except OSError as error:
+        raise SmoeRayError(f"{file}: cannot be written: {error.strerror}; choose another place") from None
 
 
 def main() -> None:

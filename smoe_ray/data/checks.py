@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +43,8 @@ class ClassImages(NamedTuple):
 
     def contrast(self) -> npt.NDArray[np.int64]:
         """Range (N) of each image before resampling, in the channel where it is largest."""
-        return (self.high_NC.astype(np.int64) - self.low_NC).max(axis=1, initial=0)
+        range_NC = self.high_NC.astype(np.int64) - self.low_NC
+        return cast(npt.NDArray[np.int64], range_NC.max(axis=1, initial=0))
 
 
 def as_they_are(image: Images) -> ClassImages:

@@ -298,11 +298,15 @@ def _size_in_header(picture: Picture) -> Size:
         return _upright_size(image)
 
 
+def nearest_side(width: int, height: int) -> int:
+    """Of the usual sides, that of the square which is nearest in area."""
+    return min(_USUAL_SIDES, key=lambda side: abs(math.log(side / math.sqrt(width * height))))
+
+
 def _size_error(sizes: Counter[Size], where: str) -> DataError:
     """Which sizes there are, and what to write."""
     shown = some((f"{width}x{height} ({count(number, 'image')})" for (width, height), number in sizes.most_common()), 4)
-    width, height = sizes.most_common(1)[0][0]
-    side = min(_USUAL_SIDES, key=lambda side: abs(math.log(side / math.sqrt(width * height))))
+    side = nearest_side(*sizes.most_common(1)[0][0])
     if len(sizes) > 1:
         found = f"images of {len(sizes):,} sizes (width x height): {shown}"
     else:

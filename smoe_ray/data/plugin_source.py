@@ -21,6 +21,7 @@ from smoe_ray.data.dataset import Dataset
 from smoe_ray.data.source import Content, DataRequirement, ReadContext
 from smoe_ray.errors import PluginError
 from smoe_ray.spec import PluginData
+from smoe_ray.spec.data import MAX_SIDE, MIN_SIDE
 
 
 class PluginSource:
@@ -81,9 +82,21 @@ def _problem(content: Any) -> str | None:
             return f"{name} labels that are no indices into its {len(content.class_names)} class_names"
         if image.shape[1:] != content.train.image_BHW.shape[1:]:
             return f"{name} images of shape {image.shape[1:]} beside {content.train.image_BHW.shape[1:]}"
+        problem = _problem_of_shape(image.shape)
+        if problem:
+            return f"{name} images of shape {image.shape}{problem}"
     if np.any(np.diff(content.train.label_B) < 0):
         return "training images that are not sorted by label"
     return _problem_of_names(content.train, content)
+
+
+def _problem_of_shape(shape: tuple[int, ...]) -> str | None:
+    *channels, height, width = shape[1:] if len(shape) in (3, 4) else (0, 0, 0)
+    if channels in ([], [1], [3]) and MIN_SIDE <= height <= MAX_SIDE and MIN_SIDE <= width <= MAX_SIDE:
+        return None
+    sides = f"height and width from {MIN_SIDE} to {MAX_SIDE}"
+    hint = ": return image.transpose(0, 3, 1, 2)" if len(shape) == 4 and shape[3] in (1, 3) else ""
+    return f"; needed: (B, H, W) or (B, C, H, W) with C = 1 or 3, {sides}{hint}"
 
 
 def _problem_of_names(train: Dataset, content: Content) -> str | None:

@@ -106,6 +106,16 @@ def preview(study: GridStudy | SearchStudy | StudyPlan, load_plugins: bool = Tru
     )
 
 
+def data_settings(plan: StudyPlan) -> list[DataSpec]:
+    """The different data of a study's trials, `fraction` and `imbalance` aside: of each, that with the most images."""
+    distinct: dict[str, DataSpec] = {}
+    for data in (trial.data for trial in (*plan.known_trials, *plan.corners)):
+        known = distinct.setdefault(_images_of(data), data)
+        if data.fraction > known.fraction:
+            distinct[_images_of(data)] = data
+    return list(distinct.values())
+
+
 def in_words(study: GridStudy | SearchStudy, seen: Preview) -> list[tuple[str, str]]:
     """A study and its preview as lines of text, each with a heading, which may be empty."""
     lines = [("study", f"{study.name} (preset {study.preset})"), ("question", study.question)]
@@ -183,6 +193,11 @@ def _distribution(parameter: Distribution) -> str:
     return ", ".join(words)
 
 
+def _images_of(data: DataSpec) -> str:
+    """What tells data apart that a study needs, whatever part of them a trial sees."""
+    return data.model_dump_json(exclude={"fraction", "imbalance"})
+
+
 def _without_seed(trial: TrialSpec) -> str:
     return trial.model_copy(update={"seed": 0}).model_dump_json()
 
@@ -228,7 +243,7 @@ def _range(values: Iterable[int]) -> tuple[int, int]:
 
 def _needs(specs: Iterable[DataSpec], load_plugins: bool) -> tuple[DataRequirement, ...]:
     """Each file once, however many trials read it."""
-    distinct = {spec.model_dump_json(exclude={"fraction", "imbalance"}): spec for spec in specs}
+    distinct = {_images_of(spec): spec for spec in specs}
     needs: dict[DataRequirement, None] = {}
     for spec in distinct.values():
         if _is_unknown(spec, load_plugins):

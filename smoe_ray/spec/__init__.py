@@ -73,7 +73,16 @@ from smoe_ray.spec.trial import (
     trial_with,
     value_at,
 )
-from smoe_ray.spec.yaml_io import MAX_STUDY_BYTES, Study, dump_study, load_study, parse_study, read_name, roots
+from smoe_ray.spec.yaml_io import (
+    MAX_STUDY_BYTES,
+    Study,
+    dump_study,
+    load_data_study,
+    load_study,
+    parse_study,
+    read_name,
+    roots,
+)
 
 __all__ = [
     "CLASS_PATTERN",
@@ -139,6 +148,7 @@ __all__ = [
     "check_experts_per_class",
     "dotted_keys",
     "dump_study",
+    "load_data_study",
     "load_study",
     "merge",
     "parse_study",

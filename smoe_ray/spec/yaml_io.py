@@ -69,7 +69,22 @@ def read_name(path: str | Path) -> str:
 
 def parse_study(text: str, overrides: Sequence[str] = (), origin: str = "study") -> GridStudy | SearchStudy:
     """`load_study` for a text; `origin` stands for the file in messages."""
-    tree = _read_yaml(text, origin)
+    return _study_of(_read_yaml(text, origin), overrides, origin)
+
+
+def load_data_study(path: str | Path, overrides: Sequence[str] = ()) -> GridStudy | SearchStudy:
+    """As `load_study`, also of data alone: a YAML file with the keys of `data`, a folder of images, or an ``.npz``."""
+    path = Path(path)
+    if path.is_dir() or path.suffix.lower() == ".npz":
+        tree: Any = {"source": "images", "root": str(path)}
+    else:
+        tree = _read_yaml(_read_text(path), str(path))
+    if isinstance(tree, dict) and "source" in tree and "base" not in tree:
+        tree = {"name": "data", "question": "What are these data?", "base": {"data": tree}}
+    return _study_of(tree, overrides, str(path))
+
+
+def _study_of(tree: Any, overrides: Sequence[str], origin: str) -> GridStudy | SearchStudy:
     if not isinstance(tree, dict):
         raise StudyError(f"{origin}: a study is a mapping with 'name', 'question', 'base' and 'axes' or 'space'")
     given = [(*_read_override(override), override) for override in overrides]
