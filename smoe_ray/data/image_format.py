@@ -26,8 +26,7 @@ from smoe_ray.columns import count
 from smoe_ray.data.checks import ClassImages, Images, some
 from smoe_ray.data.files import one_line
 from smoe_ray.errors import DataError
-from smoe_ray.spec import ImageFormat
-from smoe_ray.spec.data_base import MAX_SIDE, MIN_SIDE
+from smoe_ray.spec import MAX_SIDE, MIN_SIDE, ImageFormat
 
 Background = Literal["white", "black"]
 

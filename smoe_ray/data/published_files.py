@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from smoe_ray.data.download import RemoteFile
-from smoe_ray.errors import DataError
-from smoe_ray.spec import Cifar100Data, EmnistData, MedMnistData, NamedData, NamedDataBase
+from smoe_ray.spec import MedMnistData, NamedDataBase
 
 
 def _at(url: str, *files: tuple[str, int, str]) -> tuple[RemoteFile, ...]:
@@ -126,23 +125,10 @@ def published_files(spec: NamedDataBase) -> Sequence[RemoteFile]:
 
 
 def fetch_name(spec: NamedDataBase) -> str:
-    """What ``smoe-ray data fetch`` calls the files of `spec`: see `spec_to_fetch`."""
+    """What ``smoe-ray data fetch`` calls the files of `spec`."""
     return f"medmnist/{medmnist_file(spec)}" if isinstance(spec, MedMnistData) else spec.source
 
 
-def spec_to_fetch(name: str) -> NamedDataBase | None:
-    """The set that ``mnist``, ``emnist``, ``medmnist/pathmnist``, ``medmnist/pathmnist_64`` … name; None for others.
-
-    Raises:
-        DataError: there is no such MedMNIST set.
-    """
-    source, _, rest = name.partition("/")
-    if source == "medmnist":
-        if rest not in _MEDMNIST_MD5:
-            raise DataError(f"medmnist/{rest}: no such set; there are: {', '.join(sorted(_MEDMNIST_MD5))}")
-        title, _, size = rest.partition("_")
-        return MedMnistData.model_validate({"name": title, "size": int(size or 28)})
-    if rest or source not in _FILES:
-        return None
-    kinds = {"emnist": EmnistData, "cifar100": Cifar100Data}
-    return kinds.get(source, NamedData).model_validate({"source": source})
+def fetch_names() -> list[str]:
+    """All that `fetch_name` may say: ``mnist``, ``medmnist/pathmnist``, ``medmnist/pathmnist_64`` …"""
+    return [*_FILES, *(f"medmnist/{name}" for name in _MEDMNIST_MD5)]

@@ -44,6 +44,7 @@ SETS = {
     "cifar10": ImageSet("CIFAR-10", _RGB, _words("airplane automobile bird cat deer dog frog horse ship truck")),
     "svhn": ImageSet("SVHN", _RGB, _DIGITS),
 }
+"""Sets that need no choice."""
 
 _FINE = _words(
     "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle "
@@ -65,7 +66,7 @@ _COARSE = _words(
 _MERGED = frozenset("cijklmopsuvwxyz")
 _BY_CLASS = (*string.digits, *string.ascii_uppercase, *string.ascii_lowercase)
 _BY_MERGE = tuple(name for name in _BY_CLASS if name not in _MERGED)
-_EMNIST = {
+EMNIST_CLASSES = {
     "balanced": _BY_MERGE,
     "byclass": _BY_CLASS,
     "bymerge": _BY_MERGE,
@@ -73,6 +74,7 @@ _EMNIST = {
     "letters": tuple(string.ascii_lowercase),
     "mnist": _DIGITS,
 }
+"""Class names of each split."""
 
 _ORGANS = _words(
     "bladder femur-left femur-right heart kidney-left kidney-right liver lung-left lung-right pancreas spleen"
@@ -162,9 +164,11 @@ class NamedDataBase(DataSpecBase):
     def image_format(self) -> ImageFormat:
         """`image` with nothing left to the data: size and channels are those of the set where `image` keeps them."""
         channels, height, _ = self.image_set.image_shape
-        kept = {"size": height} if self.image.size == "native" else {}
+        kept: dict[str, object] = {}
+        if self.image.size == "native":
+            kept["size"] = height
         if self.image.channels == "keep":
-            kept |= {"channels": "grey" if channels == 1 else "rgb"}
+            kept["channels"] = "grey" if channels == 1 else "rgb"
         return self.image.model_copy(update=kept)
 
     @property
@@ -205,7 +209,7 @@ class EmnistData(NamedDataBase):
     @property
     def image_set(self) -> ImageSet:
         """See `NamedDataBase.image_set`."""
-        return ImageSet(f"EMNIST {self.split}", _GREY, _EMNIST[self.split])
+        return ImageSet(f"EMNIST {self.split}", _GREY, EMNIST_CLASSES[self.split])
 
 
 class Cifar100Data(NamedDataBase):

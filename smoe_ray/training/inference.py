@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from smoe_ray.errors import DataError, ResultsError
 from smoe_ray.model import SMoEVAE, build_model
 from smoe_ray.results import Store, TrialFolder, TrialRecord, read_weights
-from smoe_ray.spec import CombinedData, DataSpec, DrawingColours, ImageShape, PluginData
+from smoe_ray.spec import CombinedData, DataSpec, DrawingColours, ImageData, ImageShape, QuickDrawData, SyntheticData
 from smoe_ray.training.evaluate import IMAGES_AT_ONCE
 
 FloatArray = npt.NDArray[np.float32]
@@ -156,12 +156,10 @@ def _misfit(model: nn.Module, weights: Mapping[str, npt.NDArray[Any]]) -> str | 
 
 
 def _ink(data: DataSpec) -> DrawingColours | None:
-    if isinstance(data, PluginData):
-        return None
     if isinstance(data, CombinedData):
         inks = {_ink(part) for part in data.parts.values()}
         return inks.pop() if len(inks) == 1 else None
-    return data.ink
+    return data.ink if isinstance(data, (SyntheticData, QuickDrawData, ImageData)) else None
 
 
 def _tensor(array: npt.NDArray[Any]) -> Tensor:

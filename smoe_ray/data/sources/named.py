@@ -208,16 +208,15 @@ class ZippedIdx:
             ) from None
 
     def _part(self, archive: zipfile.ZipFile, part: str) -> Labelled:
-        arrays, names = [], []
-        for what in ("images-idx3", "labels-idx1"):
-            name = f"{self.prefix}{part}-{what}-ubyte.gz"
-            member = next((info for info in archive.infolist() if Path(info.filename).name == name), None)
-            if member is None:
-                raise DataError(f"{self.archive}: holds no {name}; it is not the archive of EMNIST")
-            with archive.open(member) as stream:
-                arrays.append(parse_idx(stream, f"{self.archive}: {name}", member.file_size, packed=True))
-            names.append(name)
-        return checked(*arrays, self.archive, *names)
+        images, labels = (f"{self.prefix}{part}-{what}-ubyte.gz" for what in ("images-idx3", "labels-idx1"))
+        return checked(self._array(archive, images), self._array(archive, labels), self.archive, images, labels)
+
+    def _array(self, archive: zipfile.ZipFile, name: str) -> npt.NDArray[np.uint8]:
+        member = next((info for info in archive.infolist() if Path(info.filename).name == name), None)
+        if member is None:
+            raise DataError(f"{self.archive}: holds no {name}; it is not the archive of EMNIST")
+        with archive.open(member) as stream:
+            return parse_idx(stream, f"{self.archive}: {name}", member.file_size, packed=True)
 
 
 def _find_emnist(spec: EmnistData, place: Path) -> ArrayFiles | None:
