@@ -22,6 +22,9 @@ from smoe_ray.errors import DataError
 MAX_LINE_BYTES = 10_000_000
 """A longer line is refused; Google's longest raw drawings are far shorter."""
 
+MAX_COORDINATE = 1_000_000
+"""Pixels; screens are far smaller."""
+
 
 def read_ndjson(file: Path, train: int, test: int, recognized_only: bool) -> tuple[list[Drawing], list[Drawing]]:
     """The first `train` drawings of a file, and its last `test`.
@@ -101,7 +104,9 @@ def _drawing(file: Path, number: int, item: dict[str, Any], kinds: dict[int, int
             raise ValueError(
                 f"raw and simplified drawings in one file (lines {' and '.join(map(str, kinds.values()))})"
             )
-        step_P2 = np.diff(np.concatenate(position), axis=0, prepend=0.0)
-        return as_drawing(np.column_stack([step_P2, np.concatenate(lifted)]))
+        position_P2 = np.concatenate(position)
+        if not (np.abs(position_P2) <= MAX_COORDINATE).all():  # NaN is not
+            raise ValueError(f"coordinates that are no numbers or beyond {MAX_COORDINATE:,}")
+        return as_drawing(np.column_stack([np.diff(position_P2, axis=0, prepend=0.0), np.concatenate(lifted)]))
     except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{file}:{number}: not a drawing ({one_line(error)}); {another_copy(file)}") from None
