@@ -14,7 +14,7 @@ from smoe_ray.spec import IMAGE_SIDE as IMAGE_SIDE
 from smoe_ray.spec import ImageShape
 
 
-def in_words(image_shape: ImageShape) -> str:
+def shape_in_words(image_shape: ImageShape) -> str:
     """E.g. ``32x32 RGB``: width, height, colours."""
     channels, height, width = image_shape
     return f"{width}x{height} {'grey' if channels == 1 else 'RGB'}"

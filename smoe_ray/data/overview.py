@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from smoe_ray.columns import count
 from smoe_ray.data.checks import some
-from smoe_ray.data.dataset import Dataset, Splits, in_words
+from smoe_ray.data.dataset import Dataset, Splits, shape_in_words
 from smoe_ray.spec import DataSpec
 
 Background = Literal["light", "dark"]
@@ -58,7 +58,7 @@ def overview(splits: Splits) -> Overview:
     backgrounds = _backgrounds(splits)
     light, dark = (sum(counts[kind] for _, _, counts in backgrounds) for kind in ("light", "dark"))
     return Overview(
-        shape=in_words(splits.train.image_shape),
+        shape=shape_in_words(splits.train.image_shape),
         train_C=tuple(train_C.tolist()),
         test_C=tuple(test_C.tolist()),
         low=min(int(part.image_BHW.min()) for part in sets),
@@ -163,7 +163,7 @@ def headings(specs: Sequence[DataSpec]) -> list[str]:
     trees = [spec.model_dump(mode="json") for spec in specs]
     lines = []
     for tree in trees:
-        words = [str(tree["source"]), *([str(tree["root"])] if tree.get("root") else [])]
+        words = [" ".join([str(tree["source"]), *([str(tree["root"])] if tree.get("root") else [])])]
         words += [
             f"{key}: {value}"
             for key, value in tree.items()

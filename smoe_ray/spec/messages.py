@@ -80,6 +80,7 @@ _WORDS = {
     "too_short": "needs at least {min_length} items",
     "too_long": "may have at most {max_length} items",
     "none_required": "must be null",
+    "literal_error": "write {expected}",
     "invalid_key": "a key here is a word; write it in quotes, where YAML would read a number, true, false or null",
     "recursion_loop": "contains itself",
     "json_invalid": "is not whole JSON text",

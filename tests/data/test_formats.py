@@ -24,7 +24,7 @@ from test_images import idx
 
 from smoe_ray.data import Splits, load_splits
 from smoe_ray.data.quickdraw import rasterise
-from smoe_ray.spec import ImageData, QuickDrawData
+from smoe_ray.spec import ImageData, ImageFormat, QuickDrawData
 from support.quickdraw_files import write_sketchrnn
 
 EXAMPLES = settings(
@@ -304,7 +304,7 @@ def place(reader: str, root: Path) -> tuple[Path, ImageData | QuickDrawData]:
         return root / "set.npz", ImageData(root=str(root / "set.npz"))
     (root / "F").mkdir()
     Image.fromarray(_X[1]).save(root / "F" / "1.png")
-    return root / "F" / f"0.{reader}", ImageData(root=str(root))
+    return root / "F" / f"0.{reader}", ImageData(root=str(root), image=ImageFormat(size=28))
 
 
 def try_mutants(reader: str, count: int) -> None:
@@ -327,7 +327,8 @@ def try_mutants(reader: str, count: int) -> None:
         found = module.find(spec, context)
         assert module.key(spec, found, context)
         read = module.read(spec, found, context)
-        assert read.train.image_BHW.shape[1:] == read.test.image_BHW.shape[1:] == (28, 28)
+        assert read.train.image_shape == read.test.image_shape
+        assert read.train.image_shape[1:] == (28, 28)
         assert read.train.image_BHW.dtype == np.uint8
         return read.train.image_BHW.tobytes() + read.test.image_BHW.tobytes()
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from smoe_ray.data.dataset import Dataset, Splits, in_words
+from smoe_ray.data.dataset import Dataset, Splits, shape_in_words
 from smoe_ray.data.image_format import nearest_side
 from smoe_ray.data.source import Content, DataRequirement, ReadContext
 from smoe_ray.data.sources import source_reader
@@ -76,7 +76,7 @@ def _refuse_several_shapes(spec: CombinedData, parts: Mapping[str, Splits]) -> N
     shapes = {name: data.train.image_shape for name, data in parts.items()}
     if len(set(shapes.values())) == 1:
         return
-    found = ", ".join(f"{name} {in_words(shape)}" for name, shape in shapes.items())
+    found = ", ".join(f"{name} {shape_in_words(shape)}" for name, shape in shapes.items())
     fixed = [shape for name, shape in shapes.items() if not hasattr(spec.parts[name], "image")]
     channels, height, width = (fixed or list(shapes.values()))[0]
     side = height if height == width else nearest_side(height, width)

@@ -42,6 +42,8 @@ def find(spec: ImageData, context: ReadContext) -> Found:
         if reason is not None:
             raise DataError(reason)
         return OneNpz(root)
+    if not root.is_dir():
+        raise DataError(f"{root}: neither a file nor a folder, but a pipe, socket or device; set data.root")
     if spec.layout != "folder":
         four = find_four_files(root)
         if four is not None:
