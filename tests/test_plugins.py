@@ -132,7 +132,7 @@ def test_a_short_name_means_what_an_installed_package_registers(folder: Path) ->
     spec = parse_study(study(base={"data": {"source": "rings", "width": 3}}, axes={"data.width": [3, 4]}))
     assert spec.base.data.source == SOURCE
     assert "ring_data" not in sys.modules
-    with pytest.raises(StudyError, match=r"'rinks' is none of .*, combined, rings; did you mean 'rings'\?$"):
+    with pytest.raises(StudyError, match=r"'rinks' is none of .*, parquet, rings; did you mean 'rings'\?$"):
         parse_study(study(base={"data": {"source": "rinks"}}))
     again = trial_with(spec.base, {"data.source": "rings"})  # the same plug-in by another name keeps its parameters
     assert again == spec.base

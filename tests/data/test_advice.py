@@ -52,14 +52,14 @@ def test_images_further_down_are_found(tmp_path: Path, place: str, layout: str) 
     ("name", "words"),
     [
         ("train.csv", "train.csv: CSV is not read; save as .npz"),
-        ("data_batch_1", "CIFAR's batch is a pickle"),
-        ("x.parquet", "Parquet is not read; save as .npz"),
-        ("digits.mat", "MATLAB's format is not read; save as .npz"),
+        ("data_batch_1", "read with data.source: cifar10"),
+        ("x.parquet", "read with data.source: parquet"),
+        ("digits.mat", "anything else is not read; save as .npz"),
         ("set.pkl", "a pickle is not read"),
         ("images.zip", "unpack it and set data.root to the folder"),
         ("images.tar.gz", "unpack it and set data.root to the folder"),
         ("x_train.npy", "one array alone has no labels"),
-        ("cat.ndjson", "data.source: quickdraw"),
+        ("cat.ndjson", "data.source: quickdraw, data.layout: ndjson"),
         ("readme.txt", "needed: IDX files"),
     ],
 )
