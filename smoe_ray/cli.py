@@ -533,7 +533,9 @@ def info(
 
 
 def _show_data(heading: str, splits: Splits, seen: Overview) -> None:
-    typer.echo(printable(f"{heading}: {seen.shape}"))
+    typer.echo(printable(heading))
+    background = f", mostly on a {seen.background} background" if seen.background else ""
+    typer.echo(f"images: {seen.shape}, values from {seen.low} to {seen.high}{background}")
     shown = Table("class", "train", "test")
     for column in shown.columns[1:]:
         column.justify = "right"
@@ -543,8 +545,6 @@ def _show_data(heading: str, splits: Splits, seen: Overview) -> None:
     shown.add_row("in all", f"{len(splits.train):,}", f"{len(splits.test):,}", style="bold")
     shown.add_row("mean pixel", *(f"{mean:.3f}" for mean in seen.mean), style="dim")
     Console().print(shown)
-    background = f", mostly on a {seen.background} background" if seen.background else ""
-    typer.echo(f"pixel values: {seen.low} to {seen.high}{background}")
     typer.echo(f"fingerprint: {splits.fingerprint[:12]}")
     if splits.style_names:
         typer.echo(f"styles: {', '.join(splits.style_names)}")

@@ -349,13 +349,18 @@ def test_a_wrong_plug_in_is_one_line(
     ("replaced", "by", "expected"),
     [
         ("astype(np.uint8)", "astype(float)", "train images that are no array of uint8"),
+        ("astype(np.uint8)", "astype(np.uint8)[..., None].repeat(3, axis=-1)",
+         "train images of shape (80, 28, 28, 3); needed: (B, H, W) or (B, C, H, W) with C = 1 or 3, height and width "
+         "from 8 to 128: return image.transpose(0, 3, 1, 2)"),
+        ("astype(np.uint8)", "astype(np.uint8)[:, :7]", "train images of shape (80, 7, 28); needed: (B, H, W)"),
+        ("astype(np.uint8)", "astype(np.uint8)[:, None].repeat(2, axis=1)", "shape (80, 2, 28, 28); needed: (B, H, W)"),
         ("label_B)\n", "label_B[::-1].copy())\n", "training images that are not sorted by label"),
         ("label_B)\n", "label_B + 1)\n", "labels that are no indices into its 2 class_names"),
         ("label_B)\n", "label_B[1:])\n", "train labels that are no array of 80 whole numbers"),
         ("return Content(", "return (", "read() returned tuple, not a smoe_ray.data.Content"),
         ("return Content(", "return Content(1 / 0, ", "rings.py:15: ZeroDivisionError: division by zero"),
     ],
-)
+)  # fmt: skip
 def test_what_a_source_returns_is_checked(folder: Path, out: Path, replaced: str, by: str, expected: str) -> None:
     assert replaced in RINGS
     write_package(folder, "ring_data", {"rings": RINGS.replace(replaced, by)}, "1.2", ENTRY_POINTS)

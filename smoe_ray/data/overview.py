@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from smoe_ray.columns import count
 from smoe_ray.data.checks import some
 from smoe_ray.data.dataset import Dataset, Splits, shape_in_words
 from smoe_ray.spec import DataSpec
@@ -86,8 +85,10 @@ def _shared_images(splits: Splits) -> list[str]:
     if not shared:
         return []
     classes = some(f"{name}: {number:,}" for name, number in shared.most_common())
-    found = f"{shared.total():,} of {count(len(splits.test), 'test image')} are also training images ({classes})"
-    return [found + (f"; {elsewhere:,} of them as another class" if elsewhere else "")]
+    as_another = f"; {elsewhere:,} of them as another class" if elsewhere else ""
+    return [
+        f"test images that are also training images: {shared.total():,} of {len(splits.test):,} ({classes}){as_another}"
+    ]
 
 
 def _digests(data: Dataset) -> Iterator[tuple[bytes, int]]:
@@ -160,14 +161,22 @@ def _mixed_backgrounds(found: Sequence[tuple[str, str, Counter[str]]]) -> list[s
 
 def headings(specs: Sequence[DataSpec]) -> list[str]:
     """One line for each of several data settings: what it reads, and in what it differs from the others."""
-    trees = [spec.model_dump(mode="json") for spec in specs]
+    trees = [dict(_leaves(spec.model_dump(mode="json"))) for spec in specs]
     lines = []
     for tree in trees:
-        words = [" ".join([str(tree["source"]), *([str(tree["root"])] if tree.get("root") else [])])]
-        words += [
+        names = [str(tree["source"]), *([str(tree["root"])] if tree.get("root") else [])]
+        differing = [
             f"{key}: {value}"
             for key, value in tree.items()
             if key not in ("source", "root") and any(other.get(key, value) != value for other in trees)
         ]
-        lines.append(", ".join(words))
+        lines.append(", ".join([" ".join(names), *differing]))
     return lines
+
+
+def _leaves(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield above + key, value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,7 @@ def _first(data: Dataset, label: int, most: int) -> list[npt.NDArray[np.uint8]]:
     return list(np.ascontiguousarray(images))
 
 
+@cache
 def _font(size: int) -> Any:
     """matplotlib's DejaVu Sans: a sheet looks the same on every machine."""
     import matplotlib
@@ -86,8 +88,10 @@ def _font(size: int) -> Any:
 
 
 def _shortened(text: str, font: Any) -> str:
-    if font.getlength(text) <= _WIDEST_LABEL:
+    length = font.getlength(text)
+    if length <= _WIDEST_LABEL:
         return text
+    text = text[: 4 * int(len(text) * _WIDEST_LABEL / length)]  # not one by one from the end of a very long name
     while font.getlength(f"{text}…") > _WIDEST_LABEL:
         text = text[:-1]
     return f"{text}…"
