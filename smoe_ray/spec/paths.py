@@ -11,8 +11,10 @@ from pydantic import BaseModel
 from smoe_ray import plugins
 
 TAGS = ("source", "name")
-"""Keys that choose among models (`data.source`, `objective.name`): another value there replaces the whole mapping. Where
-there is a `source`, `name` is a field like others."""
+"""Keys that choose among models (`data.source`, `objective.name`): another value there replaces the whole mapping.
+
+Where there is a `source`, `name` is a field like others.
+"""
 
 _KINDS: dict[str, tuple[plugins.Kind, ...]] = {"source": ("source",), "name": ("objective", "encoder", "decoder")}
 """Kinds of plug-ins that a tag may name."""
