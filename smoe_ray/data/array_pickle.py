@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from typing import Any, ClassVar
 
 import numpy as np
@@ -48,6 +49,22 @@ class Array(Stand):
     def __setstate__(self, state: Any) -> None:
         _version, shape, dtype, fortran_order, content = state
         self.numbers = numbers_of(shape, dtype, fortran_order, content)
+
+
+def load_arrays(content: bytes) -> Any:
+    """What a pickle holds: see `ArrayUnpickler`.
+
+    Raises:
+        pickle.UnpicklingError: it names anything that arrays do not need, or asks for memory without a use.
+        Exception: it is damaged; of nearly any type.
+    """
+    for opcode, argument, _ in pickletools.genops(content):
+        # pickle makes a table as long as the largest index says.
+        if opcode.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(content):
+            raise pickle.UnpicklingError(f"refused: its pickle counts to {argument:,}")
+        if opcode.name == "BYTEARRAY8":  # made before its content is read; batches of arrays have none
+            raise pickle.UnpicklingError("refused: its pickle holds a bytearray")
+    return ArrayUnpickler(io.BytesIO(content)).load()
 
 
 def numbers_of(shape: Any, dtype: DType, fortran_order: bool, content: bytes) -> npt.NDArray[Any]:

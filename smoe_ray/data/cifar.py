@@ -7,7 +7,6 @@ Shapes: N images, X pixels of one (3 x 32 x 32).
 
 from __future__ import annotations
 
-import io
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smoe_ray.data.array_files import MAX_ARRAY_BYTES, ArraySet, Labelled
-from smoe_ray.data.array_pickle import Array, ArrayUnpickler
+from smoe_ray.data.array_pickle import Array, load_arrays
 from smoe_ray.data.checks import some
 from smoe_ray.data.files import one_line
 from smoe_ray.errors import DataError
@@ -145,7 +144,7 @@ def _read_batch(name: str, content: bytes, cifar: Cifar) -> Labelled:
             raise ValueError(f"{len(content):,} bytes, not a multiple of {record:,}")
         byte_NX = np.frombuffer(content, np.uint8).reshape(-1, record)
         return Labelled(byte_NX[:, cifar.label_bytes :], byte_NX[:, cifar.label_byte].astype(np.int64))
-    batch = ArrayUnpickler(io.BytesIO(content)).load()
+    batch = load_arrays(content)
     if not isinstance(batch, dict):
         raise ValueError("its pickle holds no dictionary")
     pixels, labels = _entry(batch, "data"), _entry(batch, cifar.labels_key)

@@ -44,6 +44,9 @@ def data_to_fetch(name: str, layout: Literal["sketchrnn", "bitmap", "ndjson"]) -
         return EmnistData()
     if name in fetch_names():
         return Cifar100Data() if name == "cifar100" else NamedData.model_validate({"source": name})
+    if source == "medmnist":
+        small = [each.partition("/")[2] for each in fetch_names() if each.startswith("medmnist/") and "_" not in each]
+        raise DataError(f"{name}: no such set; there are medmnist/{', '.join(small)}, each also as _64 and _128")
     near = difflib.get_close_matches(name.lower().replace("-", "_"), fetch_names(), n=1, cutoff=0.8)
     if near:
         raise DataError(f"{name}: no such set; did you mean '{near[0]}'?")

@@ -139,12 +139,36 @@ def pickled(image: np.ndarray, labels: dict[str, np.ndarray]) -> bytes:
     return pickle.dumps({b"batch_label": b"a batch", b"data": flat(image), b"filenames": [b"a.png"]} | entries, 2)
 
 
+def pickled_by_python_2(image: np.ndarray, labels: dict[str, np.ndarray]) -> bytes:
+    """The same, opcode by opcode as in the published batches, whose texts are BINSTRING and SHORT_BINSTRING."""
+
+    def text(content: bytes) -> bytes:
+        short = len(content) < 256
+        return (b"U" + bytes([len(content)]) if short else b"T" + len(content).to_bytes(4, "little")) + content
+
+    def number(value: int) -> bytes:
+        return b"J" + value.to_bytes(4, "little", signed=True)
+
+    parts = [b"\x80\x02}(", text(b"batch_label"), text(b"training batch 1 of 5")]
+    for key, label in labels.items():
+        parts += [text(key.encode()), b"](", *map(number, label.tolist()), b"e"]
+    parts += [
+        text(b"data"),
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n", number(0), b"\x85", text(b"b"), b"\x87R",
+        b"(", number(1), number(len(image)), number(3072), b"\x86",
+        b"cnumpy\ndtype\n", text(b"u1"), number(0), number(1), b"\x87R",
+        b"(", number(3), text(b"|"), b"NNN", number(-1), number(-1), number(0), b"tb",
+        b"\x89", text(flat(image).tobytes()), b"tb",
+    ]  # fmt: skip
+    return b"".join([*parts, text(b"filenames"), b"](", text(b"camion_s_000148.png"), b"eu."])
+
+
 def binary(image: np.ndarray, labels: dict[str, np.ndarray]) -> bytes:
     return np.column_stack([*(label.astype(np.uint8) for label in labels.values()), flat(image)]).tobytes()
 
 
 def cifar10_batches(layout: str) -> dict[str, bytes]:
-    suffix, write = {"python": ("", pickled), "binary": (".bin", binary)}[layout]
+    suffix, write = {"python": ("", pickled_by_python_2), "binary": (".bin", binary)}[layout]
     (image, label), (test_image, test_label) = COLOUR
     parts = np.array_split(np.arange(len(label)), 5)
     train = {f"data_batch_{k + 1}{suffix}": write(image[p], {"labels": label[p]}) for k, p in enumerate(parts)}
@@ -241,7 +265,8 @@ def test_a_malicious_pickle_is_refused_and_does_not_run(packed: bool, tmp_path: 
         (pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1]}, 2), "1 labels for 2 images"),
         (pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [b"a"]}, 2), "no list of labels"),
         (pickle.dumps({b"data": np.array([None]), b"labels": [1]}, 2), "an array of type O8"),
-        (b"", "EOFError"),
+        (b"", "pickle exhausted"),
+        (b"\x80\x02]r\xff\xff\xff\x7f.", "its pickle counts to 2,147,483,647"),  # would take 16 GiB of memory
     ],
 )
 def test_batches_that_hold_something_else_are_refused(content: bytes, words: str, tmp_path: Path) -> None:
@@ -270,10 +295,12 @@ def test_missing_and_cut_batches_are_named(tmp_path: Path) -> None:
 # --- SVHN, MedMNIST ---------------------------------------------------------------------------------------------------
 
 
-def test_svhn_calls_the_digit_zero_ten(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("compressed", "dtype"), [(True, np.uint8), (False, np.float64)])
+def test_svhn_calls_the_digit_zero_ten(compressed: bool, dtype: type, tmp_path: Path) -> None:
     for part, (image, label) in zip(("train", "test"), COLOUR, strict=True):
-        y = np.where(label == 0, 10, label).astype(np.uint8)[:, None]
-        savemat(tmp_path / f"{part}_32x32.mat", {"X": image.transpose(1, 2, 3, 0), "y": y}, do_compression=True)
+        y = np.where(label == 0, 10, label).astype(dtype)[:, None]
+        content = {"note": ["a text", "another"], "X": image.transpose(1, 2, 3, 0), "y": y}
+        savemat(tmp_path / f"{part}_32x32.mat", content, do_compression=compressed)
     spec = NamedData(source="svhn", root=str(tmp_path))
     assert_read(spec, *COLOUR, ("0", "2", "9"), tmp_path)
     savemat(tmp_path / "test_32x32.mat", {"X": np.zeros((32, 32)), "y": [[1]]})
@@ -433,3 +460,32 @@ def test_absent_sets_say_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
     assert [need.state for need in requirements(spec)] == ["absent"]
     refused(spec, tmp_path, "t10k-labels-idx1-ubyte[.gz]: no such file; beside it are")
+
+
+def test_data_fetch_takes_sets_and_studies(
+    publisher: Server, tmp_path: Path, downloads: Path, smoe_ray: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, out, _ = smoe_ray("data", "fetch", "mnist", "--to", tmp_path / "sets")
+    assert code == 0
+    assert sorted(out.split()) == sorted(str(tmp_path / "sets" / "mnist" / name[1:]) for name in publisher.files)
+    study = tmp_path / "study.yaml"
+    parts = "{source: combined, parts: {a: {source: mnist}, b: {source: synthetic}}}"
+    study.write_text(f"name: a\nquestion: why?\naxes: {{data: [{{source: mnist}}, {parts}]}}\nseeds: [0]\n")
+    code, out, _ = smoe_ray("data", "fetch", study)
+    assert code == 0
+    assert sorted(out.split()) == sorted(str(downloads / "mnist" / name[1:]) for name in publisher.files)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("cifar-10", "no such set; did you mean 'cifar10'?"),
+        ("medmnist/chestmnist", "no such set; there are medmnist/bloodmnist, breastmnist,"),
+        ("../cat", "neither a set (mnist, fashion_mnist, kmnist, emnist, cifar10, cifar100, svhn, medmnist/...)"),
+    ],
+)
+def test_data_fetch_refuses_other_names(name: str, words: str, smoe_ray: Callable[..., tuple[int, str, str]]) -> None:
+    code, _, err = smoe_ray("data", "fetch", name)
+    assert code == 1
+    assert words in err
+    assert err.count("\n") == 1

@@ -5,7 +5,6 @@ They are read in the files in which they are published, packed or unpacked, and 
 
 from __future__ import annotations
 
-import warnings
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,11 +14,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from smoe_ray.data.array_files import MAX_ARRAY_BYTES, ArraySet, Labelled, OneNpz, checked, find_four_files, parse_idx
+from smoe_ray.data.array_files import ArraySet, Labelled, OneNpz, checked, find_four_files, parse_idx
 from smoe_ray.data.cifar import CIFAR10, cifar100, find_cifar
 from smoe_ray.data.download import fetch_files
 from smoe_ray.data.files import cache_folder, fetch_uri, is_uri, one_line
 from smoe_ray.data.labelled_images import Treatment, content_of_arrays
+from smoe_ray.data.mat_files import read_mat
 from smoe_ray.data.published_files import fetch_name, medmnist_file, published_files
 from smoe_ray.data.source import Content, DataRequirement, ReadContext
 from smoe_ray.errors import DataError
@@ -264,16 +264,11 @@ def _find_mat(place: Path) -> MatFiles | None:
 
 
 def _read_mat(file: Path) -> Labelled:
-    from scipy.io import loadmat, whosmat
-
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # scipy's remarks on odd but readable files
-            for name, shape, _kind in whosmat(str(file)):
-                if name in ("X", "y") and int(np.prod(shape, dtype=object)) > MAX_ARRAY_BYTES:
-                    raise ValueError(f"{name} unpacks to more than {MAX_ARRAY_BYTES:,} bytes")
-            content = loadmat(str(file), variable_names=("X", "y"))
-        image_HWCN, label = np.asarray(content["X"]), np.asarray(content["y"])
+        content = read_mat(file, ("X", "y"))
+        image_HWCN, label = content["X"], content["y"]
+        if label.dtype.kind == "f" and (label == np.rint(label)).all():  # MATLAB's usual type of numbers
+            label = label.astype(np.int64)
         if image_HWCN.dtype != np.uint8 or image_HWCN.ndim != 4:
             raise ValueError(f"X is {image_HWCN.dtype} of shape {image_HWCN.shape}, not uint8 (32, 32, 3, N)")
     except Exception as error:  # damaged files raise nearly anything
