@@ -487,6 +487,8 @@ def fetch(
         files = dict.fromkeys(file for data in wanted for file in fetch_data(data, folder, progress))
     for file in files:
         typer.echo(file)
+    if not files:
+        typer.echo("nothing to fetch: the data are generated, or are to be where data.root says")
 
 
 @data_app.command(epilog="Example: smoe-ray data info studies/drawings.yaml --set data.root=drawings --to sheets")

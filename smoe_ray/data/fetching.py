@@ -10,7 +10,7 @@ from typing import Literal
 from smoe_ray.data.download import CATEGORIES, fetch, fetch_files
 from smoe_ray.data.files import Progress
 from smoe_ray.data.published_files import fetch_names, published_files
-from smoe_ray.data.sources import named, quickdraw
+from smoe_ray.data.sources import named, quickdraw, requirements
 from smoe_ray.errors import DataError
 from smoe_ray.spec import (
     CLASS_PATTERN,
@@ -62,7 +62,8 @@ def fetch_data(spec: DataSpec, to: Path | None, progress: Progress | None = None
     """Download the files of `spec` that are not there yet, whether or not it allows that.
 
     Args:
-        spec: which data; for data that nobody publishes, nothing is done.
+        spec: which data. Nothing is done for data that nobody publishes, that are where `root` says, or that would not
+            be looked for in the download cache.
         to: folder; a set gets a folder of its own in it. None: the download cache.
         progress: called with (what, bytes done, total bytes).
 
@@ -74,6 +75,10 @@ def fetch_data(spec: DataSpec, to: Path | None, progress: Progress | None = None
     """
     if isinstance(spec, CombinedData):
         return tuple(file for part in spec.parts.values() for file in fetch_data(part, to, progress))
+    if isinstance(spec, (QuickDrawData, NamedDataBase)) and spec.root is not None:
+        is_there = all(need.state in ("present", "remote") for need in requirements(spec))
+        if is_there or (to is None and not spec.download):
+            return ()
     if isinstance(spec, QuickDrawData):
         return fetch(spec.classes, spec.layout, to or quickdraw.download_folder(), progress=progress)
     if isinstance(spec, NamedDataBase):

@@ -474,6 +474,8 @@ def test_data_fetch_takes_sets_and_studies(
     code, out, _ = smoe_ray("data", "fetch", study)
     assert code == 0
     assert sorted(out.split()) == sorted(str(downloads / "mnist" / name[1:]) for name in publisher.files)
+    study.write_text(study.read_text().replace("source: mnist", f"source: mnist, root: {tmp_path / 'sets'}"))
+    assert smoe_ray("data", "fetch", study)[1].startswith("nothing to fetch")
 
 
 @pytest.mark.parametrize(
