@@ -14,7 +14,6 @@ import streamlit as st
 
 from smoe_ray.analysis import LatentMap, Separability, latent_map, separability
 from smoe_ray.report.trial_analysis import TrialAnalysis
-from smoe_ray.results import TrialRecord
 from smoe_ray.results.trial import Arrays
 
 from . import load, study_tables, url_state
@@ -33,9 +32,6 @@ MAP_IMAGES = 1000
 
 class CachedTrialAnalysis(TrialAnalysis):
     """The analyses of a trial behind Streamlit's caches, which outlive a rerun and are shared between sessions."""
-
-    def __init__(self, record: TrialRecord, arm: str) -> None:
-        super().__init__(load.out(), record, arm)
 
     @cached_property
     def embeddings(self) -> Arrays:
@@ -81,12 +77,12 @@ def arm_labels(study: str) -> dict[str, str]:
 
 def finished_trials(study: str) -> Trials:
     """Finished trials by arm and ascending seed; of trials that share both, the first."""
-    records = load.results(study).records
+    out, records = load.out(), load.results(study).records
     by_arm: dict[str, dict[int, CachedTrialAnalysis]] = {}
     for trial_id, arm in arm_labels(study).items():
         record = records[trial_id]
         if record.status == "finished":
-            by_arm.setdefault(arm, {}).setdefault(record.spec.seed, CachedTrialAnalysis(record, arm))
+            by_arm.setdefault(arm, {}).setdefault(record.spec.seed, CachedTrialAnalysis(out, record, arm))
     return {arm: dict(sorted(of_seed.items())) for arm, of_seed in by_arm.items()}
 
 

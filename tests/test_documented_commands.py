@@ -158,7 +158,7 @@ FIRST_LINE = {
     "recommend": r"(At|[^:]+: at) 50,000 training images",
     "report": r"report/index\.html$",
     "status": r"[a-z-]+ in results$",
-    "data": r"(drawings|.*/quickdraw)/(face|cat)\.np[yz]$|.*/mnist/train-\S+$| *quickdraw, fingerprint",
+    "data": r"(drawings|.*/quickdraw)/(face|cat)\.np[yz]$|.*/mnist/train-\S+$|quickdraw( drawings)?$",
     "dashboard": r"smoe-ray: http://127\.0\.0\.1:\d+ serves results; press Ctrl-C to stop$",
 }
 """What the first line of each verb's output looks like."""

@@ -11,7 +11,7 @@ from smoe_ray.errors import DataError
 
 LAYOUTS = "IDX files, an .npz, or one folder per class with image files"
 
-_AS_NPZ = "is not read; save as .npz with x (N, H, W) and y"
+_AS_NPZ = "is not read; save as .npz with x (N, H, W) or (N, H, W, 3), and y"
 _PROBED_FOLDERS = 50
 _DEPTH = 3
 

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -95,5 +96,14 @@ def _cache_key(spec: DataSpec, reader: SourceReader[Any, Any], content: Sequence
 def _code_hashes(reader: object) -> list[str]:
     # All code that may take part: a changed reader must not be answered with what the old one left in the cache.
     defined_in = inspect.getsourcefile(reader if inspect.ismodule(reader) or inspect.isclass(reader) else type(reader))
-    files = {*Path(__file__).parent.rglob("*.py"), *([Path(defined_in)] if defined_in else [])}
-    return sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+    own = {_file_hash(Path(defined_in))} if defined_in else set()
+    return sorted(_hashes_of_readers() | own)
+
+
+@cache  # the code of a process stays as it was imported, and a process may prepare thousands of times
+def _hashes_of_readers() -> frozenset[str]:
+    return frozenset(map(_file_hash, Path(__file__).parent.rglob("*.py")))
+
+
+def _file_hash(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
