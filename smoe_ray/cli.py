@@ -130,6 +130,10 @@ OptionalAddress = Annotated[
 ]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Job, as 'jobs' lists it.", show_default=False)]
 
+OneDataset = Annotated[
+    str | None, typer.Option("--dataset", metavar="NAME", help="Only the trials on this dataset of the study.")
+]
+
 _LOOPBACK = "http://127.0.0.1:8265"
 
 
@@ -210,6 +214,7 @@ def table(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="All columns, as JSON records.")] = False,
     epochs: Annotated[bool, typer.Option("--epochs", help="One row per epoch instead of one per trial.")] = False,
+    dataset: OneDataset = None,
 ) -> None:
     """Print the results: one row per trial, at its last epoch."""
     from smoe_ray.analysis.summary import epoch_summary, trial_summary
@@ -219,7 +224,7 @@ def table(
         raise SmoeRayError("--csv and --json exclude one another")
     if bom and not csv:
         raise SmoeRayError("--bom: is for --csv")
-    results = _read(out, _study_name(study))
+    results = _of_dataset(_read(out, _study_name(study)), dataset)
     frame = results if epochs else trial_summary(results)
     if csv:
         _write_csv(to_csv(frame), bom)
@@ -255,6 +260,7 @@ def figure(
         list[str] | None,
         typer.Option("--with", metavar="STUDY", help="Add another study of OUT to each figure, e.g. the baseline."),
     ] = None,
+    dataset: OneDataset = None,
 ) -> None:
     """Draw figures of a study as SVG and PNG."""
     from smoe_ray.figures import FIGURES, save
@@ -269,6 +275,7 @@ def figure(
     others = [_study_name(other) for other in beside or ()]
     results = read_together(out, [name, *others], skip_broken=True)
     _tell(results.attrs["problems"])
+    results = _of_dataset(results, dataset)
     drawn, reasons = 0, []
     info = cache(lambda make: make(results))  # several kinds draw the same fit
     for wanted in kind or FIGURES:
@@ -300,12 +307,13 @@ def report(
         Literal["published"] | None,
         typer.Option(help="Add the results of arXiv:2509.10025 in a separate section."),
     ] = None,
+    dataset: OneDataset = None,
 ) -> None:
     """Write one self-contained HTML page about studies, with its figures (SVG, PDF) and tables (CSV) as files."""
     from smoe_ray.report import write_report
 
     names = [_study_name(study) for study in studies or ()]
-    typer.echo(write_report(out, names, to, compare, lambda line: typer.echo(line, err=True)))
+    typer.echo(write_report(out, names, to, compare, lambda line: typer.echo(line, err=True), dataset))
 
 
 @app.command(epilog="Example: smoe-ray recommend results loss-surface --samples 50000")
@@ -317,11 +325,13 @@ def recommend(
     ] = None,
     steps: Annotated[float | None, typer.Option(help="Number of optimizer steps, in place of --samples.")] = None,
     experts: Annotated[Literal["active", "configured"], typer.Option(help="Experts to count.")] = "active",
+    dataset: OneDataset = None,
 ) -> None:
     """Recommend a number of experts for an amount of training, or say which runs are missing to tell."""
     from smoe_ray.analysis import recommend as recommend_experts
 
-    found = recommend_experts(_read(out, _study_name(study)), samples, steps, experts)
+    results = _of_dataset(_read(out, _study_name(study)), dataset)
+    found = recommend_experts(results, samples, steps, experts)
     typer.echo(found.sentence)
     for arm in found.arms:
         if arm.surface is not None:
@@ -697,6 +707,12 @@ def _job_state(address: str, study: str, out: str) -> str:
     except ClusterError as error:
         return f"unknown: {error}"
     return f"none on {address}"
+
+
+def _of_dataset(results: pd.DataFrame, name: str | None) -> pd.DataFrame:
+    from smoe_ray.analysis import of_dataset
+
+    return results if name is None else of_dataset(results, name)
 
 
 def _print_status(status: StudyStatus, out: str, job: str | None) -> None:

@@ -332,6 +332,7 @@ EPOCHS: tuple[Column, ...] = (
 
 STATISTICS = (
     # what a row is about
+    Column("dataset", "dataset"),
     Column("arm", "arm"),
     Column("reference", "reference"),
     Column("label", "cell"),
@@ -366,6 +367,12 @@ STATISTICS = (
     Column("p", "p", SCORE),
     Column("p_holm", "p, Holm", SCORE),
     Column("verdict", "verdict"),
+    # each dataset alone
+    Column("best", "best", COUNT),
+    Column("best_low", "best, low", COUNT),
+    Column("best_high", "best, high", COUNT),
+    Column("change", "change", "{:+.1%}"),
+    Column("recommended", "recommended"),
     # recommended number of experts
     Column("experts", "experts", COUNT),
     Column("fitted_loss", "fitted loss", LOSS),

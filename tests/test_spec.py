@@ -371,6 +371,7 @@ def test_the_id_of_the_default_trial_is_known() -> None:
 
 
 OTHER: dict[str, Any] = {
+    "dataset": "digits",
     "seed": 1,
     "routing": "supervised",
     "model.num_experts": 11,
@@ -418,6 +419,7 @@ CLASSES_OF = {NamedData: ["cat"], EmnistData: ["7"], Cifar100Data: ["bear"], Med
 NAMED = (NamedData(source="cifar10"), EmnistData(), Cifar100Data(), MedMnistData(name="pneumoniamnist"))
 LAYOUTS = {QuickDrawData: "bitmap", ImageData: "npz"}
 NOT_IDENTITY = {
+    "dataset",
     "data.root",
     "data.download",
     "resources.cpus",

@@ -14,6 +14,7 @@ import pandas as pd
 
 from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.curves import FloatArray
+from smoe_ray.analysis.datasets import dataset_paths
 from smoe_ray.analysis.experts import NUM_EXPERTS, is_supervised
 from smoe_ray.analysis.outcomes import last_evaluated, require, test_gating
 from smoe_ray.errors import ResultsError
@@ -122,7 +123,7 @@ def compare_arms(
         arm: label as `arms` returns it with `cells` ignored; None: every arm except the reference.
         reference: another such label; None: the supervised arm or, if there is none, the first.
         metric: column of `results`.
-        cells: dotted spec paths that separate cells instead of arms.
+        cells: dotted spec paths that separate cells instead of arms; several datasets always do.
         alpha: family-wise error rate.
 
     Raises:
@@ -130,13 +131,14 @@ def compare_arms(
     """
     require(results, ("trial_id", "seed", metric))
     outcomes = last_evaluated(results)
+    varied, cells = cells, (*cells, *dataset_paths(outcomes))
     label_of = arms(outcomes, cells)
     outcomes = outcomes.assign(arm=outcomes["trial_id"].map(label_of).astype(str))
     labels = list(label_of.cat.categories)
     if len(labels) == 1:
         raise ResultsError(
-            f"all finished trials belong to one arm ('{labels[0]}'){_no_arms(cells)}; add a second arm: another study, "
-            "or an axis of this one, e.g. objective.name: [blend, likelihood]"
+            f"all finished trials belong to one arm ('{labels[0]}'){_no_arms(varied)}; add a second arm: another "
+            "study, or an axis of this one, e.g. objective.name: [blend, likelihood]"
         )
     _check_labels(arm, reference, labels)
     reference = reference or _default_reference(outcomes, [label for label in labels if label != arm])
@@ -153,7 +155,7 @@ def compare_arms(
     if not found:
         raise ResultsError(
             f"'{reference}' has no cell in common with {' or '.join(map(repr, compared))} "
-            f"({', '.join(dict.fromkeys(one_sided))}); run both arms at the same {', '.join(cells)}"
+            f"({', '.join(dict.fromkeys(one_sided))}); run both arms at the same {', '.join(varied)}"
         )
     differences = compare_cells(found, alpha)
     return ArmComparison(
@@ -201,7 +203,7 @@ def _cells(arm: pd.DataFrame, reference: pd.DataFrame, metric: str, paths: Colle
     cell_of = arms(both, ignore=others)
     for cell in cell_of.cat.categories:
         sides = (side[side["trial_id"].map(cell_of) == cell] for side in (arm, reference))
-        yield _cell(str(cell), *names, *(side.set_index("seed")[metric] for side in sides))
+        yield cell_by_seed(str(cell), *names, *(side.set_index("seed")[metric] for side in sides))
 
 
 def _at_every_expert_count(baseline: pd.DataFrame, swept: pd.DataFrame) -> pd.DataFrame:
@@ -216,7 +218,9 @@ def _at_every_expert_count(baseline: pd.DataFrame, swept: pd.DataFrame) -> pd.Da
     return pd.concat(list(copies))
 
 
-def _cell(label: str, arm: str, reference: str, arm_N: pd.Series[Any], reference_M: pd.Series[Any]) -> CellOutcomes:
+def cell_by_seed(
+    label: str, arm: str, reference: str, arm_N: pd.Series[Any], reference_M: pd.Series[Any]
+) -> CellOutcomes:
     """Runs of a cell, indexed by seed: paired if the seeds allow it."""
     runs = len(arm_N) + len(reference_M)
     arm_N, reference_M = arm_N.dropna(), reference_M.dropna()

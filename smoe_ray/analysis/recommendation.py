@@ -10,6 +10,7 @@ import pandas as pd
 
 from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.curves import Curve, log_limits, n_range
+from smoe_ray.analysis.datasets import dataset_names
 from smoe_ray.analysis.expert_conclusion import Conclusion, MissingRuns, conclude, too_small
 from smoe_ray.analysis.expert_forecast import TIED_WITHIN, FittedSurface, fit_and_forecast
 from smoe_ray.analysis.experts import unsupervised_outcomes
@@ -123,7 +124,7 @@ class Recommendation(NamedTuple):
 
 
 class Recommendations(NamedTuple):
-    """One recommendation per arm of the study, all at the same amount."""
+    """One recommendation per arm of the study, all of a dataset at the same amount."""
 
     gating: str
     arms: tuple[Recommendation, ...]
@@ -133,6 +134,8 @@ class Recommendations(NamedTuple):
     """Smallest and largest number of runs in a cell."""
     measured_n_range: tuple[int, int]
     """The same for the cells next to the requested amount."""
+    several_datasets: bool = False
+    """Whether the arms are of several datasets, whose losses have no common scale."""
 
     @property
     def sentence(self) -> str:
@@ -169,7 +172,7 @@ def recommend(
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
-        samples: training images; default, if `steps` is None too: the largest amount of the study.
+        samples: training images; default, if `steps` is None too: the largest amount of the study, of each dataset.
         steps: optimizer steps.
         experts: count the experts that stayed active, as the paper does, or those configured.
         replicates: number of bootstrap replicates.
@@ -182,19 +185,30 @@ def recommend(
         raise ResultsError("recommend: samples and steps are mutually exclusive; pass one of them")
     effort: Effort = "images" if steps is None else "steps"
     runs_of = study_runs(results, effort, experts)
-    most = max(float(runs["amount"].max()) for runs in runs_of.values())
-    amount = next(given for given in (samples, steps, most) if given is not None)
+    asked = steps if samples is None else samples
+    most_of = _most_of_dataset(results, runs_of)
     found = [
-        recommend_from_runs(runs, amount, effort, experts, label, replicates, seed) for label, runs in runs_of.items()
+        recommend_from_runs(runs, most_of[label] if asked is None else asked, effort, experts, label, replicates, seed)
+        for label, runs in runs_of.items()
     ]
+    amounts = [np.array([arm.amount for arm in found]), *(arm.cells.amount_C for arm in found)]
     return Recommendations(
         test_gating(results),
         tuple(found),
-        log_limits(np.concatenate([[amount], *(arm.cells.amount_C for arm in found)]), _LEAST_RATIO),
+        log_limits(np.concatenate(amounts), _LEAST_RATIO),
         log_limits(np.concatenate([arm.cells.experts_C for arm in found]), _LEAST_RATIO),
         n_range(arm.cells.n_C for arm in found),
         n_range(curve.n for arm in found for curve in arm.measured),
+        dataset_names(results).nunique() > 1,
     )
+
+
+def _most_of_dataset(results: pd.DataFrame, runs_of: dict[str, pd.DataFrame]) -> dict[str, float]:
+    """By arm, the largest amount of its dataset; datasets have different numbers of images."""
+    name_of = dataset_names(results)
+    names = {label: name_of[runs["run"].iloc[0]] for label, runs in runs_of.items()}
+    most = {label: float(runs["amount"].max()) for label, runs in runs_of.items()}
+    return {label: max(most[other] for other in names if names[other] == name) for label, name in names.items()}
 
 
 def study_runs(

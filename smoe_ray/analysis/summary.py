@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from smoe_ray.analysis.arm_labels import arms
+from smoe_ray.analysis.datasets import dataset_names
 from smoe_ray.analysis.outcomes import last_evaluated, require
 
 
@@ -113,7 +114,8 @@ class Representatives(NamedTuple):
 
 
 def representatives(results: pd.DataFrame, limit: int = 4) -> Representatives:
-    """The finished trial with the lowest seed of each arm; of more than `limit` arms, those of lowest mean loss.
+    """The finished trial with the lowest seed of each arm; of more than `limit` arms, those of lowest mean loss, from
+    each dataset in turn.
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
@@ -126,7 +128,8 @@ def representatives(results: pd.DataFrame, limit: int = 4) -> Representatives:
     outcomes = last_evaluated(results)
     outcomes = outcomes.assign(arm=outcomes["trial_id"].map(arms(outcomes)))
     mean_loss = outcomes.groupby("arm", observed=True)["test.reconstruction"].mean()
-    kept = mean_loss.nsmallest(limit).index
+    dataset_of = outcomes.groupby("arm", observed=True)["trial_id"].first().map(dataset_names(outcomes))
+    kept = mean_loss.groupby(dataset_of).rank(method="first").nsmallest(limit).index
     first = outcomes[outcomes["arm"].isin(kept)].sort_values(["arm", "seed", "trial_id"], kind="stable")
     rows = first.drop_duplicates("arm")[["arm", "trial_id", "seed", "study"]].itertuples(index=False)
     return Representatives(

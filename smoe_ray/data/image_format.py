@@ -23,10 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from smoe_ray.columns import count
-from smoe_ray.data.checks import ClassImages, Images, some
+from smoe_ray.data.checks import ClassImages, Images, as_they_are, some
 from smoe_ray.data.files import one_line
 from smoe_ray.errors import DataError
-from smoe_ray.spec import MAX_SIDE, MIN_SIDE, ImageFormat
+from smoe_ray.spec import MAX_SIDE, MIN_SIDE, ImageFormat, ImageShape
 
 Background = Literal["white", "black"]
 
@@ -137,6 +137,29 @@ def pictures_in_format(
     return maker.made(notes)
 
 
+def picture_of_shape(
+    picture: Picture, shape: ImageShape, image: ImageFormat, background: Background = "white"
+) -> Images:
+    """One image file, upright, as an image of the given shape (C, H, W): (H, W), or (3, H, W) in colour.
+
+    Args:
+        picture: of any size and colours.
+        shape: what it becomes, its aspect not kept.
+        image: names the filter; its size and channels do not count.
+        background: what is put behind transparent pixels.
+
+    Raises:
+        DataError: the file is damaged or not an 8-bit image.
+    """
+    channels, height, width = shape
+    image = image.model_copy(update={"channels": "grey" if channels == 1 else "rgb"})
+    maker = _Maker(image, background, [[[picture]]], (width, height))
+    with _opened(picture) as opened:
+        maker.add(_upright(opened))
+    image_HW: Images = maker.made().images[0][0]
+    return image_HW
+
+
 def _each(splits: Sequence[Sequence[_Part]]) -> Iterator[_Part]:
     return (part for parts in splits for part in parts)
 
@@ -147,10 +170,16 @@ def _each(splits: Sequence[Sequence[_Part]]) -> Iterator[_Part]:
 class _Maker:
     """Fills one array with the images of all splits, which is grey until the first coloured image comes."""
 
-    def __init__(self, image: ImageFormat, background: Background, splits: Sequence[Sequence[Sized]]) -> None:
+    def __init__(
+        self,
+        image: ImageFormat,
+        background: Background,
+        splits: Sequence[Sequence[Sized]],
+        size: Size | None = None,
+    ) -> None:
         self._format = image
         self._background = background
-        self._size: Size | None = None if image.size == "native" else (image.size, image.size)
+        self._size = size if size or image.size == "native" else (image.size, image.size)
         self._counts = [[len(part) for part in parts] for parts in splits]
         self._total = sum(map(sum, self._counts))
         self._image: Images | None = None
@@ -175,7 +204,7 @@ class _Maker:
             block = block[..., 0]
         is_as_it_stays = block.ndim == 3 or (block.shape[3] == 3 and self._format.channels != "grey")
         if is_as_it_stays and (block.shape[2], block.shape[1]) == self._size:
-            self._put(block, block.min(axis=(1, 2)), block.max(axis=(1, 2)))
+            self._put(block)
         else:
             for image in block:
                 self.add(Image.fromarray(np.ascontiguousarray(image)))
@@ -191,10 +220,10 @@ class _Maker:
         image = self._opaque(image)
         if image.mode == "RGB" and (self._format.channels == "grey" or self._may_be_grey(np.asarray(image))):
             image = image.convert("L")
-        low, high = np.array(image.getextrema(), np.uint8).reshape(-1, 2).T
+        extrema = np.array(image.getextrema(), np.uint8).reshape(-1, 2)
         if image.size != self._size:
             image = image.resize(self._size, Image.Resampling[self._format.resample.upper()])
-        self._put(np.asarray(image)[None], low[None], high[None])
+        self._put(np.asarray(image)[None], extrema)
 
     def _may_be_grey(self, image: Images) -> bool:
         """Whether RGB images (..., 3) can be kept as grey ones, as far as is known."""
@@ -219,8 +248,11 @@ class _Maker:
             image = Image.alpha_composite(Image.new("RGBA", image.size, self._background), image)
         return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
-    def _put(self, block: Images, low: Images, high: Images) -> None:
-        """Store images (N, H, W) or (N, H, W, 3) of the right size, and the range of each (and of each channel)."""
+    def _put(self, block: Images, extrema: Images | None = None) -> None:
+        """Store images (N, H, W) or (N, H, W, 3) of the right size.
+
+        `extrema`: lowest and highest value of each channel, (C, 2), of one image that was resized.
+        """
         if block.ndim == 4:
             block = np.moveaxis(block, 3, 1)
         if self._image is None:
@@ -232,8 +264,10 @@ class _Maker:
             self._image[: self._filled] = grey_NHW[: self._filled, None]
         new = slice(self._filled, self._filled + len(block))
         self._image[new] = block if block.ndim == self._image.ndim else block[:, None]
-        self._low_NC[new] = low.reshape(len(block), -1)
-        self._high_NC[new] = high.reshape(len(block), -1)
+        if extrema is None:
+            _, self._low_NC[new], self._high_NC[new] = as_they_are(self._image[new])
+        else:
+            self._low_NC[new], self._high_NC[new] = extrema.T
         self._filled = new.stop
 
     def made(self, notes: Iterable[str] = ()) -> Formatted:
@@ -260,7 +294,7 @@ _ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF 2.32, tag 274
 @contextmanager
 def _opened(picture: Picture) -> Iterator[Any]:
     """A PIL image whose pixels are not yet decoded, whatever goes wrong while it is used being a DataError."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     def open_it() -> Any:
         file = picture if isinstance(picture, Path) else io.BytesIO(picture.content)
@@ -277,6 +311,9 @@ def _opened(picture: Picture) -> Iterator[Any]:
                     image.verify()  # the checksums, which decoding alone does not compare to the end
             with open_it() as image:
                 yield image
+    except UnidentifiedImageError:
+        problem = f"its content is none of {', '.join(FILE_FORMATS)}"
+        raise DataError(f"{picture}: not a readable image ({problem}); mend or remove it") from None
     except Exception as error:  # every format has exceptions of its own
         raise DataError(f"{picture}: not a readable image ({one_line(error)}); mend or remove it") from None
 

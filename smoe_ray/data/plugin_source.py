@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,14 @@ class PluginSource:
         problem = _problem(content)
         if problem:
             raise PluginError(f"plug-in {self._plugin.name}: read() returned {problem}")
-        return content  # type: ignore[no-any-return]
+        parts = {name: _without_one_channel(getattr(content, name)) for name in ("train", "test")}
+        return content._replace(**parts)  # type: ignore[no-any-return]
+
+
+def _without_one_channel(dataset: Dataset) -> Dataset:
+    """Grey images (B, 1, H, W) as those of all other sources, (B, H, W)."""
+    image = dataset.image_BHW
+    return replace(dataset, image_BHW=image[:, 0]) if image.shape[1:-2] == (1,) else dataset
 
 
 def _problem(content: Any) -> str | None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from smoe_ray.figures.pictures import pixels
+
 if TYPE_CHECKING:
     from smoe_ray.data import Dataset, Splits
 
@@ -72,10 +74,7 @@ def contact_sheet(splits: Splits, title: str, subtitle: str) -> bytes:
 
 def _first(data: Dataset, label: int, most: int) -> list[npt.NDArray[np.uint8]]:
     """The first images of a class, (H, W) or (H, W, 3)."""
-    images = data.image_BHW[np.flatnonzero(data.label_B == label)[:most]]
-    if images.ndim == 4:
-        images = images[:, 0] if images.shape[1] == 1 else np.moveaxis(images, 1, 3)
-    return list(np.ascontiguousarray(images))
+    return list(np.ascontiguousarray(pixels(data.image_BHW[np.flatnonzero(data.label_B == label)[:most]])))
 
 
 @cache

@@ -128,7 +128,7 @@ def in_words(study: GridStudy | SearchStudy, seen: Preview) -> list[tuple[str, s
     if isinstance(study, GridStudy):
         product = f"{count(seen.configurations, 'configuration')} x {count(len(study.seeds), 'seed')}"
         lines.append(("trials", f"{seen.trials:,} = {product}"))
-        lines += [(f"  {path}", _listed(values)) for path, values in study.axes.items()]
+        lines += [(f"  {path}", _listed(values)) for path, values in study.varied.items()]
         total = "in all"
     else:
         lines.append(("trials", f"{seen.trials:,} proposed by {study.sampler.name}"))

@@ -32,6 +32,8 @@ def findings(evidence: Evidence) -> Iterator[Finding]:
             "Left out: trials with unreadable files",
             evidence.problems[:_MOST_SENTENCES] + ((f"{more} more.",) if more > 0 else ()),
         )
+    if evidence.has_several_datasets:
+        yield Finding("Do several experts pay off on each dataset?", tuple(_datasets(evidence)))
     for question, say in (
         ("How many experts?", _recommended),
         ("Which arm is better?", _compared),
@@ -43,6 +45,14 @@ def findings(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(question, (f"No answer: {str(error).rstrip('.')}.",))
     if warning := posterior_warning(evidence.results):
         yield Finding("Is the latent vector in use?", (f"Warning: {warning}.",))
+
+
+def _datasets(evidence: Evidence) -> list[str]:
+    try:
+        found = evidence.datasets
+    except ResultsError as error:
+        return [f"No answer: {str(error).rstrip('.')}."]
+    return [*(verdict.sentence for verdict in found.verdicts), *([f"{found.caution}."] if found.caution else [])]
 
 
 def _recommended(evidence: Evidence) -> list[str]:

@@ -26,6 +26,7 @@ from smoe_ray.errors import ResultsError
 from smoe_ray.figures import (
     plot_best_experts,
     plot_comparison,
+    plot_dataset_verdict,
     plot_expert_survival,
     plot_gallery,
     plot_homogeneity,
@@ -74,6 +75,8 @@ class Section(NamedTuple):
 def sections(evidence: Evidence) -> Iterator[Section]:
     """Sections on the results of the studies."""
     results = evidence.results
+    if evidence.has_several_datasets:
+        yield _datasets(evidence)
     yield Section(
         "Arms",
         reading("arms"),
@@ -171,6 +174,17 @@ def sections(evidence: Evidence) -> Iterator[Section]:
     )
 
 
+def _datasets(evidence: Evidence) -> Section:
+    return Section(
+        "Each dataset alone",
+        reading("datasets"),
+        (
+            Exhibit("datasets", "Loss and active experts", lambda: plot_dataset_verdict(evidence.datasets)),
+            Exhibit("dataset-verdicts", "The verdicts in numbers", lambda: evidence.datasets.table),
+        ),
+    )
+
+
 def _single_trial_sections(evidence: Evidence) -> Iterator[Section]:
     """Sections on single trials."""
     try:
@@ -185,6 +199,7 @@ def _single_trial_sections(evidence: Evidence) -> Iterator[Section]:
     shown = "Shown is the finished trial with the lowest seed of each arm"
     if found.num_available > len(trials):
         shown += f", for the {len(trials)} of {found.num_available} arms with the lowest mean test loss"
+        shown += ", from each dataset in turn" if evidence.has_several_datasets else ""
     yield Section(
         "Routing against classes",
         f"{shown}. {reading('routing')}",

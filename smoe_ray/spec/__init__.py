@@ -7,7 +7,7 @@ and seeds, a `SearchStudy` lets a sampler propose. Axes and search spaces name f
 This package needs pydantic alone; a YAML reader is loaded only by `load_study`.
 """
 
-from smoe_ray.spec.architectures import ImageShape
+from smoe_ray.spec.architectures import MAX_SIDE, MIN_SIDE, ImageShape
 from smoe_ray.spec.base import NAME_PATTERN, Spec
 from smoe_ray.spec.data import (
     CLASS_PATTERN,
@@ -18,11 +18,10 @@ from smoe_ray.spec.data import (
     PluginData,
     QuickDrawData,
     SyntheticData,
+    drawing_ink,
 )
 from smoe_ray.spec.data_base import (
     IMAGE_SIDE,
-    MAX_SIDE,
-    MIN_SIDE,
     ClassName,
     DataSpecBase,
     DrawingColours,
@@ -60,6 +59,7 @@ from smoe_ray.spec.search import (
     SamplerSpec,
     SearchObjective,
     SearchStudy,
+    first_objective,
     wanted_values,
 )
 from smoe_ray.spec.study import PRESETS, CollapseSpec, GridStudy
@@ -147,7 +147,9 @@ __all__ = [
     "assign",
     "check_experts_per_class",
     "dotted_keys",
+    "drawing_ink",
     "dump_study",
+    "first_objective",
     "load_data_study",
     "load_study",
     "merge",

@@ -176,3 +176,11 @@ DataSpec = Annotated[
     Annotated[BuiltInData, Field(discriminator="source"), Tag(BUILT_IN)] | Annotated[PluginData, Tag(PLUGIN)],
     choose(PluginData, BUILT_IN_SOURCES),
 ]
+
+
+def drawing_ink(data: DataSpec) -> DrawingColours | None:
+    """How the drawings of a source are inked; None where its spec does not say (images without `ink`, mixed parts)."""
+    if isinstance(data, CombinedData):
+        inks = {drawing_ink(part) for part in data.parts.values()}
+        return inks.pop() if len(inks) == 1 else None
+    return data.ink if isinstance(data, (SyntheticData, QuickDrawData, ImageData)) else None

@@ -7,14 +7,11 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from smoe_ray.spec.architectures import ImageShape
+from smoe_ray.spec.architectures import MAX_SIDE, MIN_SIDE, ImageShape
 from smoe_ray.spec.base import Spec
 
 IMAGE_SIDE = 28
 """Height and width of drawings that this package rasterises, in pixels."""
-
-MIN_SIDE, MAX_SIDE = 8, 128
-"""Smallest and largest height and width of an image, in pixels."""
 
 MAX_CLASS_NAME = 255
 """Characters of a class name, which may be the name of a folder."""

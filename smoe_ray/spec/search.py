@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from smoe_ray.columns import EPOCHS
 from smoe_ray.spec.base import Spec
 from smoe_ray.spec.messages import nearest
-from smoe_ray.spec.study import StudyBase
+from smoe_ray.spec.study import GridStudy, StudyBase
 from smoe_ray.spec.trial import check_trial_path, plugin_paths
 
 SCALAR_METRICS: tuple[str, ...] = tuple(column.name for column in EPOCHS if column.objective)
@@ -255,3 +255,12 @@ def wanted_values(parameter: Distribution, condition: str) -> tuple[Any, ...]:
     """The values of parameter `condition` at which `parameter` is sampled: a list in its `when` holds several."""
     wanted = (parameter.when or {})[condition]
     return tuple(wanted) if isinstance(wanted, (list, tuple)) else (wanted,)
+
+
+def first_objective(study: GridStudy | SearchStudy) -> SearchObjective | None:
+    """The objective by which the best trial of a study is chosen; None on several datasets: their losses have no common
+    scale.
+    """
+    if isinstance(study, SearchStudy):
+        return study.objectives[0]
+    return None if len(study.datasets) > 1 else SearchObjective(metric="test.reconstruction")

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from smoe_ray.errors import StudyError
-from smoe_ray.spec.base import Spec
+from smoe_ray.spec.base import NAME_PATTERN, Spec
 from smoe_ray.spec.data import DataSpec, PluginData, SyntheticData
 from smoe_ray.spec.messages import nearest, one_line
 from smoe_ray.spec.model import ModelSpec, PluginDecoder, PluginEncoder
@@ -27,9 +27,14 @@ NUMERICS_VERSION = 1
 class TrialSpec(Spec):
     """One training run. Defaults are those of the preset `recommended`."""
 
-    not_identity: ClassVar[frozenset[str]] = frozenset({"resources"})
+    not_identity: ClassVar[frozenset[str]] = frozenset({"resources", "dataset"})
 
     seed: int = Field(default=0, ge=0, lt=2**31, description="fixes initial weights, batch order and latent noise")
+    dataset: str | None = Field(
+        default=None,
+        pattern=NAME_PATTERN,
+        description="what tables and figures call the data; a study's datasets set it; null: by their source",
+    )
     data: DataSpec = Field(default=SyntheticData(), description="where images come from and which are used")
     model: ModelSpec = Field(default=ModelSpec(), description="architecture")
     routing: Literal["unsupervised", "supervised"] = Field(
@@ -187,6 +192,8 @@ def check_trial_path(path: str, where: str, below_plugins: Iterable[str] = ()) -
     known = dotted_keys(TrialSpec)
     if path == "seed":
         raise ValueError(f"{where}.seed: seeds are set by 'seeds' (grid) or 'base.seed' (search)")
+    if path == "dataset" and where != "trial":
+        raise ValueError(f"{where}.dataset: a name, not a setting; give each data setting its name under 'datasets'")
     # Below data.combined.parts the path goes through a mapping whose keys are names.
     free = ("data.parts", *below_plugins)
     if path not in known and not path.startswith(tuple(f"{prefix}." for prefix in free)):

@@ -54,6 +54,11 @@ def test_seeds_make_trials_but_no_configurations() -> None:
         ("routing=supervised", StudyError, "set model.num_experts to 2 \\(it is 3\\)"),
         ("data.fraction=0.001", DataError, "class 'eye' would keep none of its 50"),
         ("data.imbalance={weights: {cat: 0.5}}", DataError, "no class 'cat'"),
+        (
+            "data={source: images, root: away, image: {size: 30, channels: rgb}}",
+            StudyError,
+            "model.decoder: images are 30x30 pixels, .* it can make 28x28 and 32x32",
+        ),
     ],
 )
 def test_what_cannot_run_is_refused(override: str, error: type[Exception], message: str) -> None:

@@ -1,6 +1,6 @@
 """Measuring a trained model: against each image by itself, and usage by hand.
 
-Shapes: B images, E experts, Z latent, H W pixels, P = H * W.
+Shapes: B images, E experts, Z latent, C channels, H W pixels, P = C * H * W.
 """
 
 from __future__ import annotations

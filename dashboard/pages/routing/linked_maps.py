@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
+from smoe_ray.analysis.gallery import stored_images
 from smoe_ray.analysis.maps import NEIGHBOURS
 from smoe_ray.results.trial import Arrays
 
@@ -123,7 +124,7 @@ def _show_highlighted(trials: Sequence[CachedTrialAnalysis], highlighted: Sequen
     for trial in trials:
         st.text(f"{trial.title}: {_shares([f'expert {expert}' for expert in trial.embeddings['expert'][highlighted]])}")
     shown = highlighted[:MAX_PICTURES]
-    st.image(png(strip(stored["image"][shown])))
+    st.image(png(strip(stored_images(stored)[shown])))
     if len(shown) < len(highlighted):
         st.caption(f"The first {len(shown)} of them are shown.")
 
