@@ -100,7 +100,7 @@ def test_a_bill_is_valid_and_always_the_same(bills: dict[str, dict[str, Any]], t
     from cyclonedx.validation.json import JsonStrictValidator
 
     sbom.main(tmp_path)
-    for image, bill in bills.items():
-        text = (tmp_path / f"{image}.cdx.json").read_text()
-        assert json.loads(text) == bill
-        assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    again = {image: (tmp_path / f"{image}.cdx.json").read_text() for image in bills}
+    assert {image: json.loads(text) for image, text in again.items()} == bills
+    # The larger of the two: validation takes many seconds.
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(again["smoe-ray-dashboard"]) is None
