@@ -53,15 +53,25 @@ class Chosen:
         return len(self.index_N)
 
 
-class EncodedImage(Protocol):
+class ImageContent(Protocol):
     """The content of an image file that is no file of its own; as text, its name in messages."""
 
     @property
     def content(self) -> bytes:
-        """May be read from disk again at each use."""
+        """May be read from disk at each use."""
 
 
-Picture = Path | EncodedImage
+class EncodedImage(NamedTuple):
+    """An `ImageContent` in memory."""
+
+    name: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Picture = Path | ImageContent
 Size = tuple[int, int]
 """Width and height, as users and Pillow write them."""
 
