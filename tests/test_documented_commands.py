@@ -31,6 +31,7 @@ from smoe_ray.figures import FIGURES
 from smoe_ray.spec import NamedDataBase, load_study
 from smoe_ray.study import LocalExecutor, run_study
 from support.planted_folder import plant
+from support.published_sets import write_cifar10, write_mnist
 from support.quickdraw_files import scribbles, write_sketchrnn
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -128,10 +129,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "cache" / spec.source).mkdir()
         for file in published_files(spec):
             (folder / "cache" / spec.source / file.name).touch()
-    for name in ("mnist", "cifar10"):
-        images = rng.integers(0, 256, (150, 32, 32, 3) if name == "cifar10" else (150, 28, 28), dtype=np.uint8)
-        parts = {"x_train": images, "y_train": np.arange(150) % 2, "x_test": images[::-3], "y_test": np.arange(50) % 2}
-        np.savez(folder / f"{name}.npz", **parts)
+    write_mnist(folder / "cache" / "mnist", rng)
+    write_cifar10(folder / "cache" / "cifar10", rng)
     results = folder / "results"
     for name in ("how-many-experts", "drawings", "quickstart"):
         plant(results, name, experts=(2, 4), seeds=2, embeddings=False)
@@ -139,10 +138,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         plant(results, name, experts=(4,), seeds=2, embeddings=False, routing="supervised", objectives=("blend",))
     phases = load_study(folder / "studies" / "collapse_phase.yaml")  # nothing planted has its axes
     run_study(phases, results, LocalExecutor(jobs=1, device="cpu"), cache=folder / "cache" / "data")
-    files = {"drawings": "drawings", "mnist": "mnist.npz", "cifar10": "cifar10.npz"}
-    roots = [f"datasets.{name}.root={folder / file}" for name, file in files.items()]
-    several = load_study(folder / "studies" / "datasets.yaml", roots)
-    run_study(several, results, LocalExecutor(jobs=1, device="cpu"), cache=folder / "cache" / "data")
+    several = load_study(folder / "studies" / "datasets.yaml")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("SMOE_RAY_CACHE", str(folder / "cache"))
+        run_study(several, results, LocalExecutor(jobs=1, device="cpu"), cache=folder / "cache" / "data")
     for name in ("loss-surface", "paper-loss-surface"):
         plant(
             results, name, objectives=("likelihood",), experts=(2, 4, 8, 16), per_class=(50, 200, 800), seeds=2,
