@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help quickstart dashboard gpu screenshots test test-slow test-all check format images clean
+.PHONY: help quickstart dashboard gpu screenshots test test-slow test-all check format images sbom clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -31,12 +31,13 @@ test-slow: .venv/installed-dev  ## the others
 
 test-all: test test-slow  ## both
 
-check: .venv/installed-dev  ## lint, types, import contracts, documentation
+check: .venv/installed-dev  ## lint, types, import contracts, documentation, advisories
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/check.py
+	$(BIN)/python .ci/advisories.py
 
 format: .venv/installed-dev  ## format the code
 	$(BIN)/ruff format .
@@ -44,6 +45,9 @@ format: .venv/installed-dev  ## format the code
 
 images:  ## build the container images: make images REGISTRY=ghcr.io/team TAG=0.1.0 (docker, podman or buildah)
 	@REGISTRY='$(REGISTRY)' TAG='$(TAG)' IMAGES='$(IMAGES)' VARIANT='$(VARIANT)' sh k8s/images/build.sh
+
+sbom: .venv/installed-dev  ## bills of materials of the images (CycloneDX) in out/sbom
+	$(BIN)/python k8s/images/sbom.py out/sbom
 
 clean:  ## remove the environment and the quickstart's results
 	rm -rf .venv out

@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py                 # or `make gpu`: all of it on the first CUDA device, under 8 minutes
     python benchmarks/gpu.py --device cpu    # the same program, small, where there is no GPU
+    python benchmarks/gpu.py --image 3x32x32 # speed of the training step on other images, channels x height x width
 
 A bare machine is enough: a checkout, Python, torch, numpy, pydantic and pyarrow. Known answers come from ordinary torch
 modules in double precision on the CPU (tests/support/textbook_model.py). Exit code 1 if a check fails, or without GPU.
@@ -17,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,7 @@ from support.textbook_model import copy_to_bank, make_decoder  # noqa: E402
 VALUES, GRADIENTS = 1e-5, 1e-4
 """Largest deviation of single precision from the known answers: absolute of pixels, relative of gradients."""
 
-GREY = (1, 28, 28)
+GREY, COLOUR = train_step.GREY, (3, 32, 32)
 OBJECTIVES: tuple[dict[str, Any], ...] = (
     {"name": "blend"},
     {"name": "blend", "gating": "hard"},
@@ -87,10 +89,10 @@ def expect(deviation: float, limit: float, what: str) -> str:
 def check_bank(device: torch.device) -> str:
     """Every decoder's bank against a loop of modules: values, gradients, and the chosen expert alone."""
     worst_value = worst_gradient = 0.0
-    for name, layers in DECODERS.items():
+    for (name, layers), image_shape in product(DECODERS.items(), (GREY, COLOUR)):
         torch.manual_seed(0)
-        decoders = nn.ModuleList(make_decoder(name, 8) for _ in range(3))
-        bank = ExpertBank(layers, GREY, 3, 8)
+        decoders = nn.ModuleList(make_decoder(name, 8, image_shape) for _ in range(3))
+        bank = ExpertBank(layers, image_shape, 3, 8)
         copy_to_bank(decoders, bank)
         bank.to(device)
         decoders.double()
@@ -256,6 +258,9 @@ def largest_cell(device: torch.device) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")
+    parser.add_argument(
+        "--image", type=train_step.image_shape_of, default=GREY, metavar="CxHxW", help="of the training steps timed"
+    )
     parser.add_argument("--to", type=Path, default=train_step.RESULTS, help="folder of the table gpu-<device>.md")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
@@ -268,6 +273,7 @@ def main() -> None:
     small = device.type == "cpu"
     timing = argparse.Namespace(
         device=arguments.device,
+        image=arguments.image,
         threads=2,
         processes=1,
         rounds=1 if small else 5,
@@ -279,7 +285,8 @@ def main() -> None:
         "# Known answers and speed on one device",
         "",
         f"{datetime.date.today()}, {train_step.name_of(device)}, torch {torch.__version__}, commit {machine.commit()}.",
-        f"Command: `python benchmarks/gpu.py --device {arguments.device}`. Deviations are the largest of a check.",
+        f"Command: `python benchmarks/gpu.py --device {arguments.device} "
+        f"--image {train_step.in_words(arguments.image)}`. Deviations are the largest of a check.",
         "",
         "| check | holds | found | s |",
         "|---|---|---|---|",
@@ -292,7 +299,7 @@ def main() -> None:
     text = "\n".join(lines)
     print(text)
     arguments.to.mkdir(parents=True, exist_ok=True)
-    (arguments.to / f"gpu-{device.type}.md").write_text(text)
+    (arguments.to / f"gpu-{device.type}{train_step.suffix(arguments.image)}.md").write_text(text)
     if not all(holds for _, holds, _, _ in checks):
         sys.exit("a known answer was missed: see the table")
 

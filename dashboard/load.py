@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import threading
 import time
@@ -29,7 +28,6 @@ Value = TypeVar("Value")
 
 _MAX_BYTES = {"study.yaml": 1_000_000, "optuna.journal": 64_000_000}
 _MAX_BYTES_OF_TRIAL = 512_000_000
-_MAX_PLANNED = 200_000
 _MIN_SECONDS = 1.0
 """Minimum interval between two refreshes of a study."""
 _SHARE_OF_TIME = 10.0
@@ -167,7 +165,7 @@ class _Followed:
     def __init__(self, out: str, study: str) -> None:
         self._reader = StudyReader(out, study)
         self._lock = threading.RLock()
-        self._refreshed_at, self._took = -math.inf, 0.0
+        self._refreshed_at, self._took = float("-inf"), 0.0
         self._refreshing: threading.Thread | None = None
         self._trials: Trials | None = None
         self._results: Results | None = None
@@ -218,11 +216,12 @@ class _Followed:
 
     def status(self, with_best: bool) -> StudyStatus:
         from smoe_ray.inspect.status import current, status_of
+        from smoe_ray.planning import MAX_TRIALS, trials_to_plan
 
         plan = self.plan()
         if isinstance(plan.study, GridStudy):
-            planned = math.prod(map(len, plan.study.axes.values())) * len(plan.study.seeds)
-            if planned > _MAX_PLANNED:
+            planned = trials_to_plan(plan.study)
+            if planned > MAX_TRIALS:
                 raise ResultsError(
                     f"study '{self._reader.study}': {planned:,} trials are too many to plan on this page"
                 )

@@ -22,6 +22,7 @@ OPTIONS = {
     "runner.magicEnabled": "false",
     "server.fileWatcherType": "none",
     "server.headless": "true",
+    "server.maxUploadSize": "10",
     "theme.light.primaryColor": "#0072B2",
     "theme.dark.primaryColor": "#2E86C1",
     "theme.headingFontSizes": '["1.75rem","1.25rem","1.1rem"]',

@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from smoe_ray.data import Splits
     from smoe_ray.data.files import Map
+    from smoe_ray.data.overview import Overview
     from smoe_ray.inspect.status import StudyStatus
-    from smoe_ray.spec import GridStudy, SearchStudy
+    from smoe_ray.spec import DataSpec, GridStudy, SearchStudy
     from smoe_ray.study import Executor
 
 app = typer.Typer(
@@ -128,6 +130,10 @@ OptionalAddress = Annotated[
 ]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Job, as 'jobs' lists it.", show_default=False)]
 
+OneDataset = Annotated[
+    str | None, typer.Option("--dataset", metavar="NAME", help="Only the trials on this dataset of the study.")
+]
+
 _LOOPBACK = "http://127.0.0.1:8265"
 
 
@@ -208,24 +214,24 @@ def table(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="All columns, as JSON records.")] = False,
     epochs: Annotated[bool, typer.Option("--epochs", help="One row per epoch instead of one per trial.")] = False,
+    dataset: OneDataset = None,
 ) -> None:
     """Print the results: one row per trial, at its last epoch."""
-    from smoe_ray.analysis.summary import epoch_summary, trial_summary
+    from smoe_ray.analysis.summary import trial_summary
     from smoe_ray.results import to_csv, to_json
 
     if csv and as_json:
         raise SmoeRayError("--csv and --json exclude one another")
     if bom and not csv:
         raise SmoeRayError("--bom: is for --csv")
-    results = _read(out, _study_name(study))
+    results = _of_dataset(_read(out, _study_name(study)), dataset)
     frame = results if epochs else trial_summary(results)
     if csv:
         _write_csv(to_csv(frame), bom)
     elif as_json:
         sys.stdout.write(to_json(frame))
     else:
-        _print_frame(epoch_summary(results) if epochs else frame)
-        _warn_of_collapse(results)
+        _print_summary(results, epochs)
 
 
 class _FigureCommand(typer.core.TyperCommand):
@@ -253,6 +259,7 @@ def figure(
         list[str] | None,
         typer.Option("--with", metavar="STUDY", help="Add another study of OUT to each figure, e.g. the baseline."),
     ] = None,
+    dataset: OneDataset = None,
 ) -> None:
     """Draw figures of a study as SVG and PNG."""
     from smoe_ray.figures import FIGURES, save
@@ -267,6 +274,7 @@ def figure(
     others = [_study_name(other) for other in beside or ()]
     results = read_together(out, [name, *others], skip_broken=True)
     _tell(results.attrs["problems"], results.attrs["notices"])
+    results = _of_dataset(results, dataset)
     drawn, reasons = 0, []
     info = cache(lambda make: make(results))  # several kinds draw the same fit
     for wanted in kind or FIGURES:
@@ -298,12 +306,13 @@ def report(
         Literal["published"] | None,
         typer.Option(help="Add the results of arXiv:2509.10025 in a separate section."),
     ] = None,
+    dataset: OneDataset = None,
 ) -> None:
     """Write one self-contained HTML page about studies, with its figures (SVG, PDF) and tables (CSV) as files."""
     from smoe_ray.report import write_report
 
     names = [_study_name(study) for study in studies or ()]
-    typer.echo(write_report(out, names, to, compare, lambda line: typer.echo(line, err=True)))
+    typer.echo(write_report(out, names, to, compare, lambda line: typer.echo(line, err=True), dataset))
 
 
 @app.command(epilog="Example: smoe-ray recommend results loss-surface --samples 50000")
@@ -315,11 +324,13 @@ def recommend(
     ] = None,
     steps: Annotated[float | None, typer.Option(help="Number of optimizer steps, in place of --samples.")] = None,
     experts: Annotated[Literal["active", "configured"], typer.Option(help="Experts to count.")] = "active",
+    dataset: OneDataset = None,
 ) -> None:
     """Recommend a number of experts for an amount of training, or say which runs are missing to tell."""
     from smoe_ray.analysis import recommend as recommend_experts
 
-    found = recommend_experts(_read(out, _study_name(study)), samples, steps, experts)
+    results = _of_dataset(_read(out, _study_name(study)), dataset)
+    found = recommend_experts(results, samples, steps, experts)
     typer.echo(found.sentence)
     for arm in found.arms:
         if arm.surface is not None:
@@ -483,50 +494,129 @@ def dashboard(
 
 @data_app.command(epilog="Example: smoe-ray data fetch cat face --to drawings")
 def fetch(
-    categories: Annotated[
-        list[str], typer.Argument(help="Categories as Google names them, e.g. 'The Eiffel Tower'.", show_default=False)
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME...",
+            help="Quick, Draw! categories, e.g. 'The Eiffel Tower'; sets: mnist, fashion_mnist, kmnist, emnist, "
+            "cifar10, cifar100, svhn, medmnist/pathmnist ...; or study files (.yaml), whose data are fetched.",
+            show_default=False,
+        ),
     ],
     to: Annotated[str | None, typer.Option("--to", help="Folder. Default: the download cache.")] = None,
     layout: Annotated[
-        Literal["sketchrnn", "bitmap"], typer.Option(help="Vector drawings (.npz) or 28x28 bitmaps (.npy).")
+        Literal["sketchrnn", "bitmap", "ndjson"],
+        typer.Option(help="Of categories: vector drawings (.npz), 28x28 bitmaps (.npy), simplified ones (.ndjson)."),
     ] = "sketchrnn",
 ) -> None:
-    """Download Quick, Draw! categories from Google's public bucket. Resumes; checks sizes and checksums."""
-    from smoe_ray.data.download import fetch as download
-    from smoe_ray.data.sources.quickdraw import download_folder
-
-    folder = download_folder() if to is None else _local_folder(to)
-    with _bars(DownloadColumn(), TransferSpeedColumn()) as progress:
-        paths = download(categories, layout, folder, progress=progress)
-    for path in paths:
-        typer.echo(path)
-
-
-@data_app.command(epilog="Example: smoe-ray data info studies/drawings.yaml --set data.root=drawings")
-def info(study: StudyFile, overrides: Overrides = None) -> None:
-    """Read (or draw) the data of a study's base and show what is in it."""
-    import numpy as np
-
-    from smoe_ray.data import cache_folder, load_splits
+    """Download Quick, Draw! categories and published image sets. Resumes; checks sizes and checksums."""
+    from smoe_ray.data.fetching import data_to_fetch, fetch_data
+    from smoe_ray.inspect.preview import data_settings
+    from smoe_ray.planning import StudyPlan
     from smoe_ray.spec import load_study
+
+    folder = None if to is None else _local_folder(to)
+    wanted: list[DataSpec] = []
+    for name in names:
+        if name.endswith((".yaml", ".yml")):
+            wanted += data_settings(StudyPlan(load_study(name)))
+        else:
+            wanted.append(data_to_fetch(name, layout))
+    with _bars(DownloadColumn(), TransferSpeedColumn()) as progress:
+        files = dict.fromkeys(file for data in wanted for file in fetch_data(data, folder, progress))
+    for file in files:
+        typer.echo(file)
+    if not files:
+        typer.echo("nothing to fetch: the data are generated, or are to be where data.root says")
+
+
+@data_app.command(epilog="Example: smoe-ray data info studies/drawings.yaml --set data.root=drawings --to sheets")
+def info(
+    study: Annotated[
+        Path,
+        typer.Argument(
+            metavar="STUDY",
+            help="Study file, or data alone: a YAML file with the keys of data, a folder of images, or an .npz.",
+            show_default=False,
+        ),
+    ],
+    overrides: Overrides = None,
+    to: Annotated[
+        str | None, typer.Option("--to", help="Contact sheet: a .png, or a folder for one of each data setting.")
+    ] = None,
+    allow_plugins: AllowPlugins = None,
+) -> None:
+    """Read (or draw) the data of a study: shape, classes, counts, values, what is probably wrong, a contact sheet."""
+    from smoe_ray import plugins
+    from smoe_ray.data import cache_folder, load_splits
+    from smoe_ray.data.overview import headings, overview
+    from smoe_ray.inspect.preview import data_settings
+    from smoe_ray.planning import StudyPlan
+    from smoe_ray.spec import load_data_study
     from smoe_ray.study.local import usable_cpus
 
-    spec = load_study(study, overrides or ())
-    with _bars() as progress:
-        splits = load_splits(spec.base.data, cache_folder() / "data", usable_cpus(), progress)
-    train = np.bincount(splits.train.label_B, minlength=len(splits.class_names))
-    test = np.bincount(splits.test.label_B, minlength=len(splits.class_names))
-    ink = [float(part.image_BHW.mean()) / 255 for part in (splits.train, splits.test)]
-    shown = Table("class", "train", "test", title=f"{spec.base.data.source}, fingerprint {splits.fingerprint[:12]}")
-    for name, n_train, n_test in zip(splits.class_names, train.tolist(), test.tolist(), strict=True):
-        shown.add_row(Text(name), f"{n_train:,}", f"{n_test:,}")
+    spec = load_data_study(study, overrides or ())
+    with plugins.allowing(allow_plugins or ()):
+        settings = data_settings(StudyPlan(spec))
+        sheets = [None] * len(settings) if to is None else _sheet_files(to, spec.name, len(settings))
+        for number, (data, heading, sheet) in enumerate(zip(settings, headings(settings), sheets, strict=True)):
+            with _bars() as progress:
+                splits = load_splits(data, cache_folder() / "data", usable_cpus(), progress)
+            if number:
+                typer.echo()
+            seen = overview(splits)
+            _show_data(heading, splits, seen)
+            if sheet is not None:
+                from smoe_ray.figures.contact_sheet import contact_sheet
+
+                _write(sheet, contact_sheet(splits, heading, f"{seen.shape}, {_in_all(splits)}"))
+                typer.echo(f"contact sheet: {sheet}")
+
+
+def _show_data(heading: str, splits: Splits, seen: Overview) -> None:
+    typer.echo(printable(heading))
+    background = f", mostly on a {seen.background} background" if seen.background else ""
+    typer.echo(f"images: {seen.shape}, values from {seen.low} to {seen.high}{background}")
+    shown = Table("class", "train", "test")
+    for column in shown.columns[1:]:
+        column.justify = "right"
+    for name, train, test in zip(splits.class_names, seen.train_C, seen.test_C, strict=True):
+        shown.add_row(Text(name), f"{train:,}", f"{test:,}")
+    shown.add_section()
     shown.add_row("in all", f"{len(splits.train):,}", f"{len(splits.test):,}", style="bold")
-    shown.add_row("mean pixel", f"{ink[0]:.3f}", f"{ink[1]:.3f}", style="dim")
+    shown.add_row("mean pixel", *(f"{mean:.3f}" for mean in seen.mean), style="dim")
     Console().print(shown)
+    typer.echo(f"fingerprint: {splits.fingerprint[:12]}")
     if splits.style_names:
         typer.echo(f"styles: {', '.join(splits.style_names)}")
     for note in splits.notes:
         typer.echo(f"note: {note}")
+    for warning in seen.warnings:
+        typer.echo(f"warning: {warning}")
+
+
+def _in_all(splits: Splits) -> str:
+    classes = count(len(splits.class_names), "class", "classes")
+    return f"{classes}, {count(len(splits.train), 'training image')} + {count(len(splits.test), 'test image')}"
+
+
+def _sheet_files(to: str, name: str, number: int) -> list[Path]:
+    """Where the contact sheet of each data setting is written."""
+    place = _local_folder(to)
+    if place.suffix.lower() != ".png" or place.is_dir():
+        return [place / (f"{name}-data.png" if n == 0 else f"{name}-data-{n + 1}.png") for n in range(number)]
+    if number > 1:
+        raise SmoeRayError(f"--to {to}: the study has {number} data settings; give a folder, for a sheet of each")
+    return [place]
+
+
+def _write(file: Path, content: bytes) -> None:
+    from smoe_ray.atomic_write import write_whole
+
+    try:
+        write_whole(file, content)
+    except OSError as error:
+        raise SmoeRayError(f"{file}: cannot be written: {error.strerror}; choose another place") from None
 
 
 def main() -> None:
@@ -624,10 +714,19 @@ _LEAST_LABEL = 18
 """Columns of text that the label of an arm keeps, on more lines, where others would else be left out."""
 
 
-def _print_summary(results: pd.DataFrame) -> None:
-    from smoe_ray.analysis.summary import trial_summary
+def _print_summary(results: pd.DataFrame, epochs: bool = False) -> None:
+    """The trials at their last epoch, or all their epochs, and what to beware of in these numbers."""
+    from smoe_ray.analysis.outcomes import comparable_metric, loss_unit
+    from smoe_ray.analysis.summary import epoch_summary, trial_summary
 
-    _print_frame(trial_summary(results))
+    columns = list(TRIAL_TABLE)
+    is_mixed = comparable_metric(results) != "test.reconstruction"
+    if is_mixed:
+        columns.remove("test.psnr")
+        columns.insert(columns.index("test.reconstruction"), "test.psnr")
+    _print_frame(epoch_summary(results) if epochs else trial_summary(results), columns)
+    if is_mixed:
+        typer.echo(f"losses have different units, {loss_unit(results)}: compare the PSNR (dB)", err=True)
     _warn_of_collapse(results)
 
 
@@ -650,6 +749,12 @@ def _job_state(address: str, study: str, out: str) -> str:
     except ClusterError as error:
         return f"unknown: {error}"
     return f"none on {address}"
+
+
+def _of_dataset(results: pd.DataFrame, name: str | None) -> pd.DataFrame:
+    from smoe_ray.analysis import of_dataset
+
+    return results if name is None else of_dataset(results, name)
 
 
 def _print_status(status: StudyStatus, out: str, job: str | None) -> None:

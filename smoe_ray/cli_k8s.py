@@ -115,6 +115,10 @@ def submit(
         str | None,
         typer.Option(help="LocalQueue of Kueue (0.15.2 or later) that admits the study when there is quota."),
     ] = None,
+    packages: Annotated[
+        list[Path] | None,
+        typer.Option("--with", metavar="DIR", help="Refused: packages of plug-ins must be in the image."),
+    ] = None,
     images: Images = None,
     namespace: OwnNamespace = None,
     context: Context = None,
@@ -128,6 +132,11 @@ def submit(
     from smoe_ray.planning import StudyPlan
     from smoe_ray.spec import load_study
 
+    if packages:  # workers mount nothing but OUT, and a ConfigMap is too small for code
+        raise ClusterError(
+            f"--with {packages[0]}: a RayJob carries no packages; install it in an image built FROM smoe-ray "
+            "(docs/kubernetes.md), and give that with --image smoe-ray=..."
+        )
     spec = load_study(study, overrides or ())
     plan = StudyPlan(spec)
     place = manifests.read(manifests.render(overlay, namespace, images or ()))

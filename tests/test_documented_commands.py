@@ -25,8 +25,10 @@ import typer.main
 import yaml
 
 from smoe_ray.cli import app
+from smoe_ray.data.fetching import data_to_fetch
+from smoe_ray.data.published_files import published_files
 from smoe_ray.figures import FIGURES
-from smoe_ray.spec import load_study
+from smoe_ray.spec import NamedDataBase, load_study
 from smoe_ray.study import LocalExecutor, run_study
 from support.planted_folder import plant
 from support.quickdraw_files import scribbles, write_sketchrnn
@@ -89,11 +91,14 @@ def small(text: str) -> str:
     """A study of a few trials of one epoch, with all its keys."""
     tree: dict[str, Any] = yaml.safe_load(text)
     base = tree.setdefault("base", {})
-    base.setdefault("data", {"source": "synthetic"}).update(train_per_class=60, test_per_class=12)
+    few = {"train_per_class": 60, "test_per_class": 12}
+    base.setdefault("data", {"source": "synthetic"}).update(few)
+    for data in tree.get("datasets", {}).values():
+        data.update(few)
     base["model"] = {**base.get("model", {}), "encoder": "lite"}
     base["training"] = {**base.get("training", {}), "budget": "1 epochs", "batch_size": 32}
     for path, values in tree.get("axes", {}).items():
-        tree["axes"][path] = values if path == "data" else values[-2:]
+        tree["axes"][path] = values if path == "data" else values[-1:] if "datasets" in tree else values[-2:]
     if "num_trials" in tree:
         tree["num_trials"] = 2
     else:
@@ -117,6 +122,16 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for category in CATEGORIES:
             np.save(place / f"{category}.npy", rng.integers(0, 256, (100, 784), dtype=np.uint8))
             write_sketchrnn(place / f"{category}.npz", scribbles(70), scribbles(15, seed=1))
+    for name in ("mnist", "medmnist/pathmnist"):
+        spec = data_to_fetch(name, "sketchrnn")
+        assert isinstance(spec, NamedDataBase)
+        (folder / "cache" / spec.source).mkdir()
+        for file in published_files(spec):
+            (folder / "cache" / spec.source / file.name).touch()
+    for name in ("mnist", "cifar10"):
+        images = rng.integers(0, 256, (150, 32, 32, 3) if name == "cifar10" else (150, 28, 28), dtype=np.uint8)
+        parts = {"x_train": images, "y_train": np.arange(150) % 2, "x_test": images[::-3], "y_test": np.arange(50) % 2}
+        np.savez(folder / f"{name}.npz", **parts)
     results = folder / "results"
     for name in ("how-many-experts", "drawings", "quickstart"):
         plant(results, name, experts=(2, 4), seeds=2, embeddings=False)
@@ -124,6 +139,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         plant(results, name, experts=(4,), seeds=2, embeddings=False, routing="supervised", objectives=("blend",))
     phases = load_study(folder / "studies" / "collapse_phase.yaml")  # nothing planted has its axes
     run_study(phases, results, LocalExecutor(jobs=1, device="cpu"), cache=folder / "cache" / "data")
+    files = {"drawings": "drawings", "mnist": "mnist.npz", "cifar10": "cifar10.npz"}
+    roots = [f"datasets.{name}.root={folder / file}" for name, file in files.items()]
+    several = load_study(folder / "studies" / "datasets.yaml", roots)
+    run_study(several, results, LocalExecutor(jobs=1, device="cpu"), cache=folder / "cache" / "data")
     for name in ("loss-surface", "paper-loss-surface"):
         plant(
             results, name, objectives=("likelihood",), experts=(2, 4, 8, 16), per_class=(50, 200, 800), seeds=2,
@@ -152,7 +171,8 @@ FIRST_LINE = {
     "report": r"report/index\.html$",
     "status": r"[a-z-]+ in results$",
     "verify": r"read \d+ stud",
-    "data": r"(drawings|.*/quickdraw)/(face|cat)\.np[yz]$| *quickdraw, fingerprint",
+    "data": r"(drawings|.*/quickdraw)/(face|cat)\.np[yz]$|.*/mnist/train-\S+$|quickdraw( drawings)?$"
+    r"| *quickdraw, fingerprint",
     "dashboard": r"smoe-ray: http://127\.0\.0\.1:\d+ serves results; press Ctrl-C to stop$",
 }
 """What the first line of each verb's output looks like."""
@@ -210,7 +230,7 @@ def test_every_kind_of_figure_is_drawn_or_says_why_not(
     else:
         assert (code, printed, error.count("\n")) == (1, "", 1)
         assert error.startswith("smoe-ray: ")
-    needs_more = {"phase_diagram", "homogeneity", "comparison"} if study == "loss-surface" else set(FIGURES)
+    needs_more = {"phase_diagram", "homogeneity", "comparison", "datasets"} if study == "loss-surface" else set(FIGURES)
     assert code == 0 or kind in needs_more, error
 
 

@@ -23,6 +23,11 @@ if [ -z "$engine" ]; then
     exit 1
 fi
 
+format=
+if [ "$engine" != docker ]; then
+    format="--format=docker" # their own format has no HEALTHCHECK
+fi
+
 set_image="kustomize edit set image"
 for image in $images; do
     case $image in
@@ -34,7 +39,8 @@ for image in $images; do
             exit 1
             ;;
     esac
-    "$engine" build --file k8s/images/Dockerfile --tag "$prefix$image:$tag" "$@" .
+    # shellcheck disable=SC2086 # nothing, or one word
+    "$engine" build $format --file k8s/images/Dockerfile --tag "$prefix$image:$tag" "$@" .
     set_image="$set_image $image=$prefix$image:$tag"
 done
 echo "$set_image"

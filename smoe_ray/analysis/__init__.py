@@ -8,6 +8,8 @@ from smoe_ray.analysis.bimodality import BimodalityTest, bimodality_tests
 from smoe_ray.analysis.comparison import ArmComparison, CellOutcomes, Difference, compare_arms, compare_cells
 from smoe_ray.analysis.curves import Curve, Panel, TrainingCurves, training_curves
 from smoe_ray.analysis.data_homogeneity import Condition, Homogeneity, homogeneity
+from smoe_ray.analysis.dataset_verdicts import DatasetVerdict, Verdict, dataset_verdict
+from smoe_ray.analysis.datasets import dataset_names, of_dataset
 from smoe_ray.analysis.expert_conclusion import Conclusion, MissingRuns
 from smoe_ray.analysis.expert_forecast import BestCurve, FittedSurface, Forecast
 from smoe_ray.analysis.expert_routing import Agreement, Routing, routing, routing_within_classes
@@ -84,6 +86,7 @@ __all__ = [
     "Conclusion",
     "Condition",
     "Curve",
+    "DatasetVerdict",
     "Diagonal",
     "Difference",
     "ExpertBlock",
@@ -127,6 +130,7 @@ __all__ = [
     "TrialInUse",
     "TrialUsage",
     "UsageOverEpochs",
+    "Verdict",
     "arm_summary",
     "arms",
     "bimodality_tests",
@@ -136,6 +140,8 @@ __all__ = [
     "coloured_map",
     "compare_arms",
     "compare_cells",
+    "dataset_names",
+    "dataset_verdict",
     "expert_deaths",
     "expert_gallery",
     "expert_survival",
@@ -149,6 +155,7 @@ __all__ = [
     "loss_against_experts",
     "loss_against_samples_per_expert",
     "loss_surface",
+    "of_dataset",
     "phase_diagram",
     "posterior_warning",
     "probe_bars",

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from smoe_ray.analysis.datasets import DATASET, dataset_names
 from smoe_ray.analysis.outcomes import require
 
 _TOKENS: dict[str, str] = {
+    DATASET: "{}",
     "routing": "{}",
     "objective.name": "{}",
+    "objective.likelihood": "{}",
     "data.source": "{}",
     "model.num_experts": "E={}",
     "data.fraction": "{} % data",
@@ -35,6 +38,7 @@ _IRRELEVANT = ("seed", "resources.", "evaluation.save_embeddings")
 def arms(results: pd.DataFrame, ignore: Collection[str] = ()) -> pd.Series[str]:
     """Label each trial by the settings in which the study's arms differ, for example ``blend, E=10``.
 
+    Trials on several datasets are split by their names (`dataset_names`) first: ``mnist, blend, E=10``.
     Trials are split path by path, and a path enters a label only if trials in the same group still differ in it. A path
     whose value follows from earlier ones (`objective.lambda_entropy`, absent under `likelihood`) is therefore left out.
 
@@ -51,10 +55,20 @@ def arms(results: pd.DataFrame, ignore: Collection[str] = ()) -> pd.Series[str]:
     require(results, ("trial_id",))
     trials = results.drop_duplicates("trial_id").set_index("trial_id")
     paths = [column.removeprefix("config.") for column in trials.columns if column.startswith("config.")]
-    paths = [path for path in paths if path not in ignore and not path.startswith(_IRRELEVANT)]
+    paths = [
+        path
+        for path in {DATASET: None, **dict.fromkeys(paths)}
+        if path not in ignore and not path.startswith(_IRRELEVANT)
+    ]
     paths = [path for path in paths if not path.endswith(".download")]
     paths.sort(key=lambda path: (list(_TOKENS).index(path) if path in _TOKENS else len(_TOKENS), path))
-    value_of = {path: dict(zip(trials.index, map(_plain, trials[f"config.{path}"]), strict=True)) for path in paths}
+    value_of = {
+        path: dict(zip(trials.index, map(_plain, trials[f"config.{path}"]), strict=True))
+        for path in paths
+        if path != DATASET
+    }
+    if DATASET in paths:
+        value_of[DATASET] = dataset_names(results).to_dict()
 
     for path in paths:
         if path.endswith(".root") and "data.fingerprint" in trials:
@@ -72,9 +86,11 @@ def arms(results: pd.DataFrame, ignore: Collection[str] = ()) -> pd.Series[str]:
 
 
 def coarse_arms(results: pd.DataFrame, paths: Collection[str]) -> pd.Series[str]:
-    """As `arms`, but split by the given dotted spec paths only: for searches, where every trial is its own arm."""
+    """As `arms`, but split by dataset and the given dotted spec paths only: for searches, where every trial is its own
+    arm.
+    """
     others = [column.removeprefix("config.") for column in results.columns if column.startswith("config.")]
-    return arms(results, ignore=[path for path in others if path not in paths])
+    return arms(results, ignore=[path for path in others if path not in (DATASET, *paths)])
 
 
 def _split(

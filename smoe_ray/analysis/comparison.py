@@ -14,8 +14,10 @@ import pandas as pd
 
 from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.curves import FloatArray
+from smoe_ray.analysis.datasets import dataset_names, dataset_paths
 from smoe_ray.analysis.experts import NUM_EXPERTS, is_supervised
-from smoe_ray.analysis.outcomes import last_evaluated, require, test_gating
+from smoe_ray.analysis.outcomes import comparable_metric, last_evaluated, loss_unit, require, test_gating
+from smoe_ray.columns import LOSS_COLUMNS
 from smoe_ray.errors import ResultsError
 
 CELL_PATHS = (NUM_EXPERTS, "data.fraction", "data.train_per_class")
@@ -87,6 +89,8 @@ class ArmComparison(NamedTuple):
 
     metric: str
     gating: str
+    unit: str
+    """Of the metric, if it is the test loss or the PSNR; else empty."""
     reference: str
     arms: tuple[str, ...]
     """Compared with the reference, in the order of colours."""
@@ -101,13 +105,18 @@ class ArmComparison(NamedTuple):
     x_limits: tuple[float, float]
     """Contain zero and every finite end of an interval."""
 
+    @property
+    def measure(self) -> str:
+        """The metric in words."""
+        return {"test.reconstruction": "test loss", "test.psnr": "PSNR"}.get(self.metric, self.metric)
+
 
 def compare_arms(
     results: pd.DataFrame,
     arm: str | None = None,
     reference: str | None = None,
     *,
-    metric: str = "test.reconstruction",
+    metric: str | None = None,
     cells: Collection[str] = CELL_PATHS,
     alpha: float = 0.05,
 ) -> ArmComparison:
@@ -121,22 +130,30 @@ def compare_arms(
         results: the table of `read_results`, one row per (trial, epoch).
         arm: label as `arms` returns it with `cells` ignored; None: every arm except the reference.
         reference: another such label; None: the supervised arm or, if there is none, the first.
-        metric: column of `results`.
-        cells: dotted spec paths that separate cells instead of arms.
+        metric: column of `results`; None: the test loss or, where its unit differs between trials, the PSNR.
+        cells: dotted spec paths that separate cells instead of arms; several datasets always do.
         alpha: family-wise error rate.
 
     Raises:
-        ResultsError: no finished trial, only one arm, an unknown label, or no cell in common.
+        ResultsError: no finished trial, only one arm, an unknown label, no cell in common, or a loss as the metric
+            whose unit differs between trials.
     """
-    require(results, ("trial_id", "seed", metric))
     outcomes = last_evaluated(results)
+    # Each dataset is a cell of its own, so only losses of the same dataset meet.
+    met = [of_one for _, of_one in outcomes.groupby(outcomes["trial_id"].map(dataset_names(outcomes)))]
+    comparable = "test.psnr" if any(comparable_metric(one) == "test.psnr" for one in met) else "test.reconstruction"
+    metric = metric or comparable
+    require(results, ("trial_id", "seed", metric))
+    if metric in LOSS_COLUMNS and comparable != "test.reconstruction":
+        raise ResultsError(f"{metric} has no common unit: {loss_unit(outcomes)}; compare {comparable}")
+    varied, cells = cells, (*cells, *dataset_paths(outcomes))
     label_of = arms(outcomes, cells)
     outcomes = outcomes.assign(arm=outcomes["trial_id"].map(label_of).astype(str))
     labels = list(label_of.cat.categories)
     if len(labels) == 1:
         raise ResultsError(
-            f"all finished trials belong to one arm ('{labels[0]}'){_no_arms(cells)}; add a second arm: another study, "
-            "or an axis of this one, e.g. objective.name: [blend, likelihood]"
+            f"all finished trials belong to one arm ('{labels[0]}'){_no_arms(varied)}; add a second arm: another "
+            "study, or an axis of this one, e.g. objective.name: [blend, likelihood]"
         )
     _check_labels(arm, reference, labels)
     reference = reference or _default_reference(outcomes, [label for label in labels if label != arm])
@@ -153,12 +170,13 @@ def compare_arms(
     if not found:
         raise ResultsError(
             f"'{reference}' has no cell in common with {' or '.join(map(repr, compared))} "
-            f"({', '.join(dict.fromkeys(one_sided))}); run both arms at the same {', '.join(cells)}"
+            f"({', '.join(dict.fromkeys(one_sided))}); run both arms at the same {', '.join(varied)}"
         )
     differences = compare_cells(found, alpha)
     return ArmComparison(
         metric,
         test_gating(outcomes),
+        {"test.reconstruction": loss_unit(outcomes), "test.psnr": "dB, higher is better"}.get(metric, ""),
         reference,
         tuple(compared),
         alpha,
@@ -201,7 +219,7 @@ def _cells(arm: pd.DataFrame, reference: pd.DataFrame, metric: str, paths: Colle
     cell_of = arms(both, ignore=others)
     for cell in cell_of.cat.categories:
         sides = (side[side["trial_id"].map(cell_of) == cell] for side in (arm, reference))
-        yield _cell(str(cell), *names, *(side.set_index("seed")[metric] for side in sides))
+        yield cell_by_seed(str(cell), *names, *(side.set_index("seed")[metric] for side in sides))
 
 
 def _at_every_expert_count(baseline: pd.DataFrame, swept: pd.DataFrame) -> pd.DataFrame:
@@ -216,7 +234,9 @@ def _at_every_expert_count(baseline: pd.DataFrame, swept: pd.DataFrame) -> pd.Da
     return pd.concat(list(copies))
 
 
-def _cell(label: str, arm: str, reference: str, arm_N: pd.Series[Any], reference_M: pd.Series[Any]) -> CellOutcomes:
+def cell_by_seed(
+    label: str, arm: str, reference: str, arm_N: pd.Series[Any], reference_M: pd.Series[Any]
+) -> CellOutcomes:
     """Runs of a cell, indexed by seed: paired if the seeds allow it."""
     runs = len(arm_N) + len(reference_M)
     arm_N, reference_M = arm_N.dropna(), reference_M.dropna()

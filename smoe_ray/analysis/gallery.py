@@ -1,7 +1,7 @@
 """Images by expert: galleries of inputs and reconstructions, the swap matrix, interpolations between experts.
 
 Shapes: B images, C classes, E experts, N images shown per expert, R inputs of a swap matrix, S steps of a path,
-Z latent, H W pixels (28 x 28).
+Z latent, H W pixels. Images are (H, W) where they are grey, else (C, H, W), C = 3.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class LatentModel(Protocol):
         """Gate probabilities (B, E)."""
 
     def decode_all(self, z_BZ: Drawn) -> Drawn:
-        """Every expert's image of every latent vector, (B, E, H, W) in [0, 1]."""
+        """Every expert's image of every latent vector, (B, E, H, W) or (B, E, C, H, W) in [0, 1]."""
 
 
 # --- galleries --------------------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ def expert_gallery(
     """Share, class mix, and some inputs and reconstructions of each expert (arXiv:2509.10025, Fig. 4 and 5).
 
     Args:
-        embeddings: label, expert (B,), gate (B, E), image and reconstruction (B, H, W).
+        embeddings: label, expert (B,), gate (B, E), image and reconstruction (B, H, W) or (B, C, H, W).
         class_names: names of the labels.
         n: maximum number of images per expert.
         choice: which images: uniformly at random, or by the gate probability of the chosen expert.
@@ -93,12 +93,17 @@ def expert_gallery(
         label: name of the trial in the caption.
 
     Raises:
-        ResultsError: an array is absent, there is no image, or a label has no name.
+        ResultsError: an array is absent, there is no image, a label has no name, or the images are none.
     """
     _require(embeddings, ("label", "expert", "gate", "image", "reconstruction"))
     highest = int(embeddings["label"].max())
     if highest >= len(class_names):
         raise ResultsError(f"embeddings: label {highest} has no name; pass the class names of that trial")
+    if embeddings["reconstruction"].shape != stored_images(embeddings).shape:
+        raise ResultsError(
+            f"embeddings: reconstructions of shape {embeddings['reconstruction'].shape} of images of shape "
+            f"{embeddings['image'].shape}; pass the complete result of read_embeddings"
+        )
     usage = _usage(embeddings)
     blocks = tuple(
         _block(embeddings, expert, class_names, _choose(embeddings, expert, n, choice, seed))
@@ -140,7 +145,7 @@ class SwapMatrix(NamedTuple):
     image_RHW: Images
     decoded_REHW: Drawn
     error_RE: FloatArray
-    """Squared error, summed over the pixels."""
+    """Squared error, summed over all values of the image."""
     best_R: IntArray
     """Column with the lowest error."""
     choice: Choice
@@ -162,7 +167,7 @@ def swap_matrix(
     With ``evaluation.latent: mean`` the entry in the column of the input's own expert is its stored reconstruction.
 
     Args:
-        embeddings: mu (B, Z), expert (B,), gate (B, E) and image (B, H, W).
+        embeddings: mu (B, Z), expert (B,), gate (B, E) and image (B, H, W) or (B, C, H, W).
         model: the model of the same trial.
         choice: which image represents an expert.
         seed: of the random choice.
@@ -170,9 +175,11 @@ def swap_matrix(
         label: name of the trial in the caption.
 
     Raises:
-        ResultsError: an array is absent, there is no image, or the model belongs to another trial.
+        ResultsError: an array is absent, there is no image, the images are none, or the model belongs to another
+            trial.
     """
     _require(embeddings, ("mu", "expert", "gate", "image"))
+    stored_BHW = stored_images(embeddings)
     usage = _usage(embeddings)
     rows = usage.active[:limit]
     expert_E = np.array((*usage.active, *usage.dead)[:limit])
@@ -180,8 +187,14 @@ def swap_matrix(
     decoded_REHW = model.decode_all(embeddings["mu"][index_R])
     _same_experts(decoded_REHW.shape[1], embeddings)
     decoded_REHW = decoded_REHW[:, expert_E]
-    image_RHW = embeddings["image"][index_R]
-    error_RE = np.square(decoded_REHW - image_RHW[:, None] / 255.0).sum(axis=(2, 3))
+    image_RHW = stored_BHW[index_R]
+    if decoded_REHW.shape[2:] != image_RHW.shape[1:]:
+        raise ResultsError(
+            f"embeddings of images of shape {image_RHW.shape[1:]} but a model of {decoded_REHW.shape[2:]}; use "
+            "embeddings and model of the same trial"
+        )
+    values = tuple(range(2, decoded_REHW.ndim))
+    error_RE = np.square(decoded_REHW - image_RHW[:, None] / 255.0).sum(axis=values)
     return SwapMatrix(
         label,
         expert_E,
@@ -276,8 +289,22 @@ def _path(embeddings: Embeddings, model: LatentModel, start: int, end: int, step
         gate_SE,
         expert_S,
         decoded_SEHW[np.arange(steps), expert_S],
-        np.einsum("se,sehw->shw", gate_SE, decoded_SEHW),
+        np.einsum("se,se...->s...", gate_SE, decoded_SEHW),
     )
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+def stored_images(embeddings: Embeddings) -> Images:
+    """The test images of a trial: (B, H, W) or (B, C, H, W). Raises ResultsError if those that it kept are none."""
+    image_BHW = embeddings["image"]
+    if image_BHW.dtype != np.uint8 or image_BHW.shape[1:-2] not in ((), (3,)) or image_BHW.ndim < 3:
+        raise ResultsError(
+            f"embeddings: images are {image_BHW.dtype} of shape {image_BHW.shape}; needed: uint8, (B, H, W) or "
+            "(B, 3, H, W); delete the trial's folder and run the study again"
+        )
+    return image_BHW
 
 
 # --- shared -----------------------------------------------------------------------------------------------------------

@@ -10,10 +10,11 @@ import pandas as pd
 
 from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.curves import Curve, log_limits, n_range
+from smoe_ray.analysis.datasets import dataset_names
 from smoe_ray.analysis.expert_conclusion import Conclusion, MissingRuns, conclude, too_small
 from smoe_ray.analysis.expert_forecast import TIED_WITHIN, FittedSurface, fit_and_forecast
 from smoe_ray.analysis.experts import unsupervised_outcomes
-from smoe_ray.analysis.outcomes import require, test_gating
+from smoe_ray.analysis.outcomes import loss_unit, require, test_gating
 from smoe_ray.analysis.scaling import EFFORT_COLUMN, EFFORT_NAME, Counted, Effort, ignored_paths
 from smoe_ray.analysis.surface_fit import Cells, NoiseFloor, SurfaceFit, cells_of, check_runs
 from smoe_ray.columns import count
@@ -72,7 +73,7 @@ class Recommendation(NamedTuple):
     def table(self) -> pd.DataFrame:
         """The counts that are tied or in the interval, one row each; empty if no surface could be fitted.
 
-        Columns: experts; loss, low, high, above_best (squared error per image; 95 %); tied; chance (of being best,
+        Columns: experts; loss, low, high, above_best (error per image; 95 %); tied; chance (of being best,
         share of bootstrap replicates); gaussian_process (its loss); runs (at the studied amounts next to `amount`).
         """
         if self.surface is None:
@@ -123,9 +124,11 @@ class Recommendation(NamedTuple):
 
 
 class Recommendations(NamedTuple):
-    """One recommendation per arm of the study, all at the same amount."""
+    """One recommendation per arm of the study, all of a dataset at the same amount."""
 
     gating: str
+    unit: str
+    """Of the losses: see `loss_unit`."""
     arms: tuple[Recommendation, ...]
     amount_limits: tuple[float, float]
     experts_limits: tuple[float, float]
@@ -133,6 +136,8 @@ class Recommendations(NamedTuple):
     """Smallest and largest number of runs in a cell."""
     measured_n_range: tuple[int, int]
     """The same for the cells next to the requested amount."""
+    several_datasets: bool = False
+    """Whether the arms are of several datasets, whose losses have no common scale."""
 
     @property
     def sentence(self) -> str:
@@ -169,7 +174,7 @@ def recommend(
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
-        samples: training images; default, if `steps` is None too: the largest amount of the study.
+        samples: training images; default, if `steps` is None too: the largest amount of the study, of each dataset.
         steps: optimizer steps.
         experts: count the experts that stayed active, as the paper does, or those configured.
         replicates: number of bootstrap replicates.
@@ -182,19 +187,31 @@ def recommend(
         raise ResultsError("recommend: samples and steps are mutually exclusive; pass one of them")
     effort: Effort = "images" if steps is None else "steps"
     runs_of = study_runs(results, effort, experts)
-    most = max(float(runs["amount"].max()) for runs in runs_of.values())
-    amount = next(given for given in (samples, steps, most) if given is not None)
+    asked = steps if samples is None else samples
+    most_of = _most_of_dataset(results, runs_of)
     found = [
-        recommend_from_runs(runs, amount, effort, experts, label, replicates, seed) for label, runs in runs_of.items()
+        recommend_from_runs(runs, most_of[label] if asked is None else asked, effort, experts, label, replicates, seed)
+        for label, runs in runs_of.items()
     ]
+    amounts = [np.array([arm.amount for arm in found]), *(arm.cells.amount_C for arm in found)]
     return Recommendations(
         test_gating(results),
+        loss_unit(results),
         tuple(found),
-        log_limits(np.concatenate([[amount], *(arm.cells.amount_C for arm in found)]), _LEAST_RATIO),
+        log_limits(np.concatenate(amounts), _LEAST_RATIO),
         log_limits(np.concatenate([arm.cells.experts_C for arm in found]), _LEAST_RATIO),
         n_range(arm.cells.n_C for arm in found),
         n_range(curve.n for arm in found for curve in arm.measured),
+        dataset_names(results).nunique() > 1,
     )
+
+
+def _most_of_dataset(results: pd.DataFrame, runs_of: dict[str, pd.DataFrame]) -> dict[str, float]:
+    """By arm, the largest amount of its dataset; datasets have different numbers of images."""
+    name_of = dataset_names(results)
+    names = {label: name_of[runs["run"].iloc[0]] for label, runs in runs_of.items()}
+    most = {label: float(runs["amount"].max()) for label, runs in runs_of.items()}
+    return {label: max(most[other] for other in names if names[other] == name) for label, name in names.items()}
 
 
 def study_runs(
@@ -243,7 +260,7 @@ def recommend_from_runs(
     """The best number of experts at `amount`, from a frame of runs.
 
     Args:
-        runs: columns amount (training images or steps), experts, loss (squared error per image), run (rows of one run
+        runs: columns amount (training images or steps), experts, loss (error per image), run (rows of one run
             share its name); if there is a column seed, runs of a single seed are inconclusive.
         amount: requested amount, in the unit of the column.
         effort: unit of the amounts.

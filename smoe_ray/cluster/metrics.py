@@ -12,8 +12,9 @@ from typing import Any
 from smoe_ray.columns import EPOCHS
 from smoe_ray.planning import StudyPlan
 from smoe_ray.results import Row
+from smoe_ray.spec import first_objective
 from smoe_ray.study.events import EpochDone, Event, StudyStarted
-from smoe_ray.study.progress import Tally, first_objective
+from smoe_ray.study.progress import Tally
 
 _GAUGES = [column for column in EPOCHS if column.gauge]
 

@@ -1,13 +1,14 @@
 """Whether images can be meant as they are: pixel values that span 0..255, images that are not blank or all the same.
 
-Shapes: N images of one class and split, H W pixels.
+Shapes: N images of one class and split, H W pixels, C channels.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -35,15 +36,21 @@ _BLANK_RANGE = 2  # JPEG leaves such noise in a plain area
 class ClassImages(NamedTuple):
     """The images of one class and split, as the model will see them, and the range of each before resampling."""
 
-    image_NHW: Images
-    low_N: Images
-    high_N: Images
+    image: Images
+    """(N, H, W) or (N, C, H, W)."""
+    low_NC: Images
+    high_NC: Images
+
+    def contrast(self) -> npt.NDArray[np.int64]:
+        """Range (N) of each image before resampling, in the channel where it is largest."""
+        range_NC = self.high_NC.astype(np.int64) - self.low_NC
+        return cast(npt.NDArray[np.int64], range_NC.max(axis=1, initial=0))
 
 
-def as_they_are(image_NHW: Images) -> ClassImages:
-    """Images that were not resampled."""
-    flat_NX = image_NHW.reshape(len(image_NHW), -1)
-    return ClassImages(image_NHW, flat_NX.min(axis=1, initial=255), flat_NX.max(axis=1, initial=0))
+def as_they_are(image: Images) -> ClassImages:
+    """Images (N, H, W) or (N, C, H, W) that were not resampled."""
+    flat_NCX = image.reshape(len(image), 1 if image.ndim == 3 else image.shape[1], -1)
+    return ClassImages(image, flat_NCX.min(axis=2, initial=255), flat_NCX.max(axis=2, initial=0))
 
 
 def check_images(
@@ -70,7 +77,7 @@ def check_images(
     """
     low_range = [note for name, images in classes.items() for note in _range_note(where[name], split, name, images)]
     blank = {name: _count_blank(images) for name, images in classes.items()}
-    equal = {name: Counter(image.tobytes() for image in images.image_NHW) for name, images in classes.items()}
+    equal = {name: Counter(map(_digest, images.image)) for name, images in classes.items()}
     if not allow_constant:
         _refuse_blank(where, split, classes, blank, blank_hint)
         _refuse_equal(where, split, equal)
@@ -83,11 +90,16 @@ def check_images(
     ]
 
 
+def _digest(image: Images) -> bytes:
+    """Equal for equal images, and short: a class may have gigabytes."""
+    return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
+
+
 def _range_note(where: str, split: str, name: str, images: ClassImages) -> list[str]:
-    varied = images.high_N.astype(int) - images.low_N > 0
+    varied = images.contrast() > 0
     if not varied.any():
         return []
-    low, high = int(images.low_N[varied].min()), int(images.high_N[varied].max())
+    low, high = int(images.low_NC[varied].min()), int(images.high_NC[varied].max())
     found = f"pixel values of the {split} images of class '{name}' run from {low} to {high}, not from 0 to 255"
     if high - low <= MIN_PIXEL_RANGE:
         if low == 0:
@@ -99,28 +111,34 @@ def _range_note(where: str, split: str, name: str, images: ClassImages) -> list[
 
 
 def _count_blank(images: ClassImages) -> int:
-    flat_NX = images.image_NHW.reshape(len(images.image_NHW), -1)
-    return int(np.sum(flat_NX.max(axis=1, initial=0).astype(int) - flat_NX.min(axis=1, initial=255) <= _BLANK_RANGE))
+    return int(np.sum(as_they_are(images.image).contrast() <= _BLANK_RANGE))
 
 
 def _refuse_blank(
     where: Mapping[str, str], split: str, classes: Mapping[str, ClassImages], blank: Mapping[str, int], hint: str
 ) -> None:
-    refused = [name for name, count in blank.items() if count > MAX_BLANK_SHARE * len(classes[name].image_NHW)]
+    refused = [name for name, count in blank.items() if count > MAX_BLANK_SHARE * len(classes[name].image)]
     if not refused:
         return
     name = refused[0]
-    image_NHW, low_N, high_N = classes[name]
-    if np.mean(high_N.astype(int) - low_N > _BLANK_RANGE) > MAX_BLANK_SHARE:
+    image = classes[name].image
+    if np.mean(classes[name].contrast() > _BLANK_RANGE) > MAX_BLANK_SHARE:
         hint = "their lines are too thin to be seen at this size; draw them thicker or crop them"
-    value = int(np.median(image_NHW))
-    if all(blank[each] == len(classes[each].image_NHW) for each in classes):
+    value = _median_pixel(image)
+    if all(blank[each] == len(classes[each].image) for each in classes):
         found = f"every {split} image is blank (all pixels {value})"
     else:
-        found = f"{blank[name]:,} of {len(image_NHW):,} {split} images of class '{name}' are blank (all pixels {value})"
+        found = f"{blank[name]:,} of {len(image):,} {split} images of class '{name}' are blank (all pixels {value})"
     raise DataError(
         f"{where[name]}: {found}; {hint or 'check the files'}, or set data.allow_constant: true if they are meant to be"
     )
+
+
+def _median_pixel(image: Images) -> str:
+    """Of each channel."""
+    if image.ndim == 3:
+        return str(int(np.median(image)))
+    return ", ".join(str(int(median)) for median in np.median(image, axis=(0, 2, 3)))
 
 
 def _refuse_equal(where: Mapping[str, str], split: str, equal: Mapping[str, Counter[bytes]]) -> None:

@@ -1,6 +1,6 @@
 """Datasets in memory: uint8 images, labels and, for synthetic sketches, the style and parameters of each drawing.
 
-Shapes: B images, H W pixels, P continuous parameters.
+Shapes: B images, C channels, H W pixels, P continuous parameters.
 """
 
 from __future__ import annotations
@@ -14,11 +14,18 @@ from smoe_ray.spec import IMAGE_SIDE as IMAGE_SIDE
 from smoe_ray.spec import ImageShape
 
 
+def shape_in_words(image_shape: ImageShape) -> str:
+    """E.g. ``32x32 RGB``: width, height, colours."""
+    channels, height, width = image_shape
+    return f"{width}x{height} {'grey' if channels == 1 else 'RGB'}"
+
+
 @dataclass(frozen=True)
 class Dataset:
     """One split. Arrays may be memory-mapped and read-only."""
 
     image_BHW: npt.NDArray[np.uint8]
+    """(B, H, W) where the images are grey, else (B, C, H, W) with C = 3."""
     label_B: npt.NDArray[np.int64]
     style_B: npt.NDArray[np.int64] | None = None
     """Index into `Splits.style_names`; None where the source has no styles."""

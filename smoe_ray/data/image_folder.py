@@ -11,7 +11,7 @@ from pathlib import Path
 from smoe_ray.columns import count
 from smoe_ray.data.checks import some
 from smoe_ray.errors import DataError
-from smoe_ray.spec.data import normalised
+from smoe_ray.spec.data_base import normalised
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pbm", ".pnm",
@@ -145,11 +145,14 @@ def _list_classes(folder: Path) -> _Listing:
     listing = _Listing(loose=[entry.name for entry in sorted(folder.iterdir()) if is_image(entry) and entry.is_file()])
     for entry in _folders(folder):
         name = normalised(entry.name)
+        if not name.isprintable():  # among others what is not UTF-8, which Python shows as lone surrogates
+            raise DataError(f"{folder}: the folder {os.fsencode(entry.name)!r} has no printable UTF-8 name; rename it")
         files = []
         for file in _walk(entry):
             if is_image(file):
                 if not file.is_file():
-                    raise DataError(f"{file}: a link to nothing; mend or remove it")
+                    kind = "a link to nothing" if file.is_symlink() else "no regular file, but a pipe, socket or device"
+                    raise DataError(f"{file}: {kind}; mend or remove it")
                 files.append(file)
             elif file.name.lower() not in _NO_DATA:
                 listing.unread[file.suffix.lower()] += 1

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from smoe_ray import plugins
 from smoe_ray.data.dataset import Dataset
 from smoe_ray.data.source import Content, DataRequirement, ReadContext
 from smoe_ray.errors import PluginError
-from smoe_ray.spec import PluginData
+from smoe_ray.spec import MAX_SIDE, MIN_SIDE, PluginData
 
 
 class PluginSource:
@@ -64,7 +65,14 @@ class PluginSource:
         problem = _problem(content)
         if problem:
             raise PluginError(f"plug-in {self._plugin.name}: read() returned {problem}")
-        return content  # type: ignore[no-any-return]
+        parts = {name: _without_one_channel(getattr(content, name)) for name in ("train", "test")}
+        return content._replace(**parts)  # type: ignore[no-any-return]
+
+
+def _without_one_channel(dataset: Dataset) -> Dataset:
+    """Grey images (B, 1, H, W) as those of all other sources, (B, H, W)."""
+    image = dataset.image_BHW
+    return replace(dataset, image_BHW=image[:, 0]) if image.shape[1:-2] == (1,) else dataset
 
 
 def _problem(content: Any) -> str | None:
@@ -81,9 +89,21 @@ def _problem(content: Any) -> str | None:
             return f"{name} labels that are no indices into its {len(content.class_names)} class_names"
         if image.shape[1:] != content.train.image_BHW.shape[1:]:
             return f"{name} images of shape {image.shape[1:]} beside {content.train.image_BHW.shape[1:]}"
+        problem = _problem_of_shape(image.shape)
+        if problem:
+            return f"{name} images of shape {image.shape}{problem}"
     if np.any(np.diff(content.train.label_B) < 0):
         return "training images that are not sorted by label"
     return _problem_of_names(content.train, content)
+
+
+def _problem_of_shape(shape: tuple[int, ...]) -> str | None:
+    *channels, height, width = shape[1:] if len(shape) in (3, 4) else (0, 0, 0)
+    if channels in ([], [1], [3]) and MIN_SIDE <= height <= MAX_SIDE and MIN_SIDE <= width <= MAX_SIDE:
+        return None
+    sides = f"height and width from {MIN_SIDE} to {MAX_SIDE}"
+    hint = ": return image.transpose(0, 3, 1, 2)" if len(shape) == 4 and shape[3] in (1, 3) else ""
+    return f"; needed: (B, H, W) or (B, C, H, W) with C = 1 or 3, {sides}{hint}"
 
 
 def _problem_of_names(train: Dataset, content: Content) -> str | None:

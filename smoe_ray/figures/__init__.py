@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from smoe_ray.analysis import (
     Recommendations,
     compare_arms,
+    dataset_verdict,
     expert_survival,
     homogeneity,
     loss_against_experts,
@@ -24,6 +25,7 @@ from smoe_ray.analysis import (
 from smoe_ray.figures.comparison import plot_comparison
 from smoe_ray.figures.curves import plot_training_curves
 from smoe_ray.figures.data_homogeneity import plot_homogeneity
+from smoe_ray.figures.dataset_verdicts import plot_dataset_verdict
 from smoe_ray.figures.expert_routing import plot_probes, plot_routing
 from smoe_ray.figures.experts import plot_loss_against_experts, plot_usage_over_epochs
 from smoe_ray.figures.export import render, save
@@ -87,6 +89,9 @@ FIGURES: dict[str, FigureKind] = {
     "homogeneity": FigureKind(
         homogeneity, plot_homogeneity, "one expert on one class, on several classes, on more data"
     ),
+    "datasets": FigureKind(
+        dataset_verdict, plot_dataset_verdict, "several datasets: test loss and active experts against experts, of each"
+    ),
 }
 
 __all__ = [
@@ -94,6 +99,7 @@ __all__ = [
     "FigureKind",
     "plot_best_experts",
     "plot_comparison",
+    "plot_dataset_verdict",
     "plot_expert_survival",
     "plot_gallery",
     "plot_homogeneity",

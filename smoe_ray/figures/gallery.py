@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from smoe_ray.analysis.gallery import Choice, ExpertBlock, ExpertGallery, Interpolation, LatentPath, SwapMatrix
 from smoe_ray.figures import style
+from smoe_ray.figures.pictures import channels_last, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,19 +39,39 @@ _CHOICE_TEXT: dict[Choice, str] = {
 }
 
 
+class _Tile(NamedTuple):
+    """Place of an image on the page, inches."""
+
+    width: float
+    height: float
+
+    @property
+    def aspect(self) -> float:
+        """Height of a tile of width 1."""
+        return self.height / self.width
+
+
+def _tile(image: npt.NDArray[Any], inches: float, across: float) -> _Tile:
+    """Place of an image (..., H, W): `inches` for a small one, for a large one more if `across` of them fit a page."""
+    width, height = size_of(image, inches)
+    shrunk = min(1, max(inches, _MOST_INCHES / across) / width)
+    return _Tile(shrunk * width, shrunk * height)
+
+
 @style.styled
 def plot_gallery(info: ExpertGallery) -> Figure:
     """One block per expert: some of its inputs above their reconstructions, its share and its classes."""
-    width = max(_LEAST_BLOCK_INCHES, _TILE_INCHES * info.n + _BLOCK_GAP_INCHES)
+    tile = _tile(info.blocks[0].image_NHW, _TILE_INCHES, info.n)
+    width = max(_LEAST_BLOCK_INCHES, tile.width * info.n + _BLOCK_GAP_INCHES)
     count = len(info.blocks) + bool(info.dead)
     columns = max(1, min(count, int(_MOST_INCHES / width)))
     figure = style.new_figure(width=columns * width)
     axes = style.panels(figure, count, columns)
     for ax, block in zip(axes, info.blocks, strict=False):
-        _plot_block(ax, block, info.n)
+        _plot_block(ax, block, info.n, tile)
         style.title(ax, _block_title(block), width - _BLOCK_GAP_INCHES)
     if info.dead:
-        _plot_dead(axes[-1], info, width - _BLOCK_GAP_INCHES)
+        _plot_dead(axes[-1], info, width - _BLOCK_GAP_INCHES, tile)
     active = info.num_experts - len(info.dead)
     style.caption(
         figure,
@@ -62,12 +83,12 @@ def plot_gallery(info: ExpertGallery) -> Figure:
         *((f"the largest {len(info.blocks)} of {active} active experts",) if len(info.blocks) < active else ()),
     )
     lines = max(ax.get_title(loc="left").count("\n") for ax in axes) + 3  # the line below the images, and padding
-    _set_height(figure, -(-count // columns) * (2 * _TILE_INCHES + _LINE_INCHES * lines))
+    _set_height(figure, -(-count // columns) * (2 * tile.height + _LINE_INCHES * lines))
     return figure
 
 
-def _plot_block(ax: Axes, block: ExpertBlock, n: int) -> None:
-    _bare(ax, n, 2)
+def _plot_block(ax: Axes, block: ExpertBlock, n: int, tile: _Tile) -> None:
+    _bare(ax, tile, n, 2)
     _strip(ax, block.image_NHW, 0, 0, white=255)
     _strip(ax, block.reconstruction_NHW, 0, 1, white=1)
     low, high = block.confidence_N.min(), block.confidence_N.max()
@@ -85,8 +106,8 @@ def _percent(share: float, digits: int) -> str:
     return f"{share:.{digits}%}".replace("%", f"{_TIE}%")
 
 
-def _plot_dead(ax: Axes, info: ExpertGallery, width: float) -> None:
-    _bare(ax, info.n, 2)
+def _plot_dead(ax: Axes, info: ExpertGallery, width: float, tile: _Tile) -> None:
+    _bare(ax, tile, info.n, 2)
     ax.axvspan(0, info.n, color="#e4e4e4", linewidth=0)
     ax.text(info.n / 2, 1, "no test image", ha="center", va="center", color=style.GREY)
     numbers = textwrap.shorten(", ".join(map(str, info.dead)), _MOST_DEAD_CHARACTERS, placeholder=" …")
@@ -99,11 +120,13 @@ def plot_swap_matrix(info: SwapMatrix) -> Figure:
     from matplotlib.patches import Rectangle
 
     rows, columns = info.error_RE.shape
-    pitch = 1.36  # room for a number below each image
     left = -1.5
-    figure = style.new_figure(width=max(_LEAST_INCHES, _LARGE_TILE_INCHES * (columns - left) + 0.8))
+    tile = _tile(info.image_RHW, _LARGE_TILE_INCHES, columns - left)
+    below = _LARGE_TILE_INCHES / tile.height
+    pitch = 1 + 0.36 * below  # room for a number below each image
+    figure = style.new_figure(width=max(_LEAST_INCHES, tile.width * (columns - left) + 0.8))
     ax = figure.subplots()
-    _bare(ax, columns, pitch * rows, left)
+    _bare(ax, tile, columns, pitch * rows, left)
     for row in range(rows):
         top = pitch * row
         _strip(ax, info.image_RHW[row : row + 1], left, top, white=255)
@@ -112,7 +135,7 @@ def plot_swap_matrix(info: SwapMatrix) -> Figure:
         for column in range(columns):
             ax.text(
                 column + 0.5,
-                top + 1.05,
+                top + 1 + 0.05 * below,
                 f"{info.error_RE[row, column]:.1f}",
                 ha="center",
                 va="top",
@@ -135,11 +158,11 @@ def plot_swap_matrix(info: SwapMatrix) -> Figure:
         *_named(info.label),
         "every expert's decoding of the same latent vectors",
         f"inputs: one test image per active expert, {_choice_text(info)}",
-        f"numbers: {style.LOSS_UNIT}, the lowest in bold",
+        f"numbers: squared error (sum over {info.image_RHW[0].size:,} values), the lowest in bold",
         "framed: the expert that the gate chose",
         *style.cut_text(columns, info.num_experts),
     )
-    _set_height(figure, _LARGE_TILE_INCHES * pitch * rows + 0.9)
+    _set_height(figure, tile.height * pitch * rows + 0.9)
     return figure
 
 
@@ -147,14 +170,15 @@ def plot_swap_matrix(info: SwapMatrix) -> Figure:
 def plot_interpolation(info: Interpolation) -> Figure:
     """One block per path: images by the chosen expert and by the blend of all, gate probabilities below."""
     steps = len(info.paths[0].z_SZ)
-    figure = style.new_figure(width=max(_LEAST_INCHES, _LARGE_TILE_INCHES * steps + 1))
+    tile = _tile(info.paths[0].chosen_SHW, _LARGE_TILE_INCHES, steps)
+    figure = style.new_figure(width=max(_LEAST_INCHES, tile.width * steps + 1))
     figure.set_layout_engine("constrained", h_pad=0.12)
     axes = style.panels(figure, len(info.paths), 1, share=False)
     looks = zip(style.colours(len(info.named)), style.markers(len(info.named)), strict=True)
     look_of = dict(zip(info.named, looks, strict=True))
     line_of: dict[int, Any] = {}
     for ax, path in zip(axes, info.paths, strict=True):
-        line_of |= _plot_path(ax, path, look_of)
+        line_of |= _plot_path(ax, path, look_of, tile)
     style.caption(
         figure,
         *_named(info.label),
@@ -162,15 +186,15 @@ def plot_interpolation(info: Interpolation) -> Figure:
         "chosen: decoded by the argmax expert, whose number is above; blend: gate-weighted sum of all experts",
         "grey lines: the other experts",
     )
-    _set_height(figure, 2.4 * len(info.paths))
+    _set_height(figure, (1.44 + 2 * tile.height) * len(info.paths) + 0.4)
     style.legend(figure, [line_of[expert] for expert in info.named], [f"expert {expert}" for expert in info.named])
     return figure
 
 
-def _plot_path(ax: Axes, path: LatentPath, look_of: dict[int, tuple[Any, str]]) -> dict[int, Any]:
+def _plot_path(ax: Axes, path: LatentPath, look_of: dict[int, tuple[Any, str]], tile: _Tile) -> dict[int, Any]:
     steps = len(path.expert_S)
     right = max(steps, _LEAST_STEPS)  # a few images do not grow to the width of the page
-    _bare(ax, right, 2)
+    _bare(ax, tile, right, 2)
     _strip(ax, path.chosen_SHW, 0, 0, white=1)
     _strip(ax, path.blend_SHW, 0, 1, white=1)
     style.title(ax, f"from expert {path.start} to expert {path.end}", 4, pad=6)
@@ -179,7 +203,8 @@ def _plot_path(ax: Axes, path: LatentPath, look_of: dict[int, tuple[Any, str]]) 
     ax.set_xticks(middles, [str(expert) for expert in path.expert_S])
     ax.set_yticks([0.5, 1.5], ["chosen", "blend"])
     # Inset of the image axes: stays below them whatever width their square pixels take.
-    gate = ax.inset_axes((0, -0.75, steps / right, 0.65))
+    rows = 2 * tile.height
+    gate = ax.inset_axes((0, -0.72 / rows, steps / right, 0.624 / rows))
     met = {path.start, path.end, *path.expert_S.tolist()}
     lines = {}
     for expert, gate_S in enumerate(path.gate_SE.T):
@@ -197,11 +222,11 @@ def _plot_path(ax: Axes, path: LatentPath, look_of: dict[int, tuple[Any, str]]) 
     return lines
 
 
-def _bare(ax: Axes, right: float, bottom: float, left: float = 0) -> None:
-    """Axes for images in unit squares: y downwards, no ticks, grid or spines."""
+def _bare(ax: Axes, tile: _Tile, right: float, bottom: float, left: float = 0) -> None:
+    """Axes for images in unit squares, which look like `tile`: y downwards, no ticks, grid or spines."""
     ax.set_xlim(left, right)
     ax.set_ylim(bottom, 0)
-    ax.set_aspect("equal", adjustable="box", anchor="NW")
+    ax.set_aspect(tile.aspect, adjustable="box", anchor="NW")
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
@@ -214,11 +239,12 @@ def _strip(ax: Axes, image_NHW: npt.NDArray[Any], left: float, top: float, white
     count = len(image_NHW)
     # One artist for all, without resampling: fast, and an SVG keeps the pixels.
     ax.imshow(
-        np.concatenate(image_NHW, axis=1),
-        cmap="gray",
+        np.concatenate(channels_last(image_NHW), axis=1),
+        cmap="gray",  # which, with the two limits, colour images do not need
         vmin=0,
         vmax=white,
         extent=(left, left + count, top + 1, top),
+        aspect=ax.get_aspect(),
         interpolation="none",
     )
     edges = [left + place for place in range(count + 1)]

@@ -76,21 +76,21 @@ def _plot_curve(ax: Axes, surface: FittedSurface) -> dict[str, Any]:
 @style.styled
 def plot_loss_at_amount(info: Recommendations) -> Figure:
     """Loss against experts at the requested amount: fit with interval, tied counts, Gaussian process, nearest cells."""
-    arms, figure, axes, columns = _panels(info)
+    arms, figure, axes, columns = _panels(info, share=not info.several_datasets)
     handles: dict[str, Any] = {}
     for ax, arm in zip(axes, arms, strict=True):
         ax.set_xscale("log")
         ax.set_xlim(info.experts_limits)
+        style.plain_log_axis(ax.xaxis, *info.experts_limits, whole=True)
         for curve, marker in zip(arm.measured, style.markers(len(arm.measured)), strict=True):
             handles[f"measured at {curve.label}"] = ax.errorbar(
                 curve.x, curve.mean, curve.sd, color=style.GREY, linestyle="", marker=marker, capsize=2, elinewidth=0.9
             )
         if arm.surface is not None:
             handles |= _plot_forecast(ax, arm.surface.forecast)
-    style.plain_log_axis(axes[0].xaxis, *info.experts_limits, whole=True)
     for ax in axes[-columns:]:
         ax.set_xlabel(f"{arms[0].counted} experts")
-    style.label_y(figure, axes, columns, f"test loss, {info.gating} gating\n{style.LOSS_UNIT}")
+    style.label_y(figure, axes, columns, f"test loss, {info.gating} gating\n{style.unit_lines(info.unit)}")
     style.legend(figure, list(handles.values()), list(handles))
     style.caption(
         figure,
@@ -144,7 +144,7 @@ def plot_surface_fit(info: Recommendations) -> Figure:
     style.legend(figure, list(handles.values()), list(handles))
     style.caption(
         figure,
-        f"test loss, {info.gating} gating, {style.LOSS_UNIT}",
+        f"test loss, {info.gating} gating, {info.unit}",
         "grey: noise floor, ± pooled s.d. of the runs of a cell",
         f"area of a circle: runs in the cell, {style.runs_text(info.n_range)}",
         *style.cut_text(len(arms), len(info.arms)),
@@ -175,13 +175,13 @@ def _plot_cells(
     return handles
 
 
-def _panels(info: Recommendations) -> tuple[Sequence[Recommendation], Figure, list[Axes], int]:
+def _panels(info: Recommendations, share: bool = True) -> tuple[Sequence[Recommendation], Figure, list[Axes], int]:
     """Axes for the first arms, titled with their recommendations."""
     arms = info.arms[:_MOST_PANELS]
     columns = min(3, len(arms))
     rows = -(-len(arms) // columns)
     figure = style.new_figure(width=6 if columns == 1 else 1 + 2.6 * columns, height=4 if rows == 1 else 2.8 * rows)
-    axes = style.panels(figure, len(arms), columns)
+    axes = style.panels(figure, len(arms), columns, share)
     for ax, arm in zip(axes, arms, strict=True):
         label = f"{arm.label}\n" if len(info.arms) > 1 else ""
         style.title(ax, f"{label}{arm.headline}", width=5 if columns == 1 else 2.3)
@@ -190,6 +190,7 @@ def _panels(info: Recommendations) -> tuple[Sequence[Recommendation], Figure, li
 
 def _notes(info: Recommendations, arms: Sequence[Recommendation]) -> tuple[str, ...]:
     """Caption: the requested amount, the number of fitted runs, and whether there are more arms than panels."""
-    requested = f"requested: {arms[0].amount:,.0f} {EFFORT_NAME[arms[0].effort]}"
+    amounts = sorted({arm.amount for arm in arms})
+    requested = f"requested: {' or '.join(f'{amount:,.0f}' for amount in amounts)} {EFFORT_NAME[arms[0].effort]}"
     runs = (f"fit to {count(arms[0].num_runs, 'run')}",) if len(info.arms) == 1 and arms[0].surface is not None else ()
     return (requested, *runs, *style.cut_text(len(arms), len(info.arms)))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from smoe_ray.columns import count
 from smoe_ray.data import DataRequirement, requirements
+from smoe_ray.data.dataset import shape_in_words
 from smoe_ray.data.splits import planned_train_images
 from smoe_ray.errors import DataError
 from smoe_ray.model.cost import Cost, model_cost
@@ -19,6 +20,7 @@ from smoe_ray.spec import (
     Distribution,
     FloatRange,
     GridStudy,
+    ImageShape,
     PluginData,
     PluginReference,
     SearchStudy,
@@ -38,9 +40,11 @@ class Preview(NamedTuple):
     trials: int
     configurations: int
     """Distinct configurations; each is run with every seed. For a search: 1, its base."""
+    image_shapes: tuple[ImageShape, ...] | None
+    """The different shapes of its images; for a search, at the corners of its space. None if only the data files, or a
+    plug-in that was not imported, can tell; then parameters and FLOPs are not known either."""
     params_total: tuple[int, int] | None
-    """Parameters of the smallest and the largest model of the study; for a search, at the corners of its space. None
-    if only a plug-in that was not imported can tell."""
+    """Parameters of the smallest and the largest model of the study, likewise."""
     params_active: tuple[int, int] | None
     """Likewise, the parameters that are active for one image."""
     train_images: tuple[int, int] | None
@@ -61,7 +65,7 @@ class Preview(NamedTuple):
         """Raise DataError if any of them is absent."""
         if self.absent:
             first = self.absent[0]
-            download = ", or data.download: true where Google has them" if first.can_download else ""
+            download = ", or data.download: true where they are published" if first.can_download else ""
             raise DataError(
                 f"{first.where}: absent ({len(self.absent)} of {len(self.needs)} files are); set data.root to the "
                 f"folder that has them{download}"
@@ -91,12 +95,14 @@ def preview(study: GridStudy | SearchStudy | StudyPlan, load_plugins: bool = Tru
     for trial in trials:
         if trial.data.classes is not None and not _is_unknown(trial.objective, load_plugins):
             check_experts_per_class(trial, len(trial.data.classes))
+    shapes = _all_known(_image_shape(trial.data, load_plugins) for trial in trials)
     costs = _all_known(_cost(trial, load_plugins) for trial in trials)
     images = _all_known(_train_images(trial, load_plugins) for trial in trials)
     flops = _all_known(_training_flops(trial, load_plugins) for trial in typical)
     return Preview(
         trials=plan.total,
         configurations=configurations,
+        image_shapes=tuple(dict.fromkeys(shapes)) if shapes else None,
         params_total=_range(cost.params_total for cost in costs) if costs else None,
         params_active=_range(cost.params_active for cost in costs) if costs else None,
         train_images=_range(images) if images else None,
@@ -106,27 +112,29 @@ def preview(study: GridStudy | SearchStudy | StudyPlan, load_plugins: bool = Tru
     )
 
 
+def data_settings(plan: StudyPlan) -> list[DataSpec]:
+    """The different data of a study's trials, `fraction` and `imbalance` aside: of each, that with the most images."""
+    distinct: dict[str, DataSpec] = {}
+    for data in (trial.data for trial in (*plan.known_trials, *plan.corners)):
+        known = distinct.setdefault(_images_of(data), data)
+        if data.fraction > known.fraction:
+            distinct[_images_of(data)] = data
+    return list(distinct.values())
+
+
 def in_words(study: GridStudy | SearchStudy, seen: Preview) -> list[tuple[str, str]]:
     """A study and its preview as lines of text, each with a heading, which may be empty."""
     lines = [("study", f"{study.name} (preset {study.preset})"), ("question", study.question)]
     if isinstance(study, GridStudy):
         product = f"{count(seen.configurations, 'configuration')} x {count(len(study.seeds), 'seed')}"
         lines.append(("trials", f"{seen.trials:,} = {product}"))
-        lines += [(f"  {path}", _listed(values)) for path, values in study.axes.items()]
+        lines += [(f"  {path}", _listed(values)) for path, values in study.varied.items()]
         total = "in all"
     else:
         lines.append(("trials", f"{seen.trials:,} proposed by {study.sampler.name}"))
         lines += [(f"  {path}", _distribution(parameter)) for path, parameter in study.space.items()]
         total = "if every trial were like base"
-    if seen.params_total and seen.params_active:
-        lines.append(("parameters", f"{_span(seen.params_total)}, {_span(seen.params_active)} active for an image"))
-    else:
-        lines.append(("parameters", "known once the plug-in is imported"))
-    if seen.train_images and seen.flops is not None:
-        lines.append(("training images", _span(seen.train_images)))
-        lines.append(("training", f"{seen.flops:.3g} FLOPs {total}"))
-    else:
-        lines.append(("training images", "known once the files are read"))
+    lines += _size_in_words(seen, total)
     for position, need in enumerate(seen.needs):
         if need.state == "drawn":
             lines.append(("data" if position == 0 else "", f"{need.what}: generated, no files needed"))
@@ -134,6 +142,26 @@ def in_words(study: GridStudy | SearchStudy, seen: Preview) -> list[tuple[str, s
         size = f", {need.size_bytes / 1e6:.1f} MB" if need.size_bytes is not None else ""
         lines.append(("data" if position == 0 else "", f"{need.what}: {need.state} ({need.where}{size})"))
     lines += [("note", note) for note in seen.notes]
+    return lines
+
+
+def _size_in_words(seen: Preview, total: str) -> list[tuple[str, str]]:
+    images = ", ".join(map(shape_in_words, seen.image_shapes or ())) or "size and colours known once they are read"
+    lines = [("images", images)]
+    if seen.params_total and seen.params_active:
+        lines.append(("parameters", f"{_span(seen.params_total)}, {_span(seen.params_active)} active for an image"))
+    else:
+        lines.append(
+            (
+                "parameters",
+                "known once the plug-in is imported" if seen.image_shapes else "known once the images are read",
+            )
+        )
+    lines.append(
+        ("training images", _span(seen.train_images) if seen.train_images else "known once the files are read")
+    )
+    if seen.flops is not None:
+        lines.append(("training", f"{seen.flops:.3g} FLOPs {total}"))
     return lines
 
 
@@ -183,6 +211,11 @@ def _distribution(parameter: Distribution) -> str:
     return ", ".join(words)
 
 
+def _images_of(data: DataSpec) -> str:
+    """What tells data apart that a study needs, whatever part of them a trial sees."""
+    return data.model_dump_json(exclude={"fraction", "imbalance"})
+
+
 def _without_seed(trial: TrialSpec) -> str:
     return trial.model_copy(update={"seed": 0}).model_dump_json()
 
@@ -199,10 +232,14 @@ def _train_images(trial: TrialSpec, load_plugins: bool) -> int | None:
 
 
 def _cost(trial: TrialSpec, load_plugins: bool) -> Cost | None:
-    if _is_unknown(trial.model, load_plugins) or _is_unknown(trial.data, load_plugins):
+    image_shape = _image_shape(trial.data, load_plugins)
+    if image_shape is None or _is_unknown(trial.model, load_plugins):
         return None
-    image_shape = trial.data.image_shape
-    return None if image_shape is None else model_cost(trial.model, image_shape)
+    return model_cost(trial.model, image_shape)
+
+
+def _image_shape(data: DataSpec, load_plugins: bool) -> ImageShape | None:
+    return None if _is_unknown(data, load_plugins) else data.image_shape
 
 
 def _training_flops(trial: TrialSpec, load_plugins: bool) -> float | None:
@@ -228,7 +265,7 @@ def _range(values: Iterable[int]) -> tuple[int, int]:
 
 def _needs(specs: Iterable[DataSpec], load_plugins: bool) -> tuple[DataRequirement, ...]:
     """Each file once, however many trials read it."""
-    distinct = {spec.model_dump_json(exclude={"fraction", "imbalance"}): spec for spec in specs}
+    distinct = {_images_of(spec): spec for spec in specs}
     needs: dict[DataRequirement, None] = {}
     for spec in distinct.values():
         if _is_unknown(spec, load_plugins):

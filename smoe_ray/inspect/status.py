@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from smoe_ray.planning import StudyPlan, identity_of, parameters_of
 from smoe_ray.results import Store, TrialRecord, current_trials, list_studies, read_results, read_trials
 from smoe_ray.results.study_file import study_text
-from smoe_ray.spec import GridStudy, SearchObjective, SearchStudy, parse_study
+from smoe_ray.spec import GridStudy, SearchStudy, first_objective, parse_study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,8 @@ class StudyStatus(NamedTuple):
     failed: int
     pruned: int
     best: Best | None
-    """By the first objective of a search, by test.reconstruction in a grid; None before a trial has finished."""
+    """By the first objective of a search, by test.reconstruction in a grid; None before a trial has finished, and on
+    several datasets, whose losses have no common scale."""
     updated_at: datetime | None
     """When a trial last wrote its record, UTC; None before the first."""
     problems: tuple[str, ...] = ()
@@ -112,7 +113,9 @@ def status_of(
 
 
 def _best(study: GridStudy | SearchStudy, results: pd.DataFrame, finished: Sequence[str]) -> Best | None:
-    first = study.objectives[0] if isinstance(study, SearchStudy) else SearchObjective(metric="test.reconstruction")
+    first = first_objective(study)
+    if first is None:
+        return None
     last = results.drop_duplicates("trial_id", keep="last").set_index("trial_id")
     if first.metric not in last.columns:
         return None

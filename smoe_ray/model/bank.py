@@ -38,11 +38,11 @@ class ExpertBank(nn.Module):
 
     def __init__(self, layers: DecoderLayers, image_shape: ImageShape, num_experts: int, latent_dim: int) -> None:
         super().__init__()
-        self.layers = layers
+        self.layers = layers.for_images(image_shape)
         self.num_experts = num_experts
         self.initial_shape = layers.initial_shape(image_shape)
         self.num_pixels = math.prod(image_shape)
-        self.is_lite = _is_lite(layers)
+        self.is_lite = _is_lite(self.layers)
         num_initial = math.prod(self.initial_shape)
         self.linear_weight = _parameter(num_experts, num_initial, latent_dim, fan_in=latent_dim)
         self.linear_bias = _parameter(num_experts, num_initial, fan_in=latent_dim)

@@ -1,8 +1,8 @@
 """The `lite` decoders of many experts as a handful of matrix products: forward and backward, written out.
 
 A lite decoder is linear Z -> I x h x w; nearest x2, conv 3x3 I -> O, ELU; nearest x2, conv 3x3 O -> C; sigmoid, with
-I = 8, O = 16 and C = 1 channels: too few for convolution routines to be efficient. Four exact identities, valid for any
-initial size h x w (7 x 7 for images of 28 x 28) and any numbers of channels:
+I = 8, O = 16 and C = 1 or 3 channels: too few for convolution routines to be efficient. Four exact identities, valid
+for any initial size h x w (7 x 7 for images of 28 x 28) and any numbers of channels:
 
 - Linear layer and first convolution are one linear map, since there is no nonlinearity between them. Its matrix is the
   convolution of the Z columns of W: 32 images per step instead of one per image of the batch.

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from smoe_ray.errors import StudyError
+from smoe_ray.planning.size import MAX_TRIALS, refuse_too_many
 from smoe_ray.spec import Choices, FloatRange, IntRange, SearchStudy, TrialSpec, trial_with, value_at, wanted_values
 
 if TYPE_CHECKING:
@@ -33,16 +34,19 @@ def corners(study: SearchStudy) -> list[TrialSpec]:
     others are all at their first or all at their last value. Parameters of the model are taken in all combinations.
 
     Raises:
-        StudyError: one of them is not a valid trial.
+        StudyError: one of them is not a valid trial, or there are more than `MAX_TRIALS`.
     """
+    refuse_too_many(study)
     ends = {path: _ends(parameter) for path, parameter in study.space.items()}
     of_model = {path: values for path, values in ends.items() if path.startswith("model.")}
     pinned = [{path: value} for path, values in ends.items() for value in values]
     pinned += [dict(zip(of_model, values, strict=True)) for values in itertools.product(*of_model.values())]
-    trials = []
+    trials: list[TrialSpec] = []
     for pins, end in itertools.product(pinned, (0, -1)):
         others = {path: values[end] for path, values in ends.items()}
         for conditions in _conditions_of(study, pins):
+            if len(trials) == MAX_TRIALS:  # the conditions multiply further
+                raise StudyError(f"study {study.name}: more than {MAX_TRIALS:,} corners of the space: split it")
             values = others | conditions | pins
             try:
                 trials.append(study.trial_with(_choose(study, lambda path, _: values[path])))  # noqa: B023
@@ -64,8 +68,9 @@ def parameters_of(study: SearchStudy, trial: TrialSpec) -> dict[str, Any] | None
 def points(study: SearchStudy) -> list[dict[str, Any]] | None:
     """A proposal for each distinct trial of a space that has no more of them than `num_trials`; None for a larger one.
 
-    The values are those that Optuna proposes (`parameters_of`).
+    The values are those that Optuna proposes (`parameters_of`). Raises StudyError for more than `MAX_TRIALS`.
     """
+    refuse_too_many(study)
     most = study.num_trials
     found: dict[str, dict[str, Any]] = {}
     sizes = [None if one.values is None else len(one.values) for one in study.space.values()]

@@ -9,10 +9,14 @@ from typing import Any
 
 from smoe_ray.analysis import (
     ArmComparison,
+    DatasetVerdict,
     Recommendations,
     Representatives,
     arms,
     compare_arms,
+    dataset_names,
+    dataset_verdict,
+    of_dataset,
     recommend,
     representatives,
 )
@@ -26,11 +30,17 @@ MOST_TRIALS = 4
 class Evidence:
     """Results of one or several studies as one table."""
 
-    def __init__(self, out: str | Path, studies: Sequence[str]) -> None:
-        """Read the results of readable trials. Raises ResultsError if a study is absent or unreadable."""
+    def __init__(self, out: str | Path, studies: Sequence[str], dataset: str | None = None) -> None:
+        """Read the results of readable trials, of all datasets or of one.
+
+        Raises:
+            ResultsError: a study is absent or unreadable, or none is on that dataset.
+        """
         self.out = str(out)
         self.studies = tuple(studies)
         self.results = read_together(out, studies, skip_broken=True)
+        if dataset is not None:
+            self.results = of_dataset(self.results, dataset)
         read = set(self.results["trial_id"])
         found = (record for study in studies for record in read_trials(out, study, skip_broken=True))
         self.records = tuple(record for record in found if record.trial_id in read)
@@ -54,6 +64,16 @@ class Evidence:
     def comparison(self) -> ArmComparison:
         """Every arm against the supervised arm or, if there is none, the first. Raises ResultsError."""
         return compare_arms(self.results)
+
+    @property
+    def has_several_datasets(self) -> bool:
+        """Whether the losses of the trials have no common scale."""
+        return dataset_names(self.results).nunique() > 1
+
+    @cached_property
+    def datasets(self) -> DatasetVerdict:
+        """The verdict on each dataset. Raises ResultsError."""
+        return dataset_verdict(self.results)
 
     @cached_property
     def representatives(self) -> Representatives:

@@ -32,6 +32,8 @@ def findings(evidence: Evidence) -> Iterator[Finding]:
             "Left out: trials with unreadable files",
             evidence.problems[:_MOST_SENTENCES] + ((f"{more} more.",) if more > 0 else ()),
         )
+    if evidence.has_several_datasets:
+        yield Finding("Do several experts pay off on each dataset?", tuple(_datasets(evidence)))
     if evidence.notices:
         more = len(evidence.notices) - _MOST_SENTENCES
         yield Finding(
@@ -51,6 +53,14 @@ def findings(evidence: Evidence) -> Iterator[Finding]:
         yield Finding("Is the latent vector in use?", (f"Warning: {warning}.",))
 
 
+def _datasets(evidence: Evidence) -> list[str]:
+    try:
+        found = evidence.datasets
+    except ResultsError as error:
+        return [f"No answer: {str(error).rstrip('.')}."]
+    return [*(verdict.sentence for verdict in found.verdicts), *([f"{found.caution}."] if found.caution else [])]
+
+
 def _recommended(evidence: Evidence) -> list[str]:
     found = evidence.recommendations
     sentences = found.sentence.splitlines()
@@ -60,13 +70,12 @@ def _recommended(evidence: Evidence) -> list[str]:
 
 def _compared(evidence: Evidence) -> list[str]:
     found = evidence.comparison
-    measure = "test loss" if found.metric == "test.reconstruction" else found.metric
     if len(found.differences) <= _MOST_SENTENCES:
-        return [verdict_sentence(difference, measure, found) for difference in found.differences]
+        return [verdict_sentence(difference, found.measure, found) for difference in found.differences]
     number = Counter(difference.verdict.partition(" (")[0] for difference in found.differences)
     told = ", ".join(f"{verdict} in {number[verdict]}" for verdict in ("lower", "higher", "not distinguishable"))
     return [
-        f"Of {len(found.differences)} differences in {measure} from {found.reference}: {told} "
+        f"Of {len(found.differences)} differences in {found.measure} from {found.reference}: {told} "
         f"(probability of any false verdict at most {100 * found.alpha:g} %)."
     ]
 

@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from smoe_ray.analysis import loss_against_experts, recommend
-from smoe_ray.figures import plot_best_experts, plot_loss_against_experts
-from smoe_ray.published import SOURCE, read_file, read_published
+from smoe_ray.analysis import DatasetVerdict, dataset_verdict, loss_against_experts, recommend
+from smoe_ray.figures import plot_best_experts, plot_dataset_verdict, plot_loss_against_experts
+from smoe_ray.published import (
+    SOURCE,
+    UNIT_OF_OTHER_DATASETS,
+    read_file,
+    read_published,
+    read_published_datasets,
+)
 from smoe_ray.report.sections import Exhibit, Section, reading
 
 if TYPE_CHECKING:
@@ -30,8 +36,22 @@ def published_section() -> Section:
                 "Published data, this project's fit: best number of experts",
                 lambda: plot_best_experts(recommend(read_published())),
             ),
+            Exhibit(
+                "published-datasets",
+                f"Published files, never reported: MNIST and Fashion-MNIST, {UNIT_OF_OTHER_DATASETS}",
+                lambda: plot_dataset_verdict(_other_datasets()),
+            ),
+            Exhibit(
+                "published-dataset-verdicts",
+                f"This project's verdicts on them, {UNIT_OF_OTHER_DATASETS}",
+                lambda: _other_datasets().table.dropna(axis="columns", how="all"),
+            ),
         ),
     )
+
+
+def _other_datasets() -> DatasetVerdict:
+    return dataset_verdict(read_published_datasets(), unit=UNIT_OF_OTHER_DATASETS)
 
 
 def _figure() -> Figure:

@@ -22,10 +22,12 @@ from smoe_ray.analysis import (
     training_curves,
     usage_over_epochs,
 )
+from smoe_ray.analysis.outcomes import loss_unit
 from smoe_ray.errors import ResultsError
 from smoe_ray.figures import (
     plot_best_experts,
     plot_comparison,
+    plot_dataset_verdict,
     plot_expert_survival,
     plot_gallery,
     plot_homogeneity,
@@ -74,9 +76,11 @@ class Section(NamedTuple):
 def sections(evidence: Evidence) -> Iterator[Section]:
     """Sections on the results of the studies."""
     results = evidence.results
+    if evidence.has_several_datasets:
+        yield _datasets(evidence)
     yield Section(
         "Arms",
-        reading("arms"),
+        reading("arms", unit=loss_unit(results)),
         (
             Exhibit("arms", "Trials by arm", lambda: tables.arms(results)),
             Exhibit("training-curves", "Training curves", lambda: plot_training_curves(training_curves(results))),
@@ -171,6 +175,17 @@ def sections(evidence: Evidence) -> Iterator[Section]:
     )
 
 
+def _datasets(evidence: Evidence) -> Section:
+    return Section(
+        "Each dataset alone",
+        reading("datasets"),
+        (
+            Exhibit("datasets", "Loss and active experts", lambda: plot_dataset_verdict(evidence.datasets)),
+            Exhibit("dataset-verdicts", "The verdicts in numbers", lambda: evidence.datasets.table),
+        ),
+    )
+
+
 def _single_trial_sections(evidence: Evidence) -> Iterator[Section]:
     """Sections on single trials."""
     try:
@@ -185,6 +200,7 @@ def _single_trial_sections(evidence: Evidence) -> Iterator[Section]:
     shown = "Shown is the finished trial with the lowest seed of each arm"
     if found.num_available > len(trials):
         shown += f", for the {len(trials)} of {found.num_available} arms with the lowest mean test loss"
+        shown += ", from each dataset in turn" if evidence.has_several_datasets else ""
     yield Section(
         "Routing against classes",
         f"{shown}. {reading('routing')}",
@@ -230,9 +246,9 @@ def _readings() -> dict[str, dict[str, str]]:
     return tomllib.loads((resources.files("smoe_ray.report") / "readings.toml").read_text(encoding="utf-8"))
 
 
-def reading(section: str) -> str:
-    """How to read a section, from readings.toml."""
-    return " ".join(_readings()[section]["text"].split())
+def reading(section: str, **words: str) -> str:
+    """How to read a section, from readings.toml, with `words` in place of their names in braces."""
+    return " ".join(_readings()[section]["text"].format(**words).split())
 
 
 def _of_recommendations(name: str, title: str, plot: Callable[..., Figure], evidence: Evidence) -> Exhibit:

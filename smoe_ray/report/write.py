@@ -43,6 +43,7 @@ def write_report(
     to: str | Path,
     compare: Literal["published"] | None = None,
     progress: Callable[[str], None] = lambda _: None,
+    dataset: str | None = None,
 ) -> str:
     """Write ``index.html``, ``figures/*.svg|pdf`` and ``tables/*.csv`` below `to`; each atomically, the page last.
 
@@ -55,6 +56,7 @@ def write_report(
         to: folder or URI of the report, created if absent; files of the same name are replaced.
         compare: *published*: add a section with what arXiv:2509.10025 published.
         progress: called with a line about each unreadable file, and with the title of each section before it is made.
+        dataset: name of the only dataset to report on; None: all.
 
     Returns:
         Path or URI of the page.
@@ -67,7 +69,7 @@ def write_report(
         raise ResultsError(f"{out}: no study found; pass the folder given to 'smoe-ray run --out'")
     pages = Store(to)
     pages.refuse_file("choose another folder")
-    evidence = Evidence(out, studies)
+    evidence = Evidence(out, studies, dataset)
     for problem in evidence.problems:
         progress(f"left out: {problem}")
     for notice in evidence.notices:
@@ -81,7 +83,7 @@ def write_report(
         ),
         findings=tuple(findings(evidence)),
         sections=tuple(writer.show(section) for section in sections(evidence)),
-        made_by=_commands(evidence, to, compare),
+        made_by=_commands(evidence, to, compare, dataset),
         made=writer.show(made),
         version=importlib.metadata.version("smoe-ray"),
     )
@@ -142,8 +144,8 @@ def _how_it_was_made(evidence: Evidence) -> Section:
     )
 
 
-def _commands(evidence: Evidence, to: str | Path, compare: str | None) -> tuple[str, ...]:
+def _commands(evidence: Evidence, to: str | Path, compare: str | None, dataset: str | None) -> tuple[str, ...]:
     runs = (["run", f"{study}.yaml", "--out", evidence.out] for study in evidence.studies)
-    extra = ["--compare", compare] if compare else []
+    extra = [*(["--compare", compare] if compare else []), *(["--dataset", dataset] if dataset else [])]
     report = ["report", evidence.out, *evidence.studies, "--to", str(to), *extra]
     return tuple(shlex.join(["smoe-ray", *words]) for words in (*runs, report))

@@ -101,9 +101,9 @@ def read_embeddings(out: str | Path, study: str, trial_id: str) -> Arrays:
     """Per-image outputs of a finished trial on the fixed test set.
 
     Returns:
-        mu (B, Z) float32, label (B,) int64, expert (B,) int64, gate (B, E) float32, image (B, 28, 28) uint8,
-        reconstruction (B, 28, 28) float16 in [0, 1]. For synthetic data also style (B,) int64 and
-        parameter (B, P) float32, whose names are in the trial's record (`DataFacts`).
+        mu (B, Z) float32, label (B,) int64, expert (B,) int64, gate (B, E) float32, image uint8 and
+        reconstruction float16 in [0, 1], both (B, H, W) where they are grey, else (B, 3, H, W). For synthetic data
+        also style (B,) int64 and parameter (B, P) float32, whose names are in the trial's record (`DataFacts`).
 
     Raises:
         ResultsError: no such trial, it stored none, or the file is unreadable.

@@ -7,30 +7,41 @@ and seeds, a `SearchStudy` lets a sampler propose. Axes and search spaces name f
 This package needs pydantic alone; a YAML reader is loaded only by `load_study`.
 """
 
-from smoe_ray.spec.architectures import ImageShape
+from smoe_ray.spec.architectures import MAX_SIDE, MIN_SIDE, ImageShape
 from smoe_ray.spec.base import NAME_PATTERN, Spec
 from smoe_ray.spec.data import (
     CLASS_PATTERN,
-    IMAGE_SIDE,
-    MAX_SIDE,
-    MIN_SIDE,
-    ClassName,
     CombinedData,
     DataSpec,
-    DataSpecBase,
-    DrawingColours,
     ImageData,
-    ImageFormat,
-    Imbalance,
     LeafData,
     PluginData,
     QuickDrawData,
     SyntheticData,
+    drawing_ink,
+)
+from smoe_ray.spec.data_base import (
+    IMAGE_SIDE,
+    ClassName,
+    DataSpecBase,
+    DrawingColours,
+    ImageFormat,
+    Imbalance,
 )
 from smoe_ray.spec.model import ModelSpec, PluginDecoder, PluginEncoder
+from smoe_ray.spec.named_data import (
+    Cifar100Data,
+    EmnistData,
+    MedMnistData,
+    NamedData,
+    NamedDataBase,
+    ParquetData,
+)
 from smoe_ray.spec.objectives import (
     BalancedObjectiveSpec,
     Blend,
+    DecoderLikelihood,
+    DecoderLikelihoodSpec,
     Expected,
     Likelihood,
     Objective,
@@ -50,6 +61,7 @@ from smoe_ray.spec.search import (
     SamplerSpec,
     SearchObjective,
     SearchStudy,
+    first_objective,
     wanted_values,
 )
 from smoe_ray.spec.study import PRESETS, CollapseSpec, GridStudy
@@ -63,7 +75,16 @@ from smoe_ray.spec.trial import (
     trial_with,
     value_at,
 )
-from smoe_ray.spec.yaml_io import MAX_STUDY_BYTES, Study, dump_study, load_study, parse_study, read_name, roots
+from smoe_ray.spec.yaml_io import (
+    MAX_STUDY_BYTES,
+    Study,
+    dump_study,
+    load_data_study,
+    load_study,
+    parse_study,
+    read_name,
+    roots,
+)
 
 __all__ = [
     "CLASS_PATTERN",
@@ -79,13 +100,17 @@ __all__ = [
     "Blend",
     "Budget",
     "Choices",
+    "Cifar100Data",
     "ClassName",
     "CollapseSpec",
     "CombinedData",
     "DataSpec",
     "DataSpecBase",
+    "DecoderLikelihood",
+    "DecoderLikelihoodSpec",
     "Distribution",
     "DrawingColours",
+    "EmnistData",
     "EvaluationSpec",
     "Expected",
     "FloatRange",
@@ -97,9 +122,13 @@ __all__ = [
     "IntRange",
     "LeafData",
     "Likelihood",
+    "MedMnistData",
     "ModelSpec",
+    "NamedData",
+    "NamedDataBase",
     "Objective",
     "ObjectiveSpec",
+    "ParquetData",
     "PluginData",
     "PluginDecoder",
     "PluginEncoder",
@@ -122,7 +151,10 @@ __all__ = [
     "assign",
     "check_experts_per_class",
     "dotted_keys",
+    "drawing_ink",
     "dump_study",
+    "first_objective",
+    "load_data_study",
     "load_study",
     "merge",
     "parse_study",

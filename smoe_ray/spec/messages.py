@@ -80,6 +80,7 @@ _WORDS = {
     "too_short": "needs at least {min_length} items",
     "too_long": "may have at most {max_length} items",
     "none_required": "must be null",
+    "literal_error": "write {expected}",
     "invalid_key": "a key here is a word; write it in quotes, where YAML would read a number, true, false or null",
     "recursion_loop": "contains itself",
     "json_invalid": "is not whole JSON text",
@@ -137,7 +138,11 @@ def _as_yaml(value: Any) -> str:
 def _plain_location(location: Sequence[int | str], tree: Any, is_missing: bool) -> list[int | str]:
     """pydantic's location without the union tags that it puts between the keys of the file, and after the last."""
     plain: list[int | str] = []
+    above: Any = None  # the mapping whose tag was passed
     for position, part in enumerate(location):
+        if plain and isinstance(tree, Mapping) and part == tree.get("name") and tree is not above:
+            above = tree  # the objective `likelihood` also has a key of that name: the first mention is the tag
+            continue
         try:
             tree = tree[part]
         except (KeyError, IndexError, TypeError):

@@ -56,11 +56,13 @@ class ModelSpec(Spec):
     encoder: Annotated[
         Annotated[EncoderName, Tag(BUILT_IN)] | Annotated[PluginEncoder, Tag(PLUGIN)],
         choose(PluginEncoder, ENCODERS),
-    ] = Field(default="medium", description="convolutional encoder")
+    ] = Field(default="medium", description="convolutional encoder; medium deepens with the size of the images")
     decoder: Annotated[
         Annotated[DecoderName, Tag(BUILT_IN)] | Annotated[PluginDecoder, Tag(PLUGIN)],
         choose(PluginDecoder, DECODERS),
-    ] = Field(default="lite", description="architecture of each expert")
+    ] = Field(
+        default="lite", description="architecture of each expert; medium and large deepen with the size of the images"
+    )
     gate_hidden: tuple[Annotated[int, Field(strict=True, ge=1, le=65536)], ...] = Field(
         default=(64, 32), description="hidden units of the gate MLP, layer by layer"
     )

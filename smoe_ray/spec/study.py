@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import math
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -91,9 +93,13 @@ class StudyBase(Spec):
 
 
 class GridStudy(StudyBase):
-    """All combinations of the axes' values, each with every seed."""
+    """All combinations of the axes' values, on every dataset and with every seed."""
 
     kind: Literal["grid"] = "grid"
+    datasets: dict[Annotated[str, Field(pattern=NAME_PATTERN)], dict[str, Any]] = Field(
+        default={},
+        description="name: data settings, merged over base.data; the grid runs on each; none: base.data alone",
+    )
     axes: dict[str, tuple[Any, ...]] = Field(
         default={}, description="dotted path in a trial: values; a mapping is merged over what base has there"
     )
@@ -105,9 +111,28 @@ class GridStudy(StudyBase):
     def _axes_name_fields(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: a seed is named twice")
-        below_plugins = plugin_paths(self.base, self.axes)
+        if self.datasets and "data" in self.axes:
+            raise ValueError("axes.data: 'datasets' replace it; leave out one of the two")
+        below_plugins = plugin_paths(self.base, {"data": self.datasets.values(), **self.axes})
         for path, values in self.axes.items():
             check_trial_path(path, "axes", below_plugins)
             if not values:
                 raise ValueError(f"axes.{path}: no values")
         return self
+
+    @property
+    def varied(self) -> dict[str, tuple[Any, ...]]:
+        """What the grid is made of besides seeds: the names of the datasets, if there are any, then the axes."""
+        return ({"dataset": tuple(self.datasets)} if self.datasets else {}) | self.axes
+
+    @property
+    def num_combinations(self) -> int:
+        """Trials of the full grid, equal ones counted more than once; needs no planning."""
+        return math.prod(map(len, self.varied.values())) * len(self.seeds)
+
+    def combinations(self) -> Iterator[dict[str, Any]]:
+        """Values of each combination at dotted paths in a trial, without seeds, the first of `varied` slowest."""
+        for values in itertools.product(*self.varied.values()):
+            chosen = dict(zip(self.varied, values, strict=True))
+            data = {"data": self.datasets[chosen["dataset"]]} if self.datasets else {}
+            yield data | chosen

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from smoe_ray.errors import StudyError
-from smoe_ray.spec.base import Spec
+from smoe_ray.spec.base import NAME_PATTERN, Spec
 from smoe_ray.spec.data import DataSpec, PluginData, SyntheticData
 from smoe_ray.spec.messages import nearest, one_line
 from smoe_ray.spec.model import ModelSpec, PluginDecoder, PluginEncoder
@@ -27,9 +27,14 @@ NUMERICS_VERSION = 1
 class TrialSpec(Spec):
     """One training run. Defaults are those of the preset `recommended`."""
 
-    not_identity: ClassVar[frozenset[str]] = frozenset({"resources"})
+    not_identity: ClassVar[frozenset[str]] = frozenset({"resources", "dataset"})
 
     seed: int = Field(default=0, ge=0, lt=2**31, description="fixes initial weights, batch order and latent noise")
+    dataset: str | None = Field(
+        default=None,
+        pattern=NAME_PATTERN,
+        description="what tables and figures call the data; a study's datasets set it; null: by their source",
+    )
     data: DataSpec = Field(default=SyntheticData(), description="where images come from and which are used")
     model: ModelSpec = Field(default=ModelSpec(), description="architecture")
     routing: Literal["unsupervised", "supervised"] = Field(
@@ -49,7 +54,7 @@ class TrialSpec(Spec):
         if fields.get("routing") == "supervised" and (objective == "absent" or _is_unused(objective)):
             # Dropping the unused objective keeps the trial_id honest: two supervised trials that differ in it alone
             # are the same trial.
-            return {**fields, "objective": _SUPERVISED}
+            return {**fields, "objective": _SUPERVISED.model_dump() | _still_used(objective)}
         if "routing" not in fields and _name_of(objective) == "supervised":
             return {**fields, "routing": "supervised"}
         if objective is None:
@@ -76,6 +81,12 @@ def _name_of(objective: Any) -> Any:
     return objective.get("name") if isinstance(objective, Mapping) else getattr(objective, "name", None)
 
 
+def _still_used(unused: Any) -> dict[str, Any]:
+    """What a supervised trial takes from an objective that its own one replaces: the likelihood of the decoders."""
+    said = unused.get("likelihood") if isinstance(unused, Mapping) else getattr(unused, "likelihood", None)
+    return {} if said is None else {"likelihood": said}
+
+
 def _is_unused(objective: Any) -> bool:
     """Whether supervised routing ignores this objective; an unknown name is not ignored but refused."""
     name = _name_of(objective)
@@ -97,10 +108,10 @@ def merge_trial(
     by_label = _name_of(over.get("objective")) == "supervised"
     if over.get("routing", "supervised" if by_label else base.get("routing")) == "supervised":
         if _name_of(base.get("objective")) != "supervised":
-            base = {**base, "objective": supervised.model_dump()}
+            base = {**base, "objective": supervised.model_dump() | _still_used(base.get("objective"))}
         base = {**base, "routing": "supervised"}
         if "objective" in over and _is_unused(over["objective"]):
-            over = {key: value for key, value in over.items() if key != "objective"}
+            over = {**over, "objective": _still_used(over["objective"])}
     return merge(base, over)
 
 
@@ -187,6 +198,8 @@ def check_trial_path(path: str, where: str, below_plugins: Iterable[str] = ()) -
     known = dotted_keys(TrialSpec)
     if path == "seed":
         raise ValueError(f"{where}.seed: seeds are set by 'seeds' (grid) or 'base.seed' (search)")
+    if path == "dataset" and where != "trial":
+        raise ValueError(f"{where}.dataset: a name, not a setting; give each data setting its name under 'datasets'")
     # Below data.combined.parts the path goes through a mapping whose keys are names.
     free = ("data.parts", *below_plugins)
     if path not in known and not path.startswith(tuple(f"{prefix}." for prefix in free)):

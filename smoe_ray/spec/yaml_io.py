@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,12 +69,29 @@ def read_name(path: str | Path) -> str:
 
 def parse_study(text: str, overrides: Sequence[str] = (), origin: str = "study") -> GridStudy | SearchStudy:
     """`load_study` for a text; `origin` stands for the file in messages."""
-    tree = _read_yaml(text, origin)
+    return _study_of(_read_yaml(text, origin), overrides, origin)
+
+
+def load_data_study(path: str | Path, overrides: Sequence[str] = ()) -> GridStudy | SearchStudy:
+    """As `load_study`, also of data alone: a YAML file with the keys of `data`, a folder of images, or an ``.npz``."""
+    path = Path(path)
+    if path.is_dir() or path.suffix.lower() == ".npz":
+        tree: Any = {"source": "images", "root": str(path)}
+    else:
+        tree = _read_yaml(_read_text(path), str(path))
+    if isinstance(tree, dict) and "source" in tree and "base" not in tree:
+        tree = {"name": "data", "question": "What are these data?", "base": {"data": tree}}
+    return _study_of(tree, overrides, str(path))
+
+
+def _study_of(tree: Any, overrides: Sequence[str], origin: str) -> GridStudy | SearchStudy:
     if not isinstance(tree, dict):
         raise StudyError(f"{origin}: a study is a mapping with 'name', 'question', 'base' and 'axes' or 'space'")
     given = [(*_read_override(override), override) for override in overrides]
     for key, value, override in given:
         tree = _override(tree, key, value, override)
+        if key.startswith("base.data.") and tree.get("datasets") and "source" not in tree["base"]["data"]:
+            raise _is_set_by_datasets(override, key.removeprefix("base.data."), tree["datasets"])
     tree.setdefault("kind", "search" if "space" in tree else "grid")
     try:
         study = _STUDY.validate_python(tree)
@@ -165,6 +182,8 @@ def _read_yaml(text: str, origin: str) -> Any:
 
 def _override(tree: dict[str, Any], key: str, value: Any, override: str) -> dict[str, Any]:
     head, _, rest = key.partition(".")
+    if key == "datasets":  # all of them anew; a longer key changes one
+        return {**tree, key: value}
     if head in ("axes", "space"):  # keys there are dotted paths themselves
         if not rest:
             return {**tree, head: value}
@@ -203,6 +222,8 @@ def _refuse_ignored(study: GridStudy | SearchStudy, key: str, value: Any, overri
         text = override.partition("=")[2]
         if varied == "seed" and isinstance(study, GridStudy):
             advice = f"is set by the seeds of this study; write --set seeds={shlex.quote(f'[{text}]')}"
+        elif varied == "data" and isinstance(study, GridStudy) and study.datasets:
+            raise _is_set_by_datasets(override, path.removeprefix("data."), study.datasets)
         elif isinstance(study, GridStudy):
             advice = f"is an axis of this study; write --set axes.{varied}={shlex.quote(f'[{text}]')}"
         else:
@@ -214,10 +235,16 @@ def _refuse_ignored(study: GridStudy | SearchStudy, key: str, value: Any, overri
         raise StudyError(f"--set {override}: {advice}")
 
 
+def _is_set_by_datasets(override: str, path: str, names: Iterable[str]) -> StudyError:
+    own = " or ".join(f"datasets.{name}.{path}" for name in names)
+    return StudyError(f"--set {override}: every dataset has its own; set {own}")
+
+
 def _varied_values(study: GridStudy | SearchStudy) -> dict[str, Sequence[Any]]:
     """Dotted path in a trial: values that replace the base's there; of a range, one stands for all."""
     if isinstance(study, GridStudy):
-        return {**study.axes, "seed": study.seeds}
+        datasets = {"data": tuple(study.datasets.values())} if study.datasets else {}
+        return {**datasets, **study.axes, "seed": study.seeds}
     always = {path: one for path, one in study.space.items() if one.when is None}
     return {path: one.choices if isinstance(one, Choices) else (one.low,) for path, one in always.items()}
 

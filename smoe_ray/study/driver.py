@@ -13,6 +13,7 @@ from typing import Protocol
 from smoe_ray.data import Source, prepare
 from smoe_ray.data.files import Map, cache_folder, content_hashes
 from smoe_ray.errors import DamagedError, StudyError, TrialError
+from smoe_ray.model.cost import model_cost
 from smoe_ray.planning import StudyPlan
 from smoe_ray.results import Packer, Store, TrialFolder, TrialRecord
 from smoe_ray.results.integrity import DigestOf, damage
@@ -146,8 +147,7 @@ def run_study(
     packer = Packer(store, run.study.name)
     plan.check_plugins()
     try:
-        for trial in plan.known_trials:
-            run.source(trial.data)
+        _prepare(run)
         _write_study(run, store)
         with closing(executor.run(run)) as trials:
             for record in trials:
@@ -183,6 +183,14 @@ def refuse_failures(records: Sequence[TrialRecord], *, strict: bool = True) -> s
         f"{len(diverged)} of {len(records)} trials diverged, the first ({diverged[0].trial_id}) with: "
         f"{diverged[0].error}; this is final, a retry would repeat it"
     )
+
+
+def _prepare(run: StudyRun) -> None:
+    """Prepare the data of the known trials. Raises StudyError where a model of the study cannot take the images."""
+    trials = [(trial.model, trial.data) for trial in run.plan.known_trials]
+    trials += [(trial.model, run.study.base.data) for trial in run.plan.corners]
+    for model, image_shape in dict.fromkeys((model, run.source(data).train.image_shape) for model, data in trials):
+        model_cost(model, image_shape)
 
 
 def _cache_folder(store: Store, cache: str | Path | None) -> Path:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from smoe_ray.columns import COLUMNS, count
 from smoe_ray.results import Row, TrialRecord
-from smoe_ray.spec import GridStudy, SearchObjective, SearchStudy, TrialSpec, value_at
+from smoe_ray.spec import GridStudy, SearchObjective, SearchStudy, TrialSpec, first_objective, value_at
 from smoe_ray.study.events import (
     DataProgress,
     EpochDone,
@@ -42,7 +42,7 @@ class StudyProgress:
     def __init__(self, study: GridStudy | SearchStudy, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
         self._is_live = self._console.is_terminal
-        self._paths = list(study.axes if isinstance(study, GridStudy) else study.space)
+        self._paths = list(study.varied if isinstance(study, GridStudy) else study.space)
         axes = study.axes if isinstance(study, GridStudy) else {}
         self._keys = {path: _telling_keys(values) for path, values in axes.items()}
         self._bars = Progress(
@@ -141,15 +141,11 @@ COLLAPSED_BELOW = 0.5
 """A trial counts as collapsed if its share of active experts is below this."""
 
 
-def first_objective(study: GridStudy | SearchStudy) -> SearchObjective:
-    """The objective by which the best trial of a study is chosen."""
-    return study.objectives[0] if isinstance(study, SearchStudy) else SearchObjective(metric="test.reconstruction")
-
-
 class Tally:
     """Running counts of a study: trials by status, the best one, the share that collapsed, and the time left."""
 
-    def __init__(self, objective: SearchObjective) -> None:
+    def __init__(self, objective: SearchObjective | None) -> None:
+        """No trial is the best one where `objective` is None."""
         self._objective = objective
         self._results: list[float] = []
         self._active_fractions: list[float] = []
@@ -183,7 +179,7 @@ class Tally:
             if isinstance(event, TrialEnded):
                 self.ended[event.record.status] += 1
                 _append_measured(self._active_fractions, _number(last, "experts.active_fraction"))
-                if event.record.status == "finished":
+                if event.record.status == "finished" and self._objective is not None:
                     _append_measured(self._results, _number(last, self._objective.metric))
 
     def fraction(self, trial_id: str) -> float:
@@ -210,6 +206,8 @@ class Tally:
     @property
     def best(self) -> float | None:
         """First objective of the best trial that finished in this run; None before there is one."""
+        if self._objective is None:
+            return None
         choose = min if self._objective.direction == "minimize" else max
         return choose(self._results, default=None)
 
@@ -227,7 +225,7 @@ class Tally:
         parts = [f"{self.ended['finished'] + self.ended['pruned']}/{self.total} done"]
         counts = {"running": self.running, "pruned": self.ended["pruned"], "failed": self.ended["failed"]}
         parts += [f"{number} {what}" for what, number in counts.items() if number]
-        if self.best is not None:
+        if self._objective is not None and self.best is not None:
             parts.append(f"best {COLUMNS[self._objective.metric].heading} {self.best:.2f}")
         if self.collapse_rate is not None:
             parts.append(f"{self.collapse_rate:.0%} of trials lost over half of their experts")

@@ -7,7 +7,9 @@ Subclass one in a test module and name the architecture::
         def encoder(self) -> PluginEncoder:
             return PluginEncoder(name="my_package.layers:Perceptron", hidden=16)
 
-Shapes: B images, E experts, Z latent, H W pixels, P = H * W.
+Images are 28x28 grey; override the fixture `image_shape` for any others, such as ``(3, 32, 32)``.
+
+Shapes: B images, E experts, Z latent, C channels, H W pixels, P = C * H * W.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ class _ArchitectureContract:
 
     @pytest.fixture
     def images(self, image_shape: ImageShape) -> Tensor:
-        """Noise in [0, 1]."""
+        """Noise in [0, 1]: (B, H, W) where `image_shape` has one channel, else (B, C, H, W)."""
         shape = image_shape[1:] if image_shape[0] == 1 else image_shape
         return torch.rand(B, *shape, generator=torch.Generator().manual_seed(0))
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from smoe_ray.errors import DataError, ResultsError
 from smoe_ray.model import SMoEVAE, build_model
 from smoe_ray.results import Store, TrialFolder, TrialRecord, read_weights
-from smoe_ray.spec import CombinedData, DataSpec, DrawingColours, ImageShape, PluginData
+from smoe_ray.spec import DrawingColours, ImageShape, drawing_ink
 from smoe_ray.training.evaluate import IMAGES_AT_ONCE
 
 FloatArray = npt.NDArray[np.float32]
@@ -54,7 +54,7 @@ class TrainedModel:
     @property
     def ink(self) -> DrawingColours | None:
         """How the trial's drawings are inked; None where its spec does not say (images without `ink`, mixed parts)."""
-        return _ink(self.record.spec.data)
+        return drawing_ink(self.record.spec.data)
 
     @torch.inference_mode()
     def encode(self, image_BHW: npt.NDArray[np.uint8], ink: DrawingColours | None = None) -> Codes:
@@ -86,7 +86,7 @@ class TrainedModel:
 
     @torch.inference_mode()
     def decode_all(self, z_BZ: FloatArray) -> FloatArray:
-        """Every expert's decoding of every latent vector: (B, E, H, W) in [0, 1], float32.
+        """Every expert's decoding of every latent vector: (B, E, H, W) or (B, E, C, H, W) in [0, 1], float32.
 
         Raises:
             ResultsError: the latent vectors have another size than the trial's.
@@ -153,15 +153,6 @@ def _misfit(model: nn.Module, weights: Mapping[str, npt.NDArray[Any]]) -> str | 
         if weights[name].shape != needed[name]:
             return f"weight '{name}' has shape {weights[name].shape}, the trial's spec needs {needed[name]}"
     return None
-
-
-def _ink(data: DataSpec) -> DrawingColours | None:
-    if isinstance(data, PluginData):
-        return None
-    if isinstance(data, CombinedData):
-        inks = {_ink(part) for part in data.parts.values()}
-        return inks.pop() if len(inks) == 1 else None
-    return data.ink
 
 
 def _tensor(array: npt.NDArray[Any]) -> Tensor:

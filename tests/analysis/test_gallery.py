@@ -118,6 +118,24 @@ def test_embeddings_that_do_not_serve_are_one_line() -> None:
         expert_gallery(kept | {"label": np.full(8, 2)}, NAMES[:2])
     with pytest.raises(ResultsError, match="they contain no image"):
         expert_gallery({key: array[:0] for key, array in kept.items()}, NAMES)
+    with pytest.raises(
+        ResultsError, match=r"reconstructions of shape \(8, 28, 28\) of images of shape \(8, 3, 32, 32\)"
+    ):
+        expert_gallery(kept | {"image": np.zeros((8, 3, 32, 32), np.uint8)}, NAMES)
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((8, 28, 28)), np.zeros((8, 784), np.uint8), np.zeros((8, 2, 32, 32), np.uint8)], ids=str
+)
+def test_images_of_another_type_or_shape_are_one_line(image: Any) -> None:
+    kept = embeddings([4, 4]) | {"image": image}
+    problem = (
+        rf"^embeddings: images are {image.dtype} of shape .*; needed: uint8, \(B, H, W\) or \(B, 3, H, W\); delete"
+    )
+    with pytest.raises(ResultsError, match=problem):
+        expert_gallery(kept, NAMES)
+    with pytest.raises(ResultsError, match=problem):
+        swap_matrix(kept, PlantedModel(2))
 
 
 # --- swap matrix ------------------------------------------------------------------------------------------------------
@@ -163,6 +181,23 @@ def test_a_model_of_another_trial_is_refused() -> None:
             ResultsError, match="embeddings of 3 experts but a model of 5; use embeddings and model of the same trial"
         ):
             info(embeddings([3, 3, 3]), PlantedModel(5))
+    with pytest.raises(ResultsError, match=r"embeddings of images of shape \(28, 28\) but a model of \(3, 32, 32\)"):
+        swap_matrix(embeddings([3, 3]), PlantedModel(2, (3, 32, 32)))
+
+
+def test_colour_images_are_decoded_and_summed_over_every_channel() -> None:
+    kept, model = embeddings([2, 3], shape=(3, 16, 20)), PlantedModel(2, (3, 16, 20))
+    info = swap_matrix(kept, model)
+    drawn_HW = np.zeros((16, 20))
+    drawn_HW[1] = 1 / 2  # by expert 1 from z[0] = 1, half as green as red
+    decoded = np.stack([drawn_HW, drawn_HW / 2, 0 * drawn_HW])
+    np.testing.assert_allclose(info.decoded_REHW[0, info.expert_E.tolist().index(1)], decoded, atol=1e-6)
+    error = ((decoded - kept["image"][info.index_R[0]] / 255) ** 2).sum()
+    assert info.error_RE[0, info.expert_E.tolist().index(1)] == pytest.approx(error, rel=1e-5)
+    (path,) = interpolation(kept, model, steps=3).paths
+    assert path.chosen_SHW.shape == (3, 3, 16, 20)
+    gated = np.einsum("se,sechw->schw", path.gate_SE, model.decode_all(path.z_SZ))
+    np.testing.assert_allclose(path.blend_SHW, gated, atol=1e-6)
 
 
 # --- interpolation ----------------------------------------------------------------------------------------------------

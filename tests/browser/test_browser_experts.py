@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from smoe_ray.analysis import expert_gallery
 from smoe_ray.results import read_embeddings, read_trials
 from smoe_ray.training.inference import load_model
 from smoe_ray_dashboard.pages.experts.strokes import CANVAS_UNITS, draw, parse_strokes
+from support.browser_page import drawn
+from support.planted_folder import plant
 
 Visit = Callable[..., Page]
 STROKES = [[(0.2, 0.3), (0.5, 0.8), (0.8, 0.3)], [(0.4, 0.2), (0.6, 0.2)]]
@@ -137,3 +143,29 @@ def test_the_gallery_says_what_the_embeddings_say(visit: Visit, small_results: P
     page.get_by_role("radio", name="Swap matrix").click()
     expect(page.locator(".js-plotly-plot .textpoint")).to_have_count(len(info.blocks) * info.num_experts)
     expect(page.locator(".js-plotly-plot .layer-above image")).to_have_count(2 * len(info.blocks))
+
+
+def test_an_uploaded_image_is_routed_where_the_data_are_in_colour(
+    page: Page, serve: Callable[..., AbstractContextManager[str]], tmp_path: Path
+) -> None:
+    out, file = tmp_path / "out", tmp_path / "orange.jpg"
+    (record,) = plant(out, "photos", objectives=("blend",), experts=(4,), seeds=1, image_shape=(3, 32, 32))
+    Image.new("RGB", (400, 300), (230, 120, 20)).save(file)
+    with serve(out) as url:
+        page.goto(f"{url}/experts")
+        drawn(page)
+        expect(page.get_by_role("radio", name="Gallery")).to_be_visible()
+        expect(page.get_by_role("radio", name="Doodle")).to_have_count(0)
+        page.get_by_role("radio", name="One image").click()
+        page.get_by_role("radio", name="upload").click()
+        page.locator("input[type=file]").set_input_files(file)
+        orange_CHW = np.asarray(Image.open(file).resize((32, 32))).transpose(2, 0, 1)  # one colour: any filter will do
+        codes = load_model(out, "photos", record.trial_id).encode(orange_CHW[None])
+        written = [f"{probability:.3f}" for probability in codes.gate_BE[0]]
+        expect(page.locator(".js-plotly-plot .bartext")).to_have_text(written, timeout=60_000)
+        source = page.get_by_test_id("stImage").first.locator("img").get_attribute("src")
+        assert source is not None
+        shown = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
+        assert shown.getpixel((40, 40)) == tuple(orange_CHW[:, 16, 16])
+        page.locator("input[type=file]").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"no"})
+        expect(page.get_by_text("the uploaded file: not a readable image")).to_be_visible()

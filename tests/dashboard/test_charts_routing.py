@@ -194,6 +194,18 @@ def test_a_strip_enlarges_every_pixel_and_takes_floats_as_well() -> None:
     np.testing.assert_array_equal(pictures.strip(image_NHW / np.float16(255)), strip)
 
 
+def test_a_strip_of_colour_images_has_their_colours_and_is_as_large() -> None:
+    image_NHW = np.broadcast_to(np.array([[255, 0, 0], [10, 20, 200]], np.uint8)[..., None, None], (2, 3, 8, 12))
+    strip = pictures.strip(image_NHW)
+    assert strip.shape == (8 * 7 + 2, 2 * (12 * 7 + 2), 3)  # 84 pixels along the longer side
+    assert strip[20, 40].tolist() == [255, 0, 0]
+    assert strip[20, 130].tolist() == [10, 20, 200]
+    np.testing.assert_array_equal(pictures.strip((image_NHW / 255).astype(np.float16)), strip)
+    np.testing.assert_array_equal(pixels(pictures.png(strip)), strip)
+    assert pictures.strip(np.zeros((1, 3, 128, 128), np.uint8)).shape == (130, 130, 3)
+    assert pictures.strip(np.array([[[-0.5, 1.5]]])).max() == 255  # clipped
+
+
 def test_a_block_holds_inputs_above_reconstructions() -> None:
     kept = embeddings([6, 4])
     block = expert_gallery(kept, ["a", "b", "c"], n=3).blocks[0]

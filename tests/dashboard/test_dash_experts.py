@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -12,13 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from smoe_ray.analysis import expert_gallery, interpolation, swap_matrix
+from smoe_ray.errors import DataError
 from smoe_ray.results import TrialRecord, read_embeddings
 from smoe_ray.spec import trial_with
 from smoe_ray.training.inference import load_model
 from smoe_ray_dashboard.pages.experts.strokes import draw, parse_strokes
+from smoe_ray_dashboard.pages.experts.uploads import as_trained_on
 from support.planted_folder import plant
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,14 +136,18 @@ def test_strokes_are_rastered_in_the_ink_of_the_data(
     assert "rasterised by other software" not in said(at)
 
 
-def test_data_that_do_not_say_how_they_are_inked_let_the_reader_choose(
+def with_data(out: Path, trial: TrialRecord, **data: Any) -> None:
+    """Rewrite the record: its data come from files."""
+    file = out / "arm" / "trials" / trial.trial_id / "trial.json"
+    spec = trial_with(trial.spec, {"data": {"source": "images", "root": "mnist", **data}})
+    file.write_text(trial.model_copy(update={"spec": spec}).model_dump_json(), encoding="utf-8")
+
+
+def test_drawings_from_files_are_doodled_in_their_ink(
     open_page: Open, said: Said, out: Path, trial: TrialRecord
 ) -> None:
-    file = out / "arm" / "trials" / trial.trial_id / "trial.json"
-    spec = trial_with(trial.spec, {"data": {"source": "images", "root": "mnist"}})
-    file.write_text(trial.model_copy(update={"spec": spec}).model_dump_json(), encoding="utf-8")
-    at = open_page("experts", out, study="arm", trial=trial.trial_id, show="Doodle", ink="white on black")
-    assert "do not record which colour is the ink" in said(at)
+    with_data(out, trial, ink="white_on_black")
+    at = open_page("experts", out, study="arm", trial=trial.trial_id, show="Doodle")
     assert "rasterised by other software" in said(at)
     at.session_state["canvas"] = {"drawing": CROSS}
     at.run()
@@ -157,6 +165,89 @@ def test_a_browser_may_send_anything(open_page: Open, said: Said, out: Path, tri
     assert not at.exception
     assert "clear the canvas and draw again" in said(at)
     assert not at.get("plotly_chart")
+
+
+# --- one image --------------------------------------------------------------------------------------------------------
+
+
+def choices(at: AppTest, key: str) -> list[str]:
+    """What a control offers."""
+    (group,) = (one for one in at.button_group if one.key == key)
+    return list(group.options)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (1, 32, 32), (3, 28, 28)], ids=str)
+def test_only_drawings_of_which_the_ink_is_known_can_be_doodled(
+    open_page: Open, out: Path, shape: tuple[int, int, int]
+) -> None:
+    (trial,) = plant(out, "arm", objectives=("blend",), experts=(4,), seeds=1, image_shape=shape)
+    with_data(out, trial, ink=None if shape == (1, 28, 28) else "white_on_black")
+    at = open_page("experts", out, study="arm", trial=trial.trial_id, show="One image")
+    assert choices(at, "show") == ["Gallery", "Swap matrix", "Interpolation", "One image"]
+    assert choices(at, "doodle") == ["test image", "upload"]
+
+
+def picture(colour: Any, size: tuple[int, int] = (40, 20)) -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", size, colour).save(content, "png")
+    return content.getvalue()
+
+
+def test_an_uploaded_image_is_made_one_of_the_trials_and_routed(open_page: Open, said: Said, out: Path) -> None:
+    (trial,) = plant(out, "arm", objectives=("blend",), experts=(4,), seeds=1, image_shape=(3, 32, 32))
+    at = open_page("experts", out, study="arm", trial=trial.trial_id, show="One image", doodle="upload")
+    assert "as the model was trained on: 32x32 RGB" in said(at)
+    assert not at.get("plotly_chart")
+    at.file_uploader[0].set_value(("red.png", picture((255, 0, 0)), "image/png")).run()
+    assert not at.exception
+    red_CHW = np.zeros((3, 32, 32), np.uint8)
+    red_CHW[0] = 255
+    model = load_model(out, "arm", trial.trial_id)
+    codes = model.encode(red_CHW[None])
+    assert bars(at) == [f"{probability:.3f}" for probability in codes.gate_BE[0]]
+    error_E = np.square(model.decode_all(codes.mu_BZ)[0] - red_CHW / 255).sum(axis=(1, 2, 3))
+    assert [f"{expert}: {error:.1f}" for expert, error in enumerate(error_E)] == captions(at)[2:6]
+    at.file_uploader[0].set_value(("red.png", picture((255, 0, 0))[:60], "image/png")).run()
+    assert not at.exception
+    assert "the uploaded file: not a readable image" in said(at)
+    assert not at.get("plotly_chart")
+
+
+def with_shape(trial: TrialRecord, shape: tuple[int, int, int], **data: Any) -> TrialRecord:
+    assert trial.data is not None
+    spec = trial_with(trial.spec, {"data": {"source": "images", "root": "photos", **data}})
+    return trial.model_copy(update={"spec": spec, "data": trial.data.model_copy(update={"image_shape": shape})})
+
+
+def test_an_upload_takes_the_shape_channels_and_ink_of_the_data(trial: TrialRecord) -> None:
+    wide_CHW = as_trained_on(picture((255, 0, 0)), with_shape(trial, (3, 12, 20)))
+    assert wide_CHW.shape == (3, 12, 20)
+    assert wide_CHW.reshape(3, -1).T.tolist() == [[255, 0, 0]] * 240
+    grey_HW = as_trained_on(picture((255, 0, 0)), with_shape(trial, (1, 16, 16)))
+    assert grey_HW.tolist() == [[76] * 16] * 16  # 0.299 of red: ITU-R 601-2
+    white_on_black = with_shape(trial, (1, 28, 28), ink="white_on_black")
+    assert as_trained_on(picture("white"), white_on_black).max() == 0
+    assert as_trained_on(picture("black"), white_on_black).max() == 0
+    clear = io.BytesIO()
+    Image.new("RGBA", (9, 9), (0, 0, 0, 0)).save(clear, "png")
+    assert as_trained_on(clear.getvalue(), with_shape(trial, (1, 16, 16), background="black")).max() == 0
+    assert as_trained_on(clear.getvalue(), with_shape(trial, (1, 16, 16))).min() == 255
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "its content is none of PNG, JPEG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "its content is none of PNG, JPEG"),
+        (picture("red", (30_000, 2_000)), "pixel"),
+    ],
+    ids=["empty", "PostScript", "huge"],
+)
+def test_a_file_that_is_no_image_is_one_line(trial: TrialRecord, content: bytes, problem: str) -> None:
+    with pytest.raises(DataError, match=f"^the uploaded file: not a readable image .*{problem}") as raised:
+        as_trained_on(content, with_shape(trial, (3, 16, 16)))
+    assert "0x" not in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 # --- what is absent or foreign ----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +80,30 @@ def test_styles_are_kept_where_every_part_has_them(tmp_path: Path, parts: dict[s
     assert mixed.style_names == mixed.parameter_names == ()
     assert mixed.train.style_B is None
     assert mixed.train.parameter_BP is None
+
+
+def test_parts_of_different_shapes_are_refused_with_the_format_that_suits_all(
+    tmp_path: Path, parts: dict[str, Any]
+) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+    np.savez(tmp_path / "photos.npz", x=x, y=np.repeat([0, 1], 6))
+    np.savez(tmp_path / "wide.npz", x=x[:, :16], y=np.repeat([0, 1], 6))
+    photos = {"source": "images", "root": str(tmp_path / "photos.npz")}
+    wide = {"source": "images", "root": str(tmp_path / "wide.npz")}
+    sketches = {"source": "synthetic", "classes": ["eye"], "train_per_class": 5, "test_per_class": 2}
+    for several, message in (
+        ({"photos": photos, "wide": wide, "one": parts["one"]},
+         "photos 32x32 RGB, wide 32x16 RGB, one 28x28 grey; set data.parts.wide.image and data.parts.one.image to "
+         "{size: 32, channels: rgb}"),
+        ({"photos": photos, "sketches": sketches},
+         "photos 32x32 RGB, sketches 28x28 grey; set data.parts.photos.image to {size: 28, channels: grey}"),
+        ({"wide": wide, "one": parts["one"]},
+         "set data.parts.wide.image and data.parts.one.image to {size: 28, channels: rgb}"),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match=re.escape(message)) as error:
+            load(tmp_path, several)
+        assert "\n" not in str(error.value)
+    fitting = load(tmp_path, {"photos": photos | {"image": {"size": 28, "channels": "grey"}}, "sketches": sketches})
+    assert fitting.train.image_shape == (1, 28, 28)
+    assert load(tmp_path, {"a": photos, "b": photos}).test.image_shape == (3, 32, 32)

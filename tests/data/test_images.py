@@ -171,7 +171,7 @@ def one_line_or_images(root: Path, tmp_path: Path) -> None:
         assert str(root) in str(found)
         assert nothing_left(cache)
     else:
-        assert found.train.image_BHW.shape == (len(found.train), 28, 28)
+        assert found.train.image_shape in ((1, 28, 28), (3, 28, 28))  # what is damaged may have other colours
 
 
 @given(data=st.data(), suffix=st.sampled_from(["", ".gz"]), part=st.sampled_from(["images-idx3", "labels-idx1"]))
@@ -220,16 +220,6 @@ def test_npz_files_are_read_as_keras_and_plain(tmp_path: Path) -> None:
 def test_labels_may_skip_numbers_and_sort_as_numbers(tmp_path: Path) -> None:
     np.savez(tmp_path / "set.npz", x=X_TRAIN[:6], y=np.array([10, 2, 10, 2, 10, 2]))
     assert load(tmp_path / "set.npz", tmp_path / "cache").class_names == ("2", "10")
-
-
-@pytest.mark.parametrize("channels", [1, 3, 4])
-def test_colour_images_of_another_size_become_28x28_grey(tmp_path: Path, channels: int) -> None:
-    x = np.full((4, 32, 32, channels), 200, np.uint8)
-    np.savez(tmp_path / "cifar.npz", x=x, y=np.array([[0], [1], [0], [1]]))
-    image = load(tmp_path / "cifar.npz", tmp_path / "cache", allow_constant=True).train.image_BHW
-    assert image.shape == (2, 28, 28)
-    # Opacity 200 of 255 of grey 200 over white: 200 * 200/255 + 255 * 55/255 = 211.9
-    assert abs(image.astype(int) - (212 if channels == 4 else 200)).max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -317,7 +307,7 @@ def test_a_class_of_one_part_only_is_named(tmp_path: Path) -> None:
     refused(tmp_path / "empty", tmp_path / "cache", "empty: no images")
 
 
-def test_any_kind_of_image_becomes_grey_and_what_is_transparent_white(tmp_path: Path) -> None:
+def test_any_kind_of_image_can_be_made_grey_and_what_is_transparent_is_white(tmp_path: Path) -> None:
     folder = tmp_path / "set" / "a"
     folder.mkdir(parents=True)
     red = Image.new("RGB", (50, 20), (255, 0, 0))
@@ -331,20 +321,10 @@ def test_any_kind_of_image_becomes_grey_and_what_is_transparent_white(tmp_path: 
     }
     for name, image in kinds.items():
         image.save(folder / name)
-    splits = load(tmp_path / "set", tmp_path / "cache", allow_constant=True)
+    splits = load(tmp_path / "set", tmp_path / "cache", allow_constant=True, image={"size": 28, "channels": "grey"})
     middle = [*splits.train.image_BHW[:, 14, 14].tolist(), splits.test.image_BHW[0, 14, 14]]
     expected = [76, 76, 76, 255, 255, 77]  # ITU-R 601: 0.299 of 255 for red
     assert np.abs(np.subtract(middle, expected)).max() <= 1
-
-
-def test_resampling_is_lanczos(tmp_path: Path) -> None:
-    picture = Image.fromarray(RNG.integers(0, 256, (64, 64), dtype=np.uint8))
-    folder = tmp_path / "set" / "a"
-    folder.mkdir(parents=True)
-    for number in range(2):
-        picture.save(folder / f"{number}.png")
-    expected = np.asarray(picture.resize((28, 28), Image.Resampling.LANCZOS))
-    assert np.array_equal(load(tmp_path / "set", tmp_path / "cache").train.image_BHW[0], expected)
 
 
 def test_images_that_are_none_or_too_large_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,7 +333,7 @@ def test_images_that_are_none_or_too_large_are_refused(tmp_path: Path, monkeypat
     for content in (b"", b"not an image", broken.read_bytes()[:60]):
         broken.write_bytes(content)
         refused(root, tmp_path / "cache", "001.png", "not a readable image")
-    Image.fromarray(np.zeros((20, 20), np.uint16)).save(broken)
+    Image.fromarray(np.zeros((40, 40), np.uint16)).save(broken)
     refused(root, tmp_path / "cache", "001.png", "only 8-bit images")
     Image.new("1", (10_000, 5_001)).save(broken)
     refused(root, tmp_path / "cache", "001.png", "10000 x 5001 pixels; at most 50,000,000")

@@ -179,7 +179,7 @@ def test_transparency_of_other_kinds_goes_over_the_same_background(tmp_path: Pat
                 palette.putpalette([255, 255, 255] * 2)
                 palette.save(root / "F" / f"{number}.png", transparency=0)
     refused(root, tmp_path / "cache", "blank", "data.background: black")
-    found = load(root, tmp_path / "cache", background="black").train.image_BHW
+    found = load(root, tmp_path / "cache", background="black", image={"size": 28}).train.image_BHW
     assert np.abs(found[0].astype(int) - shifted(6)[0]).mean() < 12
 
 
@@ -202,9 +202,12 @@ def test_classes_of_blank_or_equal_images_are_refused_unless_allowed(tmp_path: P
         "blank after reduction": ("blank", "too thin"),
         "one class constant": ("10 of 10 train images of class '1' are blank (all pixels 0)",),
     }
-    refused(tmp_path / "set.npz", tmp_path / "cache", *words[kind], "data.allow_constant: true")
-    assert len(load(tmp_path / "set.npz", tmp_path / "cache", allow_constant=True).train) == 20
-    refused(tmp_path / "set.npz", tmp_path / "third", *words[kind])  # what was allowed once is not allowed for all
+    size = {"image": {"size": 28}}
+    refused(tmp_path / "set.npz", tmp_path / "cache", *words[kind], "data.allow_constant: true", **size)
+    assert len(load(tmp_path / "set.npz", tmp_path / "cache", allow_constant=True, **size).train) == 20
+    refused(
+        tmp_path / "set.npz", tmp_path / "third", *words[kind], **size
+    )  # what was allowed once is not allowed for all
 
 
 def test_a_few_blank_and_repeated_images_are_counted(tmp_path: Path) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import re
+
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -9,6 +13,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
+from PIL import Image
 from test_plots import assert_well_set
 
 from smoe_ray.analysis.gallery import Choice, expert_gallery, interpolation, swap_matrix
@@ -156,3 +161,63 @@ def test_an_expert_that_a_path_does_not_meet_is_grey() -> None:
     for ax, absent in zip(plot_interpolation(info).axes, (2, 0), strict=True):
         (gate,) = ax.child_axes
         assert [to_hex(line.get_color()) == "#9a9a9a" for line in gate.lines] == [e == absent for e in range(3)]
+
+
+# --- shapes and colours -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(3, 128, 128), (3, 12, 40), (40, 12)], ids=str)
+def test_images_of_every_shape_are_well_set_and_keep_their_aspect(shape: tuple[int, ...]) -> None:
+    kept, model = embeddings(many(4, dead=1), shape=shape), PlantedModel(4, shape)
+    figures = [
+        plot_gallery(expert_gallery(kept, NAMES, label="likelihood, seed 0")),
+        plot_swap_matrix(swap_matrix(kept, model, label="blend")),
+        plot_interpolation(interpolation(kept, model, label="blend")),
+    ]
+    for figure in figures:
+        assert_well_set(figure)
+        for image in figure.axes[0].images:
+            box, (left, right, *_) = image.get_window_extent(), image.get_extent()
+            assert box.height / (box.width / (right - left)) == pytest.approx(shape[-2] / shape[-1], rel=1e-3)
+
+
+def test_a_large_image_is_shown_larger_as_far_as_the_page_goes() -> None:
+    def width(shape: tuple[int, ...], n: int) -> float:
+        """Of one image, in inches."""
+        figure = plot_gallery(expert_gallery(embeddings([40], shape=shape), NAMES, n=n))
+        FigureCanvasAgg(figure).draw()
+        return figure.axes[0].images[0].get_window_extent().width / figure.dpi / n
+
+    assert width((16, 16), 8) == pytest.approx(width((28, 28), 8), rel=0.01)
+    assert width((3, 112, 112), 8) == pytest.approx(2 * width((28, 28), 8), rel=0.03)
+    assert width((3, 112, 112), 20) == pytest.approx(10 / 20, rel=0.03)
+
+
+COLOURS_OF_IMAGES = [(255, 0, 0), (0, 255, 0), (60, 0, 0), (10, 20, 200)]
+
+
+def test_colours_are_the_images_own_in_png_and_svg() -> None:
+    kept = embeddings([4], shape=(3, 32, 32))
+    kept["image"] = np.broadcast_to(np.array(COLOURS_OF_IMAGES, np.uint8)[..., None, None], (4, 3, 32, 32))
+    kept["reconstruction"] = (kept["image"] / 255).astype(np.float16)
+    kept["reconstruction"][0] *= 1.5  # what is out of range is the end of it
+    info = expert_gallery(kept, NAMES, n=4)
+    figure = plot_gallery(info)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    page = np.asarray(canvas.buffer_rgba())
+    expected = [COLOURS_OF_IMAGES[place] for place in info.blocks[0].index_N]
+    for image in figure.axes[0].images:
+        box = image.get_window_extent()
+        row = page.shape[0] - round((box.y0 + box.y1) / 2)
+        columns = (box.x0 + box.width * (np.arange(4) + 0.5) / 4).astype(int)
+        np.testing.assert_allclose(page[row, columns, :3], expected, atol=1)
+
+    svg = io.StringIO()
+    figure.savefig(svg, format="svg")
+    embedded = re.findall(r'xlink:href="data:image/png;base64,\s*([^"]+)"', svg.getvalue())
+    assert len(embedded) == 2
+    for data in embedded:
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+        step = pixels.shape[1] // 4
+        np.testing.assert_allclose(pixels[pixels.shape[0] // 2, step // 2 :: step], expected, atol=1)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from smoe_ray.errors import DataError, StudyError
-from smoe_ray.inspect.preview import preview
+from smoe_ray.inspect.preview import in_words, preview
 from smoe_ray.model.cost import model_cost
 from smoe_ray.results import read_results
 from smoe_ray.spec import GridStudy, ModelSpec, SearchStudy, parse_study
@@ -54,6 +54,11 @@ def test_seeds_make_trials_but_no_configurations() -> None:
         ("routing=supervised", StudyError, "set model.num_experts to 2 \\(it is 3\\)"),
         ("data.fraction=0.001", DataError, "class 'eye' would keep none of its 50"),
         ("data.imbalance={weights: {cat: 0.5}}", DataError, "no class 'cat'"),
+        (
+            "data={source: images, root: away, image: {size: 30, channels: rgb}}",
+            StudyError,
+            "model.decoder: images are 30x30 pixels, .* it can make 28x28 and 32x32",
+        ),
     ],
 )
 def test_what_cannot_run_is_refused(override: str, error: type[Exception], message: str) -> None:
@@ -66,6 +71,22 @@ def test_images_on_disk_are_counted_only_when_read(tmp_path: Path) -> None:
     seen = preview(parse_study(STUDY, ["axes={}", f"data={{source: images, root: {tmp_path}}}"]))
     assert seen.train_images is None
     assert seen.flops is None
+
+
+@pytest.mark.parametrize("image", ["{}", "{size: 32}", "{channels: rgb}", "{size: 32, channels: rgb}"])
+def test_the_shape_of_images_on_disk_is_known_where_the_spec_decides_it(tmp_path: Path, image: str) -> None:
+    """Without it there is no model whose parameters could be counted."""
+    study = parse_study(STUDY, ["axes={}", f"data={{source: images, root: {tmp_path}, image: {image}}}"])
+    seen, is_known = preview(study), image == "{size: 32, channels: rgb}"
+    lines = dict(in_words(study, seen))
+    if is_known:
+        assert seen.params_total == (model_cost(study.base.model, (3, 32, 32)).params_total,) * 2
+        assert lines["images"] == "32x32 RGB"
+    else:
+        assert seen.image_shapes is seen.params_total is None
+        assert lines["images"] == "size and colours known once they are read"
+        assert lines["parameters"] == "known once the images are read"
+    assert lines["training images"] == "known once the files are read"
 
 
 SEARCH = """

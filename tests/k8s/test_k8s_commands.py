@@ -412,6 +412,7 @@ def test_gpus_are_asked_for_when_the_study_does(
         (("--overlay", "production"), "registry.example.org/smoe-ray:0.1.0"),
         (("--overlay", "production", "--out", "s3://team/results"), "placeholders of the overlay: registry.example"),
         (("--set", "base.modle=1"), "modle"),
+        (("--with", "examples/plugin"), "--with examples/plugin: a RayJob carries no packages; install it in an image"),
     ],
 )
 def test_submit_refuses_what_cannot_run_before_it_speaks_to_a_cluster(

@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from support.k8s.kuberay_pods import ray_command, ray_environment, submit_command, token_environment
+from support.k8s.kuberay_pods import (
+    probes,
+    ray_command,
+    ray_environment,
+    submit_command,
+    token_environment,
+    wait_command,
+)
 from support.k8s.manifests import Built, Manifest, one
 
 HEAD = "golden-487ecc38-vx9jj-head-svc.smoe-ray.svc.cluster.local"
@@ -47,6 +54,31 @@ def test_ray_starts_as_the_operator_starts_it(built: Built, pods: dict[str, Mani
     assert set(theirs) - own - OF_NO_EFFECT_HERE == set(added)
     for name, value in added.items():
         assert theirs[name] in (None, value), name  # None: from a field of the pod, or a Secret
+
+
+def probes_of(container: Manifest) -> Manifest:
+    return {key: value for key, value in container.items() if key.endswith("Probe")}
+
+
+@pytest.mark.parametrize("role", ["head", "worker"])
+def test_the_operator_adds_probes_of_rays_container_alone(pods: dict[str, Manifest], role: str) -> None:
+    spec = pods[role]["spec"]
+    rays, *others = spec["containers"]
+    assert probes(head=role == "head") == probes_of(rays)
+    assert [probes_of(each) for each in [*others, *spec.get("initContainers", ())]] == [{}]
+
+
+def test_a_worker_waits_for_the_head_as_the_operators_does(pods: dict[str, Manifest]) -> None:
+    [waiting] = pods["worker"]["spec"]["initContainers"]
+    assert [" ".join(word.split()) for word in wait_command(HEAD)] == command(waiting)
+
+
+@pytest.mark.parametrize("name", ["prod-head", "prod-workers"])
+def test_pods_of_the_overlay_production_have_the_same_probes(shared_data: Path, name: str) -> None:
+    found = json.loads((shared_data / f"kuberay/golden/{name}.json").read_text())
+    for pod in found.get("items", [found]):
+        is_head = pod["metadata"]["labels"]["ray.io/node-type"] == "head"
+        assert probes_of(pod["spec"]["containers"][0]) == probes(head=is_head)
 
 
 @pytest.mark.parametrize("role", ["head", "worker"])

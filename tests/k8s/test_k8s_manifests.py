@@ -15,7 +15,19 @@ import yaml
 from smoe_ray.spec import load_study
 from support.k8s.kuberay_pods import quantity
 from support.k8s.kuberay_validation import crd_errors, ray_errors
-from support.k8s.manifests import K8S, NAMESPACE, Built, Manifest, build, of_kind, one, pod_templates, title, units
+from support.k8s.manifests import (
+    CHARTS,
+    K8S,
+    NAMESPACE,
+    Built,
+    Manifest,
+    build,
+    of_kind,
+    one,
+    pod_templates,
+    title,
+    units,
+)
 from support.k8s.network_policies import selects
 
 VERSIONS = ("1.35", "1.36", "1.37")
@@ -34,7 +46,8 @@ def test_every_folder_builds(built: Built) -> None:
     names |= {"jobs/study", "jobs/nightly", "jobs/nightly-raycronjob"}
     components = ["gpu", "s3", "gcs-fault-tolerance", "monitoring", "kueue", "ingress"]
     components += ["eks-pod-identity", "gke-workload-identity", "cilium", "tenant", "researchers", "quota"]
-    assert set(built) == names | {f"components/{name}" for name in components}
+    charts = {f"chart/{name}" for name in CHARTS}
+    assert set(built) == names | {f"components/{name}" for name in components} | charts
     assert all(built.values())
 
 

@@ -2,7 +2,7 @@
 
 What the operator would make of the overlay `local` and of the RayJob of `smoe-ray k8s submit` runs as processes in
 namespaces: the same commands, environment, user, read-only root and volumes. Not rehearsed: images, scheduling, the
-autoscaler's container, NetworkPolicies, probes.
+autoscaler's container, NetworkPolicies, and what Kubernetes does with the answer of a probe.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from support.k8s.kuberay_pods import (
     Manifest,
     container,
     own_environment,
+    probes,
     ray_command,
     ray_environment,
     submit_command,
@@ -43,7 +45,7 @@ from support.processes import wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 ATTEMPTS = 5
-STARTED = "Ray runtime started."
+WAIT_S = 900
 PODS = ("head", "worker-1", "worker-2", "worker-3", "worker-4", "submitter", "dashboard")
 CHROMIUM = Path("/usr/bin/chromium")
 DRAIN_S = 15
@@ -102,11 +104,13 @@ class Rehearsal:
         )
         if not head:
             environment["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = str(DRAIN_S)
-            pod.run(wait_command(self.head_address), environment)
+            assert "GCS is ready." in pod.run(wait_command(self.head_address), environment, WAIT_S)
         command = ray_command(group, head=head, head_address=self.head_address)
         for _ in range(ATTEMPTS):  # Ray gives up after 30 s on a busy machine, and the operator makes a new pod
             process = pod.start(command, environment)
-            wait_until(lambda: process.poll() is not None or STARTED in pod.log.read_text(), f"{name} starts", 300, 0.2)  # noqa: B023
+            wait_until(lambda: process.poll() is not None or is_ready(pod, head=head), f"{name} is ready", 300, 1)  # noqa: B023
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(3)  # it looks once a second whether all of its processes live
             if process.poll() is None:
                 return pod
         raise AssertionError(pod.log.read_text())
@@ -166,8 +170,17 @@ def rehearsal(tmp_path: Path) -> Any:
 
 
 def test_a_study_survives_what_happens_to_its_pods(rehearsal: Rehearsal) -> None:
-    head = rehearsal.start_head()
-    workers = {name: rehearsal.start_worker(name) for name in ("worker-1", "worker-2")}
+    def log_of(pod: str) -> str:
+        return "".join(
+            each.log.read_text() for each in rehearsal.machine.pods if each.name == pod and each.log.exists()
+        )
+
+    with ThreadPoolExecutor(1) as pool:
+        early = pool.submit(rehearsal.start_worker, "worker-1")  # before there is a head: it waits
+        wait_until(lambda: early.done() or "Waiting for GCS to be ready." in log_of("worker-1"), "it waits", 120, 0.2)
+        head = rehearsal.start_head()
+        workers = {"worker-1": early.result()}
+    workers["worker-2"] = rehearsal.start_worker("worker-2")
     dashboard = rehearsal.start_dashboard()
     submitter, submitting = rehearsal.start_submitter()
 
@@ -221,6 +234,17 @@ import sys, urllib.request
 headers = dict(header.split("=", 1) for header in sys.argv[2:])
 print(urllib.request.urlopen(urllib.request.Request(sys.argv[1], headers=headers)).read().decode())
 """
+
+
+def is_ready(pod: Pod, *, head: bool) -> bool:
+    """Whether the container's readiness probe succeeds: Kubernetes asks without Ray's token."""
+    probe = probes(head=head)["readinessProbe"]
+    asked = probe["httpGet"]
+    try:
+        get(pod, f"http://127.0.0.1:{asked['port']}{asked['path']}")
+    except AssertionError:
+        return False
+    return True
 
 
 def get(pod: Pod, url: str, *headers: str) -> str:

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from itertools import product
+import re
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from smoe_ray.errors import StudyError
 from smoe_ray.model import build_model, model_cost
 from smoe_ray.model.architectures import encoder_architecture
-from smoe_ray.spec import ImageShape, ModelSpec
+from smoe_ray.spec import MAX_SIDE, MIN_SIDE, ImageShape, ModelSpec
 from smoe_ray.spec.architectures import DECODERS, ENCODERS
 from support.textbook_model import Textbook
 
 B = 2
 
 
-@pytest.fixture(
-    params=[(1, 28, 28), (3, 28, 28), (1, 16, 16), (3, 16, 16), (1, 32, 32), (3, 32, 32), (2, 12, 20)],
-    ids=lambda shape: "x".join(map(str, shape)),
-)
+SIDES = [(channels, side, side) for side in (16, 28, 32, 64) for channels in (1, 3)]
+
+
+@pytest.fixture(params=[*SIDES, (2, 12, 20), (1, 80, 96)], ids=lambda shape: "x".join(map(str, shape)))
 def image_shape(request: pytest.FixtureRequest) -> ImageShape:
     shape: ImageShape = request.param
     return shape
 
 
 @pytest.fixture(
-    params=[*product(ENCODERS, DECODERS, [3]), ("lite", "lite", 1)],
+    params=[*((name, "lite", 3) for name in ENCODERS), *(("lite", name, 3) for name in DECODERS), ("lite", "lite", 1)],
     ids=lambda param: "-".join(map(str, param)),
 )
 def spec(request: pytest.FixtureRequest) -> ModelSpec:
@@ -91,19 +93,62 @@ def test_the_papers_model_by_hand() -> None:
     assert cost.flops_train == 3 * cost.flops_soft - 2 * 784 * 9 * 32
 
 
-def test_an_encoder_takes_images_of_any_size() -> None:
-    encoder = encoder_architecture("medium")
-    module = encoder.build((1, 13, 7), latent_dim=5)
-    assert encoder.cost((1, 13, 7), latent_dim=5).params == sum(parameter.numel() for parameter in module.parameters())
-    assert module(torch.rand(B, 13, 7)).mu_BZ.shape == (B, 5)
+@pytest.mark.parametrize(("side", "stages"), [(8, 2), (32, 2), (33, 3), (64, 3), (65, 4), (128, 4)])
+def test_medium_and_large_have_a_stage_for_each_doubling_above_32_pixels(side: int, stages: int) -> None:
+    for shape in ((1, side, 128), (1, 128, side)):  # of the smaller side
+        for name in ("medium", "large"):
+            assert DECODERS[name].scale(shape) == 2**stages
+        halvings = [one for one in ENCODERS["medium"].shapes(shape) if one.layer.stride == 2]
+        assert len(halvings) == stages
+        assert DECODERS["lite"].scale(shape) == 4
+        assert len(ENCODERS["lite"].shapes(shape)) == 2
 
 
-@pytest.mark.parametrize("shape", [(1, 30, 28), (3, 28, 30)])
-@pytest.mark.parametrize("decoder", DECODERS)
-def test_a_size_that_a_decoder_cannot_make_is_one_line(decoder: str, shape: ImageShape) -> None:
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("shape", [(1, 13, 7), (3, 37, 128)], ids=str)
+def test_an_encoder_takes_images_of_any_size(encoder: str, shape: ImageShape) -> None:
+    architecture = encoder_architecture(encoder)
+    module = architecture.build(shape, latent_dim=5)
+    assert architecture.cost(shape, latent_dim=5).params == sum(parameter.numel() for parameter in module.parameters())
+    assert module(torch.rand(B, *shape)).mu_BZ.shape == (B, 5)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "shape", "nearest"),
+    [
+        ("lite", (1, 30, 28), "28x28 and 32x28"),
+        ("lite", (3, 66, 9), "64x8 and 68x12"),
+        ("medium", (3, 28, 30), "28x28 and 28x32"),
+        ("medium", (1, 36, 36), "32x32 and 40x40"),
+        ("large", (3, 33, 40), "32x40 and 40x40"),  # 32 pixels take two stages, 33 take three
+        ("large", (3, 66, 66), "64x64 and 80x80"),
+        ("large", (3, 127, 9), "124x8 and 128x12"),
+        ("lite", (1, 6, 6), "8x8"),  # nothing below 8 pixels
+    ],
+)
+def test_a_size_that_a_decoder_cannot_make_is_one_line(decoder: str, shape: ImageShape, nearest: str) -> None:
     spec = ModelSpec(decoder=decoder)
-    message = rf"model\.decoder: images are {shape[1]}x{shape[2]} pixels; this decoder needs .* multiples of 4: choose"
-    with pytest.raises(StudyError, match=message):
+    size = f"{shape[1]}x{shape[2]}"
+    message = rf"model\.decoder: images are {size} pixels, .*; nearest to that it can make {nearest}: resize the images"
+    with pytest.raises(StudyError, match=message) as raised:
         model_cost(spec, shape)
+    assert "\n" not in str(raised.value)
     with pytest.raises(StudyError, match=message):
         build_model(spec, shape, seed=0)
+
+
+@given(st.sampled_from(list(DECODERS)), st.integers(MIN_SIDE, MAX_SIDE), st.integers(MIN_SIDE, MAX_SIDE))
+@settings(max_examples=10)
+def test_the_sizes_named_by_a_refusal_can_be_made(decoder: str, height: int, width: int) -> None:
+    try:
+        DECODERS[decoder].initial_shape((3, height, width))
+    except StudyError as error:
+        sizes = [tuple(map(int, size.split("x"))) for size in re.findall(r"\d+x\d+", str(error))]
+        (_, smaller, larger) = sizes
+        assert smaller[0] <= height <= larger[0]
+        assert smaller[1] <= width <= larger[1]
+        for size in (smaller, larger):
+            assert MIN_SIDE <= min(size) <= max(size) <= MAX_SIDE
+            DECODERS[decoder].initial_shape((3, *size))
+    else:
+        assert all(side % 4 == 0 for side in (height, width))

@@ -218,7 +218,12 @@ def test_published_results_stand_apart(tmp_path: Path) -> None:
         plain.partition(start)[2].partition('<section id="reproducibility">')[0].strip()
     )
     files = sorted(path.name for path in (tmp_path / "report" / "tables" / "published").iterdir())
-    assert files == ["loss_surface_cells.csv", "supervised_test_loss.csv", "test_loss_per_epoch.csv"]
+    assert files == [
+        "loss_surface_cells.csv",
+        "other_datasets.csv",
+        "supervised_test_loss.csv",
+        "test_loss_per_epoch.csv",
+    ]
 
 
 def test_studies_are_read_as_one_table_and_no_trial_counts_twice(tmp_path: Path) -> None:

@@ -11,14 +11,16 @@ import pandas as pd
 import pytest
 import torch
 
+from smoe_ray import plugins
 from smoe_ray.data import files
-from smoe_ray.errors import TrialError
+from smoe_ray.errors import StudyError, TrialError
 from smoe_ray.results import TIMING_COLUMNS, TrialRecord, list_studies, read_results, read_trials
 from smoe_ray.spec import SearchStudy, parse_study
 from smoe_ray.study import LocalExecutor, StudyPlan, StudyRun, refuse_failures, run_study
 from smoe_ray.study.events import EpochDone, Notice
 from smoe_ray.study.trial_run import fit_on, train_trial
 from smoe_ray.testing.toy_training import BASE, Toy, epochs_computed, table, toy_grid
+from support.plugin_packages import RINGS, importable, write_package
 
 
 def toy_search(**fields: str) -> SearchStudy:
@@ -42,6 +44,19 @@ def test_out_behind_a_uri_gives_the_same_table_and_keeps_data_in_the_users_cache
     assert list_studies(uri) == list_studies(out) == ["toy"]
     assert (tmp_path / "cache/data").is_dir()
     assert (out / ".cache/data").is_dir()
+
+
+@pytest.mark.parametrize("kind", ["grid", "search"])
+def test_images_that_a_decoder_cannot_make_are_refused_before_any_trial(
+    kind: str, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_package(tmp_path, "wide", {"rings": RINGS.replace("[:28, :28]", "[:28, :30]")})
+    monkeypatch.setenv(plugins.ALLOWED, "wide")
+    data = {"base.data": {"source": "wide.rings:Rings"}}
+    study = toy_grid(**data) if kind == "grid" else toy_search(**data)
+    with importable(tmp_path, "wide"), pytest.raises(StudyError, match=r"28x30 pixels, .* can make 28x28 and 28x32"):
+        run_study(study, out, LocalExecutor(fit=Toy()))
+    assert not (out / "toy").exists()
 
 
 def test_two_runs_of_one_search_share_its_trials(out: Path, log: Path) -> None:

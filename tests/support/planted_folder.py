@@ -13,7 +13,7 @@ import numpy as np
 
 from smoe_ray.model import build_model
 from smoe_ray.results import DataFacts, Store, Timings, TrialFolder, TrialRecord, Versions
-from smoe_ray.spec import TrialSpec, trial_with
+from smoe_ray.spec import ImageShape, TrialSpec, trial_with
 from support.planted_results import dying, learning
 
 STUDY = "name: {name}\nquestion: {question}\nbase: {{}}\n"
@@ -33,9 +33,14 @@ def plant(
     question: str = "Does it hold?",
     class_names: Sequence[str] = ("cat", "eye", "flower"),
     embeddings: bool = True,
+    image_shape: ImageShape = (1, 28, 28),
     ends: Sequence[dict[str, Any]] = (),
 ) -> list[TrialRecord]:
-    """A study whose loss falls with experts and data; its first trials end as `ends` says (fields of the record)."""
+    """A study whose loss falls with experts and data; its first trials end as `ends` says (fields of the record).
+
+    Images of another shape than that of drawings come from files.
+    """
+    source = {"source": "synthetic"} if image_shape == (1, 28, 28) else {"source": "images", "root": "photos"}
     store = Store(out)
     store.write(f"{name}/study.yaml", STUDY.format(name=name, question=json.dumps(question)).encode())
     records = []
@@ -46,7 +51,7 @@ def plant(
                 "routing": routing,
                 "model": {"num_experts": count, "encoder": "lite", "latent_dim": 2},
                 "objective.name": objective,
-                "data.train_per_class": images,
+                "data": source | {"train_per_class": images},
                 "training.budget": f"{EPOCHS} epochs",
             },
         )
@@ -62,6 +67,7 @@ def plant(
                 fingerprint="f" * 64,
                 train_images=images * len(class_names),
                 test_images=60,
+                image_shape=image_shape,
                 class_names=tuple(class_names),
             ),
             **end,
@@ -80,7 +86,8 @@ def _write(store: Store, record: TrialRecord, seed: int, embeddings: bool) -> No
     done = EPOCHS if record.status == "finished" else 2
     folder.write_epochs([_row(epoch + 1, losses[epoch], usage[epoch], images) for epoch in range(done)])
     if record.status == "finished":
-        weights = build_model(record.spec.model, record.spec.data.image_shape, seed).state_dict()
+        assert record.data is not None
+        weights = build_model(record.spec.model, record.data.image_shape, seed).state_dict()
         folder.write_weights({key: value.numpy() for key, value in weights.items()})
         if embeddings:
             folder.write_embeddings(_embeddings(record, seed))
@@ -111,7 +118,8 @@ def _embeddings(record: TrialRecord, seed: int) -> dict[str, Any]:
     expert_B = label_B % count
     mu_BZ = np.stack([4.0 * expert_B, label_B], axis=1) + rng.normal(0, 0.5, (60, 2))
     gate_BE = np.full((60, count), 0.1 / count) + 0.9 * np.eye(count)[expert_B]
-    image_BHW = rng.integers(0, 256, (60, 28, 28), dtype=np.uint8)
+    channels, *size = record.data.image_shape
+    image_BHW = rng.integers(0, 256, (60, *([] if channels == 1 else [channels]), *size), dtype=np.uint8)
     return {
         "mu": mu_BZ.astype(np.float32),
         "label": label_B,

@@ -10,10 +10,20 @@ import numpy as np
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
-def embeddings(images_of: Sequence[int], num_classes: int = 3, seed: int = 0, paper: int = 0) -> Arrays:
+def painted(image_HW: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """Images (..., H, W) cut or repeated to `shape`: (H, W), or (3, H, W) with red as it was, green half, blue none."""
+    *channels, height, width = shape
+    sized = np.take(np.take(image_HW, np.arange(height) % 28, axis=-2), np.arange(width) % 28, axis=-1)
+    return np.stack([sized, sized // 2 if sized.dtype == np.uint8 else sized / 2, 0 * sized], -3) if channels else sized
+
+
+def embeddings(
+    images_of: Sequence[int], num_classes: int = 3, seed: int = 0, paper: int = 0, shape: tuple[int, ...] = (28, 28)
+) -> Arrays:
     """Embeddings of a trial whose expert e takes `images_of[e]` images, in mixed order, each with its own confidence.
 
-    Latent vectors (Z = 2) lie at (e, -e); pictures hold one grey bar on black, or on white where `paper` is 255.
+    Latent vectors (Z = 2) lie at (e, -e); pictures hold one grey bar on black, or on white where `paper` is 255,
+    and are `painted` to another `shape`.
     """
     rng = np.random.default_rng(seed)
     num_experts, count = len(images_of), sum(images_of)
@@ -24,6 +34,7 @@ def embeddings(images_of: Sequence[int], num_classes: int = 3, seed: int = 0, pa
     image_BHW = np.full((count, 28, 28), paper, dtype=np.uint8)
     for image, row in zip(image_BHW, rng.integers(2, 24, count), strict=True):
         image[row : row + 3, 4:24] = 200 if paper == 0 else 50
+    image_BHW = painted(image_BHW, shape)
     return {
         "mu": np.stack([expert_B, -expert_B], axis=1).astype(np.float32),
         "label": rng.integers(0, num_classes, count),
@@ -37,8 +48,9 @@ def embeddings(images_of: Sequence[int], num_classes: int = 3, seed: int = 0, pa
 class PlantedModel:
     """Its gate prefers the expert whose number is nearest to z[0]; expert e draws row e (mod 28), z[0] / E bright."""
 
-    def __init__(self, num_experts: int) -> None:
+    def __init__(self, num_experts: int, shape: tuple[int, ...] = (28, 28)) -> None:
         self.num_experts = num_experts
+        self.shape = shape
 
     def gate(self, z_BZ: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         weight_BE = np.exp(-np.square(z_BZ[:, :1] - np.arange(self.num_experts)))
@@ -48,4 +60,4 @@ class PlantedModel:
         image_BEHW = np.zeros((len(z_BZ), self.num_experts, 28, 28), dtype=np.float32)
         for expert in range(self.num_experts):
             image_BEHW[:, expert, expert % 28] = z_BZ[:, :1] / self.num_experts
-        return image_BEHW
+        return painted(image_BEHW, self.shape)

@@ -6,6 +6,7 @@ The layers of the paper's architectures are written out here; those of any other
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -19,8 +20,13 @@ GREY = (1, 28, 28)
 ACTIVATIONS = {"relu": nn.ReLU, "elu": nn.ELU}
 
 
+def further_stages(image_shape: ImageShape) -> int:
+    """How many stages `medium` and `large` have beyond the paper's: one for 33 to 64 pixels, two for 65 to 128."""
+    return sum(min(image_shape[1:]) > side for side in (32, 64))
+
+
 def make_decoder(name: str, latent_dim: int, image_shape: ImageShape = GREY) -> nn.Sequential:
-    colours, height, width = image_shape[0], image_shape[1] // 4, image_shape[2] // 4
+    colours, more = image_shape[0], further_stages(image_shape)
 
     def conv(c_in: int, c_out: int) -> nn.Module:
         return nn.Conv2d(c_in, c_out, 3, padding=1)
@@ -28,21 +34,30 @@ def make_decoder(name: str, latent_dim: int, image_shape: ImageShape = GREY) -> 
     def double() -> nn.Module:
         return nn.Upsample(scale_factor=2, mode="nearest")
 
-    def seed(channels: int) -> list[nn.Module]:
+    def transposed(c_in: int, c_out: int) -> nn.Module:
+        return nn.ConvTranspose2d(c_in, c_out, 4, stride=2, padding=1)
+
+    def seed(channels: int, scale: int) -> list[nn.Module]:
+        height, width = image_shape[1] // scale, image_shape[2] // scale
         return [nn.Linear(latent_dim, channels * height * width), nn.Unflatten(1, (channels, height, width))]
 
+    def repeated(stage: Callable[[], list[nn.Module]]) -> list[nn.Module]:
+        return [module for _ in range(more) for module in stage()]
+
     layers = {
-        "lite": lambda: [*seed(8), double(), conv(8, 16), nn.ELU(), double(), conv(16, colours)],
+        "lite": lambda: [*seed(8, 4), double(), conv(8, 16), nn.ELU(), double(), conv(16, colours)],
         "medium": lambda: [
-            *seed(32),
+            *seed(32, 4 * 2**more),
             *(double(), conv(32, 64), nn.ELU()),
+            *repeated(lambda: [double(), conv(64, 64), nn.ELU()]),
             *(double(), conv(64, 32), nn.ELU()),
             conv(32, colours),
         ],
         "large": lambda: [
-            *seed(128),
-            *(nn.ConvTranspose2d(128, 64, 4, stride=2, padding=1), nn.ReLU()),
-            *(nn.ConvTranspose2d(64, 32, 4, stride=2, padding=1), nn.ReLU()),
+            *seed(128, 4 * 2**more),
+            *(transposed(128, 64), nn.ReLU()),
+            *repeated(lambda: [transposed(64, 64), nn.ReLU()]),
+            *(transposed(64, 32), nn.ReLU()),
             nn.ConvTranspose2d(32, colours, 3, stride=1, padding=1),
         ],
     }.get(name, lambda: decoder_by_table(name, latent_dim, image_shape))()
@@ -66,14 +81,20 @@ def layer_by_table(shapes: LayerShapes) -> list[nn.Module]:
 
 def make_features(name: str, image_shape: ImageShape = GREY) -> tuple[nn.Sequential, int]:
     """The encoder below its heads, and how many features it gives."""
-    colours, places = image_shape[0], image_shape[1] // 4 * (image_shape[2] // 4)
+    colours, more = image_shape[0], further_stages(image_shape)
+
+    def places(halvings: int) -> int:
+        return math.prod(-(-side // 2**halvings) for side in image_shape[1:])  # rounded up
+
     if name == "lite":
         convolutions = [nn.Conv2d(colours, 16, 3, stride=2, padding=1), nn.ELU(), nn.Conv2d(16, 8, 3, 2, 1), nn.ELU()]
-        return nn.Sequential(*convolutions, nn.Flatten()), 8 * places
+        return nn.Sequential(*convolutions, nn.Flatten()), 8 * places(2)
     if name == "medium":
         convolutions = [nn.Conv2d(colours, 32, 3, 1, 1), nn.ReLU(), nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU()]
         convolutions += [nn.Conv2d(64, 128, 3, stride=2, padding=1), nn.ReLU()]
-        return nn.Sequential(*convolutions, nn.Flatten()), 128 * places
+        for _ in range(more):
+            convolutions += [nn.Conv2d(128, 128, 3, stride=2, padding=1), nn.ReLU()]
+        return nn.Sequential(*convolutions, nn.Flatten()), 128 * places(2 + more)
     layers = ENCODERS[name].shapes(image_shape)
     activation = ACTIVATIONS[ENCODERS[name].activation]
     modules = [module for layer in layers for module in (*layer_by_table(layer), activation())]

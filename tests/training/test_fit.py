@@ -227,7 +227,22 @@ VARIANTS = {  # `ObjectiveContract` resumes every objective
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_resuming_after_any_epoch_ends_in_the_same_bits(variant: str, splits: Splits) -> None:
-    trial = tiny(**({"training__budget": "4 epochs"} | VARIANTS[variant]))
+    check_resuming(tiny(**({"training__budget": "4 epochs"} | VARIANTS[variant])), splits)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [*({"objective__name": name} for name in ("blend", "expected", "likelihood")), {"routing": "supervised"}],
+    ids=str,
+)
+def test_a_colour_trial_learns_and_resumes_in_the_same_bits(changes: dict[str, Any], colour_splits: Splits) -> None:
+    rows = check_resuming(tiny(training__budget="4 epochs", training__learning_rate=0.01, **changes), colour_splits)
+    assert rows[-1]["train.reconstruction"] < 0.8 * rows[0]["train.reconstruction"]
+    assert rows[-1]["cost.params_total"] == model_cost(tiny().model, (3, 16, 24)).params_total
+
+
+def check_resuming(trial: TrialSpec, splits: Splits) -> list[Row]:
+    """Resume a trial of four epochs after each of them; the rows of the uninterrupted one."""
     rows, checkpoints, weights, embeddings = [], [], {}, {}
     for epoch in fit(trial, splits, Runtime(device="cpu")):
         rows.append(timeless(epoch.row))
@@ -242,6 +257,7 @@ def test_resuming_after_any_epoch_ends_in_the_same_bits(variant: str, splits: Sp
         assert equal(resumed[-1][1].embeddings(), embeddings)
         assert equal(checkpoint, before)  # continuing from a checkpoint does not write into it
     assert list(fit(trial, splits, Runtime(device="cpu", checkpoint=checkpoints[-1]))) == []
+    return rows
 
 
 class CountingLoss(LikelihoodLoss):
@@ -369,7 +385,11 @@ def test_memory_mapped_read_only_images_train_alike(splits: Splits, tmp_path: Pa
 # --- numerical options ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("changes", [{}, {"routing": "supervised"}, {"model__decoder": "medium"}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"routing": "supervised", "objective__likelihood": "bernoulli"}, {"model__decoder": "medium"}],
+    ids=str,
+)
 def test_bf16_follows_fp32_within_a_few_percent(changes: dict[str, Any], splits: Splits) -> None:
     trial = tiny(training__learning_rate=3e-3, **changes)
     full, _ = run(trial, splits)
@@ -385,7 +405,11 @@ def test_bf16_follows_fp32_within_a_few_percent(changes: dict[str, Any], splits:
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore:The .grad attribute:UserWarning"
 )  # torch's compiler's
-@pytest.mark.parametrize("changes", [{}, {"routing": "supervised"}, {"objective__name": "blend"}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"routing": "supervised"}, {"objective__name": "blend"}, {"objective__likelihood": "bernoulli"}],
+    ids=str,
+)
 def test_compiled_training_follows_eager(changes: dict[str, Any], splits: Splits) -> None:
     trial = tiny(**changes)
     eager, _ = run(trial, splits)

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 
 from smoe_ray.analysis.gallery import expert_gallery, interpolation, swap_matrix
 from smoe_ray.errors import DataError, ResultsError
+from smoe_ray.model import build_model
 from smoe_ray.results import Store, TrialFolder, TrialRecord, read_embeddings, read_weights
 from smoe_ray.spec import trial_with
 from smoe_ray.study import LocalExecutor, run_study
@@ -122,6 +124,23 @@ def test_one_model_serves_many_threads(trial: Trial) -> None:
     assert all(np.array_equal(codes.gate_BE, alone.gate_BE) for codes in found)
 
 
+def test_colour_images_are_encoded_and_decoded_with_their_channels(trial: Trial) -> None:
+    shape = (3, 16, 24)
+    assert trial.record.data is not None
+    record = trial.record.model_copy(update={"data": trial.record.data.model_copy(update={"image_shape": shape})})
+    plain = build_model(record.spec.model, shape, seed=0)
+    model = TrainedModel(record, plain)
+    image_BCHW = np.random.default_rng(0).integers(0, 256, (5, *shape), dtype=np.uint8)
+    codes = model.encode(image_BCHW)
+    np.testing.assert_allclose(codes.mu_BZ, plain.encoder(torch.from_numpy(image_BCHW / 255).float()).mu_BZ, atol=1e-5)
+    decoded_BECHW = model.decode_all(codes.mu_BZ)
+    assert decoded_BECHW.shape == (5, 4, *shape)
+    image_EBP = plain.experts(torch.from_numpy(codes.mu_BZ)).numpy()
+    np.testing.assert_allclose(decoded_BECHW, image_EBP.swapaxes(0, 1).reshape(5, 4, *shape), atol=1e-5)
+    with pytest.raises(DataError, match=r"needed: uint8, \(B, 3, 16, 24\)"):
+        model.encode(image_BCHW.transpose(0, 2, 3, 1))
+
+
 # --- ink --------------------------------------------------------------------------------------------------------------
 
 
@@ -224,3 +243,23 @@ def test_a_trial_that_is_not_there_or_not_finished_is_one_line(trial: Trial, tmp
     )
     with pytest.raises(ResultsError, match=r"trial\.json: no such file"):
         load_model(tmp_path, "toy", "aaa")
+
+
+# --- colour -----------------------------------------------------------------------------------------------------------
+
+
+def test_colour_images_go_in_and_come_out_in_their_shape(trial: Trial) -> None:
+    shape = (3, 16, 20)
+    assert trial.record.data is not None
+    data = trial.record.data.model_copy(update={"image_shape": shape})
+    network = build_model(trial.record.spec.model, shape, seed=0)
+    model = TrainedModel(trial.record.model_copy(update={"data": data}), network)
+    image_BCHW = np.random.default_rng(0).integers(0, 256, (5, *shape), dtype=np.uint8)
+    codes = model.encode(image_BCHW)
+    decoded = model.decode_all(codes.mu_BZ)
+    assert decoded.shape == (5, 4, *shape)
+    by_hand_EBP = network.experts(torch.from_numpy(codes.mu_BZ))
+    np.testing.assert_allclose(decoded[2, 3].ravel(), by_hand_EBP[3, 2].detach(), atol=1e-6)
+    assert not np.allclose(model.encode(image_BCHW[:, ::-1]).mu_BZ, codes.mu_BZ)  # blue is not red
+    with pytest.raises(DataError, match=r"needed: uint8, \(B, 3, 16, 20\)"):
+        model.encode(image_BCHW.transpose(0, 2, 3, 1))

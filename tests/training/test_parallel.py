@@ -155,7 +155,7 @@ TEST = [f"test.{name}" for name in TEST_TERMS]
     [
         {"objective__name": "blend"},
         {"objective__name": "blend", "objective__gating": "hard", "training__batch_size": 7},
-        {"objective__name": "expected", "training__batch_size": 13},
+        {"objective__name": "expected", "objective__likelihood": "bernoulli", "training__batch_size": 13},
         {"objective__name": "likelihood"},
         {"objective__name": "likelihood", "training__batch_size": 49},  # the last batch has one image: for one worker
         {"routing": "supervised"},
@@ -164,7 +164,15 @@ TEST = [f"test.{name}" for name in TEST_TERMS]
     ids=str,
 )
 def test_two_workers_train_the_model_of_one(changes: dict[str, Any], pair: Pair, splits: Splits) -> None:
-    trial = tiny(**changes)
+    check_two_workers_against_one(tiny(**changes), pair, splits)
+
+
+@pytest.mark.parametrize("objective", ["blend", "likelihood"])
+def test_two_workers_train_the_model_of_one_on_colour(objective: str, pair: Pair, colour_splits: Splits) -> None:
+    check_two_workers_against_one(tiny(objective__name=objective), pair, colour_splits)
+
+
+def check_two_workers_against_one(trial: TrialSpec, pair: Pair, splits: Splits) -> None:
     rows, checkpoint, weights = train(Workers(), trial, splits)
     first, second = pair.run(train, trial, splits)
     for its_rows, its_checkpoint, its_weights in (first, second):

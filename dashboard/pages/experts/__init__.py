@@ -1,4 +1,4 @@
-"""Experts: what each expert reconstructs, and how a doodle is routed."""
+"""Experts: what each expert reconstructs, and how a doodle or another image is routed."""
 
 from ...navigation import Page
 

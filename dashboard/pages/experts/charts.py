@@ -1,6 +1,7 @@
 """Images that experts reconstruct, and charts of them: swap matrix, latent interpolation, gate probabilities.
 
-Shapes: E experts, N images of a strip, R inputs, S steps of a path, H W pixels (28 x 28).
+Shapes: E experts, N images of a strip, R inputs, S steps of a path, H W pixels; images are (H, W) where
+they are grey, else (C, H, W).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smoe_ray.analysis import ExpertBlock, LatentPath, SwapMatrix
+from smoe_ray.figures.pictures import size_of
 
 from ... import style
 from ...pictures import Pixels, png, strip
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _TILE = 52
-"""Size of an image in a figure, in pixels."""
+"""Height of a small image in a figure, in pixels."""
 _PITCH = 1.4
 """Height of an image and the number below it, in images."""
 
@@ -36,7 +38,9 @@ def swap_matrix(info: SwapMatrix) -> go.Figure:
     rows, columns = info.error_RE.shape
     left = -1.4
     tops = [_PITCH * row for row in range(rows)]
-    figure = style.figure(height=int(130 + _TILE * _PITCH * rows), margin={"t": 60})
+    aspect = _aspect(info.image_RHW)
+    _, tile = size_of(info.image_RHW, _TILE)
+    figure = style.figure(height=int(130 + tile * _PITCH * rows), margin={"t": 60})
     for row, top in enumerate(tops):
         _place(figure, strip(info.image_RHW[row : row + 1]), left, top, 1)
         _place(figure, strip(info.decoded_REHW[row]), 0, top, columns)
@@ -64,7 +68,7 @@ def swap_matrix(info: SwapMatrix) -> go.Figure:
         )
     )
     names = [str(e) if alive else f"{e}<br>dead" for e, alive in zip(info.expert_E, info.alive_E, strict=True)]
-    _bare(figure, left, columns, _PITCH * rows)
+    _bare(figure, left, columns, _PITCH * rows, aspect)
     figure.update_xaxes(tickvals=[left + 0.5, *(c + 0.5 for c in range(columns))], ticktext=["input", *names])
     figure.update_xaxes(side="top", title="decoded by expert")
     figure.update_yaxes(tickvals=[top + 0.5 for top in tops], ticktext=list(map(str, info.expert_E[:rows])))
@@ -95,7 +99,7 @@ def path(info: LatentPath) -> go.Figure:
             hovertemplate=f"expert {expert}: %{{y:.3f}}<extra></extra>",
             showlegend=named,
         )
-    _bare(figure, 0, steps, 2)
+    _bare(figure, 0, steps, 2, _aspect(info.chosen_SHW))
     figure.update_xaxes(tickvals=middles, ticktext=[str(expert) for expert in info.expert_S])
     figure.update_xaxes(side="top", title="chosen expert")
     figure.update_layout(
@@ -135,9 +139,16 @@ def _place(figure: go.Figure, pixels: Pixels, left: float, top: float, width: fl
     )
 
 
-def _bare(figure: go.Figure, left: float, right: float, bottom: float) -> None:
-    """Set up the first axes for images in unit squares: y downwards, no grid."""
+def _aspect(image: npt.NDArray[Any]) -> float:
+    """Height of an image (..., H, W) of width 1."""
+    return float(np.divide(*image.shape[-2:]))
+
+
+def _bare(figure: go.Figure, left: float, right: float, bottom: float, aspect: float) -> None:
+    """Set up the first axes for images in unit squares, which look `aspect` as high as wide: y downwards, no grid."""
     common: dict[str, Any] = {"showgrid": False, "zeroline": False, "ticks": "", "fixedrange": True}
     figure.update_xaxes(range=[left, right], constrain="domain", constraintoward="left", **common)
-    figure.update_layout(yaxis={"range": [bottom, 0], "scaleanchor": "x", "constrain": "domain", **common})
+    figure.update_layout(
+        yaxis={"range": [bottom, 0], "scaleanchor": "x", "scaleratio": aspect, "constrain": "domain", **common}
+    )
     figure.update_layout(yaxis={"constraintoward": "top"})

@@ -1,6 +1,7 @@
 """Runs trained models. torch is imported at the first call, which only the Experts page makes.
 
-Shapes: B images, E experts, N nearest images, H W pixels (28 x 28).
+Shapes: B images, E experts, N nearest images, H W pixels; images are (H, W) where they are grey, else
+(C, H, W).
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Output(NamedTuple):
     """The chosen expert: argmax of the gate."""
     decoded_EHW: npt.NDArray[np.float32]
     error_E: npt.NDArray[np.float64]
-    """Squared error of each expert's reconstruction, summed over the pixels."""
+    """Squared error of each expert's reconstruction, summed over all values of the image."""
     nearest_N: npt.NDArray[np.int64]
     """Indices in the test set of the images with the nearest latent vectors (Euclidean), nearest first."""
 
@@ -65,7 +66,7 @@ def route(model: TrainedModel, image_HW: npt.NDArray[np.uint8], embeddings: Mapp
 
     Args:
         model: of the trial.
-        image_HW: uint8 (28, 28), with the ink colour of the trial's data.
+        image_HW: uint8, of the shape and in the ink of the trial's data.
         embeddings: of the same trial: mu (B, Z).
 
     Raises:
@@ -82,6 +83,6 @@ def route(model: TrainedModel, image_HW: npt.NDArray[np.uint8], embeddings: Mapp
         codes.gate_BE[0],
         int(codes.expert_B[0]),
         decoded_EHW,
-        np.square(decoded_EHW - image_HW / 255).sum(axis=(1, 2)),
+        np.square(decoded_EHW - image_HW / 255).sum(axis=tuple(range(1, decoded_EHW.ndim))),
         np.argsort(distance_B, kind="stable")[:NEAREST],
     )

@@ -1,6 +1,6 @@
 """Validates the strokes of the canvas, untrusted input from a browser, and rasterises them as a model's input.
 
-Shapes: P points of a drawing, H W pixels (28 x 28).
+Shapes: P points of a drawing, H W pixels of the images that `quickdraw.rasterise` makes (28 x 28).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from smoe_ray.data.quickdraw import WHITE, Drawing, rasterise
 from smoe_ray.errors import DataError
-from smoe_ray.spec import DrawingColours
+from smoe_ray.results import TrialRecord
+from smoe_ray.spec import IMAGE_SIDE, DrawingColours, drawing_ink
 
 CANVAS_UNITS = 1000
 """Side of the canvas, in the units of its coordinates: x to the right, y downwards."""
@@ -29,6 +30,13 @@ Image = npt.NDArray[np.uint8]
 _Coordinate = Annotated[float, Field(ge=0, le=CANVAS_UNITS, allow_inf_nan=False)]
 _Stroke = Annotated[list[tuple[_Coordinate, _Coordinate]], Field(min_length=1, max_length=MAX_POINTS)]
 _Strokes = Annotated[list[_Stroke], Field(max_length=MAX_STROKES)]
+
+
+def ink_of_doodles(record: TrialRecord) -> DrawingColours | None:
+    """How a doodle for this trial's model is inked; None where its data are no drawings that look like a doodle."""
+    if record.data is None or record.data.image_shape != (1, IMAGE_SIDE, IMAGE_SIDE):
+        return None
+    return drawing_ink(record.spec.data)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Experts: what each expert reconstructs, and how a doodle is routed."""
+"""Experts: what each expert reconstructs, and how a doodle or another image is routed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import streamlit as st
 from smoe_ray.analysis import expert_gallery, interpolation, swap_matrix
 from smoe_ray.analysis.gallery import Choice
 from smoe_ray.errors import ResultsError
+from smoe_ray.figures.pictures import size_of
 
 from ... import page, style, trial_analysis, url_state
 from ...pictures import png
-from . import PAGE, charts, doodle_panel, inference
+from . import PAGE, charts, image_panel, inference
+from .strokes import ink_of_doodles
 
 CHOICES: dict[str, Choice] = {
     "random": "random",
@@ -18,6 +20,10 @@ CHOICES: dict[str, Choice] = {
     "least confident": "least_confident",
 }
 MAX_EXPERTS = 12
+SHORT_ROW_WIDTH = 52
+"""Width of a small image in a row of fewer than are asked for, in pixels."""
+MAX_PIXELS_IN_COLUMN = 64
+"""Images wider than this have the whole page for a strip of them."""
 
 
 def body(study: str) -> None:
@@ -27,7 +33,8 @@ def body(study: str) -> None:
         raise ResultsError(f"{study}: no trial has finished yet")
     trial = trial_analysis.pick(trials)
     page.link("trial", "Details of this trial", study=study, trial=trial.record.trial_id)
-    shows = {"Gallery": show_gallery, "Swap matrix": show_swap, "Interpolation": show_path, "Doodle": doodle_panel.show}
+    shows = {"Gallery": show_gallery, "Swap matrix": show_swap, "Interpolation": show_path}
+    shows["One image" if ink_of_doodles(trial.record) is None else "Doodle"] = image_panel.show
     view = url_state.choice("Show", list(shows), "show")
     with page.boundary():
         shows[view](trial)
@@ -41,12 +48,15 @@ def show_gallery(trial: trial_analysis.CachedTrialAnalysis) -> None:
         f"Inputs above reconstructions, at most {info.n} images per expert. Shares are of {info.num_images:,} test "
         "images; gate: lowest and highest gate probability of the images shown."
     )
-    columns = st.columns(2)
+    columns = st.columns(2 if info.blocks[0].image_NHW.shape[-1] <= MAX_PIXELS_IN_COLUMN else 1)
     for number, block in enumerate(info.blocks):
-        with columns[number % 2]:
+        with columns[number % len(columns)]:
             mix = ", ".join(f"{name} {share:.0%}" for name, share in block.class_mix[:3])
             st.markdown(f"**Expert {block.expert}**: {block.share:.1%} of images ({block.num_images:,})")
-            st.image(png(charts.block_strip(block)))
+            shown = len(block.index_N)
+            # A whole row is as wide as the column, and the images of a shorter one are about as large as those of it.
+            width = round(shown * size_of(block.image_NHW, SHORT_ROW_WIDTH)[0])
+            st.image(png(charts.block_strip(block)), width="content" if shown == info.n else width)
             gate = f"gate {block.confidence_N.min():.2f} to {block.confidence_N.max():.2f}"
             st.caption(style.markdown(f"{mix}; {gate}"))
     if info.dead:
@@ -62,7 +72,7 @@ def show_swap(trial: trial_analysis.CachedTrialAnalysis) -> None:
     page.chart(charts.swap_matrix(info), "swap-matrix")
     st.caption(
         "One test image per active expert, decoded by every expert from the same latent vector. Numbers: squared error "
-        "summed over the pixels, the lowest in bold. Frame: the expert that the gate chose."
+        "summed over all values of the image, the lowest in bold. Frame: the expert that the gate chose."
     )
 
 

@@ -8,7 +8,6 @@ here, and on the cluster its own allow-list decides.
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from pathlib import Path
@@ -19,7 +18,7 @@ import streamlit as st
 import smoe_ray_studies
 from smoe_ray.errors import SmoeRayError, StudyError
 from smoe_ray.plugins import require_allowed
-from smoe_ray.spec import MAX_STUDY_BYTES, Choices, GridStudy, SearchStudy, parse_study, roots
+from smoe_ray.spec import MAX_STUDY_BYTES, GridStudy, SearchStudy, parse_study, roots
 
 from ... import load
 
@@ -109,16 +108,18 @@ def admitted(text: str) -> GridStudy | SearchStudy:
         StudyError: it is invalid, too large, or reads what it may not.
         PluginError: it names a plug-in that is not allowed.
     """
-    from smoe_ray.planning import StudyPlan
+    from smoe_ray import planning
 
     if len(text.encode()) > MAX_STUDY_BYTES:
         raise StudyError(f"study: larger than {MAX_STUDY_BYTES:,} bytes; a study file is a short YAML text")
     _refuse_aliases(text)
     study = parse_study(text)
-    trials = _most_trials(study)
+    trials = planning.trials_to_plan(study)
     if trials > MAX_TRIALS:
-        raise StudyError(f"{trials:,} trials to plan; this page allows {MAX_TRIALS:,}, 'smoe-ray submit' any number")
-    for reference in StudyPlan(study).plugins:
+        raise StudyError(
+            f"{trials:,} trials to plan; this page allows {MAX_TRIALS:,}, 'smoe-ray submit' {planning.MAX_TRIALS:,}"
+        )
+    for reference in planning.StudyPlan(study).plugins:
         require_allowed(reference.kind, reference.plugin)
     allowed = allowed_roots()
     for root in roots(study):
@@ -145,14 +146,6 @@ def _refuse_aliases(text: str) -> None:
         return  # parse_study says where
     if has_alias:
         raise StudyError("study: YAML aliases (*name) are not allowed here; write the values out")
-
-
-def _most_trials(study: GridStudy | SearchStudy) -> int:
-    """Number of trials to plan: those of a grid, or the corners of a search space."""
-    if isinstance(study, GridStudy):
-        return math.prod(map(len, study.axes.values())) * len(study.seeds)
-    ends = {path: len(one.choices) if isinstance(one, Choices) else 2 for path, one in study.space.items()}
-    return sum(ends.values()) + math.prod(count for path, count in ends.items() if path.startswith("model."))
 
 
 def _is_below(place: str, folder: str) -> bool:

@@ -12,7 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from smoe_ray.data.dataset import Dataset, Splits
+from smoe_ray.data.dataset import Dataset, Splits, shape_in_words
+from smoe_ray.data.image_format import nearest_side
 from smoe_ray.data.source import Content, DataRequirement, ReadContext
 from smoe_ray.data.sources import source_reader
 from smoe_ray.errors import DataError
@@ -44,8 +45,9 @@ def read(spec: CombinedData, parts: Mapping[str, Splits], _context: ReadContext)
     Styles are kept if all parts have them, parameters if all parts have the same ones.
 
     Raises:
-        DataError: a class is absent, or has fewer images than the spec requires.
+        DataError: the parts' images differ in shape, or a class is absent or has fewer images than the spec requires.
     """
+    _refuse_several_shapes(spec, parts)
     places = {
         f"{part}/{name}": (part, label) for part, data in parts.items() for label, name in enumerate(data.class_names)
     }
@@ -67,6 +69,23 @@ def read(spec: CombinedData, parts: Mapping[str, Splits], _context: ReadContext)
         parameter_names=sets[0].parameter_names if measured else (),
         notes=tuple(f"{part}: {note}" for part, data in parts.items() for note in data.notes),
     )
+
+
+def _refuse_several_shapes(spec: CombinedData, parts: Mapping[str, Splits]) -> None:
+    """Name the parts and say which format would suit all: that of a part that has no choice, else of the first."""
+    shapes = {name: data.train.image_shape for name, data in parts.items()}
+    if len(set(shapes.values())) == 1:
+        return
+    found = ", ".join(f"{name} {shape_in_words(shape)}" for name, shape in shapes.items())
+    fixed = [shape for name, shape in shapes.items() if not hasattr(spec.parts[name], "image")]
+    channels, height, width = (fixed or list(shapes.values()))[0]
+    side = height if height == width else nearest_side(height, width)
+    wanted = (channels, side, side)
+    if any(shape != wanted for shape in fixed):
+        raise DataError(f"data.parts: images differ in shape: {found}; leave out parts until all agree")
+    image = f"{{size: {side}, channels: {'grey' if channels == 1 else 'rgb'}}}"
+    where = " and ".join(f"data.parts.{name}.image" for name, shape in shapes.items() if shape != wanted)
+    raise DataError(f"data.parts: images differ in shape: {found}; set {where} to {image}")
 
 
 def _join(

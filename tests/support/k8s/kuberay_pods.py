@@ -55,9 +55,45 @@ def ray_environment(group: Manifest, *, head: bool, head_address: str, pod: str,
     return added
 
 
+WAITING = """
+SECONDS=0
+while true; do
+  if (( SECONDS <= 120 )); then
+    if ray health-check --address {gcs} > /dev/null 2>&1; then
+      echo "GCS is ready."
+      break
+    fi
+    echo "$SECONDS seconds elapsed: Waiting for GCS to be ready."
+  else
+    if ray health-check --address {gcs}; then
+      echo "GCS is ready. Any error messages above can be safely ignored."
+      break
+    fi
+    echo "$SECONDS seconds elapsed: Still waiting for GCS to be ready. For troubleshooting, refer to the FAQ at {faq}."
+  fi
+  sleep 5
+done
+"""
+FAQ = "https://docs.ray.io/en/master/cluster/kubernetes/troubleshooting.html"
+
+
 def wait_command(head_address: str) -> list[str]:
-    """The command of a worker's init container: wait for the head (KubeRay: silently for at most two minutes)."""
-    return [*BASH, f"until ray health-check --address {head_address}:6379 > /dev/null 2>&1; do sleep 1; done"]
+    """The command of a worker's init container: wait for the head."""
+    return [*BASH, WAITING.format(gcs=f"{head_address}:6379", faq=FAQ)]
+
+
+def probes(*, head: bool) -> dict[str, Manifest]:
+    """The probes of a Ray container; the agent of the node answers, without asking for a token."""
+    common = {
+        "httpGet": {"path": "/api/healthz", "port": 52365, "scheme": "HTTP"},
+        "periodSeconds": 5,
+        "successThreshold": 1,
+        "timeoutSeconds": 5 if head else 2,
+    }
+    return {
+        "livenessProbe": {**common, "initialDelaySeconds": 30, "failureThreshold": 120},
+        "readinessProbe": {**common, "initialDelaySeconds": 10, "failureThreshold": 10},
+    }
 
 
 def submit_command(job: Manifest, dashboard: str, job_id: str) -> list[str]:

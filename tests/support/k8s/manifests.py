@@ -17,6 +17,14 @@ Built = dict[str, list[Manifest]]
 
 K8S = Path(__file__).resolve().parents[3] / "k8s"
 NAMESPACE = "smoe-ray"
+S3 = ("s3.enabled=true", "out=s3://smoe-ray-results/out")
+CHARTS: dict[str, tuple[str, ...]] = {
+    "base": (),
+    "gpu": ("gpu.enabled=true",),
+    "s3": S3,
+    "gpu-s3": ("gpu.enabled=true", *S3),
+}
+"""Values of the chart with which it is walked by the tests of manifests."""
 
 
 class PodTemplate(NamedTuple):
@@ -64,6 +72,19 @@ def build_with_component(kubectl: str, component: Path, folder: Path) -> list[Ma
     }
     (overlay / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     return build(kubectl, overlay)
+
+
+def run_helm(helm: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run helm."""
+    return subprocess.run([helm, *arguments], capture_output=True, text=True, check=False)
+
+
+def build_chart(helm: str, *values: str) -> list[Manifest]:
+    """The objects of the chart with some values (``key=value``)."""
+    settings = [word for value in values for word in ("--set", value)]
+    ran = run_helm(helm, "template", "smoe-ray", K8S / "chart", "--namespace", NAMESPACE, *settings)
+    assert ran.returncode == 0, ran.stderr
+    return [found for found in yaml.load_all(ran.stdout, yaml.CSafeLoader) if found]
 
 
 def of_kind(objects: Iterable[Manifest], *kinds: str) -> list[Manifest]:
