@@ -14,6 +14,7 @@ import streamlit as st
 
 from smoe_ray.errors import ResultsError, SmoeRayError
 from smoe_ray.results import Store, StudyReader, TrialRecord, list_studies, read_embeddings
+from smoe_ray.results.study_file import study_text
 from smoe_ray.results.trial import Arrays
 from smoe_ray.spec import GridStudy, SearchStudy, parse_study
 
@@ -83,6 +84,8 @@ class Results(NamedTuple):
     records: dict[str, TrialRecord]
     problems: tuple[str, ...]
     """Files that could not be read, one line per file."""
+    notices: tuple[str, ...]
+    """Older trials that the table leaves out, and damaged files of others, one line each."""
 
 
 def studies() -> list[str]:
@@ -208,7 +211,7 @@ class _Followed:
         if content is None:
             raise ResultsError(f"{origin}: absent; run the study again, which writes it")
         if self._plan is None or self._plan[0] != content:
-            self._plan = content, StudyPlan(parse_study(content.decode(errors="replace"), origin=origin))
+            self._plan = content, StudyPlan(parse_study(study_text(content, origin), origin=origin))
         return self._plan[1]
 
     def status(self, with_best: bool) -> StudyStatus:
@@ -251,7 +254,8 @@ class _Followed:
             trials = self._refresh()
         if self._results is None or self._results.version != trials.version:
             table = self._reader.table()
-            self._results = Results(trials.version, table, trials.records, tuple(self._reader.problems()))
+            problems, notices = tuple(self._reader.problems()), tuple(self._reader.notices())
+            self._results = Results(trials.version, table, trials.records, problems, notices)
             self._refreshed_at = time.monotonic()  # a caller who waited for the table need not refresh at once
         return self._results
 

@@ -33,7 +33,9 @@ def show(page: Page, body: Callable[[str], None]) -> None:
         with boundary():
             body(study)
         with place, suppress(SmoeRayError):  # which the page has shown already
-            problems(load.results(study).problems)  # read last: the list of studies does not wait for it
+            results = load.results(study)  # read last: the list of studies does not wait for it
+            problems(results.problems)
+            notices(results.notices)
 
 
 def frame(page: Page) -> None:
@@ -89,7 +91,17 @@ def problems(lines: tuple[str, ...]) -> None:
     left_out = "1 file cannot be read: its trial is left out"
     if len(lines) > 1:
         left_out = f"{len(lines):,} files cannot be read: their trials are left out"
-    with st.expander(left_out, icon=":material/warning:"):
+    _expander(left_out, lines)
+
+
+def notices(lines: tuple[str, ...]) -> None:
+    """Expander with older trials that were left out and damaged files, if there are any."""
+    if lines:
+        _expander("Older trials, or damaged files, of this study", lines)
+
+
+def _expander(title: str, lines: tuple[str, ...]) -> None:
+    with st.expander(title, icon=":material/warning:"):
         more = [f"... and {len(lines) - _MAX_PROBLEMS:,} more"] if len(lines) > _MAX_PROBLEMS else []
         st.code(
             "\n".join([*(" ".join(line.split())[:400] for line in lines[:_MAX_PROBLEMS]), *more]),

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from smoe_ray.data.files import Map
     from smoe_ray.data.overview import Overview
     from smoe_ray.inspect.status import StudyStatus
-    from smoe_ray.spec import GridStudy, SearchStudy
+    from smoe_ray.spec import DataSpec, GridStudy, SearchStudy
     from smoe_ray.study import Executor
 
 app = typer.Typer(
@@ -217,7 +217,7 @@ def table(
     dataset: OneDataset = None,
 ) -> None:
     """Print the results: one row per trial, at its last epoch."""
-    from smoe_ray.analysis.summary import epoch_summary, trial_summary
+    from smoe_ray.analysis.summary import trial_summary
     from smoe_ray.results import to_csv, to_json
 
     if csv and as_json:
@@ -231,8 +231,7 @@ def table(
     elif as_json:
         sys.stdout.write(to_json(frame))
     else:
-        _print_frame(epoch_summary(results) if epochs else frame)
-        _warn_of_collapse(results)
+        _print_summary(results, epochs)
 
 
 class _FigureCommand(typer.core.TyperCommand):
@@ -274,7 +273,7 @@ def figure(
     name = _study_name(study)
     others = [_study_name(other) for other in beside or ()]
     results = read_together(out, [name, *others], skip_broken=True)
-    _tell(results.attrs["problems"])
+    _tell(results.attrs["problems"], results.attrs["notices"])
     results = _of_dataset(results, dataset)
     drawn, reasons = 0, []
     info = cache(lambda make: make(results))  # several kinds draw the same fit
@@ -417,7 +416,7 @@ def status(
         return
     if trials is not None:
         _print_status(trials, out, state)
-        _tell(trials.problems)
+        _tell(trials.problems, trials.notices)
     elif state is not None:
         typer.echo(f"{name} in {printable(out)}\n  job        {state}\n  trials     none has started yet")
     else:
@@ -445,6 +444,36 @@ def stop(job: JobId, address: Address = _LOOPBACK) -> None:
     typer.echo(f"{job}: {jobs.get_job(job, address).stop()}")
 
 
+@app.command(epilog="Example: smoe-ray verify results quickstart --repair")
+def verify(
+    out: Out,
+    study: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[STUDY]", help="Study in OUT, or its YAML file. Default: all, and OUT's prepared data."
+        ),
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Set damaged trials aside, so that the next run trains them again.")
+    ] = False,
+) -> None:
+    """Read every file of the results and compare it with its checksum. Exits with 1 if damage remains."""
+    from smoe_ray.inspect.integrity import scrub
+
+    found = scrub(out, None if study is None else [_study_name(study)], repair=repair)
+    for line in found.repaired:
+        typer.echo(f"set aside: {' '.join(line.split())}")
+    for line in found.problems:
+        typer.echo(f"damaged: {' '.join(line.split())}")
+    counts = found.counts
+    what = f"{count(counts['studies'], 'study', 'studies')}, {count(counts['trials'], 'trial')}"
+    typer.echo(f"read {what}, {count(counts['files'], 'file')}, {counts['bytes'] / 1e6:,.1f} MB")
+    if counts["set aside"]:
+        typer.echo(f"{count(counts['set aside'], 'damaged trial')} of earlier times kept aside")
+    if found.problems:
+        raise ResultsError(f"{out}: {count(len(found.problems), 'damaged file')}; see above")
+
+
 @app.command(epilog="Example: smoe-ray dashboard results --port 8501")
 def dashboard(
     out: Out,
@@ -465,23 +494,40 @@ def dashboard(
 
 @data_app.command(epilog="Example: smoe-ray data fetch cat face --to drawings")
 def fetch(
-    categories: Annotated[
-        list[str], typer.Argument(help="Categories as Google names them, e.g. 'The Eiffel Tower'.", show_default=False)
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME...",
+            help="Quick, Draw! categories, e.g. 'The Eiffel Tower'; sets: mnist, fashion_mnist, kmnist, emnist, "
+            "cifar10, cifar100, svhn, medmnist/pathmnist ...; or study files (.yaml), whose data are fetched.",
+            show_default=False,
+        ),
     ],
     to: Annotated[str | None, typer.Option("--to", help="Folder. Default: the download cache.")] = None,
     layout: Annotated[
-        Literal["sketchrnn", "bitmap"], typer.Option(help="Vector drawings (.npz) or 28x28 bitmaps (.npy).")
+        Literal["sketchrnn", "bitmap", "ndjson"],
+        typer.Option(help="Of categories: vector drawings (.npz), 28x28 bitmaps (.npy), simplified ones (.ndjson)."),
     ] = "sketchrnn",
 ) -> None:
-    """Download Quick, Draw! categories from Google's public bucket. Resumes; checks sizes and checksums."""
-    from smoe_ray.data.download import fetch as download
-    from smoe_ray.data.sources.quickdraw import download_folder
+    """Download Quick, Draw! categories and published image sets. Resumes; checks sizes and checksums."""
+    from smoe_ray.data.fetching import data_to_fetch, fetch_data
+    from smoe_ray.inspect.preview import data_settings
+    from smoe_ray.planning import StudyPlan
+    from smoe_ray.spec import load_study
 
-    folder = download_folder() if to is None else _local_folder(to)
+    folder = None if to is None else _local_folder(to)
+    wanted: list[DataSpec] = []
+    for name in names:
+        if name.endswith((".yaml", ".yml")):
+            wanted += data_settings(StudyPlan(load_study(name)))
+        else:
+            wanted.append(data_to_fetch(name, layout))
     with _bars(DownloadColumn(), TransferSpeedColumn()) as progress:
-        paths = download(categories, layout, folder, progress=progress)
-    for path in paths:
-        typer.echo(path)
+        files = dict.fromkeys(file for data in wanted for file in fetch_data(data, folder, progress))
+    for file in files:
+        typer.echo(file)
+    if not files:
+        typer.echo("nothing to fetch: the data are generated, or are to be where data.root says")
 
 
 @data_app.command(epilog="Example: smoe-ray data info studies/drawings.yaml --set data.root=drawings --to sheets")
@@ -640,7 +686,7 @@ def _read(out: str, study: str) -> pd.DataFrame:
     from smoe_ray.results import read_results
 
     results = read_results(out, study, skip_broken=True)
-    _tell(results.attrs["problems"])
+    _tell(results.attrs["problems"], results.attrs["notices"])
     return results
 
 
@@ -648,7 +694,11 @@ _MOST_PROBLEMS = 10
 """Lines about unreadable files; more are counted instead."""
 
 
-def _tell(problems: Sequence[str]) -> None:
+def _tell(problems: Sequence[str], notices: Sequence[str]) -> None:
+    for notice in notices[:_MOST_PROBLEMS]:
+        typer.echo(f"note: {' '.join(notice.split())}", err=True)
+    if len(notices) > _MOST_PROBLEMS:
+        typer.echo(f"note: {count(len(notices) - _MOST_PROBLEMS, 'more damaged file')}", err=True)
     for problem in problems[:_MOST_PROBLEMS]:
         typer.echo(f"left out: {' '.join(problem.split())}", err=True)
     if len(problems) > _MOST_PROBLEMS:
@@ -664,10 +714,19 @@ _LEAST_LABEL = 18
 """Columns of text that the label of an arm keeps, on more lines, where others would else be left out."""
 
 
-def _print_summary(results: pd.DataFrame) -> None:
-    from smoe_ray.analysis.summary import trial_summary
+def _print_summary(results: pd.DataFrame, epochs: bool = False) -> None:
+    """The trials at their last epoch, or all their epochs, and what to beware of in these numbers."""
+    from smoe_ray.analysis.outcomes import comparable_metric, loss_unit
+    from smoe_ray.analysis.summary import epoch_summary, trial_summary
 
-    _print_frame(trial_summary(results))
+    columns = list(TRIAL_TABLE)
+    is_mixed = comparable_metric(results) != "test.reconstruction"
+    if is_mixed:
+        columns.remove("test.psnr")
+        columns.insert(columns.index("test.reconstruction"), "test.psnr")
+    _print_frame(epoch_summary(results) if epochs else trial_summary(results), columns)
+    if is_mixed:
+        typer.echo(f"losses have different units, {loss_unit(results)}: compare the PSNR (dB)", err=True)
     _warn_of_collapse(results)
 
 

@@ -7,7 +7,8 @@
     ├── PluginError      a plug-in is absent, not allowed, or fails
     ├── DataError        a dataset is absent, unreadable or not what the study asks for
     ├── ResultsError     results are absent, unreadable or made by something else
-    │   └── StorageError     the place of the results does not answer or refuses; that may pass
+    │   ├── StorageError     the place of the results does not answer or refuses; that may pass
+    │   └── DamagedError     a file of the results is not what was written
     ├── ClusterError     a cluster or a job on it does not answer, refuses, or does not exist
     └── TrialError       a trial could not be finished
         ├── DivergedError    its loss became NaN or infinite
@@ -39,6 +40,23 @@ class ResultsError(SmoeRayError):
 
 class StorageError(ResultsError):
     """The place of the results does not answer or refuses; that may pass."""
+
+
+class DamagedError(ResultsError):
+    """A file of the results is absent, cut or changed since it was written, or was never a file of a trial.
+
+    Args:
+        problem: which file, and what is wrong with it.
+        advice: what to do, where the reader can do something.
+    """
+
+    def __init__(self, problem: str, advice: str = "") -> None:
+        super().__init__(problem, advice)
+        self.problem, self.advice = problem, advice
+
+    def __str__(self) -> str:
+        """The problem and the advice."""
+        return f"{self.problem}; {self.advice}" if self.advice else self.problem
 
 
 class ClusterError(SmoeRayError):

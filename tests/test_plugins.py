@@ -13,7 +13,7 @@ import yaml
 from smoe_ray import plugins
 from smoe_ray.errors import PluginError, StudyError
 from smoe_ray.planning import plan_grid
-from smoe_ray.results import TrialRecord, read_results, read_trials
+from smoe_ray.results import TrialRecord, read_embeddings, read_results, read_trials
 from smoe_ray.spec import TrialSpec, dump_study, parse_study, trial_id, trial_with
 from smoe_ray.spec.architectures import ENCODERS
 from smoe_ray.study import LocalExecutor, run_study
@@ -132,7 +132,7 @@ def test_a_short_name_means_what_an_installed_package_registers(folder: Path) ->
     spec = parse_study(study(base={"data": {"source": "rings", "width": 3}}, axes={"data.width": [3, 4]}))
     assert spec.base.data.source == SOURCE
     assert "ring_data" not in sys.modules
-    with pytest.raises(StudyError, match=r"'rinks' is none of .*, combined, rings; did you mean 'rings'\?$"):
+    with pytest.raises(StudyError, match=r"'rinks' is none of .*, parquet, rings; did you mean 'rings'\?$"):
         parse_study(study(base={"data": {"source": "rinks"}}))
     again = trial_with(spec.base, {"data.source": "rings"})  # the same plug-in by another name keeps its parameters
     assert again == spec.base
@@ -219,12 +219,15 @@ def test_allowing_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_study_on_a_source_of_a_plug_in(folder: Path, out: Path) -> None:
-    write_package(folder, "ring_data", {"rings": RINGS}, "1.2", ENTRY_POINTS)
+    with_channel = RINGS.replace("astype(np.uint8)", "astype(np.uint8)[:, None]")
+    write_package(folder, "ring_data", {"rings": with_channel}, "1.2", ENTRY_POINTS)
     spec = parse_study(study(axes={"data.width": [1, 3]}))
     records = run_study(spec, out, LocalExecutor(device="cpu"))
     assert [record.status for record in records] == ["finished", "finished"]
     [facts, _] = [record.data for record in records]
     assert (facts.train_images, facts.test_images, facts.class_names) == (80, 20, ("small", "large"))
+    assert facts.image_shape == (1, 28, 28)
+    assert read_embeddings(out, "rings", records[0].trial_id)["image"].shape == (20, 28, 28)
     assert records[0].versions.plugins[SOURCE].startswith("1.2, sha256 ")
     table = read_results(out, "rings")
     assert set(table["config.data.width"]) == {1, 3}
@@ -336,7 +339,7 @@ SPEC = "from smoe_ray.spec import DataSpecBase as B\nclass Rings:\n    class Spe
         (SPEC + "    def requirements(self, spec):\n        raise OSError('no\\ndisk')\n    def read(self): pass",
          SOURCE, {}, f"plug-in {SOURCE} failed at "),
         ("import pydantic\nclass Rings:\n    class Spec(pydantic.BaseModel): pass", SOURCE, {},
-         "its 'Spec' is no subclass of smoe_ray.spec.data.DataSpecBase"),
+         "its 'Spec' is no subclass of smoe_ray.spec.data_base.DataSpecBase"),
     ],
 )  # fmt: skip
 def test_a_wrong_plug_in_is_one_line(

@@ -9,6 +9,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -43,16 +44,21 @@ def is_uri(root: str) -> bool:
     return "://" in root
 
 
-def build_once(target: Path, build: Callable[[Path], None]) -> None:
-    """Create the folder `target` with `build(folder)`: atomically, and once even when several processes want it."""
+def build_once(target: Path, build: Callable[[Path], None], is_whole: Callable[[Path], bool] = lambda _: True) -> None:
+    """Create the folder `target` with `build(folder)`: atomically, and once even when several processes want it.
+
+    A folder that is there but not `is_whole` is built again.
+    """
     from filelock import FileLock
 
-    if target.is_dir():
+    if target.is_dir() and is_whole(target):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.parent / f".{target.name}.lock"):
-        if target.is_dir():
+        if target.is_dir() and is_whole(target):
             return
+        if target.is_dir():  # a process that has mapped its files keeps them
+            target.rename(target.parent / f".{target.name}-{uuid.uuid4().hex}")
         for left_by_a_killed_process in target.parent.glob(f".{target.name}-*"):
             shutil.rmtree(left_by_a_killed_process, ignore_errors=True)
         aside = target.parent / f".{target.name}-{uuid.uuid4().hex}"
@@ -123,8 +129,9 @@ def content_hashes(paths: Sequence[Path], records: Path, progress: Progress | No
             if progress and len(digests) % _FILES_PER_STEP == 0:
                 progress("checking files", len(digests), len(paths))
         if added:
-            records.mkdir(parents=True, exist_ok=True)
-            write_whole(record, json.dumps(known | added).encode())
+            with suppress(OSError):  # nothing depends on it: a cache may be read-only
+                records.mkdir(parents=True, exist_ok=True)
+                write_whole(record, json.dumps(known | added).encode())
     return [digests[path] for path in paths]
 
 
@@ -222,8 +229,14 @@ def copy_from(uri: str, folder: Path, last: str) -> bool:
     return True
 
 
-def copy_to(uri: str, folder: Path, last: str) -> None:
+def copy_to(uri: str, folder: Path, last: str, *, replace: bool = False) -> None:
     """Copy the files of `folder` to the folder at `uri`, the file `last` last: its presence marks a complete copy.
+
+    Args:
+        uri: the folder; one that is complete is left as it is.
+        folder: the files.
+        last: name of the last file.
+        replace: copy them even so.
 
     Raises:
         StorageError: the URI cannot be reached.
@@ -232,7 +245,7 @@ def copy_to(uri: str, folder: Path, last: str) -> None:
 
     try:
         file_system, place = url_to_fs(uri)
-        if file_system.exists(f"{place}/{last}"):
+        if not replace and file_system.exists(f"{place}/{last}"):
             return
         for path in sorted(folder.iterdir(), key=lambda path: path.name == last):
             file_system.put_file(str(path), f"{place}/{path.name}")

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,7 @@ from smoe_ray.columns import count
 from smoe_ray.data.checks import ClassImages, Images, as_they_are, some
 from smoe_ray.data.files import one_line
 from smoe_ray.errors import DataError
-from smoe_ray.spec import ImageFormat, ImageShape
-from smoe_ray.spec.data import MAX_SIDE, MIN_SIDE
+from smoe_ray.spec import MAX_SIDE, MIN_SIDE, ImageFormat, ImageShape
 
 Background = Literal["white", "black"]
 
@@ -54,8 +53,16 @@ class Chosen:
         return len(self.index_N)
 
 
+class ImageContent(Protocol):
+    """The content of an image file that is no file of its own; as text, its name in messages."""
+
+    @property
+    def content(self) -> bytes:
+        """May be read from disk at each use."""
+
+
 class EncodedImage(NamedTuple):
-    """The content of an image file that is no file of its own."""
+    """An `ImageContent` in memory."""
 
     name: str
     content: bytes
@@ -64,7 +71,7 @@ class EncodedImage(NamedTuple):
         return self.name
 
 
-Picture = Path | EncodedImage
+Picture = Path | ImageContent
 Size = tuple[int, int]
 """Width and height, as users and Pillow write them."""
 

@@ -21,8 +21,7 @@ from smoe_ray import plugins
 from smoe_ray.data.dataset import Dataset
 from smoe_ray.data.source import Content, DataRequirement, ReadContext
 from smoe_ray.errors import PluginError
-from smoe_ray.spec import PluginData
-from smoe_ray.spec.data import MAX_SIDE, MIN_SIDE
+from smoe_ray.spec import MAX_SIDE, MIN_SIDE, PluginData
 
 
 class PluginSource:

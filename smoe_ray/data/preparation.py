@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from smoe_ray.data.dataset import Splits
 from smoe_ray.data.files import Map, Progress, build_once, copy_from, copy_to, one_line
-from smoe_ray.data.prepared import META, Source, open_source, write_source
+from smoe_ray.data.prepared import META, Source, damaged_file, open_source, write_source
 from smoe_ray.data.source import ReadContext, SourceReader
 from smoe_ray.data.sources import source_reader
 from smoe_ray.data.splits import split
@@ -38,7 +39,9 @@ def prepare(
 
     Its folder is named by a hash of everything that determines the arrays: the spec without `fraction` and `imbalance`,
     the content of the input files, and the code that reads them. The folder appears complete or not at all, and is
-    built once even when several processes prepare the same source at the same time.
+    built once even when several processes prepare the same source at the same time. One that is there already is
+    compared with its checksums, once per machine as long as nothing writes to it; if it is damaged it is built again,
+    and a note of the source says so.
 
     Args:
         spec: which data.
@@ -64,22 +67,37 @@ def prepare(
             )
         name = f"prepared/{_cache_key(spec, reader, key)}"
 
+        damaged: list[str] = []
+
+        def is_whole(folder: Path, hashes: Path | None = cache / "hashes") -> bool:
+            file = damaged_file(folder, hashes)
+            if file is not None:
+                damaged.append(file)
+            return file is None
+
         def build(folder: Path) -> None:
             if mirror is not None and copy_from(f"{mirror}/{name}", folder, last=META):
-                return
+                if is_whole(folder, hashes=None):
+                    return
+                for file in folder.iterdir():
+                    file.unlink()
             content = reader.read(spec, found, context)
             if list(reader.key(spec, found, context)) != key:
                 raise DataError(f"data.source '{spec.source}': files changed while they were read; run again")
             write_source(content, folder)
 
         folder = cache / name
-        build_once(folder, build)
+        build_once(folder, build, is_whole)
         if mirror is not None:
-            copy_to(f"{mirror}/{name}", folder, last=META)
+            copy_to(f"{mirror}/{name}", folder, last=META, replace=bool(damaged))
     except OSError as error:
         problem = f"cannot be used: {error.strerror or one_line(error)}; check disk space and permissions"
         raise DataError(f"{error.filename or cache}: {problem}") from None
-    return open_source(folder)
+    source = open_source(folder)
+    if not damaged:
+        return source
+    note = f"prepared data were damaged ({damaged[0]}) and have been made again"
+    return replace(source, notes=(*source.notes, note))
 
 
 def _cache_key(spec: DataSpec, reader: SourceReader[Any, Any], content: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""A prepared source on disk: arrays as memory-mappable ``.npy`` files beside a ``meta.json``.
+"""A prepared source on disk: arrays as memory-mappable ``.npy`` files beside a ``meta.json`` and their checksums.
 
 Shapes: B images, H W pixels, P continuous parameters.
 """
@@ -16,11 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from smoe_ray.data.dataset import Dataset
+from smoe_ray.data.files import content_hashes, sha256_of
 from smoe_ray.data.source import Content
 from smoe_ray.errors import DataError
 
 META = "meta.json"
 """Written last: a folder that has it is complete."""
+SUMS = "SHA256SUMS"
+"""Checksums of all other files, as ``sha256sum --check`` reads them."""
 
 _DTYPES = {"image_BHW": np.uint8, "label_B": np.int64, "style_B": np.int64, "parameter_BP": np.float32}
 
@@ -62,7 +65,40 @@ def write_source(content: Content, folder: Path) -> None:
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
         shapes[name] = list(array.shape)
     meta = names | {"arrays": shapes, "fingerprint": digest.hexdigest(), "notes": list(content.notes)}
-    (folder / META).write_text(json.dumps(meta, indent=1), encoding="utf-8")
+    text = json.dumps(meta, indent=1).encode()
+    sums = {f"{name}.npy": sha256_of(folder / f"{name}.npy") for name in shapes} | {
+        META: hashlib.sha256(text).hexdigest()
+    }
+    (folder / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()), encoding="utf-8")
+    (folder / META).write_bytes(text)
+
+
+def damaged_file(folder: Path, hashes: Path | None = None) -> str | None:
+    """Name of the first file of a prepared source that is absent or not what was written; None if there is none.
+
+    Args:
+        folder: of the source.
+        hashes: folder that remembers what was read before, for `content_hashes`; None: every byte is read.
+    """
+    try:
+        expected = parse_sums((folder / SUMS).read_bytes())
+        paths = [folder / name for name in expected]
+        found = [sha256_of(path) for path in paths] if hashes is None else content_hashes(paths, hashes)
+    except (OSError, ValueError) as error:
+        return Path(getattr(error, "filename", None) or SUMS).name
+    changed = [name for name, digest in zip(expected, found, strict=True) if expected[name] != digest]
+    if changed and hashes is not None:  # what is remembered may be what is damaged
+        return damaged_file(folder)
+    return changed[0] if changed else None
+
+
+def parse_sums(content: bytes) -> dict[str, str]:
+    """Name of each file -> SHA-256 (hex), from the content of `SUMS`. Raises ValueError if it is not that."""
+    lines = [line.split("  ") for line in content.decode().splitlines()]
+    sums = {name: digest for digest, name in lines}
+    if META not in sums or any("/" in name for name in sums):
+        raise ValueError(f"no sum of {META}")
+    return sums
 
 
 def _arrays(content: Content) -> Iterator[tuple[str, npt.NDArray[Any]]]:

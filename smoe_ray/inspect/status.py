@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from smoe_ray.planning import StudyPlan, identity_of, parameters_of
-from smoe_ray.results import Store, TrialRecord, list_studies, read_results, read_trials
+from smoe_ray.results import Store, TrialRecord, current_trials, list_studies, read_results, read_trials
+from smoe_ray.results.study_file import study_text
 from smoe_ray.spec import GridStudy, SearchStudy, first_objective, parse_study
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class StudyStatus(NamedTuple):
     """When a trial last wrote its record, UTC; None before the first."""
     problems: tuple[str, ...] = ()
     """One line per file that cannot be read, whose trial does not count."""
+    notices: tuple[str, ...] = ()
+    """One line per reason why older trials do not count, and per damaged file of a trial that does."""
 
 
 def study_status(out: str, study: str) -> StudyStatus | None:
@@ -55,7 +58,7 @@ def study_status(out: str, study: str) -> StudyStatus | None:
     content = store.read(name) if study in list_studies(out) else None
     if content is None:
         return None
-    spec = parse_study(content.decode(errors="replace"), origin=store.path(name))
+    spec = parse_study(study_text(content, store.path(name)), origin=store.path(name))
     plan = StudyPlan(spec)
     results = read_results(out, study, skip_broken=True)
     whole = set(results["trial_id"])
@@ -66,11 +69,14 @@ def study_status(out: str, study: str) -> StudyStatus | None:
         for record in records
         if record.timings.finished_at is None
     }
-    return status_of(plan, records, results, modified)._replace(problems=tuple(results.attrs["problems"]))
+    return status_of(plan, records, results, modified)._replace(
+        problems=tuple(results.attrs["problems"]), notices=tuple(results.attrs["notices"])
+    )
 
 
 def current(plan: StudyPlan, trials: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """The trials that belong to the study as it is now; of one that ran on two versions of its data, the newest."""
+    """The `current_trials` that belong to the study as it is now."""
+    trials, _ = current_trials(trials)
     if isinstance(plan.study, SearchStudy):
         return [record for record in trials if parameters_of(plan.study, record.spec) is not None]
     by_start = sorted(trials, key=lambda record: record.timings.started_at)

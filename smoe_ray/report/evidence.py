@@ -50,6 +50,11 @@ class Evidence:
         """One line per file that cannot be read, whose trial is left out."""
         return tuple(self.results.attrs["problems"])
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """One line per reason why older trials are left out, and per damaged file of other trials."""
+        return tuple(self.results.attrs["notices"])
+
     @cached_property
     def recommendations(self) -> Recommendations:
         """The recommended number of experts at the largest amount of data. Raises ResultsError."""

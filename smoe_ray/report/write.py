@@ -72,6 +72,8 @@ def write_report(
     evidence = Evidence(out, studies, dataset)
     for problem in evidence.problems:
         progress(f"left out: {problem}")
+    for notice in evidence.notices:
+        progress(f"note: {notice}")
     writer = _Writer(pages, progress)
     made = _how_it_was_made(evidence)
     page = Page(

@@ -5,6 +5,7 @@
 """
 
 from smoe_ray.results.columns import EPOCH_COLUMNS, TIMING_COLUMNS, Row
+from smoe_ray.results.current import current_trials
 from smoe_ray.results.export import to_csv, to_json
 from smoe_ray.results.incremental import StudyReader
 from smoe_ray.results.pack import Packer
@@ -29,6 +30,7 @@ __all__ = [
     "TrialRecord",
     "Versions",
     "check_place",
+    "current_trials",
     "list_studies",
     "read_embeddings",
     "read_results",

@@ -13,17 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smoe_ray.errors import ResultsError, StorageError
+from smoe_ray.results.current import current_trials
+from smoe_ray.results.integrity import missing
 from smoe_ray.results.pack import PACKS, unpack
 from smoe_ray.results.read import check_name
-from smoe_ray.results.record import TrialRecord
+from smoe_ray.results.record import FileDigest, TrialRecord
 from smoe_ray.results.store import FileVersion, Store
 from smoe_ray.results.table import Found, build_table
-from smoe_ray.results.trial import TrialFolder
+from smoe_ray.results.trial import EPOCHS, RECORD, SET_ASIDE, TrialFolder
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_MOST_BYTES = {"trial.json": 4_000_000, "epochs.parquet": 64_000_000}
+_MOST_BYTES = {RECORD: 4_000_000, EPOCHS: 64_000_000}
 """Size limits, in bytes: training never writes larger files."""
 _STUDY_FILES = ("study.yaml", "optuna.journal")
 _PACK_THRESHOLD = 20  # fewer files are read faster one by one
@@ -35,6 +37,11 @@ _RETRY_S = 30.0
 class _Cached(NamedTuple):
     tag: str
     value: Any  # the parsed content, or the ResultsError that says why not
+
+
+class _Epochs(NamedTuple):
+    table: Any  # pyarrow.Table
+    digest: FileDigest
 
 
 @contextmanager
@@ -66,9 +73,12 @@ class StudyReader:
         """Changes when a file of the study has changed, or when unreadable files are due to be retried."""
         self._retries, self._retried_at = 0, -math.inf
         self._files: dict[str, dict[str, FileVersion]] = {}
+        self._listed: dict[str, FileVersion] = {}
         self._packs: dict[str, FileVersion] = {}
         self._cached: dict[str, dict[str, _Cached]] = {file: {} for file in _MOST_BYTES}
         self._table: tuple[str, pd.DataFrame] | None = None
+        self._changed: list[str] = []
+        self._notices: list[str] = []
 
     @_without_garbage_collection()
     def look(self) -> None:
@@ -80,11 +90,11 @@ class StudyReader:
             parts = name.split("/")
             if len(parts) == 2 and parts[1] in _STUDY_FILES:
                 files[parts[1]][""] = version
-            elif len(parts) == 4 and parts[1] == "trials" and parts[3] in _MOST_BYTES:
+            elif len(parts) == 4 and parts[1] == "trials" and parts[3] in _MOST_BYTES and SET_ASIDE not in parts[2]:
                 files[parts[3]][parts[2]] = version
         if not any(files.values()) and root not in self.store.folders():
             raise ResultsError(f"{self.store.path(root)}: no such study")
-        self._files = files
+        self._files, self._listed = files, listed
         self._packs = {file: listed[f"{root}/{pack}"] for file, pack in PACKS.items() if f"{root}/{pack}" in listed}
         refused = any(isinstance(one.value, StorageError) for of in self._cached.values() for one in of.values())
         if refused and time.monotonic() - self._retried_at > _RETRY_S:
@@ -94,30 +104,47 @@ class StudyReader:
     @_without_garbage_collection()
     def records(self) -> dict[str, TrialRecord]:
         """All trials that were ever started, sorted by `trial_id`, the name of their folder."""
-        found = self._read("trial.json", self._parse_record)
+        found = self._read(RECORD, self._parse_record)
         return {trial: found[trial] for trial in sorted(found) if isinstance(found[trial], TrialRecord)}
 
     @_without_garbage_collection()
     def table(self) -> pd.DataFrame:
         """The table of `read_results` with all readable trials. Shared with other callers: do not modify it."""
         if self._table is None or self._table[0] != self.version:
-            epochs = self._read("epochs.parquet", TrialFolder.parse_epochs)
-            found = [
-                Found(record, epochs.get(trial))
-                for trial, record in self.records().items()
-                if not isinstance(epochs.get(trial), ResultsError)
-            ]
-            self._table = self.version, build_table(found)
+            self._table = self.version, self._build()
         return self._table[1]
+
+    def _build(self) -> pd.DataFrame:
+        records = self.records()  # before the epochs, which are complete when a record says that its trial has ended
+        epochs = self._read(EPOCHS, _parse_epochs)
+        found, self._changed = [], []
+        for trial, record in records.items():
+            value = epochs.get(trial)
+            if isinstance(value, ResultsError):
+                continue
+            try:
+                self._folder(trial).check(EPOCHS, value.digest if value else None, record)
+                found.append(Found(record, value.table if value else None))
+            except ResultsError as error:
+                self._changed.append(str(error))
+        kept, notices = current_trials(item.record for item in found)
+        ids = {record.trial_id for record in kept}
+        damaged = (missing(self._folder(record.trial_id), record, self._listed) for record in kept)
+        self._notices = notices + [str(error) for of_trial in damaged for error in of_trial]
+        return build_table([item for item in found if item.record.trial_id in ids])
 
     def problems(self) -> list[str]:
         """One line per file that could not be read so far."""
         kept = (kept for of in self._cached.values() for _, kept in sorted(of.items()))
-        return [str(one.value) for one in kept if isinstance(one.value, ResultsError)]
+        return [str(one.value) for one in kept if isinstance(one.value, ResultsError)] + self._changed
+
+    def notices(self) -> list[str]:
+        """The notices of `read_results` about the last `table`."""
+        return self._notices
 
     def modified(self, trial: str) -> datetime | None:
         """When the trial's record was last written, UTC; None if OUT does not tell."""
-        version = self._files["trial.json"].get(trial)
+        version = self._files[RECORD].get(trial)
         return version.modified if version else None
 
     def file(self, name: str, most_bytes: int) -> bytes | None:
@@ -139,7 +166,7 @@ class StudyReader:
         for trials in _batches(stale):
             names = {trial: f"{self.study}/trials/{trial}/{file}" for trial in trials}
             small = [names[trial] for trial in trials if present[trial].size <= _MOST_BYTES[file]]
-            contents: dict[str, bytes | StorageError] = {
+            contents: dict[str, bytes | ResultsError] = {
                 names[trial]: copies[trial] for trial in trials if trial in copies
             }
             contents |= self.store.read_many([name for name in small if name not in contents])
@@ -149,12 +176,15 @@ class StudyReader:
                     value = ResultsError(self._too_large(name, present[trial], _MOST_BYTES[file]))
                 elif isinstance(value, bytes):
                     try:
-                        value = parse(TrialFolder(self.store, self.study, trial), value)
+                        value = parse(self._folder(trial), value)
                     except ResultsError as error:
                         value = error
                 # A storage error may be temporary: no tag, so that the file is read again.
                 kept[trial] = _Cached("" if isinstance(value, StorageError) else present[trial].tag, value)
         return {trial: one.value for trial, one in kept.items()}
+
+    def _folder(self, trial: str) -> TrialFolder:
+        return TrialFolder(self.store, self.study, trial)
 
     def _unpack(self, file: str, trials: list[str]) -> dict[str, bytes]:
         wanted = {trial: self._files[file][trial] for trial in trials}
@@ -162,16 +192,14 @@ class StudyReader:
 
     def _parse_record(self, folder: TrialFolder, content: bytes) -> TrialRecord:
         record = folder.parse_record(content)
-        trial = folder.name.rpartition("/")[2]
-        if record.trial_id != trial:
-            raise ResultsError(
-                f"{self.store.path(folder.name)}/trial.json: is of trial {record.trial_id[:80]!r}; "
-                "delete the folder or give it that name"
-            )
         return record if record.study == self.study else record.model_copy(update={"study": self.study})
 
     def _too_large(self, name: str, version: FileVersion, most_bytes: int) -> str:
         return f"{self.store.path(name)}: {version.size:,} bytes; files of more than {most_bytes:,} are not read"
+
+
+def _parse_epochs(folder: TrialFolder, content: bytes) -> _Epochs:
+    return _Epochs(folder.parse_epochs(content), FileDigest.of(content))
 
 
 def _batches(names: list[str]) -> Iterator[list[str]]:

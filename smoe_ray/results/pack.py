@@ -17,6 +17,7 @@ from contextlib import suppress
 
 from smoe_ray.errors import StorageError
 from smoe_ray.results.store import FileVersion, Store
+from smoe_ray.results.trial import SET_ASIDE
 
 PACKS = {"trial.json": "packed/trials.zip", "epochs.parquet": "packed/epochs.zip"}
 """Name of a trial's file -> name of its pack, in the folder of the study."""
@@ -80,6 +81,7 @@ class Packer:
                 name.split("/")[2]: version
                 for name, version in listed.items()
                 if name.startswith(f"{self._study}/trials/") and name.count("/") == 3 and name.endswith(f"/{file}")
+                if SET_ASIDE not in name
             }
             there = listed.get(f"{self._study}/{pack}")
             copies = {

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smoe_ray.errors import ResultsError, StorageError
-from smoe_ray.results.record import TrialRecord
+from smoe_ray.errors import ResultsError
+from smoe_ray.results.current import current_trials
+from smoe_ray.results.integrity import missing
+from smoe_ray.results.record import FileDigest, TrialRecord
 from smoe_ray.results.store import Store
 from smoe_ray.results.table import Found, build_table
-from smoe_ray.results.trial import Arrays, TrialFolder
+from smoe_ray.results.trial import EPOCHS, RECORD, Arrays, TrialFolder, trial_names
 from smoe_ray.spec import NAME_PATTERN
 from smoe_ray.spec.messages import nearest
 
@@ -47,8 +49,9 @@ def read_results(out: str | Path, study: str, *, skip_broken: bool = False) -> p
 
     Columns: study, trial_id, status, seed, epoch, ``config.<dotted spec path>`` (lists as tuples), data.train_images,
     data.image_shape, data.fingerprint, then train.*, test.*, experts.* and cost.* (`EPOCH_COLUMNS`). A trial without
-    epochs has one row, whose epoch is NaN. The table has all trials of the study's folder, including those of its
-    earlier versions.
+    epochs has one row, whose epoch is NaN. The table has all trials of the study's folder, including those of earlier
+    versions of its file, but not those of earlier data, numerics or plug-ins (`current_trials`):
+    ``frame.attrs["notices"]`` counts them, and names damaged files that the table does not need.
 
     Args:
         skip_broken: leave out trials with an unreadable file, and list the messages in ``frame.attrs["problems"]``.
@@ -58,26 +61,39 @@ def read_results(out: str | Path, study: str, *, skip_broken: bool = False) -> p
             message names the file.
     """
     problems: list[str] = []
-    found = list(_usable(_read_all(Store(out), study, with_epochs=True), skip_broken, problems))
-    frame = build_table(found)
+    store = Store(out)
+    found = list(_usable(_read_all(store, study, with_epochs=True), skip_broken, problems))
+    kept, notices = current_trials(item.record for item in found)
+    ids = {record.trial_id for record in kept}
+    frame = build_table([item for item in found if item.record.trial_id in ids])
     frame.attrs["problems"] = problems
+    frame.attrs["notices"] = [f"{study}: {notice}" for notice in notices] + _damaged(store, study, kept)
     return frame
+
+
+def _damaged(store: Store, study: str, records: Sequence[TrialRecord]) -> list[str]:
+    """One line per file of these trials that is absent or of another size than recorded."""
+    if not any(record.files for record in records):
+        return []
+    listed = store.files(f"{study}/trials")
+    errors = (missing(TrialFolder(store, study, record.trial_id), record, listed) for record in records)
+    return [str(error) for of_trial in errors for error in of_trial]
 
 
 def read_together(out: str | Path, studies: Sequence[str], *, skip_broken: bool = False) -> pd.DataFrame:
     """The concatenated tables of several studies. A trial that several of them ran is included once, preferably from a
-    study in which it finished. `skip_broken`, ``attrs["problems"]`` and errors are those of `read_results`.
+    study in which it finished. `skip_broken`, the attrs and errors are those of `read_results`.
     """
     import pandas as pd
 
     tables = [read_results(out, study, skip_broken=skip_broken) for study in studies]
-    problems = [problem for table in tables for problem in table.attrs["problems"]]
+    told = {name: [line for table in tables for line in table.attrs[name]] for name in ("problems", "notices")}
     results = pd.concat(tables, ignore_index=True)
     copies = results[["trial_id", "study", "status"]].drop_duplicates()
     copies = copies.sort_values("status", key=lambda status: status != "finished", kind="stable")
     kept = copies.drop_duplicates("trial_id")[["trial_id", "study"]]
     results = results.merge(kept, on=["trial_id", "study"]).reset_index(drop=True)
-    results.attrs["problems"] = problems
+    results.attrs.update(told)
     return results
 
 
@@ -116,19 +132,19 @@ def check_name(store: Store, name: str) -> None:
 def _read_all(store: Store, study: str, *, with_epochs: bool) -> list[Found | ResultsError | None]:
     """Files of every trial; None for a folder without `trial.json`."""
     check_name(store, study)
-    trials = store.folders(f"{study}/trials")
+    trials = trial_names(store, study)
     if not trials and store.read(f"{study}/study.yaml") is None:
         _require_folder_of_studies(store)
         known = list_studies(store.out)
         hint = nearest(study, known)
         raise ResultsError(f"{store.path(study)}: no such study (studies there: {', '.join(known) or 'none'}){hint}")
 
-    files = ("trial.json", "epochs.parquet") if with_epochs else ("trial.json",)
+    files = (RECORD, EPOCHS) if with_epochs else (RECORD,)
     found: list[Found | ResultsError | None] = []
     for start in range(0, len(trials), _BATCH):
         folders = [TrialFolder(store, study, trial) for trial in trials[start : start + _BATCH]]
         contents = store.read_many([f"{folder.name}/{file}" for folder in folders for file in files])
-        found += [_parse(folder, contents) for folder in folders]
+        found += [_parse(folder, contents, with_epochs) for folder in folders]
     return found
 
 
@@ -144,14 +160,19 @@ def _require_folder_of_studies(store: Store) -> None:
         raise ResultsError(f"{store.out}: a study's own folder; pass {Path(store.out).parent}")
 
 
-def _parse(folder: TrialFolder, contents: Mapping[str, bytes | StorageError]) -> Found | ResultsError | None:
-    record, epochs = (contents.get(f"{folder.name}/{file}") for file in ("trial.json", "epochs.parquet"))
-    if record is None or isinstance(record, StorageError):
-        return record
-    if isinstance(epochs, StorageError):
+def _parse(
+    folder: TrialFolder, contents: Mapping[str, bytes | ResultsError], with_epochs: bool
+) -> Found | ResultsError | None:
+    content, epochs = (contents.get(f"{folder.name}/{file}") for file in (RECORD, EPOCHS))
+    if content is None or isinstance(content, ResultsError):
+        return content
+    if isinstance(epochs, ResultsError):
         return epochs
     try:
-        return Found(folder.parse_record(record), None if epochs is None else folder.parse_epochs(epochs))
+        record = folder.parse_record(content)
+        if with_epochs:
+            folder.check(EPOCHS, None if epochs is None else FileDigest.of(epochs), record)
+        return Found(record, None if epochs is None else folder.parse_epochs(epochs))
     except ResultsError as error:
         return error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 from datetime import UTC, datetime
@@ -73,6 +74,20 @@ class DataFacts(_Record):
     parameter_names: tuple[str, ...] = ()
 
 
+class FileDigest(_Record):
+    """What a file must be."""
+
+    size: int
+    """Bytes."""
+    sha256: str
+    """SHA-256 of its content, hex."""
+
+    @classmethod
+    def of(cls, content: bytes) -> FileDigest:
+        """The digest of a file with this content."""
+        return cls.model_construct(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
 class TrialRecord(_Record):
     """One trial of a study: `trial.json`."""
 
@@ -92,6 +107,10 @@ class TrialRecord(_Record):
     error_kind: str | None = None
     """Class name of that error, e.g. ``DivergedError``."""
     traceback: str | None = None
+    notes: tuple[str, ...] = ()
+    """One line each: damage that was found and mended while the trial was trained."""
+    files: dict[str, FileDigest] = {}
+    """What the other files of a trial that has ended must be, by name; empty in records of earlier versions."""
 
 
 def now() -> datetime:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -11,10 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from smoe_ray.atomic_write import write_whole
-from smoe_ray.errors import ResultsError, StorageError
+from smoe_ray.errors import DamagedError, ResultsError, StorageError
 from smoe_ray.results.places import check_place
 
 _MAX_DEPTH = 4  # OUT/<study>/trials/<trial_id>/checkpoint; also ends cycles of symbolic links
+_MOST_BYTES = 64_000_000
+"""Size limit of a file for which the caller gives none: a year of epochs."""
+_CHUNK = 1 << 20
 
 
 class FileVersion(NamedTuple):
@@ -77,17 +82,65 @@ class Store:
         except Exception as error:  # fsspec backends raise errors of their own kinds
             raise StorageError(f"{self.path(name)}: cannot be written: {_reason(error)}") from error
 
-    def read(self, name: str) -> bytes | None:
-        """Content of file `name`; None if there is no such file."""
+    def read(self, name: str, most_bytes: int | None = None) -> bytes | None:
+        """Content of file `name`; None if there is no such file.
+
+        Args:
+            name: a regular file: a FIFO would be waited for, a device has no end.
+            most_bytes: size limit. By default 64 MB in a local folder and none behind a URI, where it costs a request.
+
+        Raises:
+            DamagedError: it is no regular file, or larger than `most_bytes`.
+        """
         try:
             if self.folder is not None:
-                return (self.folder / name).read_bytes()
+                return self._read_local(name, most_bytes or _MOST_BYTES)
+            if most_bytes is not None:
+                self._refuse_larger(name, int(self._fs.size(f"{self._root}/{name}") or 0), most_bytes)
             content: bytes = self._fs.cat_file(f"{self._root}/{name}")
             return content
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except ResultsError:
+            raise
         except Exception as error:
             raise StorageError(f"{self.path(name)}: cannot be read: {_reason(error)}") from error
+
+    def digest(self, name: str) -> tuple[int, str] | None:
+        """Size (bytes) and SHA-256 (hex) of file `name`, read in pieces; None if there is no such file."""
+        total, digest = 0, hashlib.sha256()
+        try:
+            with self._open(name) as file:
+                while piece := file.read(_CHUNK):
+                    total += len(piece)
+                    digest.update(piece)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except ResultsError:
+            raise
+        except Exception as error:
+            raise StorageError(f"{self.path(name)}: cannot be read: {_reason(error)}") from error
+        return total, digest.hexdigest()
+
+    def _open(self, name: str) -> Any:
+        if self.folder is None:
+            return self._fs.open(f"{self._root}/{name}", "rb")
+        opened = os.open(self.folder / name, os.O_RDONLY | os.O_NONBLOCK)  # else opening a FIFO waits for its writer
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
+            os.close(opened)
+            raise DamagedError(f"{self.path(name)}: is not a regular file")
+        return os.fdopen(opened, "rb")
+
+    def _read_local(self, name: str, most_bytes: int) -> bytes:
+        with self._open(name) as file:
+            self._refuse_larger(name, os.fstat(file.fileno()).st_size, most_bytes)
+            content: bytes = file.read(most_bytes + 1)
+        self._refuse_larger(name, len(content), most_bytes)  # it may grow
+        return content
+
+    def _refuse_larger(self, name: str, size: int, most_bytes: int) -> None:
+        if size > most_bytes:
+            raise DamagedError(f"{self.path(name)}: {size:,} bytes; files of more than {most_bytes:,} are not read")
 
     def folders(self, name: str = "") -> list[str]:
         """Names of the folders directly below `name`, sorted; none where there is no such folder."""
@@ -104,7 +157,7 @@ class Store:
         except Exception as error:
             raise StorageError(f"{self.path(name)}: cannot be listed: {_reason(error)}") from error
 
-    def read_many(self, names: Sequence[str]) -> dict[str, bytes | StorageError]:
+    def read_many(self, names: Sequence[str]) -> dict[str, bytes | ResultsError]:
         """Contents of those of the files that are there, fetched together where the place is a remote one.
 
         A file that cannot be read has the error as its content.
@@ -118,9 +171,9 @@ class Store:
             except Exception as error:
                 raise StorageError(f"{self.out}: cannot be read: {_reason(error)}") from error
             fetched = {name: contents.get(path) for name, path in path_of.items()}
-        found: dict[str, bytes | StorageError] = {}
+        found: dict[str, bytes | ResultsError] = {}
         for name, content in fetched.items():
-            if isinstance(content, bytes | StorageError):
+            if isinstance(content, bytes | ResultsError):
                 found[name] = content
             elif isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
                 found[name] = StorageError(f"{self.path(name)}: cannot be read: {_reason(content)}")
@@ -150,6 +203,20 @@ class Store:
         except Exception as error:
             raise StorageError(f"{self.path(name)}: cannot be read: {_reason(error)}") from error
 
+    def rename(self, name: str, to: str) -> None:
+        """Give folder `name` the name `to`. Behind a URI its files are copied, then deleted."""
+        try:
+            if self.folder is not None:
+                (self.folder / name).rename(self.folder / to)
+            else:
+                source = f"{self._root}/{name}"
+                below = list(self._fs.find(source, refresh=True))  # `mv` would trust a listing of before
+                for path in below:
+                    self._fs.cp_file(path, f"{self._root}/{to}{path[len(source) :]}")
+                self._fs.rm(below)
+        except Exception as error:
+            raise StorageError(f"{self.path(name)}: cannot be renamed: {_reason(error)}") from error
+
     def remove(self, name: str) -> None:
         """Delete folder `name` and its content, if it exists."""
         try:
@@ -163,10 +230,10 @@ class Store:
             raise StorageError(f"{self.path(name)}: cannot be deleted: {_reason(error)}") from error
 
 
-def _outcome(read: Callable[[str], bytes | None], name: str) -> bytes | StorageError | None:
+def _outcome(read: Callable[[str], bytes | None], name: str) -> bytes | ResultsError | None:
     try:
         return read(name)
-    except StorageError as error:
+    except ResultsError as error:
         return error
 
 

@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Protocol
 
 from smoe_ray.data import Source, prepare
-from smoe_ray.data.files import Map, cache_folder
-from smoe_ray.errors import TrialError
+from smoe_ray.data.files import Map, cache_folder, content_hashes
+from smoe_ray.errors import DamagedError, StudyError, TrialError
 from smoe_ray.model.cost import model_cost
 from smoe_ray.planning import StudyPlan
 from smoe_ray.results import Packer, Store, TrialFolder, TrialRecord
+from smoe_ray.results.integrity import DigestOf, damage
+from smoe_ray.results.record import FileDigest
+from smoe_ray.results.study_file import seal_study, study_text
+from smoe_ray.results.trial import trial_names
 from smoe_ray.spec import DataSpec, GridStudy, SearchStudy, TrialSpec, dump_study, plugin_identities, trial_id
 from smoe_ray.study.events import DataProgress, Event, Notice, OnEvent, StudyStarted, ignore
-from smoe_ray.study.trial_run import TrialTask, is_settled, remove_stale_checkpoint
+from smoe_ray.study.trial_run import TrialTask, is_settled, remove_stale_checkpoint, set_aside
 
 _THREADS = 16  # they wait for a file system or an object store, not for the CPU
 
@@ -85,7 +89,7 @@ class StudyRun:
         """The tasks of a grid that are not settled, in the order of the grid; emits `StudyStarted`."""
         assert isinstance(self.study, GridStudy)
         tasks = {task.trial_id: task for task in map(self.task, self.plan.known_trials)}
-        for record in started_trials(self.out, self.study.name, only=tasks):
+        for record in started_trials(self, only=tasks):
             if is_settled(record, self.retry_failed):
                 self.settled[record.trial_id] = record
         with ThreadPoolExecutor(_THREADS) as threads:
@@ -199,8 +203,13 @@ def _cache_folder(store: Store, cache: str | Path | None) -> Path:
 
 def _write_study(run: StudyRun, store: Store) -> None:
     name = f"{run.study.name}/study.yaml"
-    text = dump_study(run.study).encode()
-    before = store.read(name)
+    text = dump_study(run.study)
+    try:
+        content = store.read(name)
+        before = None if content is None else study_text(content, store.path(name))
+    except (DamagedError, StudyError) as error:
+        run.emit(Notice(f"{error}; it is written again."))
+        content = before = None
     if before is not None and before != text:
         run.emit(
             Notice(
@@ -208,14 +217,70 @@ def _write_study(run: StudyRun, store: Store) -> None:
                 "trials of both stay in the table."
             )
         )
-    if before != text:
-        store.write(name, text)
+    if content is None or before != text:
+        store.write(name, seal_study(text.encode()))
 
 
-def started_trials(out: str, study: str, only: Collection[str] | None = None) -> list[TrialRecord]:
-    """Records of all trials of a study that were ever started, or of those whose ids are in `only`."""
-    store = Store(out)
-    ids = [name for name in store.folders(f"{study}/trials") if only is None or name in only]
+def started_trials(run: StudyRun, only: Collection[str] | None = None) -> list[TrialRecord]:
+    """Records of all trials of the study that were ever started, or of those whose ids are in `only`.
+
+    A damaged trial is set aside, with a notice. Its record, where it can be read, says then that the trial is running:
+    it remains to be trained.
+    """
+    store = Store(run.out)
+    folders = [
+        TrialFolder(store, run.study.name, name)
+        for name in trial_names(store, run.study.name)
+        if only is None or name in only
+    ]
     with ThreadPoolExecutor(_THREADS) as threads:
-        records = list(threads.map(lambda name: TrialFolder(store, study, name).read_record(), ids))
-    return [record for record in records if record is not None]
+        read = dict(zip(folders, threads.map(_record_or_damage, folders), strict=True))
+        ended = {
+            folder: record
+            for folder, record in read.items()
+            if isinstance(record, TrialRecord) and is_settled(record, retry_failed=False)
+        }
+        digest_of = _digest_of(store, run) if ended else None
+        if digest_of is not None:
+            first_damage = threads.map(lambda folder: next(damage(folder, ended[folder], digest_of), None), ended)
+            problems = dict(zip(ended, first_damage, strict=True))
+        else:
+            problems = {}
+    problems |= {folder: error for folder, error in read.items() if isinstance(error, DamagedError)}
+    records = {folder: record for folder, record in read.items() if isinstance(record, TrialRecord)}
+    for folder, error in problems.items():
+        done = set_aside(folder, error) if error is not None else None
+        if done is not None:  # else another process trains it
+            run.emit(Notice(done))
+            if folder in records:
+                records[folder] = records[folder].model_copy(update={"status": "running", "files": {}})
+    return list(records.values())
+
+
+def _record_or_damage(folder: TrialFolder) -> TrialRecord | DamagedError | None:
+    try:
+        return folder.read_record()
+    except DamagedError as error:
+        return error
+
+
+def _digest_of(store: Store, run: StudyRun) -> DigestOf:
+    """What the files of trials are: in a local OUT from their content, read once per machine as long as nothing writes
+    to them; behind a URI, where reading is slow and the storage has checksums of its own, by their sizes alone.
+    """
+    hashes = run.cache / "hashes"
+    listed = store.files(f"{run.study.name}/trials")
+
+    def digest(folder: TrialFolder, record: TrialRecord, file: str) -> FileDigest | None:
+        version = listed.get(f"{folder.name}/{file}")
+        recorded = record.files.get(file)
+        if version is None or recorded is None or version.size != recorded.size:
+            return version and FileDigest(size=version.size, sha256="")
+        if store.folder is None:
+            return recorded
+        path = store.folder / folder.name / file
+        [remembered] = content_hashes([path], hashes)
+        # What is remembered may itself be what is damaged.
+        return recorded if remembered == recorded.sha256 else folder.digest(file)
+
+    return digest

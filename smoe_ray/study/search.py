@@ -11,6 +11,7 @@ from smoe_ray.inspect.journal import Journal
 from smoe_ray.inspect.past_trials import final_values, reports
 from smoe_ray.planning import parameters_of, suggest, trial_of
 from smoe_ray.results import Row, Store, TrialFolder, TrialRecord
+from smoe_ray.results.trial import trial_names
 from smoe_ray.spec import SearchStudy
 from smoe_ray.study.driver import StudyRun, started_trials
 from smoe_ray.study.events import Notice, StudyStarted
@@ -159,8 +160,8 @@ class SearchSource:
 
     def _new_records(self) -> list[TrialRecord]:
         """Records in OUT that this process has neither seen yet nor trains itself."""
-        ids = set(self._store.folders(f"{self.study.name}/trials")) - self._seen
-        return started_trials(self.run.out, self.study.name, only=ids) if ids else []
+        ids = set(trial_names(self._store, self.study.name)) - self._seen
+        return started_trials(self.run, only=ids) if ids else []
 
     def _learn(self, records: Sequence[TrialRecord]) -> None:
         from optuna.trial import TrialState

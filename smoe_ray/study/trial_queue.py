@@ -81,6 +81,8 @@ class TrialQueue:
     def ended(self, record: TrialRecord) -> TrialRecord:
         """A trial ended, in whatever way."""
         self._source.ended(record)
+        for note in record.notes:
+            self._run.emit(Notice(f"trial {record.trial_id}: {note}"))
         self._run.emit(TrialEnded(record))
         return record
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smoe_ray import plugins
 from smoe_ray.data import Splits, load_splits
-from smoe_ray.errors import DataError, DivergedError, PluginError, StorageError, TrialError
+from smoe_ray.errors import DamagedError, DataError, DivergedError, PluginError, TrialError
 from smoe_ray.results import Arrays, DataFacts, Row, Store, Timings, TrialFolder, TrialRecord, Versions
 from smoe_ray.results.record import Status, now
 from smoe_ray.spec import CollapseSpec, TrialSpec, plugin_identities, trial_id
@@ -113,7 +113,8 @@ def train_trial(task: TrialTask, on_epoch: OnEpoch, fit: Fit, load: Load = load_
     """Train one trial to its end, from its checkpoint if it has one.
 
     An exception in training or data is recorded: the trial has failed, and keeps its rows and (unless it diverged) its
-    checkpoint.
+    checkpoint. A trial whose record is damaged is set aside, and one whose checkpoint is damaged begins again; the
+    record's `notes` say so.
 
     Returns:
         The trial's final record, or its record if it was settled already; None if another process holds its lock and
@@ -123,14 +124,32 @@ def train_trial(task: TrialTask, on_epoch: OnEpoch, fit: Fit, load: Load = load_
         ResultsError: its files cannot be read or written; the trial can be resumed.
     """
     folder = task.folder
-    with _claim(folder, -1 if task.wait else 0) as claimed:
+    with folder.claim(-1 if task.wait else 0) as claimed:
         if not claimed:
             return None
-        record = folder.read_record()
+        notes: list[str] = []
+        try:
+            record = folder.read_record()
+        except DamagedError as error:
+            record = None
+            notes.append(_set_aside(folder, error))
         if record is not None and task.is_settled(record):
             return record
         folder.remove_leftovers()
-        return _train(task, folder, _TimedRecord(_begin(task, record)), on_epoch, fit, load)
+        return _train(task, folder, _TimedRecord(_begin(task, record, notes)), on_epoch, fit, load)
+
+
+def set_aside(folder: TrialFolder, error: DamagedError) -> str | None:
+    """Rename the folder of a damaged trial; returns what was done, in one line.
+
+    None, and nothing done, if another process holds the trial's lock.
+    """
+    with folder.claim(0) as claimed:
+        return _set_aside(folder, error) if claimed else None
+
+
+def _set_aside(folder: TrialFolder, error: DamagedError) -> str:
+    return f"{error.problem}; the damaged trial is kept as {folder.set_aside()}, and trained anew"
 
 
 def record_failure(task: TrialTask, error: TrialError) -> TrialRecord:
@@ -142,8 +161,8 @@ def record_failure(task: TrialTask, error: TrialError) -> TrialRecord:
         ResultsError: its files cannot be read or written.
     """
     folder = task.folder
-    with _claim(folder, _LOCK_TIMEOUT_S) as claimed:
-        record = folder.read_record() or _begin(task, None)
+    with folder.claim(_LOCK_TIMEOUT_S) as claimed:
+        record = _readable_record(folder) or _begin(task, None)
         if not task.is_settled(record):
             record = _TimedRecord(record).ended("failed", error)
             if claimed:
@@ -160,11 +179,20 @@ def record_pruned(task: TrialTask, reason: str) -> TrialRecord:
         ResultsError: its files cannot be read or written.
     """
     folder = task.folder
-    record = folder.read_record() or _begin(task, None)
+    record = _readable_record(folder) or _begin(task, None)
     record = _TimedRecord(record).ended("pruned", reason=reason)
+    record = record.model_copy(update={"files": folder.digests()})
     folder.write_record(record)
     folder.remove_checkpoint()
     return record
+
+
+def _readable_record(folder: TrialFolder) -> TrialRecord | None:
+    """The record; None if there is none, or a damaged one, which is about to be replaced."""
+    try:
+        return folder.read_record()
+    except DamagedError:
+        return None
 
 
 def remove_stale_checkpoint(task: TrialTask) -> None:
@@ -172,7 +200,7 @@ def remove_stale_checkpoint(task: TrialTask) -> None:
     folder = task.folder
     if "checkpoint" not in folder.store.folders(folder.name):
         return
-    with _claim(folder, 0) as claimed:  # another run may be retrying the trial
+    with folder.claim(0) as claimed:  # another run may be retrying the trial
         record = folder.read_record() if claimed else None
         if record is not None and task.is_settled(record):
             folder.remove_checkpoint()
@@ -185,6 +213,9 @@ class _TimedRecord:
         self.record = record
         self._seconds = record.timings.seconds
         self._start = time.monotonic()
+
+    def note(self, line: str) -> None:
+        self.record = self.record.model_copy(update={"notes": (*self.record.notes, line)})
 
     def running(self, **update: Any) -> TrialRecord:
         timings = {"seconds": round(self._seconds + time.monotonic() - self._start, 3)}
@@ -200,7 +231,7 @@ class _TimedRecord:
         return record.model_copy(update={"timings": timings, **problem})
 
 
-def _begin(task: TrialTask, before: TrialRecord | None) -> TrialRecord:
+def _begin(task: TrialTask, before: TrialRecord | None, notes: Sequence[str] = ()) -> TrialRecord:
     timings = Timings(started_at=now())
     if before is not None:
         again = {"restarts": before.timings.restarts + 1, "finished_at": None}
@@ -213,6 +244,7 @@ def _begin(task: TrialTask, before: TrialRecord | None) -> TrialRecord:
         host=socket.gethostname(),
         versions=Versions.here().model_copy(update={"plugins": dict(task.plugins)}),
         timings=timings,
+        notes=(*(before.notes if before else ()), *notes),
     )
 
 
@@ -242,9 +274,7 @@ class _Step(NamedTuple):
 def _train(
     task: TrialTask, folder: TrialFolder, timed: _TimedRecord, on_epoch: OnEpoch, fit: Fit, load: Load
 ) -> TrialRecord:
-    rows = folder.read_rows()
-    # Rows are written before the checkpoint, so a checkpoint without rows is not valid.
-    checkpoint = folder.read_checkpoint() if rows else None
+    checkpoint, rows = _resume(folder, timed)
     try:
         splits = _load(task, load)
         folder.write_record(timed.running(data=_facts(splits)))
@@ -252,7 +282,7 @@ def _train(
             rows = [*rows[: step.epoch - 1], step.row]  # rows after the checkpoint are recomputed
             folder.write_epochs(rows)
             if step.checkpoint is not None:
-                folder.write_checkpoint(step.checkpoint)
+                folder.write_checkpoint(step.checkpoint, rows)
             if step.weights is not None:
                 folder.write_weights(step.weights)
             if step.embeddings is not None:
@@ -267,10 +297,25 @@ def _train(
             record = timed.ended("finished")
     except _TrialFailure as failure:
         record = timed.ended("failed", failure.error)
+    record = record.model_copy(update={"files": dict(folder.written)})
     folder.write_record(record)
     if is_settled(record, retry_failed=False):  # a diverged trial is never resumed from its checkpoint
         folder.remove_checkpoint()
     return record
+
+
+def _resume(folder: TrialFolder, timed: _TimedRecord) -> tuple[Arrays | None, list[Row]]:
+    """The checkpoint's state and rows, which `epochs.parquet` then has, too; (None, []) to start from the beginning."""
+    try:
+        checkpoint = folder.read_checkpoint()
+    except DamagedError as error:
+        timed.note(f"{error.problem}; it is trained from the start")
+        folder.remove_checkpoint()
+        return None, []
+    if checkpoint is None:
+        return None, []
+    folder.write_epochs(checkpoint.rows)
+    return checkpoint.state, checkpoint.rows
 
 
 def _load(task: TrialTask, load: Load) -> Splits:
@@ -317,31 +362,3 @@ def _as_trial_failure() -> Iterator[None]:
         yield
     except Exception as error:
         raise _TrialFailure(error) from error
-
-
-@contextmanager
-def _claim(folder: TrialFolder, timeout_s: float) -> Iterator[bool]:
-    """Hold the trial's lock. Yields False if another process still holds it after `timeout_s` (-1: wait forever).
-
-    Behind a URI there are no locks: yields True.
-    """
-    import filelock
-
-    root = folder.store.folder
-    if root is None:
-        yield True
-        return
-    path = root / folder.lock_name
-    lock = filelock.FileLock(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=timeout_s)
-    except filelock.Timeout:
-        yield False
-        return
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be locked: {error.strerror or error}") from error
-    try:
-        yield True
-    finally:
-        lock.release()

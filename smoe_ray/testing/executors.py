@@ -323,7 +323,7 @@ num_trials: 3
         epochs = list(Toy()(victim.spec, load_splits(victim.spec.data, out / ".cache" / "data"), None))
         folder.store.remove(folder.name)
         folder.write_epochs(rows[:2])
-        folder.write_checkpoint(epochs[0].checkpoint())
+        folder.write_checkpoint(epochs[0].checkpoint(), [epochs[0].row])
         folder.write_record(victim.model_copy(update={"status": "running"}))
 
         again = {record.trial_id: record for record in run_study(study, out, make_executor(Toy(log=log)))}

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from smoe_ray.data import Splits
+from smoe_ray.data import Dataset, Splits
 from smoe_ray.errors import DivergedError
 from smoe_ray.results import TIMING_COLUMNS, read_results
 from smoe_ray.spec import GridStudy, SearchStudy, TrialSpec, parse_study
@@ -122,11 +122,20 @@ class Toy:
             last,
             checkpoint=lambda: {"epoch": np.array(epoch), "weight": weight},
             weights=lambda: {"weight": weight},
-            embeddings=lambda: {
-                "mu": np.outer(np.arange(len(data.test)), weight).astype(np.float32),
-                "image": data.test.image_BHW,
-            },
+            embeddings=lambda: _embeddings(trial, data.test, weight),
         )
+
+
+def _embeddings(trial: TrialSpec, test: Dataset, weight: npt.NDArray[Any]) -> Arrays:
+    experts = trial.model.num_experts
+    return {
+        "mu": np.outer(np.arange(len(test)), np.resize(weight, trial.model.latent_dim)).astype(np.float32),
+        "label": test.label_B,
+        "expert": np.arange(len(test)) % experts,
+        "gate": np.full((len(test), experts), 1 / experts, np.float32),
+        "image": test.image_BHW,
+        "reconstruction": (test.image_BHW / 255).astype(np.float16),
+    }
 
 
 def epochs_computed(log: Path) -> list[tuple[int, int]]:

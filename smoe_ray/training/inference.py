@@ -128,11 +128,11 @@ def load_model(out: str | Path, study: str, trial_id: str) -> TrainedModel:
     record = folder.read_record()
     if record is None:
         raise ResultsError(f"{folder.store.path(folder.name)}/trial.json: no such file; run the study again")
-    model = build_model(record.spec.model, _image_shape(record), record.spec.seed)
-    problem = _misfit(model, weights)
+    with torch.device("meta"):  # without memory: the spec may mean a model of any size
+        problem = _misfit(build_model(record.spec.model, _image_shape(record), record.spec.seed), weights)
     if problem is not None:
-        file = folder.store.path(f"{folder.name}/model.safetensors")
-        raise ResultsError(f"{file}: {problem}; delete the trial's folder and run the study again")
+        raise folder.broken("model.safetensors", problem)
+    model = build_model(record.spec.model, _image_shape(record), record.spec.seed)
     model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     return TrainedModel(record, model)
 

@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from smoe_ray.analysis import arms, compare_arms, routing, separability
 from smoe_ray.results import TrialRecord, read_embeddings, read_results
+from smoe_ray.spec import trial_with
 from smoe_ray_dashboard.pages.routing.linked_maps import LASSO
 from support.planted_folder import plant
 
@@ -183,7 +184,9 @@ def test_different_test_images_are_not_linked(open_page: Open, said: Said, out: 
     file = out / "arms" / "trials" / first.trial_id / "trial.json"
     record = TrialRecord.model_validate_json(file.read_bytes())
     assert record.data is not None
-    other = record.model_copy(update={"data": record.data.model_copy(update={"fingerprint": "e" * 64})})
+    spec = trial_with(record.spec, {"data.test_per_class": 31})
+    facts = record.data.model_copy(update={"fingerprint": "e" * 64})
+    other = record.model_copy(update={"spec": spec, "data": facts})
     file.write_text(other.model_dump_json(), encoding="utf-8")
     at = open_page("routing", out, study="arms", maps="true")
     assert "different test images" in said(at)

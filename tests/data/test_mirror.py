@@ -52,6 +52,18 @@ def test_half_a_copy_counts_for_nothing(tmp_path: Path, mirror: str) -> None:
     assert files.exists(meta)
 
 
+def test_a_damaged_copy_is_made_again_and_replaced(tmp_path: Path, mirror: str) -> None:
+    made = prepare(SPEC, tmp_path / "one", mirror=mirror)
+    files = fsspec.filesystem("memory")
+    [labels] = files.glob(f"{mirror}/prepared/*/train.label_B.npy")
+    whole = files.cat_file(labels)
+    files.pipe_file(labels, whole[:-1] + b"x")
+    again = prepare(SPEC, tmp_path / "two", mirror=mirror)
+    assert again.notes == ("prepared data were damaged (train.label_B.npy) and have been made again",)
+    assert again.fingerprint == made.fingerprint
+    assert files.cat_file(labels) == whole
+
+
 def test_a_mirror_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="no-such-protocol") as caught:
         prepare(SPEC, tmp_path, mirror="no-such-protocol://bucket")

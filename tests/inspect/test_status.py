@@ -114,13 +114,13 @@ def test_nothing_there(out: Path) -> None:
     plant_study(out, GRID)
     status = study_status(str(out), "demo")
     assert status is not None
-    assert status[1:] == (5, 0, 0, 0, 0, None, None, ())
+    assert status[1:] == (5, 0, 0, 0, 0, None, None, (), ())
 
 
 def test_a_broken_record_is_named(out: Path) -> None:
     plant_study(out, GRID)
     Store(out).write("demo/trials/000000000000/trial.json", b"{")
-    with pytest.raises(ResultsError, match=r"trial\.json: unreadable"):
+    with pytest.raises(ResultsError, match=r"trial\.json: damaged"):
         study_status(str(out), "demo")
 
 

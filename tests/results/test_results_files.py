@@ -140,7 +140,7 @@ def test_results_behind_a_uri_read_the_same(tmp_path: Path) -> None:
         folder(out, "aaa").write_record(record("aaa", timings=Timings(started_at=now())))
         folder(out, "aaa").write_epochs([row(1)])
         folder(out, "aaa").write_weights({"w": np.arange(3.0)})
-        folder(out, "aaa").write_checkpoint({"w": np.arange(3.0)})
+        folder(out, "aaa").write_checkpoint({"w": np.arange(3.0)}, [row(1)])
     pd.testing.assert_frame_equal(
         read_results(tmp_path, "demo"), read_results(f"memory://{tmp_path.name}", "demo"), check_exact=True
     )
@@ -201,9 +201,9 @@ def test_a_record_of_another_version_is_to_be_read_not_deleted(tmp_path: Path, w
     assert "\n" not in str(caught.value)
 
 
-def test_a_cut_record_is_to_be_deleted(tmp_path: Path) -> None:
+def test_a_cut_record_is_named(tmp_path: Path) -> None:
     Store(tmp_path).write("demo/trials/aaa/trial.json", record("aaa").model_dump_json().encode()[:-1])
-    with pytest.raises(ResultsError, match=r"aaa/trial\.json: unreadable .* delete the trial's folder"):
+    with pytest.raises(ResultsError, match=r"aaa/trial\.json: damaged .* run the study again"):
         read_trials(tmp_path, "demo")
 
 
@@ -284,7 +284,7 @@ def test_a_pickle_in_embeddings_is_refused_and_never_runs(tmp_path: Path, monkey
         np.lib.format.write_array_header_1_0(header, {"descr": "|O", "fortran_order": False, "shape": (1,)})
         archive.writestr("mu.npy", header.getvalue() + pickle.dumps(_Bomb()))
     Store(tmp_path).write("demo/trials/aaa/embeddings.npz", buffer.getvalue())
-    with pytest.raises(ResultsError, match=r"embeddings\.npz: unreadable"):
+    with pytest.raises(ResultsError, match=r"embeddings\.npz: damaged"):
         read_embeddings(tmp_path, "demo", "aaa")
     assert not Path("exploded").exists()
     with pytest.raises(AssertionError):

@@ -84,7 +84,12 @@ def test_a_reader_follows_a_bucket(bucket: str, tmp_path: Path) -> None:
     reader.look()
     assert reader.version != version
     assert set(reader.table()["trial_id"]) == set(before["trial_id"]) - {first}
-    assert "epochs.parquet: unreadable" in reader.problems()[0]
+    assert "epochs.parquet: damaged" in reader.problems()[0]
+    run_study(toy_grid(seeds=[0, 1]), uri, LocalExecutor(fit=Toy()))
+    reader.look()
+    assert set(reader.table()["trial_id"]) == set(before["trial_id"])
+    [kept] = [name for name in Store(uri).folders("toy/trials") if name.startswith(f"{first}.damaged-")]
+    assert Store(uri).read(f"toy/trials/{kept}/epochs.parquet") == b"broken"
 
 
 def test_the_command_line_reads_a_bucket(bucket: str) -> None:

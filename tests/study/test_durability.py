@@ -70,13 +70,13 @@ def test_workers_end_with_their_parent_even_in_mid_epoch(out: Path, log: Path) -
 def test_what_a_kill_leaves_aside_is_cleared_by_the_next_run(out: Path) -> None:
     [record] = run_study(toy_grid(seeds=[0]), out, LocalExecutor(fit=Toy()))
     folder = TrialFolder(Store(out), "toy", record.trial_id)
-    folder.write_checkpoint({"epoch": np.array(3)})  # killed between the commit and the deletion of the checkpoint
+    folder.write_checkpoint({"epoch": np.array(3)}, [])  # killed between the commit and the deletion of the checkpoint
     run_study(toy_grid(seeds=[0]), out, LocalExecutor(fit=Toy()))
     path = out / folder.name
     assert not (path / "checkpoint").exists()
 
     folder.write_record(record.model_copy(update={"status": "running"}))  # killed in the middle of two writes
-    folder.write_checkpoint({"epoch": np.array(0), "weight": np.zeros(8)})
+    folder.write_checkpoint({"epoch": np.array(0), "weight": np.zeros(8)}, [])
     for name in (".epochs.parquet.99.tmp", "checkpoint/.state.safetensors.99.tmp"):
         (path / name).write_bytes(b"half of")
     run_study(toy_grid(seeds=[0]), out, LocalExecutor(fit=Toy()))
@@ -92,7 +92,7 @@ def test_a_checkpoint_that_another_process_may_need_is_not_cleared(out: Path, tm
     run = StudyRun(StudyPlan(toy_grid(seeds=[0])), str(out), tmp_path / "cache")
     [task] = run.pending()
     train_trial(task, lambda rows: False, Toy())
-    task.folder.write_checkpoint({"epoch": np.array(1)})
+    task.folder.write_checkpoint({"epoch": np.array(1)}, [])
     with filelock.FileLock(out / task.folder.lock_name):
         assert run.pending() == []
         assert task.folder.read_checkpoint() is not None

@@ -87,7 +87,7 @@ def _rewrite(out: Path, record: TrialRecord, **changes: str) -> None:
     timings = record.timings.model_copy(
         update={"finished_at": now() if changes["status"] == "failed" else None, "started_at": started}
     )
-    folder.write_record(record.model_copy(update={**changes, "timings": timings}))
+    folder.write_record(record.model_copy(update={**changes, "timings": timings, "files": {}}))
 
 
 if __name__ == "__main__":

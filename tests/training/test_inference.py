@@ -228,8 +228,8 @@ def test_weights_of_another_model_are_one_line(trial: Trial, tmp_path: Path, cha
     weights = read_weights(trial.out, trial.record.study, trial.record.trial_id) | change
     folder = TrialFolder(Store(tmp_path), "toy", "aaa")
     folder.write_weights({name: array for name, array in weights.items() if array is not None})
-    folder.write_record(trial.record)
-    with pytest.raises(ResultsError, match=rf"toy/trials/aaa/model\.safetensors: {problem}; delete the trial's folder"):
+    folder.write_record(trial.record.model_copy(update={"trial_id": "aaa", "files": {}}))
+    with pytest.raises(ResultsError, match=rf"toy/trials/aaa/model\.safetensors: damaged \({problem}\)"):
         load_model(tmp_path, "toy", "aaa")
 
 

@@ -14,6 +14,7 @@ import streamlit as st
 
 from smoe_ray.analysis.gallery import stored_images
 from smoe_ray.analysis.maps import NEIGHBOURS
+from smoe_ray.figures.pictures import size_of
 from smoe_ray.results.trial import Arrays
 
 from ... import page, style, url_state
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 LASSO = "lasso selection"
 MAX_PICTURES = 24
+PICTURE_WIDTH = 64
+"""Of a small image, in pixels."""
 
 
 @st.fragment
@@ -124,7 +127,8 @@ def _show_highlighted(trials: Sequence[CachedTrialAnalysis], highlighted: Sequen
     for trial in trials:
         st.text(f"{trial.title}: {_shares([f'expert {expert}' for expert in trial.embeddings['expert'][highlighted]])}")
     shown = highlighted[:MAX_PICTURES]
-    st.image(png(strip(stored_images(stored)[shown])))
+    images = stored_images(stored)[shown]
+    st.image([png(strip(image[None])) for image in images], width=round(size_of(images, PICTURE_WIDTH)[0]))
     if len(shown) < len(highlighted):
         st.caption(f"The first {len(shown)} of them are shown.")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from smoe_ray import columns
 from smoe_ray.columns import COLUMNS
+from smoe_ray.data.dataset import shape_in_words
 from smoe_ray.results import TrialRecord
 from smoe_ray.spec import GridStudy, dump_study
 
@@ -39,8 +40,9 @@ def facts(record: TrialRecord, last: Mapping[str, Any]) -> dict[str, str]:
         "ended, UTC": f"{times.finished_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if times.finished_at else "",
         "restarts": times.restarts,
         "versions": ", ".join(f"{name} {value}" for name, value in record.versions.model_dump().items()),
-        "data": f"{record.data.train_images:,} training and {record.data.test_images:,} test images of "
-        f"{', '.join(record.data.class_names)}; fingerprint {record.data.fingerprint}"
+        "data": f"{record.data.train_images:,} training and {record.data.test_images:,} test images "
+        f"({shape_in_words(record.data.image_shape)}) of {', '.join(record.data.class_names)}; "
+        f"fingerprint {record.data.fingerprint}"
         if record.data
         else "",
     }

@@ -1,0 +1,28 @@
+"""`study.yaml` as a run writes it: the study's YAML text, and in its last line, a comment, the SHA-256 of that text."""
+
+from __future__ import annotations
+
+import hashlib
+
+from smoe_ray.errors import StudyError
+
+_COMMENT = b"# sha256: "
+
+
+def seal_study(text: bytes) -> bytes:
+    """The content of `study.yaml`."""
+    return text + _COMMENT + hashlib.sha256(text).hexdigest().encode() + b"\n"
+
+
+def study_text(content: bytes, origin: str) -> str:
+    """The YAML text in the content of a `study.yaml`; those of earlier versions have no checksum.
+
+    Raises:
+        StudyError: its checksum is another; the message begins with `origin`.
+    """
+    text, comment, _ = content.rpartition(_COMMENT)
+    if not comment:
+        return content.decode(errors="replace")
+    if seal_study(text) != content:
+        raise StudyError(f"{origin}: damaged (not what was written: its SHA-256 is another)")
+    return text.decode(errors="replace")
