@@ -43,7 +43,12 @@ def read_bounded(path: Path, most_bytes: int) -> bytes:
     return content
 
 
+def most_unpacked(packed: int) -> int:
+    """Bytes of images that an honest archive of `packed` bytes may hold."""
+    return max(MOST_FREE_BYTES, MOST_PER_PACKED_BYTE * packed)
+
+
 def refuse_bomb(unpacked: int, packed: int) -> None:
     """Raise ValueError if no honest archive of `packed` bytes holds `unpacked` bytes of images."""
-    if unpacked > max(MOST_FREE_BYTES, MOST_PER_PACKED_BYTE * packed):
+    if unpacked > most_unpacked(packed):
         raise ValueError(f"{packed:,} bytes that would unpack to {unpacked:,}")

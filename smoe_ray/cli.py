@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from smoe_ray.data.files import Map
     from smoe_ray.data.overview import Overview
     from smoe_ray.inspect.status import StudyStatus
-    from smoe_ray.spec import GridStudy, SearchStudy
+    from smoe_ray.spec import DataSpec, GridStudy, SearchStudy
     from smoe_ray.study import Executor
 
 app = typer.Typer(
@@ -499,23 +499,40 @@ def dashboard(
 
 @data_app.command(epilog="Example: smoe-ray data fetch cat face --to drawings")
 def fetch(
-    categories: Annotated[
-        list[str], typer.Argument(help="Categories as Google names them, e.g. 'The Eiffel Tower'.", show_default=False)
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME...",
+            help="Quick, Draw! categories, e.g. 'The Eiffel Tower'; sets: mnist, fashion_mnist, kmnist, emnist, "
+            "cifar10, cifar100, svhn, medmnist/pathmnist ...; or study files (.yaml), whose data are fetched.",
+            show_default=False,
+        ),
     ],
     to: Annotated[str | None, typer.Option("--to", help="Folder. Default: the download cache.")] = None,
     layout: Annotated[
-        Literal["sketchrnn", "bitmap"], typer.Option(help="Vector drawings (.npz) or 28x28 bitmaps (.npy).")
+        Literal["sketchrnn", "bitmap", "ndjson"],
+        typer.Option(help="Of categories: vector drawings (.npz), 28x28 bitmaps (.npy), simplified ones (.ndjson)."),
     ] = "sketchrnn",
 ) -> None:
-    """Download Quick, Draw! categories from Google's public bucket. Resumes; checks sizes and checksums."""
-    from smoe_ray.data.download import fetch as download
-    from smoe_ray.data.sources.quickdraw import download_folder
+    """Download Quick, Draw! categories and published image sets. Resumes; checks sizes and checksums."""
+    from smoe_ray.data.fetching import data_to_fetch, fetch_data
+    from smoe_ray.inspect.preview import data_settings
+    from smoe_ray.planning import StudyPlan
+    from smoe_ray.spec import load_study
 
-    folder = download_folder() if to is None else _local_folder(to)
+    folder = None if to is None else _local_folder(to)
+    wanted: list[DataSpec] = []
+    for name in names:
+        if name.endswith((".yaml", ".yml")):
+            wanted += data_settings(StudyPlan(load_study(name)))
+        else:
+            wanted.append(data_to_fetch(name, layout))
     with _bars(DownloadColumn(), TransferSpeedColumn()) as progress:
-        paths = download(categories, layout, folder, progress=progress)
-    for path in paths:
-        say(path)
+        files = dict.fromkeys(file for data in wanted for file in fetch_data(data, folder, progress))
+    for file in files:
+        say(file)
+    if not files:
+        say("nothing to fetch: the data are generated, or are to be where data.root says")
 
 
 @data_app.command(epilog="Example: smoe-ray data info studies/drawings.yaml --set data.root=drawings --to sheets")

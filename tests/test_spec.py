@@ -18,13 +18,18 @@ from smoe_ray.spec import (
     SCALAR_METRICS,
     Blend,
     Budget,
+    Cifar100Data,
     CombinedData,
+    EmnistData,
     Expected,
     GridStudy,
     ImageData,
     Imbalance,
     Likelihood,
+    MedMnistData,
     ModelSpec,
+    NamedData,
+    ParquetData,
     QuickDrawData,
     SearchStudy,
     Spec,
@@ -410,9 +415,18 @@ OF_DATA: dict[str, Any] = {
     "background": "black",
     "transpose": True,
     "allow_constant": True,
+    "recognized_only": True,
     "root": "elsewhere",
     "download": True,
+    "split": "letters",
+    "labels": "coarse",
+    "name": "octmnist",
+    "size": 64,
+    "image_column": "img",
+    "label_column": "fine_label",
 }
+CLASSES_OF = {NamedData: ["cat"], EmnistData: ["7"], Cifar100Data: ["bear"], MedMnistData: ["normal"]}
+NAMED = (NamedData(source="cifar10"), EmnistData(), Cifar100Data(), MedMnistData(name="pneumoniamnist"))
 LAYOUTS = {QuickDrawData: "bitmap", ImageData: "npz"}
 NOT_IDENTITY = {
     "dataset",
@@ -438,9 +452,11 @@ def _single_changes() -> list[tuple[TrialSpec, str, Any]]:
     for objective in (objective() for objective in get_args(BuiltInObjective)):
         for field in sorted(type(objective).model_fields.keys() - {"name"}):
             changes += [(TrialSpec(objective=objective), f"objective.{field}", _other_value(objective, field))]
-    for data in (SyntheticData(), QuickDrawData(), ImageData(root="here")):
+    files = (QuickDrawData(layout="ndjson"), ImageData(root="here"), ParquetData(root="here"), *NAMED)
+    for data in (SyntheticData(), *files):
         for field in sorted(type(data).model_fields.keys() - {"source", "image"}):
             value = LAYOUTS[type(data)] if field == "layout" else OF_DATA[field]
+            value = CLASSES_OF.get(type(data), value) if field == "classes" else value
             changes += [(TrialSpec(data=data), f"data.{field}", value)]
     combined = TrialSpec(data=CombinedData(parts={"a": SyntheticData(), "b": QuickDrawData()}))
     changes += [

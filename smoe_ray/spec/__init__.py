@@ -11,22 +11,32 @@ from smoe_ray.spec.architectures import MAX_SIDE, MIN_SIDE, ImageShape
 from smoe_ray.spec.base import NAME_PATTERN, Spec
 from smoe_ray.spec.data import (
     CLASS_PATTERN,
-    IMAGE_SIDE,
-    ClassName,
     CombinedData,
     DataSpec,
-    DataSpecBase,
-    DrawingColours,
     ImageData,
-    ImageFormat,
-    Imbalance,
     LeafData,
     PluginData,
     QuickDrawData,
     SyntheticData,
     drawing_ink,
 )
+from smoe_ray.spec.data_base import (
+    IMAGE_SIDE,
+    ClassName,
+    DataSpecBase,
+    DrawingColours,
+    ImageFormat,
+    Imbalance,
+)
 from smoe_ray.spec.model import ModelSpec, PluginDecoder, PluginEncoder
+from smoe_ray.spec.named_data import (
+    Cifar100Data,
+    EmnistData,
+    MedMnistData,
+    NamedData,
+    NamedDataBase,
+    ParquetData,
+)
 from smoe_ray.spec.objectives import (
     BalancedObjectiveSpec,
     Blend,
@@ -90,6 +100,7 @@ __all__ = [
     "Blend",
     "Budget",
     "Choices",
+    "Cifar100Data",
     "ClassName",
     "CollapseSpec",
     "CombinedData",
@@ -99,6 +110,7 @@ __all__ = [
     "DecoderLikelihoodSpec",
     "Distribution",
     "DrawingColours",
+    "EmnistData",
     "EvaluationSpec",
     "Expected",
     "FloatRange",
@@ -110,9 +122,13 @@ __all__ = [
     "IntRange",
     "LeafData",
     "Likelihood",
+    "MedMnistData",
     "ModelSpec",
+    "NamedData",
+    "NamedDataBase",
     "Objective",
     "ObjectiveSpec",
+    "ParquetData",
     "PluginData",
     "PluginDecoder",
     "PluginEncoder",
