@@ -52,7 +52,7 @@ def serve(out: str, port: int, host: str, address: str | None) -> NoReturn:
     if host in LOOPBACK:  # against DNS rebinding: requests with another host name are refused
         flags += [f"--server.allowedHosts={name}" for name in LOOPBACK]
     ours = [out, *(["--address", address] if address else [])]
-    app = Path(__file__).parent / "script" / "app.py"
+    app = Path(__file__).parent / "script" / "server.py"
     sys.stdout.write(
         f"smoe-ray: http://{f'[{host}]' if ':' in host else host}:{port} serves {out}; press Ctrl-C to stop\n"
     )

@@ -11,7 +11,6 @@ is the same for every job. Ray is imported when a cluster is first contacted.
 from __future__ import annotations
 
 import re
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -28,6 +27,7 @@ from smoe_ray.errors import ClusterError, StudyError
 from smoe_ray.inspect.status import StudyStatus, study_status
 from smoe_ray.results import Store, check_place, read_results
 from smoe_ray.spec import MAX_STUDY_BYTES, GridStudy, SearchStudy, dump_study, load_study, parse_study, with_roots
+from smoe_ray.temporary import temporary_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,7 +181,7 @@ def submit(
     check_place(out)
     out = absolute(str(out))
     Store(out)  # raises ResultsError for a URI of an unknown protocol
-    with tempfile.TemporaryDirectory(prefix="smoe-ray-job-") as folder:
+    with temporary_folder("smoe-ray-job-") as folder:
         sent = stage_packages(packages, Path(folder))
         with short_names_of(folder) if sent else nullcontext():
             spec, text = _study_to_send(study, overrides)

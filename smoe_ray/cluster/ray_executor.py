@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import tempfile
 import threading
 import time
 import uuid
@@ -28,6 +27,7 @@ from smoe_ray.study.events import Event, Notice, OnEvent, TrialEnded
 from smoe_ray.study.local import usable_cpus
 from smoe_ray.study.trial_queue import TrialQueue
 from smoe_ray.study.trial_run import Fit
+from smoe_ray.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from smoe_ray.cluster.tune_bridge import TuneBridge
@@ -202,7 +202,7 @@ def _fit_tuner(bridge: TuneBridge, **parameters: Any) -> None:
         tune.with_parameters(train_in_tune, **parameters),
         lambda config: resources.placement(config["task"].trial.resources),
     )
-    with environment(_TUNE), _quiet(), tempfile.TemporaryDirectory(prefix=f"smoe-{os.getpid()}-tune-") as folder:
+    with environment(_TUNE), _quiet(), temporary_folder(f"smoe-{os.getpid()}-tune-") as folder:
         tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(

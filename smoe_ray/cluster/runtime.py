@@ -8,13 +8,13 @@ import secrets
 import shutil
 import socket
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
 from smoe_ray.errors import ClusterError
+from smoe_ray.temporary import private_folder
 
 
 class Logs:
@@ -95,9 +95,8 @@ def environment(settings: Mapping[str, str]) -> Iterator[None]:
 def _private_ray(num_cpus: int, dashboard: bool) -> Iterator[Logs]:
     import ray
 
-    # Ray's sockets are below this folder, and a socket's path is limited to about 100 characters.
-    folder = Path(tempfile.mkdtemp(prefix=f"smoe-{os.getpid()}-", dir="/tmp" if Path("/tmp").is_dir() else None))  # noqa: S108
-    logs = Logs(folder)
+    folder = private_folder(f"smoe-{os.getpid()}-", _MOST_CHARACTERS)
+    logs = Logs(folder / _RAY)
     try:
         with environment({"RAY_USAGE_STATS_ENABLED": "0"}), _private_token():
             try:
@@ -107,7 +106,7 @@ def _private_ray(num_cpus: int, dashboard: bool) -> Iterator[Logs]:
                     include_dashboard=dashboard,
                     log_to_driver=False,
                     logging_level=logging.CRITICAL,
-                    _temp_dir=str(folder),
+                    _temp_dir=str(folder / _RAY),
                 )
             except Exception as error:
                 raise ClusterError(f"Ray cannot be started on this machine ({_first_line(error)})") from error
@@ -118,6 +117,13 @@ def _private_ray(num_cpus: int, dashboard: bool) -> Iterator[Logs]:
     finally:
         if not logs.are_kept:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+_RAY = "r"
+"""Ray's folder inside a private one: Ray opens its own to everybody (mode 777)."""
+
+_MOST_CHARACTERS = 107 - len("/smoe-1234567-abcdefgh/r/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
+"""Before what is below it in the path of a socket, which may have 107 (sun_path of unix(7))."""
 
 
 @contextmanager
