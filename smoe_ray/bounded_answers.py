@@ -29,7 +29,7 @@ class Limits(NamedTuple):
 
 ANSWER = Limits(most_bytes=2**25, seconds=60, bytes_per_second=100_000)
 """Answers of an API, which are held in memory."""
-FILE = Limits(most_bytes=2**31, seconds=60, bytes_per_second=1_000)
+FILE = Limits(most_bytes=2**34, seconds=60, bytes_per_second=1_000)
 """Downloaded files, which are written piece by piece."""
 
 
@@ -124,7 +124,7 @@ class _BoundedAdapter(requests.adapters.HTTPAdapter):
         super().__init__()
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        super().init_poolmanager(*arguments, **options)  # type: ignore[no-untyped-call]
+        super().init_poolmanager(*arguments, **options)
         bound(self.poolmanager, self._limits)
 
     def proxy_manager_for(self, proxy: str, **options: Any) -> Any:

@@ -360,6 +360,7 @@ def test_a_wrong_plug_in_is_one_line(
         ("label_B)\n", "label_B[::-1].copy())\n", "training images that are not sorted by label"),
         ("label_B)\n", "label_B + 1)\n", "labels that are no indices into its 2 class_names"),
         ("label_B)\n", "label_B[1:])\n", "train labels that are no array of 80 whole numbers"),
+        ('("small", "large")', '("small", "la\\x1brge")', "'la\\x1brge' in its class_names; needed: printable"),
         ("return Content(", "return (", "read() returned tuple, not a smoe_ray.data.Content"),
         ("return Content(", "return Content(1 / 0, ", "rings.py:15: ZeroDivisionError: division by zero"),
     ],

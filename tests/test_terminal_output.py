@@ -158,7 +158,7 @@ def test_colours_in_ci_make_no_narrow_terminal(results: Path) -> None:
 def test_what_is_left_out_is_said(results: Path) -> None:
     ended = command("table", results, "demo", COLUMNS="60")
     assert ended.stderr.startswith(b"not shown in 60 columns of text: ")
-    assert ended.stderr.rstrip().endswith(b"trial, test KL, active latents")
+    assert ended.stderr.rstrip().endswith(b"trial, test KL, active latents, PSNR")
 
 
 DAMAGE = {

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from smoe_ray.atomic_write import write_whole
-from smoe_ray.bounded_read import RefusedReadError, open_regular
+from smoe_ray.bounded_read import RefusedReadError, open_regular, read_up_to
 from smoe_ray.errors import DamagedError, ResultsError, StorageError
 from smoe_ray.results.places import check_place
 
@@ -133,7 +133,7 @@ class Store:
     def _read_local(self, name: str, most_bytes: int) -> bytes:
         with self._open(name) as file:
             self._refuse_larger(name, os.fstat(file.fileno()).st_size, most_bytes)
-            content: bytes = file.read(most_bytes + 1)
+            content = read_up_to(file, most_bytes)
         self._refuse_larger(name, len(content), most_bytes)  # it may grow
         return content
 
