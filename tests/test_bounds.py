@@ -202,6 +202,10 @@ def server(answer: Callable[[Callable[[bytes], None]], None]) -> Iterator[int]:
                     try:
                         connection.recv(65536)
                         answer(connection.sendall)
+                        connection.shutdown(socket.SHUT_WR)
+                        connection.settimeout(1)
+                        while connection.recv(65536):  # closing with unread data would take the answer back
+                            pass
                     except OSError:
                         pass  # the client has had enough
 
