@@ -7,6 +7,7 @@ extending by tests/test_extending.py.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -175,7 +176,7 @@ FIRST_LINE = {
 )
 def test_a_documented_command_works(reader: Callable[..., tuple[int, str, str]], out: Path, command: str) -> None:
     verb, *words = shlex.split(command)
-    study = "study.yaml" if verb in ("check", "run") else "how-many-experts"
+    study = "study.yaml" if verb in ("check", "run", "data") else "how-many-experts"
     words = [study if word == "STUDY" else PLACES.get(word, word) for word in words]
     if verb == "run":  # a Ray of its own takes a while to start, and other tests do that
         words += ["--executor", "local", "--device", "cpu"]
@@ -186,6 +187,9 @@ def test_a_documented_command_works(reader: Callable[..., tuple[int, str, str]],
     code, printed, error = reader(verb, *words)
     assert code == 0, error
     assert "Traceback" not in error
+    if "--json" in words:
+        json.loads(printed)
+        return
     assert re.match(FIRST_LINE[verb], printed.splitlines()[0]), printed
 
 
