@@ -329,6 +329,47 @@ def report(
     typer.echo(write_report(out, names, to, compare, lambda line: typer.echo(line, err=True), dataset))
 
 
+class _ExportCommand(typer.core.TyperCommand):
+    """Its help lists the kinds of exports."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from smoe_ray.export import KINDS
+
+        kinds = "\n".join(f"- {name}: {kind.description}" for name, kind in KINDS.items())
+        self.help = f"{self.help}\n\nKinds:\n\n{kinds}"
+        super().format_help(ctx, formatter)
+
+
+@app.command(cls=_ExportCommand, epilog="Example: smoe-ray export results quickstart --to tensorboard exported")
+def export(
+    out: Out,
+    study: StudyName,
+    to: Annotated[
+        str, typer.Option("--to", help="Kind of export; with --model the model's folder.", show_default=False)
+    ],
+    folder: Annotated[
+        str | None, typer.Argument(metavar="[DIR]", help="Folder for the export of a study, on this machine.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="TRIAL", help="Export this trial's model instead of the study.")
+    ] = None,
+) -> None:
+    """Write a study for another tool, or a trial's model as a folder that SMoEVAE.from_pretrained loads."""
+    from smoe_ray.export import export_model, export_study
+
+    name = _study_name(study)
+    if model is not None:
+        if folder is not None:
+            raise SmoeRayError(f"{folder}: with --model give the folder once, as --to DIR")
+        typer.echo(export_model(out, name, model, _local_folder(to)))
+        return
+    if folder is None:
+        raise SmoeRayError(f"--to {to}: give a folder for it: smoe-ray export {out} {study} --to {to} DIR")
+    made = export_study(out, name, to, _local_folder(folder))
+    _tell(made.problems, made.notices)
+    typer.echo(made.path)
+
+
 @app.command(epilog="Example: smoe-ray recommend results loss-surface --samples 50000")
 def recommend(
     out: Out,

@@ -163,6 +163,7 @@ FIRST_LINE = {
     "recommend": r"(At|[^:]+: at) 50,000 training images",
     "report": r"report/index\.html$",
     "status": r"[a-z-]+ in results$",
+    "export": r"(exported|models)/[a-z-]+",
     "verify": r"read \d+ stud",
     "data": r"(drawings|.*/quickdraw)/(face|cat)\.np[yz]$|quickdraw( drawings)?$| *quickdraw, fingerprint",
     "dashboard": r"smoe-ray: http://127\.0\.0\.1:\d+ serves results; press Ctrl-C to stop$",
@@ -187,6 +188,8 @@ def test_a_documented_command_works(reader: Callable[..., tuple[int, str, str]],
     code, printed, error = reader(verb, *words)
     assert code == 0, error
     assert "Traceback" not in error
+    if verb == "export":  # a second one is refused
+        shutil.rmtree("exported", ignore_errors=True)
     if "--json" in words:
         json.loads(printed)
         return
