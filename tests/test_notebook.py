@@ -11,7 +11,7 @@ import pytest
 NOTEBOOK = Path(__file__).resolve().parents[1] / "docs" / "example.ipynb"
 SHOWN = [
     {"text/html"},
-    {"stream"},
+    {"text/plain"},
     *[{"text/html"}] * 3,
     *[{"image/png"}] * 2,
     {"text/html"},

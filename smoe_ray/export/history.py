@@ -65,7 +65,9 @@ def read_history(out: str | Path, study: str) -> StudyHistory:
     results = read_results(out, study, skip_broken=True)
     measured = [name for name in results.columns if not name.startswith(("config.", "data.")) and name not in _HEAD]
     known = results[results["epoch"].notna()]
-    rows_of = {str(trial): rows[measured].to_dict("records") for trial, rows in known.groupby("trial_id")}
+    rows_of: dict[str, list[Row]] = {}
+    for trial, of_trial in known.groupby("trial_id"):
+        rows_of[str(trial)] = [dict(zip(measured, row, strict=True)) for row in of_trial[measured].itertuples(False)]
     ids = set(results["trial_id"])
     records = [record for record in read_trials(out, study, skip_broken=True) if record.trial_id in ids]
     text, spec = _study(Store(out), study)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from smoe_ray.columns import Direction
 from smoe_ray.errors import ResultsError
 from smoe_ray.inspect.past_trials import past_trial
 from smoe_ray.results import Row, Store, TrialRecord
@@ -57,14 +58,16 @@ class Journal:
         self._written = self._added
 
 
-def journal_text(name: str, metrics: Sequence[str], directions: Sequence[str], trials: Iterable[FrozenTrial]) -> bytes:
+def journal_text(
+    name: str, metrics: Sequence[str], directions: Sequence[Direction], trials: Iterable[FrozenTrial]
+) -> bytes:
     """A journal of these trials, whole: what Optuna's ``JournalFileBackend`` reads."""
     lines = _lines()
     _create(lines, name, metrics, directions).add_trials(trials)
     return _text(lines)
 
 
-def _create(lines: Any, name: str, metrics: Sequence[str], directions: Sequence[str]) -> optuna.Study:
+def _create(lines: Any, name: str, metrics: Sequence[str], directions: Sequence[Direction]) -> optuna.Study:
     import optuna
 
     storage = optuna.storages.JournalStorage(lines)
@@ -82,7 +85,7 @@ class History(NamedTuple):
 
     metrics: tuple[str, ...]
     """Result column of each objective."""
-    directions: tuple[str, ...]
+    directions: tuple[Direction, ...]
     """Of each objective: ``minimize`` or ``maximize``."""
     trials: tuple[FrozenTrial, ...]
     """Those that have ended, in that order; `user_attrs` has `trial_id` and `why`, the pruning reason or the error."""
