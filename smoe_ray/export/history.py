@@ -11,14 +11,10 @@ from smoe_ray.errors import SmoeRayError, StudyError
 from smoe_ray.results import Row, Store, TrialRecord, read_results, read_trials
 from smoe_ray.results.study_file import study_text
 from smoe_ray.results.table import flatten
-from smoe_ray.spec import GridStudy, SearchStudy, parse_study
+from smoe_ray.spec import GridStudy, SearchObjective, SearchStudy, first_objective, parse_study
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-OUTCOME = "test.reconstruction"
-"""The column by which trials of a grid are judged."""
 
 
 class TrialHistory(NamedTuple):
@@ -58,6 +54,11 @@ class StudyHistory(NamedTuple):
     """The table of `read_results`."""
     problems: tuple[str, ...]
     notices: tuple[str, ...]
+
+    @property
+    def objective(self) -> SearchObjective:
+        """What its trials are judged by; the test loss where the study does not say."""
+        return (self.spec and first_objective(self.spec)) or SearchObjective(metric="test.reconstruction")
 
 
 def read_history(out: str | Path, study: str) -> StudyHistory:

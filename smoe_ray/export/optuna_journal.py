@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smoe_ray.atomic_write import write_whole
-from smoe_ray.export.history import OUTCOME, StudyHistory, TrialHistory
+from smoe_ray.export.history import StudyHistory, TrialHistory
 from smoe_ray.inspect.journal import history_from_trials, journal_text
 from smoe_ray.inspect.past_trials import stored_trial
 from smoe_ray.spec import SearchStudy
@@ -21,7 +21,7 @@ def write_journal(study: StudyHistory, folder: Path) -> Path:
     """Write ``<study>.journal``, replacing an older one.
 
     A search keeps its space and objectives. Of any other study the parameters are the keys in which its trials differ,
-    save the seed, and the objective is the final test loss.
+    save the seed, and the objective is what its best trial is chosen by: the final test loss, or PSNR over units.
     """
     import optuna
 
@@ -31,13 +31,14 @@ def write_journal(study: StudyHistory, folder: Path) -> Path:
         history = history_from_trials(study.spec, [trial.record for trial in study.trials], rows)
         metrics, directions, trials = history
     else:
-        metrics, directions, trials = (OUTCOME,), ("minimize",), tuple(_trials_of_grid(study.trials))
+        metrics, directions = (study.objective.metric,), (study.objective.direction,)
+        trials = tuple(_trials_of_grid(study.trials, study.objective.metric))
     path = folder / f"{study.name}.journal"
     write_whole(path, journal_text(study.name, metrics, directions, trials))
     return path
 
 
-def _trials_of_grid(trials: Sequence[TrialHistory]) -> list[FrozenTrial]:
+def _trials_of_grid(trials: Sequence[TrialHistory], metric: str) -> list[FrozenTrial]:
     """Those that have ended, as Optuna stores them."""
     config_of = {trial.record.trial_id: _parameters(trial.config) for trial in trials}
     space = _space(list(config_of.values()))
@@ -46,21 +47,21 @@ def _trials_of_grid(trials: Sequence[TrialHistory]) -> list[FrozenTrial]:
             trial.record,
             {path: value for path, value in config_of[trial.record.trial_id].items() if path in space},
             space,
-            _final(trial),
-            _losses(trial),
+            _final(trial, metric),
+            _measured(trial, metric),
         )
         for trial in sorted(trials, key=lambda trial: trial.record.timings.started_at)
         if trial.record.status != "running"
     ]
 
 
-def _final(trial: TrialHistory) -> list[float] | None:
-    losses = _losses(trial) if trial.record.status == "finished" else {}
-    return [losses[max(losses)]] if losses else None
+def _final(trial: TrialHistory, metric: str) -> list[float] | None:
+    measured = _measured(trial, metric) if trial.record.status == "finished" else {}
+    return [measured[max(measured)]] if measured else None
 
 
-def _losses(trial: TrialHistory) -> dict[int, float]:
-    return {epoch: numbers[OUTCOME] for epoch, _, numbers in trial.metrics() if OUTCOME in numbers}
+def _measured(trial: TrialHistory, metric: str) -> dict[int, float]:
+    return {epoch: numbers[metric] for epoch, _, numbers in trial.metrics() if metric in numbers}
 
 
 def _parameters(config: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from smoe_ray.export.history import OUTCOME, StudyHistory, TrialHistory, refuse_existing
+from smoe_ray.export.history import StudyHistory, TrialHistory, refuse_existing
 
 
 def write_events(study: StudyHistory, folder: Path) -> Path:
@@ -16,11 +16,11 @@ def write_events(study: StudyHistory, folder: Path) -> Path:
     """
     place = refuse_existing(folder / study.name)
     for trial in study.trials:
-        _write_run(trial, place / trial.record.trial_id)
+        _write_run(trial, study.objective.metric, place / trial.record.trial_id)
     return place
 
 
-def _write_run(trial: TrialHistory, place: Path) -> None:
+def _write_run(trial: TrialHistory, metric: str, place: Path) -> None:
     from torch.utils.tensorboard import SummaryWriter
     from torch.utils.tensorboard.summary import hparams
 
@@ -31,7 +31,7 @@ def _write_run(trial: TrialHistory, place: Path) -> None:
         if value is not None
     }
     writer: Any = SummaryWriter(str(place))
-    for summary in hparams(config, {_tag(OUTCOME): None}):
+    for summary in hparams(config, {_tag(metric): None}):
         writer.file_writer.add_summary(summary)
     for epoch, end_s, numbers in trial.metrics():
         for name, number in numbers.items():
