@@ -62,5 +62,5 @@ clean:  ## remove the environment and the quickstart's results
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(PIP) --editable '.[dashboard,s3,gcs,k8s,dev]'
+	$(PIP) --editable '.[dashboard,s3,gcs,k8s,export,dev]'
 	touch $@

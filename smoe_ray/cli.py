@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from smoe_ray import cli_k8s
+from smoe_ray.cli_k8s import AsJson
 from smoe_ray.columns import COLUMNS, TRIAL_TABLE, count
 from smoe_ray.errors import ClusterError, ResultsError, SmoeRayError, StudyError
 from smoe_ray.terminal_output import (
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
     from smoe_ray.data import Splits
     from smoe_ray.data.files import Map
     from smoe_ray.data.overview import Overview
+    from smoe_ray.inspect.integrity import Scrub
     from smoe_ray.inspect.status import StudyStatus
+    from smoe_ray.results import Status
     from smoe_ray.spec import DataSpec, GridStudy, SearchStudy
     from smoe_ray.study import Executor
 
@@ -100,7 +103,9 @@ AllowPlugins = Annotated[
 
 
 @app.command(epilog="Example: smoe-ray check studies/quickstart.yaml --set training.budget='5 epochs'")
-def check(study: StudyFile, overrides: Overrides = None, allow_plugins: AllowPlugins = None) -> None:
+def check(
+    study: StudyFile, overrides: Overrides = None, allow_plugins: AllowPlugins = None, as_json: AsJson = False
+) -> None:
     """Validate a study; show its trials, parameters, FLOPs and the data it needs. Starts nothing."""
     from smoe_ray import plugins
     from smoe_ray.inspect.preview import in_words, preview
@@ -109,11 +114,14 @@ def check(study: StudyFile, overrides: Overrides = None, allow_plugins: AllowPlu
     spec = load_study(study, overrides or ())
     with plugins.allowing(allow_plugins or ()):
         seen = preview(spec)
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold")
-    for line in in_words(spec, seen):
-        table.add_row(*line)
-    PlainConsole().print(table, highlight=False, markup=False)
+    if as_json:
+        _print_json({"study": spec.name, "kind": spec.kind, "question": spec.question, "preset": spec.preset}, seen)
+    else:
+        table = Table(show_header=False, box=None, pad_edge=False)
+        table.add_column(style="bold")
+        for line in in_words(spec, seen):
+            table.add_row(*line)
+        PlainConsole().print(table, highlight=False, markup=False)
     seen.require_data()
 
 
@@ -217,13 +225,15 @@ def table(
     bom: Annotated[
         bool, typer.Option("--bom", help="With --csv: UTF-8 with a byte order mark, by which Excel knows it.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="All columns, as JSON records.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="All columns, as JSON: a list with an object per row.")
+    ] = False,
     epochs: Annotated[bool, typer.Option("--epochs", help="One row per epoch instead of one per trial.")] = False,
     dataset: OneDataset = None,
 ) -> None:
     """Print the results: one row per trial, at its last epoch."""
     from smoe_ray.analysis.summary import trial_summary
-    from smoe_ray.results import to_csv, to_json
+    from smoe_ray.results import to_csv
 
     if csv and as_json:
         raise SmoeRayError("--csv and --json exclude one another")
@@ -234,7 +244,7 @@ def table(
     if csv:
         _write_csv(to_csv(frame), bom)
     elif as_json:
-        sys.stdout.write(to_json(frame))
+        _print_json(frame)
     else:
         _print_summary(results, epochs)
 
@@ -265,6 +275,7 @@ def figure(
         typer.Option("--with", metavar="STUDY", help="Add another study of OUT to each figure, e.g. the baseline."),
     ] = None,
     dataset: OneDataset = None,
+    as_json: AsJson = False,
 ) -> None:
     """Draw figures of a study as SVG and PNG."""
     from smoe_ray.figures import FIGURES, save
@@ -280,7 +291,8 @@ def figure(
     results = read_together(out, [name, *others], skip_broken=True)
     _tell(results.attrs["problems"], results.attrs["notices"])
     results = _of_dataset(results, dataset)
-    drawn, reasons = 0, []
+    drawn: dict[str, list[Path]] = {}
+    reasons: dict[str, str] = {}
     info = cache(lambda make: make(results))  # several kinds draw the same fit
     for wanted in kind or FIGURES:
         try:
@@ -288,13 +300,15 @@ def figure(
         except ResultsError as error:
             if kind:
                 raise
-            reasons.append(f"{wanted}: {error}")
+            reasons[wanted] = str(error)
             continue
-        for path in save(made, folder, f"{name}-{wanted.replace('_', '-')}"):
+        drawn[wanted] = save(made, folder, f"{name}-{wanted.replace('_', '-')}")
+        for path in drawn[wanted] if not as_json else ():
             say(path)
-        drawn += 1
-    for reason in reasons:
-        say(f"not drawn: {reason}", err=True)
+    if as_json:
+        _print_json({"drawn": drawn, "not_drawn": reasons})
+    for kind_left_out, reason in reasons.items() if not as_json else ():
+        say(f"not drawn: {kind_left_out}: {reason}", err=True)
     if not drawn:
         raise ResultsError(f"no figure could be drawn of study '{name}'; see above")
 
@@ -320,6 +334,47 @@ def report(
     say(write_report(out, names, to, compare, lambda line: say(line, err=True), dataset))
 
 
+class _ExportCommand(typer.core.TyperCommand):
+    """Its help lists the kinds of exports."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from smoe_ray.export import KINDS
+
+        kinds = "\n".join(f"- {name}: {kind.description}" for name, kind in KINDS.items())
+        self.help = f"{self.help}\n\nKinds:\n\n{kinds}"
+        super().format_help(ctx, formatter)
+
+
+@app.command(cls=_ExportCommand, epilog="Example: smoe-ray export results quickstart --to tensorboard exported")
+def export(
+    out: Out,
+    study: StudyName,
+    to: Annotated[
+        str, typer.Option("--to", help="Kind of export; with --model the model's folder.", show_default=False)
+    ],
+    folder: Annotated[
+        str | None, typer.Argument(metavar="[DIR]", help="Folder for the export of a study, on this machine.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="TRIAL", help="Export this trial's model instead of the study.")
+    ] = None,
+) -> None:
+    """Write a study for another tool, or a trial's model as a folder that SMoEVAE.from_pretrained loads."""
+    from smoe_ray.export import export_model, export_study
+
+    name = _study_name(study)
+    if model is not None:
+        if folder is not None:
+            raise SmoeRayError(f"{folder}: with --model give the folder once, as --to DIR")
+        say(export_model(out, name, model, _local_folder(to)))
+        return
+    if folder is None:
+        raise SmoeRayError(f"--to {to}: give a folder for it: smoe-ray export {out} {study} --to {to} DIR")
+    made = export_study(out, name, to, _local_folder(folder))
+    _tell(made.problems, made.notices)
+    say(made.path)
+
+
 @app.command(epilog="Example: smoe-ray recommend results loss-surface --samples 50000")
 def recommend(
     out: Out,
@@ -330,12 +385,16 @@ def recommend(
     steps: Annotated[float | None, typer.Option(help="Number of optimizer steps, in place of --samples.")] = None,
     experts: Annotated[Literal["active", "configured"], typer.Option(help="Experts to count.")] = "active",
     dataset: OneDataset = None,
+    as_json: AsJson = False,
 ) -> None:
     """Recommend a number of experts for an amount of training, or say which runs are missing to tell."""
     from smoe_ray.analysis import recommend as recommend_experts
 
     results = _of_dataset(_read(out, _study_name(study)), dataset)
     found = recommend_experts(results, samples, steps, experts)
+    if as_json:
+        _print_json(found)
+        return
     say(found.sentence)
     for arm in found.arms:
         if arm.surface is not None:
@@ -383,10 +442,13 @@ def submit(
 
 
 @app.command("jobs", epilog="Example: smoe-ray jobs --address http://head:8265")
-def list_jobs(address: Address = _LOOPBACK) -> None:
+def list_jobs(address: Address = _LOOPBACK, as_json: AsJson = False) -> None:
     """List the studies that were submitted to a cluster, newest first."""
     from smoe_ray.cluster import jobs
 
+    if as_json:
+        _print_json(jobs.list_jobs(address))
+        return
     shown = Table("job", "state", "submitted", "out", "note", header_style="bold", box=None, pad_edge=False)
     shown.columns[0].no_wrap = shown.columns[2].no_wrap = True
     for job, state, submitted_at, _ in jobs.list_jobs(address):
@@ -401,6 +463,7 @@ def status(
     ],
     out: Annotated[str | None, typer.Option("--out", help="Read the results alone; needs no cluster.")] = None,
     address: OptionalAddress = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show the progress of a study: trials by status, the best so far, the time of the last update."""
     if out is None:
@@ -417,13 +480,19 @@ def status(
     try:
         trials = study_status(out, name)
     except StudyError as error:
-        _print_counts(name, out, error)
+        _print_counts(name, out, error, state, as_json)
         return
     if trials is not None:
-        _print_status(trials, out, state)
+        if as_json:
+            _print_json({"out": out, "job": state}, trials)
+        else:
+            _print_status(trials, out, state)
         _tell(trials.problems, trials.notices)
     elif state is not None:
-        say(f"{name} in {printable(out)}\n  job        {state}\n  trials     none has started yet")
+        if as_json:
+            _print_json(_unplanned(name, out, state, Counter()))
+        else:
+            say(f"{name} in {printable(out)}\n  job        {state}\n  trials     none has started yet")
     else:
         _read(out, name)  # it says what is there instead
 
@@ -461,11 +530,21 @@ def verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Set damaged trials aside, so that the next run trains them again.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Read every file of the results and compare it with its checksum. Exits with 1 if damage remains."""
     from smoe_ray.inspect.integrity import scrub
 
     found = scrub(out, None if study is None else [_study_name(study)], repair=repair)
+    if as_json:
+        _print_json(found)
+    else:
+        _print_scrub(found)
+    if found.problems:
+        raise ResultsError(f"{out}: {count(len(found.problems), 'damaged file')}; see above")
+
+
+def _print_scrub(found: Scrub) -> None:
     for line in found.repaired:
         say(f"set aside: {' '.join(line.split())}")
     for line in found.problems:
@@ -475,8 +554,6 @@ def verify(
     say(f"read {what}, {count(counts['files'], 'file')}, {counts['bytes'] / 1e6:,.1f} MB")
     if counts["set aside"]:
         say(f"{count(counts['set aside'], 'damaged trial')} of earlier times kept aside")
-    if found.problems:
-        raise ResultsError(f"{out}: {count(len(found.problems), 'damaged file')}; see above")
 
 
 @app.command(epilog="Example: smoe-ray dashboard results --port 8501")
@@ -550,6 +627,7 @@ def info(
         str | None, typer.Option("--to", help="Contact sheet: a .png, or a folder for one of each data setting.")
     ] = None,
     allow_plugins: AllowPlugins = None,
+    as_json: AsJson = False,
 ) -> None:
     """Read (or draw) the data of a study: shape, classes, counts, values, what is probably wrong, a contact sheet."""
     from smoe_ray import plugins
@@ -563,19 +641,35 @@ def info(
     spec = load_data_study(study, overrides or ())
     with plugins.allowing(allow_plugins or ()):
         settings = data_settings(StudyPlan(spec))
+        documents: list[dict[str, Any]] = []
         sheets = [None] * len(settings) if to is None else _sheet_files(to, spec.name, len(settings))
         for number, (data, heading, sheet) in enumerate(zip(settings, headings(settings), sheets, strict=True)):
             with _bars() as progress:
                 splits = load_splits(data, cache_folder() / "data", usable_cpus(), progress)
-            if number:
-                say()
             seen = overview(splits)
-            _show_data(heading, splits, seen)
+            if as_json:
+                documents.append(_data_document(heading, splits, seen, sheet))
+            else:
+                if number:
+                    say()
+                _show_data(heading, splits, seen)
             if sheet is not None:
                 from smoe_ray.figures.contact_sheet import contact_sheet
 
                 _write(sheet, contact_sheet(splits, heading, f"{seen.shape}, {_in_all(splits)}"))
-                say(f"contact sheet: {sheet}")
+                if not as_json:
+                    say(f"contact sheet: {sheet}")
+    if as_json:
+        _print_json(documents)
+
+
+def _data_document(heading: str, splits: Splits, seen: Overview, sheet: Path | None) -> dict[str, Any]:
+    """What `_show_data` shows, for programs."""
+    named = {"notes": splits.notes, "styles": splits.style_names, "contact_sheet": sheet}
+    facts = {"data": heading, "fingerprint": splits.fingerprint, "classes": splits.class_names}
+    of_classes = {"train": seen.train_C, "test": seen.test_C}
+    images = {"shape": splits.train.image_shape, "low": seen.low, "high": seen.high, "mean": seen.mean}
+    return {**facts, **of_classes, **images, "background": seen.background, "warnings": seen.warnings, **named}
 
 
 def _show_data(heading: str, splits: Splits, seen: Overview) -> None:
@@ -785,13 +879,32 @@ def _write_csv(text: str, with_bom: bool) -> None:
     sys.stdout.write(text) if not sys.stdout.isatty() else say(text, nl=False)
 
 
-def _print_counts(study: str, out: str, error: StudyError) -> None:
+def _print_json(*parts: Any) -> None:
+    """Print one document: a single part, or an object with the fields of all."""
+    from smoe_ray.results import as_json, to_json
+
+    sys.stdout.write(
+        to_json(parts[0] if len(parts) == 1 else {k: v for part in parts for k, v in as_json(part).items()})
+    )
+
+
+def _unplanned(study: str, out: str, job: str | None, ends: Counter[Status]) -> dict[str, Any]:
+    """`StudyStatus` for programs where it is not known how many trials are planned, and which is the best."""
+    unknown: dict[str, Any] = {"total": None, "best": None, "updated_at": None, "problems": [], "notices": []}
+    counts = {status: ends[status] for status in ("finished", "running", "failed", "pruned")}
+    return {"out": out, "job": job, "study": study, **counts, **unknown}
+
+
+def _print_counts(study: str, out: str, error: StudyError, job: str | None, as_json: bool) -> None:
     """Status of a study whose study.yaml cannot be read: its trials, without how many are planned."""
     from smoe_ray.results import read_trials
 
     ends = Counter(record.status for record in read_trials(out, study, skip_broken=True))
-    trials = ", ".join(f"{number} {status}" for status, number in sorted(ends.items())) or "none has started yet"
-    say(f"{study} in {printable(out)}\n  trials     {trials}")
+    if as_json:
+        _print_json(_unplanned(study, out, job, ends))
+    else:
+        trials = ", ".join(f"{number} {status}" for status, number in sorted(ends.items())) or "none has started yet"
+        say(f"{study} in {printable(out)}\n  trials     {trials}")
     say(f"left out: {error}; copy it again, or run the study again, which writes it", err=True)
 
 

@@ -29,6 +29,7 @@ Images = Annotated[
 OwnNamespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Replaces the overlay's.")]
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace of smoe-ray.")]
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="A RayJob, as 'submit' printed it.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs: one JSON document (docs/export.md).")]
 Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig. Default: the current one.")]
 
 
@@ -209,19 +210,25 @@ def status(
 
 
 @app.command(epilog="Example: smoe-ray k8s doctor gke")
-def doctor(overlay: Overlay = "local", namespace: OwnNamespace = None, context: Context = None) -> None:
+def doctor(
+    overlay: Overlay = "local", namespace: OwnNamespace = None, context: Context = None, as_json: AsJson = False
+) -> None:
     """Check a cluster for an overlay, one line per finding. Exit code 1 if something must be done."""
     from smoe_ray.k8s import manifests
     from smoe_ray.k8s.cluster import Cluster
     from smoe_ray.k8s.doctor import examine
+    from smoe_ray.results import to_json
 
     rendered = manifests.render(overlay, namespace)
-    failed = 0
+    findings = []
     for finding in examine(Cluster(_target(context)), manifests.read(rendered), rendered):
-        mark = {True: "ok", False: "FAIL", None: "?"}[finding.is_ok]
-        typer.secho(f"{mark:<4}  {printable(finding.text)}", fg="red" if finding.is_ok is False else None)
-        failed += finding.is_ok is False
-    if failed:
+        findings.append(finding)
+        if not as_json:
+            mark = {True: "ok", False: "FAIL", None: "?"}[finding.is_ok]
+            typer.secho(f"{mark:<4}  {printable(finding.text)}", fg="red" if finding.is_ok is False else None)
+    if as_json:
+        typer.echo(to_json(findings), nl=False)
+    if failed := sum(finding.is_ok is False for finding in findings):
         raise ClusterError(f"{failed} checks failed; see above")
 
 
@@ -268,6 +275,7 @@ def wait(job: JobName, namespace: Namespace = _NAMESPACE, context: Context = Non
 def results(
     job: JobName,
     csv: Annotated[bool, typer.Option("--csv", help="All columns, as CSV.")] = False,
+    as_json: AsJson = False,
     namespace: Namespace = _NAMESPACE,
     context: Context = None,
 ) -> None:
@@ -278,7 +286,7 @@ def results(
 
     target = _target(context)
     study, out = study_of(Cluster(target).ray_job(namespace, job))
-    table = ["smoe-ray", "table", out, study, *(["--csv"] if csv else [])]
+    table = ["smoe-ray", "table", out, study, *(["--csv"] if csv else []), *(["--json"] if as_json else [])]
     attach(["exec", f"--namespace={namespace}", "deployment/smoe-ray-dashboard", "--", *table], target)
 
 

@@ -7,6 +7,7 @@ extending by tests/test_extending.py.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -64,7 +65,8 @@ PLACES = {
 def is_run_here(words: list[str]) -> bool:
     """Not one of a cluster, and not the mere name of a verb or option."""
     mentioned = len(words) == 1 or words[1].startswith("-") or "..." in words
-    return not (mentioned or words[0] in ON_A_CLUSTER or "$job" in words)
+    takes_long = "mlflow" in words  # tests/export has it
+    return not (mentioned or takes_long or words[0] in ON_A_CLUSTER or "$job" in words)
 
 
 def documented() -> list[str]:
@@ -169,6 +171,7 @@ FIRST_LINE = {
     "recommend": r"(At|[^:]+: at) 50,000 training images",
     "report": r"report/index\.html$",
     "status": r"[a-z-]+ in results$",
+    "export": r"(exported|models)/[a-z-]+",
     "verify": r"read \d+ stud",
     "data": r"(drawings|.*/quickdraw)/(face|cat)\.np[yz]$|.*/mnist/train-\S+$|quickdraw( drawings)?$"
     r"| *quickdraw, fingerprint",
@@ -183,8 +186,10 @@ FIRST_LINE = {
 )
 def test_a_documented_command_works(reader: Callable[..., tuple[int, str, str]], out: Path, command: str) -> None:
     verb, *words = shlex.split(command)
-    study = "study.yaml" if verb in ("check", "run") else "how-many-experts"
+    study = "study.yaml" if verb in ("check", "run", "data") else "how-many-experts"
     words = [study if word == "STUDY" else PLACES.get(word, word) for word in words]
+    trial = next(Path("results", "how-many-experts", "trials").iterdir()).name
+    words = [trial if word == "TRIAL" else word for word in words]
     if verb == "run":  # a Ray of its own takes a while to start, and other tests do that
         words += ["--executor", "local", "--device", "cpu"]
         words[words.index("--out") + 1] = str(out)  # what is planted stays as it is
@@ -194,6 +199,9 @@ def test_a_documented_command_works(reader: Callable[..., tuple[int, str, str]],
     code, printed, error = reader(verb, *words)
     assert code == 0, error
     assert "Traceback" not in error
+    if "--json" in words:
+        json.loads(printed)
+        return
     assert re.match(FIRST_LINE[verb], printed.splitlines()[0]), printed
 
 

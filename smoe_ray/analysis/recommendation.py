@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from html import escape
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -111,6 +112,27 @@ class Recommendation(NamedTuple):
             ),
         )
 
+    def as_json(self) -> dict[str, Any]:
+        """The answer for programs. `best`, `interval` and `tied` (counts of experts; the latter two both ends) are None
+        where no surface could be fitted, and are no answer where `kind` is not ``answer``.
+        """
+        found = None if self.surface is None else self.surface.forecast
+        return {
+            "arm": self.label,
+            "kind": self.conclusion.kind,
+            "sentence": self.sentence,
+            "effort": self.effort,
+            "amount": self.amount,
+            "counted": self.counted,
+            "best": found and found.best,
+            "interval": found and found.interval,
+            "tied": found and found.tied,
+            "missing": self.conclusion.missing,
+            "runs": self.num_runs,
+            "table": self.table,
+            "evidence": self.evidence,
+        }
+
     def _beyond(self) -> str:
         least, most = self.cells.amount_C[0], self.cells.amount_C[-1]
         if least <= self.amount <= most:
@@ -146,6 +168,14 @@ class Recommendations(NamedTuple):
             return "\n".join(f"{arm.label}: {arm.sentence}" for arm in self.arms)
         (only,) = self.arms
         return only.sentence[0].upper() + only.sentence[1:]
+
+    def as_json(self) -> dict[str, Any]:
+        """The answer for programs: one object per arm."""
+        return {"gating": self.gating, "several_datasets": self.several_datasets, "arms": self.arms}
+
+    def _repr_html_(self) -> str:
+        tables = "".join(str(arm.table.to_html(index=False)) for arm in self.arms if arm.surface is not None)
+        return f"<p>{escape(self.sentence)}</p>{tables}"
 
     def fitted(self) -> Recommendations:
         """Only the arms that have a fitted surface.

@@ -22,6 +22,7 @@ from smoe_ray.analysis import (
     training_curves,
     usage_over_epochs,
 )
+from smoe_ray.errors import ResultsError
 from smoe_ray.figures.comparison import plot_comparison
 from smoe_ray.figures.curves import plot_training_curves
 from smoe_ray.figures.data_homogeneity import plot_homogeneity
@@ -39,6 +40,16 @@ from smoe_ray.figures.survival import plot_expert_survival
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+
+class Drawing(NamedTuple):
+    """A figure that a notebook shows."""
+
+    kind: str
+    figure: Figure
+
+    def _repr_png_(self) -> bytes:
+        return render(self.figure, "png")
 
 
 class FigureKind(NamedTuple):
@@ -94,9 +105,24 @@ FIGURES: dict[str, FigureKind] = {
     ),
 }
 
+
+def draw(results: pd.DataFrame, kind: str) -> Drawing:
+    """Draw one kind of figure (the names of `FIGURES`) of the table of `read_results`.
+
+    Raises:
+        ResultsError: no such kind, or the results lack what it shows.
+    """
+    if kind not in FIGURES:
+        raise ResultsError(f"figure {kind!r}: none of {', '.join(FIGURES)}")
+    made = FIGURES[kind]
+    return Drawing(kind, made.plot(made.info(results)))
+
+
 __all__ = [
     "FIGURES",
+    "Drawing",
     "FigureKind",
+    "draw",
     "plot_best_experts",
     "plot_comparison",
     "plot_dataset_verdict",

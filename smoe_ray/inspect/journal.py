@@ -10,12 +10,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from smoe_ray.columns import Direction
 from smoe_ray.errors import ResultsError
 from smoe_ray.inspect.past_trials import past_trial
 from smoe_ray.results import Row, Store, TrialRecord
 from smoe_ray.spec import SearchStudy
 
 if TYPE_CHECKING:
+    import optuna
     from optuna.trial import FrozenTrial
 
 JOURNAL = "optuna.journal"
@@ -26,16 +28,11 @@ class Journal:
     """Writes the journal. Trials that are not part of this search, e.g. of an earlier version of it, are left out."""
 
     def __init__(self, study: SearchStudy, store: Store) -> None:
-        import optuna
-
         self._study, self._store = study, store
         self._lines = _lines()
-        self._copy = optuna.create_study(
-            study_name=study.name,
-            storage=optuna.storages.JournalStorage(self._lines),
-            directions=[objective.direction for objective in study.objectives],
+        self._copy = _create(
+            self._lines, study.name, *zip(*((one.metric, one.direction) for one in study.objectives), strict=True)
         )
-        self._copy.set_user_attr("objectives", [objective.metric for objective in study.objectives])
         self._known: set[str] = set()
         self._added = self._written = 0
 
@@ -57,9 +54,30 @@ class Journal:
 
     def write(self) -> None:
         """Update the file in OUT. Raises ResultsError if OUT cannot be written."""
-        text = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in self._lines.read_logs(0))
-        self._store.write(f"{self._study.name}/{JOURNAL}", text.encode())
+        self._store.write(f"{self._study.name}/{JOURNAL}", _text(self._lines))
         self._written = self._added
+
+
+def journal_text(
+    name: str, metrics: Sequence[str], directions: Sequence[Direction], trials: Iterable[FrozenTrial]
+) -> bytes:
+    """A journal of these trials, whole: what Optuna's ``JournalFileBackend`` reads."""
+    lines = _lines()
+    _create(lines, name, metrics, directions).add_trials(trials)
+    return _text(lines)
+
+
+def _create(lines: Any, name: str, metrics: Sequence[str], directions: Sequence[Direction]) -> optuna.Study:
+    import optuna
+
+    storage = optuna.storages.JournalStorage(lines)
+    made = optuna.create_study(study_name=name, storage=storage, directions=list(directions))
+    made.set_user_attr("objectives", list(metrics))
+    return made
+
+
+def _text(lines: Any) -> bytes:
+    return "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in lines.read_logs(0)).encode()
 
 
 class History(NamedTuple):
@@ -67,7 +85,7 @@ class History(NamedTuple):
 
     metrics: tuple[str, ...]
     """Result column of each objective."""
-    directions: tuple[str, ...]
+    directions: tuple[Direction, ...]
     """Of each objective: ``minimize`` or ``maximize``."""
     trials: tuple[FrozenTrial, ...]
     """Those that have ended, in that order; `user_attrs` has `trial_id` and `why`, the pruning reason or the error."""

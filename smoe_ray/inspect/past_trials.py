@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from smoe_ray.planning import distributions, parameters_of
 from smoe_ray.results import Row, TrialRecord
@@ -36,12 +36,31 @@ def past_trial(study: SearchStudy, record: TrialRecord, rows: Sequence[Row]) -> 
 
     A trial that finished without a measured objective counts as failed: Optuna has no value to learn from.
     """
-    import optuna
-
     values = parameters_of(study, record.spec)
     if values is None or record.status == "running":
         return None
     results = final_values(study, rows) if record.status == "finished" else None
+    return stored_trial(record, values, distributions(study, list(values)), results, reports(study, rows))
+
+
+def stored_trial(
+    record: TrialRecord,
+    values: Mapping[str, Any],
+    space: Mapping[str, optuna.distributions.BaseDistribution],
+    results: Sequence[float] | None,
+    reported: Mapping[int, float],
+) -> optuna.trial.FrozenTrial:
+    """A trial that has ended as Optuna stores it.
+
+    Args:
+        record: of the trial.
+        values: its parameters.
+        space: their distributions.
+        results: its objectives; None if it did not finish, or did not measure them.
+        reported: epoch -> first objective.
+    """
+    import optuna
+
     state = optuna.trial.TrialState.FAIL
     if results is not None:
         state = optuna.trial.TrialState.COMPLETE
@@ -49,10 +68,10 @@ def past_trial(study: SearchStudy, record: TrialRecord, rows: Sequence[Row]) -> 
         state = optuna.trial.TrialState.PRUNED
     trial = optuna.trial.create_trial(
         state=state,
-        params=values,
-        distributions=distributions(study, list(values)),
+        params=dict(values),
+        distributions={path: space[path] for path in values},
         values=results,
-        intermediate_values=reports(study, rows),
+        intermediate_values=dict(reported),
         user_attrs={"trial_id": record.trial_id, "why": record.reason or record.error or ""},
     )
     trial.datetime_start = _local(record.timings.started_at)

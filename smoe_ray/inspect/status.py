@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+from smoe_ray.columns import COLUMNS
+from smoe_ray.notebook import html_table
 from smoe_ray.planning import StudyPlan, identity_of, parameters_of
 from smoe_ray.results import Store, TrialRecord, current_trials, list_studies, read_results, read_trials
 from smoe_ray.results.study_file import study_text
@@ -44,6 +46,18 @@ class StudyStatus(NamedTuple):
     """One line per file that cannot be read, whose trial does not count."""
     notices: tuple[str, ...] = ()
     """One line per reason why older trials do not count, and per damaged file of a trial that does."""
+
+    def _repr_html_(self) -> str:
+        unended = {"running or interrupted": self.running, "failed": self.failed, "pruned": self.pruned}
+        best = self.best
+        rows = {
+            "trials": f"{self.finished} of {self.total} finished",
+            **{what: number or None for what, number in unended.items()},
+            "best": best and f"{COLUMNS[best.metric].heading} {best.value:.4g} (trial {best.trial_id})",
+            "updated": self.updated_at and f"{self.updated_at:%Y-%m-%d %H:%M} UTC",
+            **{f"note {number}": text for number, text in enumerate([*self.problems, *self.notices], 1)},
+        }
+        return html_table(self.study, rows)
 
 
 def study_status(out: str, study: str) -> StudyStatus | None:

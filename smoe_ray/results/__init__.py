@@ -6,7 +6,7 @@
 
 from smoe_ray.results.columns import EPOCH_COLUMNS, TIMING_COLUMNS, Row
 from smoe_ray.results.current import current_trials
-from smoe_ray.results.export import to_csv, to_json
+from smoe_ray.results.export import as_json, to_csv, to_json
 from smoe_ray.results.incremental import StudyReader
 from smoe_ray.results.pack import Packer
 from smoe_ray.results.places import check_place
@@ -29,6 +29,7 @@ __all__ = [
     "TrialFolder",
     "TrialRecord",
     "Versions",
+    "as_json",
     "check_place",
     "current_trials",
     "list_studies",

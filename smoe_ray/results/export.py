@@ -1,11 +1,15 @@
-"""Tables as CSV and JSON text, without loss: every list whole, every number with all its digits."""
+"""Tables as CSV, and anything as JSON text, without loss: every list whole, every number with all its digits."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,33 +28,50 @@ def to_csv(frame: pd.DataFrame) -> str:
     return text
 
 
-def to_json(frame: pd.DataFrame) -> str:
-    """A list of records, one per row; what was not measured, or is not finite, is null."""
-    names = [str(name) for name in frame.columns]
-    records = [
-        {name: _plain(value) for name, value in zip(names, row, strict=True)}
-        for row in frame.itertuples(index=False, name=None)
-    ]
-    return json.dumps(records, indent=2, allow_nan=False) + "\n"
+def to_json(value: Any) -> str:
+    """One JSON document, as `as_json` describes its parts."""
+    return json.dumps(as_json(value), indent=2, allow_nan=False) + "\n"
 
 
-def _cell(value: Any) -> Any:
-    plain = _plain(value)
-    if isinstance(plain, list | dict):
-        return json.dumps(plain, ensure_ascii=False)
-    return "\\n".join(plain.splitlines()) if isinstance(plain, str) else plain
+def as_json(value: Any) -> Any:
+    """A value as JSON knows it.
 
-
-def _plain(value: Any) -> Any:
-    """A value as JSON knows it."""
+    A table is a list of its rows; a row, a named tuple, a dataclass or a spec is an object by the names of its fields,
+    save where it has an ``as_json()`` of its own; a moment is ISO 8601 text. Numbers stay numbers; what was not
+    measured, or is not finite, is null.
+    """
+    if hasattr(value, "as_json"):
+        return as_json(value.as_json())
+    if hasattr(value, "itertuples"):  # of pandas, which is not imported for this
+        names = [str(name) for name in value.columns]
+        return [_object(zip(names, row, strict=True)) for row in value.itertuples(index=False, name=None)]
     if hasattr(value, "tolist"):  # of NumPy: an array, or a single number
         value = value.tolist()
+    if isinstance(value, BaseModel):
+        return as_json(value.model_dump(mode="json"))
+    if dataclasses.is_dataclass(value):
+        return _object((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+    if hasattr(value, "_asdict"):
+        return as_json(value._asdict())
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [as_json(item) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return _object(value.items())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int | str):
         return value
-    return str(value) if value == value else None  # NaT is not equal to itself
+    if value != value:  # NaT, which is a datetime, is not equal to itself
+        return None
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _object(items: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
+    return {str(name): as_json(item) for name, item in items}
+
+
+def _cell(value: Any) -> Any:
+    plain = as_json(value)
+    if isinstance(plain, list | dict):
+        return json.dumps(plain, ensure_ascii=False)
+    return "\\n".join(plain.splitlines()) if isinstance(plain, str) else plain

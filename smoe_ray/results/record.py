@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
+from smoe_ray.notebook import html_table
 from smoe_ray.spec import NUMERICS_VERSION, TrialSpec
 
 Status = Literal["running", "finished", "failed", "pruned"]
@@ -111,6 +112,25 @@ class TrialRecord(_Record):
     """One line each: damage that was found and mended while the trial was trained."""
     files: dict[str, FileDigest] = {}
     """What the other files of a trial that has ended must be, by name; empty in records of earlier versions."""
+
+    def _repr_html_(self) -> str:
+        config = self.spec.model_dump(mode="json")
+        parts = {
+            name: ", ".join(f"{k} {v}" for k, v in part.items())
+            for name, part in config.items()
+            if isinstance(part, dict)
+        }
+        rows = {
+            "study": self.study,
+            "status": self.status,
+            "why": self.reason or self.error,
+            "seed": self.spec.seed,
+            "routing": self.spec.routing,
+            **parts,
+            "data read": self.data and f"{self.data.train_images:,} training images",
+            "seconds": f"{self.timings.seconds:,.1f}",
+        }
+        return html_table(f"trial {self.trial_id}", rows)
 
 
 def now() -> datetime:

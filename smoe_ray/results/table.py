@@ -49,19 +49,20 @@ def _describe(record: TrialRecord) -> dict[str, Any]:
         "trial_id": record.trial_id,
         "status": record.status,
         "seed": seed,
-        **_flatten(spec, "config"),
+        **flatten(spec, "config"),
         "data.train_images": record.data.train_images if record.data else None,
         "data.image_shape": "x".join(map(str, record.data.image_shape)) if record.data else None,
         "data.fingerprint": record.data.fingerprint if record.data else None,
     }
 
 
-def _flatten(tree: dict[str, Any], prefix: str) -> dict[str, Any]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted path, below `prefix` if there is one; lists as tuples."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        path = f"{prefix}.{key}"
+        path = f"{prefix}.{key}" if prefix else key
         if isinstance(value, dict):
-            flat |= _flatten(value, path)
+            flat |= flatten(value, path)
         else:
             flat[path] = tuple(value) if isinstance(value, list) else value
     return flat

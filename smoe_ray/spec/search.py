@@ -217,6 +217,11 @@ class SearchStudy(StudyBase):
     sampler: SamplerSpec = Field(default=SamplerSpec(), description="who proposes")
     pruner: PrunerSpec = Field(default=PrunerSpec(), description="who stops early; none with several objectives")
 
+    def _facts(self) -> dict[str, Any]:
+        objectives = ", ".join(f"{one.direction} {one.metric}" for one in self.objectives)
+        space = {path: str(one) for path, one in self.space.items()}
+        return {"trials": f"{self.num_trials:,} by {self.sampler.name}", **space, "objectives": objectives}
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         choices = {path: one.choices for path, one in self.space.items() if isinstance(one, Choices)}

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from smoe_ray.notebook import html_table
 from smoe_ray.spec.base import NAME_PATTERN, Spec
 from smoe_ray.spec.objectives import Supervised
 from smoe_ray.spec.trial import TrialSpec, check_trial_path, merge_trial, plugin_paths, trial_with
@@ -87,6 +88,14 @@ class StudyBase(Spec):
                 return {**study, "base": merge_trial(PRESETS[preset], base, SUPERVISED[preset])}
         return study
 
+    def _repr_html_(self) -> str:
+        rows = {"question": self.question, "preset": self.preset} | self._facts()
+        return html_table(self.name, rows)
+
+    def _facts(self) -> dict[str, Any]:
+        """What a notebook shows besides question and preset."""
+        return {}
+
     def trial_with(self, values: Mapping[str, Any]) -> TrialSpec:
         """`base` with the fields at dotted paths replaced. Raises StudyError: a path is unknown or a value wrong."""
         return trial_with(self.base, values, SUPERVISED[self.preset])
@@ -119,6 +128,10 @@ class GridStudy(StudyBase):
             if not values:
                 raise ValueError(f"axes.{path}: no values")
         return self
+
+    def _facts(self) -> dict[str, Any]:
+        varied = {path: ", ".join(map(str, values)) for path, values in self.varied.items()}
+        return {"trials": f"{self.num_combinations:,} at most", **varied, "seeds": ", ".join(map(str, self.seeds))}
 
     @property
     def varied(self) -> dict[str, tuple[Any, ...]]:

@@ -10,17 +10,17 @@ Shapes: B images, E experts, Z latent, H W pixels (C H W where an image has chan
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from smoe_ray.errors import DataError, ResultsError
 from smoe_ray.model import SMoEVAE, build_model
+from smoe_ray.model.pretrained import misfit
 from smoe_ray.results import Store, TrialFolder, TrialRecord, read_weights
 from smoe_ray.spec import DrawingColours, ImageShape, drawing_ink
 from smoe_ray.training.evaluate import IMAGES_AT_ONCE
@@ -129,7 +129,7 @@ def load_model(out: str | Path, study: str, trial_id: str) -> TrainedModel:
     if record is None:
         raise ResultsError(f"{folder.store.path(folder.name)}/trial.json: no such file; run the study again")
     with torch.device("meta"):  # without memory: the spec may mean a model of any size
-        problem = _misfit(build_model(record.spec.model, _image_shape(record), record.spec.seed), weights)
+        problem = misfit(build_model(record.spec.model, _image_shape(record), record.spec.seed), weights)
     if problem is not None:
         raise folder.broken("model.safetensors", problem)
     model = build_model(record.spec.model, _image_shape(record), record.spec.seed)
@@ -140,19 +140,6 @@ def load_model(out: str | Path, study: str, trial_id: str) -> TrainedModel:
 def _image_shape(record: TrialRecord) -> ImageShape:
     assert record.data is not None, "a finished trial knows its data"
     return record.data.image_shape
-
-
-def _misfit(model: nn.Module, weights: Mapping[str, npt.NDArray[Any]]) -> str | None:
-    """The first weight that is not what the model needs, or None."""
-    needed = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    for name in sorted(needed.keys() | weights.keys()):
-        if name not in weights:
-            return f"weight '{name}' is missing"
-        if name not in needed:
-            return f"weight '{name}' is none of the model's"
-        if weights[name].shape != needed[name]:
-            return f"weight '{name}' has shape {weights[name].shape}, the trial's spec needs {needed[name]}"
-    return None
 
 
 def _tensor(array: npt.NDArray[Any]) -> Tensor:

@@ -60,7 +60,7 @@ def test_json_has_no_number_that_json_does_not_know() -> None:
     frame = pd.DataFrame({"x": [math.nan, math.inf], "t": [None, (1, math.nan)], "when": [pd.NaT, pd.Timestamp(0)]})
     assert json.loads(to_json(frame)) == [
         {"x": None, "t": None, "when": None},
-        {"x": None, "t": [1, None], "when": "1970-01-01 00:00:00"},
+        {"x": None, "t": [1, None], "when": "1970-01-01T00:00:00"},
     ]
 
 

@@ -6,6 +6,7 @@ channel, else (B, C, H, W).
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -43,6 +44,18 @@ class SMoEVAE(nn.Module):
         self.encoder: Encoder = encoder_architecture(spec.encoder).build(image_shape, spec.latent_dim)
         self.gate: Gate = MLPGate(spec.latent_dim, spec.gate_hidden, spec.num_experts)
         self.experts: Experts = decoder_architecture(spec.decoder).build(image_shape, spec.num_experts, spec.latent_dim)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> SMoEVAE:
+        """The model in a folder that ``smoe-ray export --model`` wrote, on the CPU, in evaluation mode.
+
+        Raises:
+            ResultsError: no such folder, or its files are not those of a model.
+            PluginError: it has a plug-in that is not allowed or not installed.
+        """
+        from smoe_ray.model.pretrained import load_pretrained
+
+        return load_pretrained(folder)
 
     def forward(self, image_BHW: Tensor, noise_BZ: Tensor | None, hard: bool = False) -> Decoded:
         """Encode, sample, gate and decode.
