@@ -148,7 +148,11 @@ def sections(evidence: Evidence) -> Iterator[Section]:
                 lambda: plot_usage_over_epochs(usage_over_epochs(results)),
             ),
             Exhibit("expert-survival", "Survival", lambda: plot_expert_survival(expert_survival(results))),
-            Exhibit("half-lives", "Half-life, in epochs", lambda: tables.half_lives(results)),
+            Exhibit(
+                "half-lives",
+                "Experts alive, dead and never used, and their half-life in epochs",
+                lambda: tables.half_lives(results),
+            ),
             Exhibit("collapse-rates", "How often runs collapse", lambda: tables.collapse_shares(results)),
             Exhibit(
                 "phase-diagram",

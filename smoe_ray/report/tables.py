@@ -92,11 +92,15 @@ def conditions(found: Homogeneity) -> pd.DataFrame:
 
 
 def half_lives(results: pd.DataFrame) -> pd.DataFrame:
-    """Half-life of the experts of each arm, in epochs."""
+    """Experts of each arm at the end of their runs, by state, and their half-life in epochs."""
     return pd.DataFrame(
         [
             {
                 "arm": arm.label,
+                "experts": arm.experts,
+                "alive": arm.alive,
+                "dead": arm.dead,
+                "never_used": arm.never_used,
                 "half_life": arm.half_life,
                 "half_life_least": arm.half_life_R[0],
                 "half_life_most": arm.half_life_R[-1],

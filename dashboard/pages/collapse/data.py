@@ -90,21 +90,24 @@ def phase(study: str) -> PhaseDiagram:
     return phase_diagram(load.results(study).table)
 
 
-class Deaths(NamedTuple):
-    """Which experts died."""
+class Unused(NamedTuple):
+    """Experts that are not alive at the end of their run."""
 
-    dead: pd.DataFrame
-    """One row per expert that is dead at the end of its run, earliest death first."""
+    table: pd.DataFrame
+    """One row per expert: the dead, earliest death first, then those never used."""
+    dead: int
+    never_used: int
     experts: int
-    """Number of experts, dead or alive."""
+    """Number of experts, in any of the three states."""
     trials: int
 
 
 @load.cached
-def deaths(study: str) -> Deaths:
-    """The dead experts of all trials and when they died."""
+def unused(study: str) -> Unused:
+    """The experts of all trials that died, with the time, and those that were never used."""
     experts = expert_deaths(load.results(study).table, labels(study, "arm"))
-    dead = experts[experts["died"].notna()].sort_values("died", kind="stable", ignore_index=True)
-    dead = dead.assign(arm=dead["arm"].astype(str))
-    dead = dead[["arm", "seed", "trial_id", "expert", "died", "last_used", "revivals", "last_epoch"]]
-    return Deaths(dead, len(experts), experts["trial_id"].nunique())
+    shown = experts[experts["state"] != "alive"].sort_values("died", kind="stable", ignore_index=True)
+    shown = shown.assign(arm=shown["arm"].astype(str))
+    shown = shown[["arm", "seed", "trial_id", "expert", "state", "died", "last_used", "revivals", "last_epoch"]]
+    dead, never_used = (int((shown["state"] == state).sum()) for state in ("dead", "never used"))
+    return Unused(shown, dead, never_used, len(experts), experts["trial_id"].nunique())

@@ -1,4 +1,4 @@
-"""Collapse: which experts stay in use, which die and when, how often runs collapse, and at which ratio of penalties."""
+"""Collapse: which experts are in use, never used or die, how often runs collapse, and at which ratio of penalties."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ HEADS: dict[str, Any] = {
     "seed": "seed",
     "trial_id": "trial",
     "expert": "expert",
+    "state": "state",
     "died": st.column_config.NumberColumn("died at epoch", format="%d"),
     "last_used": st.column_config.NumberColumn("last used at epoch", format="%d"),
     "revivals": "revivals",
@@ -47,7 +48,8 @@ def body(study: str) -> None:
                 st.caption(style.markdown(title))
                 page.chart(charts.usage(data.usage(study, id_of[title])), f"usage-{id_of[title]}")
         st.caption(
-            "One band per expert, largest final share at the bottom; grey: receives no test images at the last epoch."
+            "One band per expert, largest final share at the bottom; the number is that of the expert. Grey: dead, as it "
+            "receives no test image at the last epoch. An expert that was never used has no band."
         )
     grouping = url_state.choice("Group runs by", GROUPINGS, "groups", data.default_grouping(study))
     with page.section("Collapse rate"):
@@ -57,14 +59,20 @@ def body(study: str) -> None:
         arms = [arm.label for arm in survival.arms]
         shown = url_state.several("Groups shown", arms, f"{grouping}s", arms[:MAX_GROUPS], limit=MAX_GROUPS)
         page.chart(charts.survival(survival, shown), "survival")
+        st.caption(
+            "A line starts at the share of experts that were ever used: those that never were are neither alive nor "
+            "dead. Half-life: half of the experts that were ever used, or fewer, are alive."
+        )
     with page.section("Phase diagram"):
         page.chart(charts.phase(data.phase(study)), "phase-diagram")
-    with page.section("Dead experts"):
-        found = data.deaths(study)
+    with page.section("Experts that are not in use"):
+        found = data.unused(study)
+        alive = found.experts - found.dead - found.never_used
         st.text(
-            f"{len(found.dead):,} of {found.experts:,} experts in {count(found.trials, 'trial')} are dead at the end."
+            f"Of {found.experts:,} experts in {count(found.trials, 'trial')}, {alive:,} are alive at the end, "
+            f"{found.dead:,} are dead and {found.never_used:,} were never used."
         )
-        st.dataframe(found.dead, hide_index=True, column_config=HEADS)
+        st.dataframe(found.table, hide_index=True, column_config=HEADS)
     with page.section("Bimodality test"):
         if url_state.switch("Test whether the final losses of each group are bimodal (takes seconds)", "basins"):
             show_bimodality(study, grouping)
