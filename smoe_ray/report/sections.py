@@ -121,7 +121,9 @@ def sections(evidence: Evidence) -> Iterator[Section]:
                 "Counts tied with the best or inside its interval",
                 lambda: tables.recommended_counts(evidence.recommendations),
             ),
-            _of_recommendations("surface-fit", "Measured against fitted", plot_surface_fit, evidence),
+            Exhibit(
+                "surface-fit", "Measured against fitted", lambda: plot_surface_fit(evidence.recommendations.fitted())
+            ),
             Exhibit("surface-fits", "The fit", lambda: tables.surface_fits(evidence.recommendations)),
             Exhibit(
                 "held-out-errors",
@@ -255,7 +257,7 @@ def reading(section: str) -> str:
 
 
 def _of_recommendations(name: str, title: str, plot: Callable[..., Figure], evidence: Evidence) -> Exhibit:
-    return Exhibit(name, title, lambda: plot(evidence.recommendations.fitted()))
+    return Exhibit(name, title, lambda: plot(evidence.recommendations.answered()))
 
 
 def _per_trial(

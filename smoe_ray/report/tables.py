@@ -33,8 +33,8 @@ def arms(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def recommended_counts(found: Recommendations) -> pd.DataFrame:
-    """The counts that are tied or inside the interval, per arm. Raises ResultsError if no arm has a surface."""
-    return pd.concat([_of_arm(arm.table, arm.label) for arm in found.fitted().arms], ignore_index=True)
+    """The counts that are tied or inside the interval, per arm. Raises ResultsError if no arm has an answer."""
+    return pd.concat([_of_arm(arm.table, arm.label) for arm in found.answered().arms], ignore_index=True)
 
 
 def surface_fits(found: Recommendations) -> pd.DataFrame:

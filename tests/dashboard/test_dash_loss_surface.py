@@ -61,7 +61,7 @@ def test_a_study_that_cannot_tell_says_why_and_what_to_add(open_page: Open, said
     told = said(at)
     assert "the study cannot tell the best number of active experts: a fit needs 4 expert counts (it has 2)" in told
     assert "add 3 runs each of" in told
-    assert "No fitted surface" in told
+    assert "The study cannot tell, so no fit is drawn" in told
     assert at.selectbox(key="arm").options == ["blend", "likelihood"]
 
 

@@ -227,14 +227,14 @@ def _add_published(figure: go.Figure, curve: Curve, unit: str, dash: str) -> Non
 
 
 def at_amount(arm: Recommendation, gating: str) -> go.Figure:
-    """Loss against experts at a given amount: fit with interval, tied numbers, Gaussian process, nearest cells."""
+    """Loss against experts at a given amount: nearest cells and, unless the study cannot tell, fit and tied numbers."""
     figure = style.figure(height=420)
     unit = f"{arm.counted} experts"
     for curve, symbol in zip(arm.measured, style.symbols(len(arm.measured)), strict=True):
         measured = curve._replace(label=f"measured at {curve.label}")
         _add_curve(figure, measured, style.GREY, f"{symbol}-open", unit, "dot")
-    if arm.surface is not None:
-        _add_forecast(figure, arm.surface.forecast, unit)
+    if arm.answer is not None:
+        _add_forecast(figure, arm.answer.forecast, unit)
     figure.update_xaxes(_LOG, title=unit)
     figure.update_yaxes(title=_loss(gating))
     return figure

@@ -117,11 +117,11 @@ def recommended(study: str, arm: str, amount: int, options: Options) -> Recommen
 
 @load.cached
 def fitted(study: str, arm: str, options: Options) -> tuple[Grid, BestCurve] | tuple[None, None]:
-    """Fitted surface on a grid and optimal number of experts against the amount, if the study is large enough."""
+    """Fitted surface on a grid and optimal number of experts against the amount, unless the study cannot tell."""
     found = recommended(study, arm, largest_amount(study, arm, options), options)
-    if found.surface is None:
+    if found.answer is None:
         return None, None
-    return fitted_grid(found.surface.fit, found.cells), found.surface.curve
+    return fitted_grid(found.answer.fit, found.cells), found.answer.curve
 
 
 def largest_amount(study: str, arm: str, options: Options) -> int:

@@ -59,7 +59,10 @@ def show_surface(study: str, arm: str, options: data.Options, published: data.Pu
     if fitted:
         grid, best = data.fitted(study, arm, options)
         if grid is None:
-            st.caption("No fitted surface: see below what the study lacks. Colours are interpolated between cells.")
+            st.caption(
+                "The study cannot tell, so no fit is drawn: see below what it lacks. Colours are interpolated between "
+                "cells."
+            )
     page.chart(charts.plane(cells, grid, best, published.surface if published else None), "loss-surface")
     st.caption(
         f"Dashed: equal {EFFORT_NAME[options.effort]} per {options.counted} expert. Hover over a cell for its numbers."
@@ -87,8 +90,9 @@ def show_recommendation(study: str, arm: str, options: data.Options) -> None:
     say = st.success if found.conclusion.kind == "answer" else st.warning
     say(style.markdown(found.sentence[0].upper() + found.sentence[1:]))
     page.chart(charts.at_amount(found, data.gating(study, options)), "loss-at-amount")
-    if found.surface is not None:
+    if found.answer is not None:
         st.dataframe(found.table, hide_index=True)
+    if found.surface is not None:
         with st.expander("Goodness of fit"):
             st.text("\n".join(found.evidence))
 
