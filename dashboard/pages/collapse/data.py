@@ -27,14 +27,23 @@ from ... import load, study_tables
 Grouping = Literal["arm", "objective and size"]
 
 
+_COARSE = ("routing", "objective.name", NUM_EXPERTS)
+
+
 @load.cached
 def _coarse_labels(study: str) -> pd.Series[str]:
-    return coarse_arms(load.results(study).table, ("routing", "objective.name", NUM_EXPERTS))
+    return coarse_arms(load.results(study).table, _COARSE)
 
 
 def labels(study: str, grouping: Grouping) -> pd.Series[str]:
     """Label per trial: its arm, or its objective and number of experts."""
     return study_tables.arm_of(study) if grouping == "arm" else _coarse_labels(study)
+
+
+@load.cached
+def ids(study: str, grouping: Grouping) -> dict[str, str]:
+    """Label of each group by its id."""
+    return study_tables.arm_ids(study, labels(study, grouping), only=None if grouping == "arm" else _COARSE)
 
 
 def default_grouping(study: str) -> Grouping:
@@ -44,12 +53,12 @@ def default_grouping(study: str) -> Grouping:
 
 @load.cached
 def titles(study: str) -> dict[str, str]:
-    """Trial id by title, for trials that have not failed, sorted by arm and seed."""
+    """Title by trial id, for trials that have not failed, sorted by arm and seed."""
     trials = load.results(study).table.drop_duplicates("trial_id")
     trials = trials[trials["status"] != "failed"]
     trials = trials.assign(arm=trials["trial_id"].map(labels(study, "arm"))).sort_values(["arm", "seed"], kind="stable")
     rows = zip(trials["arm"], trials["seed"], trials["trial_id"], strict=True)
-    return {f"{arm}, seed {seed} ({trial})": trial for arm, seed, trial in rows}
+    return {trial: f"{arm}, seed {seed} ({trial})" for arm, seed, trial in rows}
 
 
 @load.cached

@@ -36,17 +36,19 @@ def body(study: str) -> None:
     """All sections of the page."""
     with st.expander("How to read this"):
         st.markdown(style.markdown(reading("collapse")))
-    id_of = data.titles(study)
-    if not id_of:
+    titles = data.titles(study)
+    if not titles:
         raise ResultsError(f"{study}: no trial to show yet; run the study first")
-    chosen = url_state.several("Trials shown individually", list(id_of), "trials", list(id_of)[:2], limit=MAX_TRIALS)
+    chosen = url_state.several(
+        "Trials shown individually", list(titles), "trials", list(titles)[:2], words=titles, limit=MAX_TRIALS
+    )
     with page.section("Active and effective experts in all trials"):
-        page.chart(charts.in_use(data.in_use(study, tuple(id_of[title] for title in chosen))), "experts-in-use")
+        page.chart(charts.in_use(data.in_use(study, tuple(chosen))), "experts-in-use")
     with page.section("Expert usage over epochs"):
-        for title, column in zip(chosen, st.columns(2) * MAX_TRIALS, strict=False):
+        for trial, column in zip(chosen, st.columns(2) * MAX_TRIALS, strict=False):
             with column, page.boundary():
-                st.caption(style.markdown(title))
-                page.chart(charts.usage(data.usage(study, id_of[title])), f"usage-{id_of[title]}")
+                st.caption(style.markdown(titles[trial]))
+                page.chart(charts.usage(data.usage(study, trial)), f"usage-{trial}")
         st.caption(
             "One band per expert, largest final share at the bottom; the number is that of the expert. Grey: dead, as it "
             "receives no test image at the last epoch. An expert that was never used has no band."
@@ -56,9 +58,13 @@ def body(study: str) -> None:
         show_rates(study, grouping)
     with page.section("Expert survival"):
         survival = data.survival(study, grouping)
-        arms = [arm.label for arm in survival.arms]
-        shown = url_state.several("Groups shown", arms, f"{grouping}s", arms[:MAX_GROUPS], limit=MAX_GROUPS)
-        page.chart(charts.survival(survival, shown), "survival")
+        drawn = {arm.label for arm in survival.arms}
+        label_of = {arm: label for arm, label in data.ids(study, grouping).items() if label in drawn}
+        arms = list(label_of)
+        shown = url_state.several(
+            "Groups shown", arms, f"{grouping}s", arms[:MAX_GROUPS], words=label_of, limit=MAX_GROUPS
+        )
+        page.chart(charts.survival(survival, [label_of[arm] for arm in shown]), "survival")
         st.caption(
             "A line starts at the share of experts that were ever used: those that never were are neither alive nor "
             "dead. Half-life: half of the experts that were ever used, or fewer, are alive."

@@ -29,7 +29,7 @@ from smoe_ray.analysis import (
 from smoe_ray.analysis.arm_labels import coarse_arms
 from smoe_ray.analysis.experts import NUM_EXPERTS
 from smoe_ray.analysis.outcomes import test_gating, with_soft_loss
-from smoe_ray.analysis.scaling import DATA_PATHS, Counted, Effort, fitted_grid
+from smoe_ray.analysis.scaling import DATA_PATHS, Counted, Effort, fitted_grid, ignored_paths
 from smoe_ray.analysis.surface_fit import check_runs
 from smoe_ray.errors import ResultsError
 from smoe_ray.published import read_published
@@ -69,6 +69,21 @@ def all_runs(study: str, options: Options) -> pd.DataFrame:
     return pd.concat(found[arm].assign(arm=arm) for arm in sorted(found, key=lambda arm: -cells[arm]))
 
 
+@load.cached
+def arm_ids(study: str, options: Options) -> dict[str, str]:
+    """Label of each arm by its id, arms with the most cells first."""
+    every = all_runs(study, options).drop_duplicates("run").set_index("run")["arm"]
+    label_of = every.astype(pd.CategoricalDtype(every.unique(), ordered=True))
+    return study_tables.arm_ids(study, label_of, ignored_paths(options.effort))
+
+
+@load.cached
+def curve_ids(study: str, options: Options) -> dict[str, str]:
+    """Label of each curve of `against_experts` by its id."""
+    label_of, only = _curve_labels(study, options)
+    return study_tables.arm_ids(study, label_of, (NUM_EXPERTS,), only)
+
+
 def runs(study: str, arm: str, options: Options) -> pd.DataFrame:
     """The runs of one arm."""
     every = all_runs(study, options)
@@ -90,11 +105,16 @@ def per_expert(study: str, arm: str, options: Options) -> LossAgainstSamplesPerE
 @load.cached
 def against_experts(study: str, options: Options) -> LossAgainstExperts:
     """Fig. 2, one curve per arm; for a search, one curve per objective and amount of data."""
+    return loss_against_experts(table(study, options), options.counted, _curve_labels(study, options)[0])
+
+
+def _curve_labels(study: str, options: Options) -> tuple[pd.Series[str], tuple[str, ...] | None]:
+    """Label per trial, and the spec paths that alone separate them; None: all but the number of experts."""
     results = table(study, options)
     label_of = arms(results, ignore=(NUM_EXPERTS,))
     if len(label_of.cat.categories) > study_tables.MAX_ARMS:
-        label_of = coarse_arms(results, _COARSE)
-    return loss_against_experts(results, options.counted, label_of)
+        return coarse_arms(results, _COARSE), _COARSE
+    return label_of, None
 
 
 @load.cached

@@ -30,7 +30,7 @@ def body(study: str) -> None:
     if not titles:
         st.info("No trial of this study has started yet.", icon=":material/info:")
         return
-    trial_id = url_state.one("Trial", list(titles), "trial", words=titles)
+    trial_id = url_state.one("Trial", list(titles), "trial", words=titles, stays=True)
     found = load.results(study)
     rows = found.table[found.table["trial_id"] == trial_id]
     record, last = found.records[trial_id], dict(rows.iloc[-1])
