@@ -45,19 +45,19 @@ def arm_ids(
     trials_of: dict[str, list[str]] = {}
     for trial, label in label_of.items():
         trials_of.setdefault(str(label), []).append(str(trial))
-    found = {}
-    for label, trials in trials_of.items():
-        spec = dict(_flat(records[trials[0]].spec.identity()))
+    id_of = {}
+    for label, members in trials_of.items():
+        spec = dict(_flat(records[members[0]].spec.identity()))
         config: dict[str, object] = {
             path: value
             for path, value in spec.items()
             if path != "seed" and path not in ignored and (only is None or path in only)
         }
         if only is None:  # the data are read when a trial starts, so one that failed early does not know them
-            config["data"] = next((data.fingerprint for trial in trials if (data := records[trial].data)), "")
+            config["data"] = next((data.fingerprint for trial in members if (data := records[trial].data)), "")
         canonical = json.dumps(config, sort_keys=True)
-        found[hashlib.sha256(canonical.encode()).hexdigest()[:8]] = label
-    return {arm: label for label in map(str, label_of.cat.categories) for arm, named in found.items() if named == label}
+        id_of[label] = hashlib.sha256(canonical.encode()).hexdigest()[:8]
+    return {id_of[label]: label for label in map(str, label_of.cat.categories) if label in id_of}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -56,7 +56,7 @@ def one(
     is_link = raw != written
     is_unanswered = by_hand is None and key in st.session_state
     is_missing = in_url is not None and in_url not in options and by_hand not in (() if is_link else options)
-    if is_missing and (is_link or _is_same_study(key) and (is_unanswered or stays)):
+    if is_missing and (is_link or (_is_same_study(key) and (is_unanswered or stays))):
         st.session_state[key] = None
         st.selectbox(label, options, None, key=key, format_func=lambda option: words.get(option, option))
         _remember(key, raw)

@@ -213,7 +213,8 @@ def test_a_flat_surface_has_no_best() -> None:
         (
             np.log(2),
             (4, 6, 8, 12, 16),
-            "best are 4 active experts (95 % 4 to 4), the smallest studied count; add 3 runs each of 1 and 2 configured",
+            "best are 4 active experts (95 % 4 to 4), the smallest studied count; "
+            "add 3 runs each of 1 and 2 configured",
         ),
     ],
 )
@@ -262,7 +263,9 @@ def test_advice_is_in_configured_experts_and_nothing_is_shown_of_a_fit_that_cann
     runs = planted_runs(noise=0.0)
     found = ask(runs.assign(configured=runs["experts"] + 2))
     assert found.to_configure == (12, 12)  # the best, 9, was not run; 10 is next to it
-    assert found.sentence.endswith("; its runs with about as many active have 12 configured experts, which is what to set.")
+    assert found.sentence.endswith(
+        "; its runs with about as many active have 12 configured experts, which is what to set."
+    )
     tied = planted_runs(noise=0.5, form=TRUE._replace(c=0.0))
     unsure = ask(tied.assign(configured=tied["experts"] + 2))
     assert unsure.conclusion.kind == "cannot tell"

@@ -50,7 +50,7 @@ def body(study: str) -> None:
                 st.caption(style.markdown(titles[trial]))
                 page.chart(charts.usage(data.usage(study, trial)), f"usage-{trial}")
         st.caption(
-            "One band per expert, largest final share at the bottom; the number is that of the expert. Grey: dead, as it "
+            "One band per expert, largest final share at the bottom; the number is that of the expert. Grey: dead, it "
             "receives no test image at the last epoch. An expert that was never used has no band."
         )
     grouping = url_state.choice("Group runs by", GROUPINGS, "groups", data.default_grouping(study))

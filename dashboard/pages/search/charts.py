@@ -149,6 +149,11 @@ def parallel_coordinates(history: History, objective: int) -> go.Figure:
     return figure.add_trace(go.Parcoords(line=line, dimensions=axes))
 
 
+def brushed(history: History, objective: int) -> list[FrozenTrial]:
+    """The trials of `parallel_coordinates`, in the order of its lines."""
+    return _ranked(history, objective)[::-1]
+
+
 def pareto_front(history: History, x: int, y: int) -> go.Figure:
     """Two objectives of each finished trial; those that no other beats in all objectives are marked.
 
