@@ -16,6 +16,7 @@ _RHO = "\N{GREEK SMALL LETTER RHO}"
 _THEORY = f"theory: min(1, 0.60 {_RHO})"
 _RHO_TICKS = (0, 0.5, 1, 1.5, 2, 5, 10, 100, 1000, 10_000)
 _SPREAD_POINTS = 12
+_LINEAR_TO = 2
 
 
 @style.styled
@@ -63,7 +64,7 @@ def _plot_over_rho(ax: Axes, panel: PhasePanel, look_of: dict[str, Any], handle_
     from matplotlib.transforms import ScaledTranslation
 
     # Linear where the theory rises; logarithmic beyond, where little changes.
-    ax.set_xscale("symlog", linthresh=2, linscale=1.5)
+    ax.set_xscale("symlog", linthresh=_LINEAR_TO, linscale=1.5)
     for place, curve in enumerate(panel.curves):
         # Side by side, because studies share a few values of rho.
         aside = _SPREAD_POINTS / 72 * (place - (len(panel.curves) - 1) / 2) / max(len(panel.curves), 4)
@@ -72,7 +73,11 @@ def _plot_over_rho(ax: Axes, panel: PhasePanel, look_of: dict[str, Any], handle_
     ax.xaxis.set_major_locator(FixedLocator(_RHO_TICKS))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.short_number(value)))
-    ax.set_xlabel(f"{_RHO} = 2 λ_balance / λ_entropy")
+    is_bent = any(curve.x.max() > _LINEAR_TO for curve in panel.curves)
+    if is_bent:
+        ax.axvline(_LINEAR_TO, color=style.GREY, linewidth=0.8, linestyle=":", zorder=0)
+    scale = f"\n(linear to {_LINEAR_TO}, logarithmic beyond the dotted line)" if is_bent else ""
+    ax.set_xlabel(f"{_RHO} = 2 λ_balance / λ_entropy{scale}")
 
 
 def _plot_margin(ax: Axes, panel: PhasePanel, look_of: dict[str, Any], handle_of: dict[str, Any]) -> None:

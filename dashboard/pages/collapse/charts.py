@@ -236,8 +236,11 @@ def _add_over_rho(
         # Offset horizontally, as studies share a few values of rho.
         aside = _ASIDE * (number - (len(panel.curves) - 1) / 2)
         _add_points(figure, curve, _place(curve.x) + aside, _RHO, look_of, named, column)
+    if (curves_end := max((curve.x.max() for curve in panel.curves), default=0)) > _LINEAR_TO:
+        figure.add_vline(_LINEAR_TO, line={"color": style.GREY, "width": 1, "dash": "dot"}, row=1, col=column)
+    scale = f"<br>(linear to {_LINEAR_TO:g}, logarithmic beyond the dotted line)" if curves_end > _LINEAR_TO else ""
     figure.update_xaxes(
-        title=f"{_RHO} = 2 λ_balance / λ_entropy",
+        title=f"{_RHO} = 2 λ_balance / λ_entropy{scale}",
         tickvals=_place(ticks),
         ticktext=[short_number(tick) for tick in _RHO_TICKS],
         row=1,
