@@ -38,8 +38,12 @@ def plot_loss_against_experts(info: LossAgainstExperts) -> Figure:
     handles = []
     for curve, colour, marker in looks:
         handles.append(
-            ax.errorbar(curve.x, curve.mean, curve.sd, color=colour, marker=marker, capsize=2, elinewidth=0.9)
+            ax.errorbar(
+                curve.x, curve.mean, curve.sd, color=colour, marker=marker, linestyle="", capsize=2, elinewidth=0.9
+            )
         )
+        means = curve.n > 1  # a line through single runs would show their noise as if it were a trend
+        ax.plot(curve.x[means], curve.mean[means], color=colour)
     for number, baseline in enumerate(info.baselines):
         ax.axhspan(baseline.low, baseline.high, color=style.GREY, alpha=0.2, linewidth=0)
         line = _BASELINE_STYLES[number % len(_BASELINE_STYLES)]

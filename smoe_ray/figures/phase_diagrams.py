@@ -36,7 +36,7 @@ def plot_phase_diagram(info: PhaseDiagram) -> Figure:
             ax.set_ylim(0, 1.08)
             ax.tick_params(axis="y", labelleft=place == 0 and ax is axes[0])
         if has_rho:
-            _plot_over_rho(axes[0], panel, look_of, handle_of)
+            _plot_over_rho(axes[0], panel, look_of, handle_of, is_bent=info.theory_rho[-1] > _LINEAR_TO)
             axes[0].set_xlim(-0.04, info.theory_rho[-1])
         if has_margin:
             _plot_margin(axes[-1], panel, look_of, handle_of)
@@ -59,7 +59,9 @@ def plot_phase_diagram(info: PhaseDiagram) -> Figure:
     return figure
 
 
-def _plot_over_rho(ax: Axes, panel: PhasePanel, look_of: dict[str, Any], handle_of: dict[str, Any]) -> None:
+def _plot_over_rho(
+    ax: Axes, panel: PhasePanel, look_of: dict[str, Any], handle_of: dict[str, Any], is_bent: bool
+) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
     from matplotlib.transforms import ScaledTranslation
 
@@ -73,7 +75,6 @@ def _plot_over_rho(ax: Axes, panel: PhasePanel, look_of: dict[str, Any], handle_
     ax.xaxis.set_major_locator(FixedLocator(_RHO_TICKS))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.short_number(value)))
-    is_bent = any(curve.x.max() > _LINEAR_TO for curve in panel.curves)
     if is_bent:
         ax.axvline(_LINEAR_TO, color=style.GREY, linewidth=0.8, linestyle=":", zorder=0)
     scale = f"\n(linear to {_LINEAR_TO}, logarithmic beyond the dotted line)" if is_bent else ""

@@ -304,7 +304,7 @@ def test_a_brush_is_exact_on_numeric_axes_and_keeps_the_trials_in_range() -> Non
     figure, kept = charts.brushed(past, 0, [[(low, high)]])
     assert set(kept) == {trial for trial, loss in losses.items() if low <= loss <= high}
     assert len(kept) == 6
-    assert figure.data[0].dimensions[0].constraintrange == (low, high)
+    assert figure.data[0].dimensions[0].constraintrange == ((low, high),)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -220,3 +221,18 @@ def test_a_trial_of_another_study_is_a_selection_not_a_link(open_page: Open, out
     at.selectbox(key="study").set_value("other").run()
     assert "any more" not in said(at)
     assert at.metric
+
+
+def test_a_trial_that_no_process_trains_is_not_running(open_page: Open, out: Path, said: Said) -> None:
+    records = plant(out, "demo", objectives=("blend",), experts=(4,), seeds=1, ends=[{"status": "running"}])
+    folder = TrialFolder(Store(out), "demo", records[0].trial_id)
+    folder.write_record(records[0].model_copy(update={"host": socket.gethostname()}))
+    with folder.claim(0) as held:
+        assert held
+        at = open_page("trial", out, study="demo", trial=records[0].trial_id)
+        assert "No process is training it" not in said(at)
+        assert not folder.is_abandoned(socket.gethostname())
+    assert "No process is training it" in said(at.run())
+    assert not folder.is_abandoned("another machine")  # whose locks cannot be seen
+    at = open_page("studies", out, study="demo")
+    assert at.dataframe[0].value["state"].tolist() == ["interrupted"]

@@ -207,7 +207,7 @@ def phase(info: PhaseDiagram) -> go.Figure:
         if has_rho:
             if number == 0:
                 _add_theory(figure, info)
-            _add_over_rho(figure, panel, look_of, named, first)
+            _add_over_rho(figure, panel, look_of, named, first, is_bent=info.theory_rho[-1] > _LINEAR_TO)
             figure.update_xaxes(range=[-0.1, _place(info.theory_rho[-1])], row=1, col=first)
         if has_margin:
             _add_margin(figure, panel, look_of, named, first + has_rho)
@@ -229,16 +229,21 @@ def _add_theory(figure: go.Figure, info: PhaseDiagram) -> None:
 
 
 def _add_over_rho(
-    figure: go.Figure, panel: PhasePanel, look_of: dict[str, tuple[str, str]], named: set[str], column: int
+    figure: go.Figure,
+    panel: PhasePanel,
+    look_of: dict[str, tuple[str, str]],
+    named: set[str],
+    column: int,
+    is_bent: bool,
 ) -> None:
     ticks = np.array(_RHO_TICKS, float)
     for number, curve in enumerate(panel.curves):
         # Offset horizontally, as studies share a few values of rho.
         aside = _ASIDE * (number - (len(panel.curves) - 1) / 2)
         _add_points(figure, curve, _place(curve.x) + aside, _RHO, look_of, named, column)
-    if (curves_end := max((curve.x.max() for curve in panel.curves), default=0)) > _LINEAR_TO:
+    if is_bent:
         figure.add_vline(_LINEAR_TO, line={"color": style.GREY, "width": 1, "dash": "dot"}, row=1, col=column)
-    scale = f"<br>(linear to {_LINEAR_TO:g}, logarithmic beyond the dotted line)" if curves_end > _LINEAR_TO else ""
+    scale = f"<br>(linear to {_LINEAR_TO:g}, logarithmic beyond the dotted line)" if is_bent else ""
     figure.update_xaxes(
         title=f"{_RHO} = 2 λ_balance / λ_entropy{scale}",
         tickvals=_place(ticks),

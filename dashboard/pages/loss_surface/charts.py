@@ -209,16 +209,27 @@ def _add_curve(figure: go.Figure, curve: Curve, colour: str, symbol: str, unit: 
         x=curve.x,
         y=curve.mean,
         error_y={"array": curve.sd, "thickness": 1.2, "width": 3},
-        mode="lines+markers",
-        line={"color": colour, "dash": dash, "width": 1.8},
+        mode="markers",
         marker={"color": colour, "symbol": symbol, "size": 8},
         name=name,
+        legendgroup=name,
         hovertext=[
             f"{name}<br>{x:,.6g} {unit}<br>{_measured(mean, sd, n)}"
             for x, mean, sd, n in zip(curve.x, curve.mean, curve.sd, curve.n, strict=True)
         ],
         hovertemplate="%{hovertext}<extra></extra>",
     )
+    means = curve.n > 1  # a line through single runs would show their noise as if it were a trend
+    if means.sum() > 1:
+        figure.add_scatter(
+            x=curve.x[means],
+            y=curve.mean[means],
+            mode="lines",
+            line={"color": colour, "dash": dash, "width": 1.8},
+            legendgroup=name,
+            showlegend=False,
+            hoverinfo="skip",
+        )
 
 
 def _add_published(figure: go.Figure, curve: Curve, unit: str, dash: str) -> None:

@@ -68,6 +68,8 @@ def outcome(record: TrialRecord, row: pd.Series[Any], last: Mapping[str, Any], w
         st.metric(COLUMNS["latent.active"].heading, data.latents(last))
     if warning:
         st.warning(style.markdown(warning), icon=":material/warning:")
+    if record.status == "running" and load.is_abandoned(record):
+        st.warning("No process is training it: it was interrupted. To resume, run the study again.")
     if record.reason:
         st.info(style.markdown(f"Stopped early: {record.reason}"), icon=":material/content_cut:")
     if record.error:
