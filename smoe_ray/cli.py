@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from smoe_ray.data.files import Map
     from smoe_ray.data.overview import Overview
     from smoe_ray.inspect.status import StudyStatus
-    from smoe_ray.spec import GridStudy, SearchStudy
+    from smoe_ray.spec import DataSpec, GridStudy, SearchStudy
     from smoe_ray.study import Executor
 
 app = typer.Typer(
@@ -217,7 +217,7 @@ def table(
     dataset: OneDataset = None,
 ) -> None:
     """Print the results: one row per trial, at its last epoch."""
-    from smoe_ray.analysis.summary import epoch_summary, trial_summary
+    from smoe_ray.analysis.summary import trial_summary
     from smoe_ray.results import to_csv, to_json
 
     if csv and as_json:
@@ -231,8 +231,7 @@ def table(
     elif as_json:
         sys.stdout.write(to_json(frame))
     else:
-        _print_frame(epoch_summary(results) if epochs else frame)
-        _warn_of_collapse(results)
+        _print_summary(results, epochs)
 
 
 class _FigureCommand(typer.core.TyperCommand):
@@ -496,23 +495,40 @@ def dashboard(
 
 @data_app.command(epilog="Example: smoe-ray data fetch cat face --to drawings")
 def fetch(
-    categories: Annotated[
-        list[str], typer.Argument(help="Categories as Google names them, e.g. 'The Eiffel Tower'.", show_default=False)
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME...",
+            help="Quick, Draw! categories, e.g. 'The Eiffel Tower'; sets: mnist, fashion_mnist, kmnist, emnist, "
+            "cifar10, cifar100, svhn, medmnist/pathmnist ...; or study files (.yaml), whose data are fetched.",
+            show_default=False,
+        ),
     ],
     to: Annotated[str | None, typer.Option("--to", help="Folder. Default: the download cache.")] = None,
     layout: Annotated[
-        Literal["sketchrnn", "bitmap"], typer.Option(help="Vector drawings (.npz) or 28x28 bitmaps (.npy).")
+        Literal["sketchrnn", "bitmap", "ndjson"],
+        typer.Option(help="Of categories: vector drawings (.npz), 28x28 bitmaps (.npy), simplified ones (.ndjson)."),
     ] = "sketchrnn",
 ) -> None:
-    """Download Quick, Draw! categories from Google's public bucket. Resumes; checks sizes and checksums."""
-    from smoe_ray.data.download import fetch as download
-    from smoe_ray.data.sources.quickdraw import download_folder
+    """Download Quick, Draw! categories and published image sets. Resumes; checks sizes and checksums."""
+    from smoe_ray.data.fetching import data_to_fetch, fetch_data
+    from smoe_ray.inspect.preview import data_settings
+    from smoe_ray.planning import StudyPlan
+    from smoe_ray.spec import load_study
 
-    folder = download_folder() if to is None else _local_folder(to)
+    folder = None if to is None else _local_folder(to)
+    wanted: list[DataSpec] = []
+    for name in names:
+        if name.endswith((".yaml", ".yml")):
+            wanted += data_settings(StudyPlan(load_study(name)))
+        else:
+            wanted.append(data_to_fetch(name, layout))
     with _bars(DownloadColumn(), TransferSpeedColumn()) as progress:
-        paths = download(categories, layout, folder, progress=progress)
-    for path in paths:
-        typer.echo(path)
+        files = dict.fromkeys(file for data in wanted for file in fetch_data(data, folder, progress))
+    for file in files:
+        typer.echo(file)
+    if not files:
+        typer.echo("nothing to fetch: the data are generated, or are to be where data.root says")
 
 
 @data_app.command(epilog="Example: smoe-ray data info studies/drawings.yaml --set data.root=drawings --to sheets")
@@ -699,10 +715,19 @@ _LEAST_LABEL = 18
 """Columns of text that the label of an arm keeps, on more lines, where others would else be left out."""
 
 
-def _print_summary(results: pd.DataFrame) -> None:
-    from smoe_ray.analysis.summary import trial_summary
+def _print_summary(results: pd.DataFrame, epochs: bool = False) -> None:
+    """The trials at their last epoch, or all their epochs, and what to beware of in these numbers."""
+    from smoe_ray.analysis.outcomes import comparable_metric, loss_unit
+    from smoe_ray.analysis.summary import epoch_summary, trial_summary
 
-    _print_frame(trial_summary(results))
+    columns = list(TRIAL_TABLE)
+    is_mixed = comparable_metric(results) != "test.reconstruction"
+    if is_mixed:
+        columns.remove("test.psnr")
+        columns.insert(columns.index("test.reconstruction"), "test.psnr")
+    _print_frame(epoch_summary(results) if epochs else trial_summary(results), columns)
+    if is_mixed:
+        typer.echo(f"losses have different units, {loss_unit(results)}: compare the PSNR (dB)", err=True)
     _warn_of_collapse(results)
 
 

@@ -157,7 +157,7 @@ def test_one_damaged_file_blocks_nothing(smoe_ray, tmp_path: Path, damage: str) 
         assert code == 0, (arguments, error)
         [told] = [line for line in error.splitlines() if line.startswith("left out: ")]
         assert str(path) in told
-        assert told.index("copy it again") < told.index("delete")
+        assert told.index("copy it again") < told.index("run the study again")
         if arguments[0] == "table":
             assert {row["trial_id"] for row in json.loads(printed)} == {record.trial_id for record in others}
     page = (tmp_path / "report" / "index.html").read_text()

@@ -138,7 +138,11 @@ def _as_yaml(value: Any) -> str:
 def _plain_location(location: Sequence[int | str], tree: Any, is_missing: bool) -> list[int | str]:
     """pydantic's location without the union tags that it puts between the keys of the file, and after the last."""
     plain: list[int | str] = []
+    above: Any = None  # the mapping whose tag was passed
     for position, part in enumerate(location):
+        if plain and isinstance(tree, Mapping) and part == tree.get("name") and tree is not above:
+            above = tree  # the objective `likelihood` also has a key of that name: the first mention is the tag
+            continue
         try:
             tree = tree[part]
         except (KeyError, IndexError, TypeError):
