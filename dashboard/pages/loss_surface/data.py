@@ -82,7 +82,7 @@ def all_runs(study: str, options: Options) -> pd.DataFrame:
 def arm_ids(study: str, options: Options) -> dict[str, str]:
     """Label of each arm by its id, arms with the most cells first."""
     every = all_runs(study, options).drop_duplicates("run").set_index("run")["arm"]
-    label_of = every.astype(pd.CategoricalDtype(every.unique(), ordered=True))
+    label_of: pd.Series[str] = pd.Series(pd.Categorical(every, categories=list(every.unique())), index=every.index)
     return study_tables.arm_ids(study, label_of, ignored_paths(options.effort))
 
 

@@ -250,7 +250,7 @@ def _axis(name: str, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
         return _numeric_axis(label, values, getattr(distribution, "log", False))
     places = {choice: place for place, choice in enumerate(distribution.choices)}
     words = [style.escape(choice) for choice in distribution.choices]
-    ticks = list(places.values())
+    ticks = [float(place) for place in places.values()]
     found, low = _with_absent([places.get(value) for value in values], ticks[0], ticks[-1])
     if low < ticks[0]:
         ticks, words = [low, *ticks], ["not used", *words]
