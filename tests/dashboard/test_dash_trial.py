@@ -235,5 +235,3 @@ def test_a_trial_that_no_process_trains_is_not_running(open_page: Open, out: Pat
         assert not folder.is_abandoned(socket.gethostname())
     assert "No process is training it" in said(at.run())
     assert not folder.is_abandoned("another machine")  # whose locks cannot be seen
-    at = open_page("studies", out, study="demo")
-    assert at.dataframe[0].value["state"].tolist() == ["interrupted"]
