@@ -15,7 +15,7 @@ import streamlit as st
 from smoe_ray.errors import ResultsError, SmoeRayError
 from smoe_ray.results import Store, StudyReader, TrialRecord, list_studies, read_embeddings
 from smoe_ray.results.study_file import study_text
-from smoe_ray.results.trial import Arrays
+from smoe_ray.results.trial import Arrays, TrialFolder
 from smoe_ray.spec import GridStudy, SearchStudy, parse_study
 
 if TYPE_CHECKING:
@@ -305,6 +305,11 @@ def _computed(
     _compute: Callable[..., Any],
 ) -> Any:
     return _compute(study, *given)
+
+
+def is_abandoned(record: TrialRecord) -> bool:
+    """Whether no process trains a trial whose record says that it is running; False where that cannot be known."""
+    return TrialFolder(Store(out()), record.study, record.trial_id).is_abandoned(record.host)
 
 
 def embeddings(study: str, trial_id: str) -> Arrays:

@@ -51,7 +51,7 @@ def pick_study() -> str | None:
         _wait_for_a_study()
         return None
     with st.sidebar:
-        return url_state.one("Study", studies, "study")
+        return url_state.one("Study", studies, "study", stays=True)
 
 
 @st.fragment(run_every=5.0)

@@ -1,6 +1,11 @@
-"""Tables of a study's trials that several pages show."""
+"""Tables of a study's trials that several pages show, and ids of its arms."""
 
 from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -21,6 +26,47 @@ TRIAL_HEADINGS = {name: COLUMNS[name].heading for name in TRIAL_TABLE}
 def arm_of(study: str) -> pd.Series[str]:
     """Label of each trial's arm, by `trial_id`: see `arms`."""
     return arms(load.results(study).table)
+
+
+def arm_ids(
+    study: str, label_of: pd.Series[str], ignored: Collection[str] = (), only: Collection[str] | None = None
+) -> dict[str, str]:
+    """Label of each arm by its id: a hash of the arm's configuration and data, which stays when the study grows.
+
+    Labels do not: they name what tells an arm from the others that there are.
+
+    Args:
+        study: its name.
+        label_of: label per trial.
+        ignored: dotted spec paths that do not separate these arms, besides the seed.
+        only: the spec paths that do; None: all others.
+    """
+    records = load.results(study).records
+    trials_of: dict[str, list[str]] = {}
+    for trial, label in label_of.items():
+        trials_of.setdefault(str(label), []).append(str(trial))
+    id_of = {}
+    for label, members in trials_of.items():
+        spec = dict(_flat(records[members[0]].spec.identity()))
+        config: dict[str, object] = {
+            path: value
+            for path, value in spec.items()
+            if path != "seed" and path not in ignored and (only is None or path in only)
+        }
+        if only is None:  # the data are read when a trial starts, so one that failed early does not know them
+            config["data"] = next((data.fingerprint for trial in members if (data := records[trial].data)), "")
+        canonical = json.dumps(config, sort_keys=True)
+        id_of[label] = hashlib.sha256(canonical.encode()).hexdigest()[:8]
+    return {id_of[label]: label for label in map(str, label_of.cat.categories) if label in id_of}
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Dotted paths and values of the leaves."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 @load.cached

@@ -90,4 +90,5 @@ def pick(trials: Trials) -> CachedTrialAnalysis:
     """Select box for one trial."""
     trial_of = {trial.record.trial_id: trial for of_seed in trials.values() for trial in of_seed.values()}
     words = {trial_id: trial.title for trial_id, trial in trial_of.items()}
-    return trial_of[url_state.one("Trial", list(trial_of), "trial", words=words)]
+    gone = "is not among the finished trials of this study (any more)"
+    return trial_of[url_state.one("Trial", list(trial_of), "trial", words=words, stays=True, gone=gone)]

@@ -399,7 +399,8 @@ def recommend(
     for arm in found.arms:
         if arm.surface is not None:
             say(f"\n{arm.label}" if len(found.arms) > 1 else "")
-            _print_frame(arm.table.rename(columns={"loss": "fitted_loss"}), _RECOMMENDED)
+            if arm.answer is not None:
+                _print_frame(arm.table.rename(columns={"loss": "fitted_loss"}), _RECOMMENDED)
             for line in arm.evidence:
                 say(line)
 

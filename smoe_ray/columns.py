@@ -415,6 +415,9 @@ STATISTICS = (
     Column("k1", "k1", SCORE),
     Column("n", "n", COUNT),
     # collapse
+    Column("alive", "alive", COUNT),
+    Column("dead", "dead", COUNT),
+    Column("never_used", "never used", COUNT),
     Column("half_life", "half-life", GENERAL),
     Column("half_life_least", "least of the runs", GENERAL),
     Column("half_life_most", "most", GENERAL),

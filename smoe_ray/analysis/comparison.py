@@ -76,7 +76,7 @@ class Difference(NamedTuple):
     p: float
     p_holm: float
     verdict: str
-    """``lower``, ``higher`` or ``not distinguishable``, with the reason if the cell could not be tested."""
+    """``lower``, ``higher`` or ``not distinguishable``; ``cannot tell (why)`` where nothing was tested."""
 
     @property
     def distinguishable(self) -> bool:
@@ -265,7 +265,8 @@ def compare_cells(cells: Sequence[CellOutcomes], alpha: float = 0.05) -> tuple[D
 
     *Effect*: Hedges' g with the exact small-sample factor (Hedges 1981); if paired, of the differences.
 
-    A cell with fewer than `LEAST_RUNS` pairs (or runs per arm), or whose runs do not vary at all, is not tested.
+    A cell with fewer than `LEAST_RUNS` pairs (or runs per arm), or whose runs do not vary at all, is not tested: its
+    verdict is ``cannot tell``.
     """
     problem_of = [_untestable(cell) for cell in cells]
     family = problem_of.count(None)
@@ -341,7 +342,7 @@ def _untestable(cell: CellOutcomes) -> str | None:
     """Why a cell cannot be tested; None if it can."""
     n, m = len(cell.arm_N), len(cell.reference_M)
     if min(n, m) < LEAST_RUNS:
-        return f"fewer than {LEAST_RUNS} runs per arm"
+        return f"n = {n}" if n == m else f"n = {n} and {m}"
     _, error = _studentise(cell.arm_N, cell.reference_M, cell.paired)
     if error <= _NO_SPREAD * np.abs(np.concatenate([cell.arm_N, cell.reference_M])).max():
         return f"no spread between {'pairs' if cell.paired else 'runs'}"
@@ -396,7 +397,7 @@ def _difference(cell: CellOutcomes, test: _Test | None, problem: str | None, p_h
         np.nan if test is None else _hedges_g(cell),
         np.nan if test is None else test.p,
         p_holm,
-        f"not distinguishable ({problem})" if problem else "not distinguishable",
+        f"cannot tell ({problem})" if problem else "not distinguishable",
     )
     if difference.distinguishable:
         return difference._replace(verdict="lower" if estimate < 0 else "higher")

@@ -68,8 +68,10 @@ class Verdict(NamedTuple):
             return "no runs to compare with E=1"
         if found.distinguishable:
             return f"{found.arm} {found.verdict} than {found.reference}, {format_cell('change', self.change)}"
-        verdict, _, why = found.verdict.partition(" (")
-        return f"{found.arm} {verdict} from {found.reference}" + (f" ({why}" if why else "")
+        if found.interval == "none":
+            told, _, why = found.verdict.partition(" (")
+            return f"{told} {found.arm} from {found.reference} ({why}"
+        return f"{found.arm} {found.verdict} from {found.reference}"
 
     @property
     def sentence(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -33,6 +33,7 @@ class MissingRuns(NamedTuple):
     """Runs to add to a study: every expert count at every amount."""
 
     experts: tuple[int, ...]
+    """Configured ones, whichever the study counts: nobody can order active experts."""
     amounts: tuple[int, ...]
     runs: int
     """Runs (seeds) per cell."""
@@ -52,15 +53,21 @@ class Conclusion(NamedTuple):
 ANSWER = Conclusion("answer")
 
 
-def too_small(cells: Cells, amount: float) -> Conclusion | None:
-    """The conclusion if the cells are too few to fit a surface, else None; `amount` is the requested amount."""
+def too_small(cells: Cells, configured: Sequence[int], amount: float) -> Conclusion | None:
+    """The conclusion if the cells are too few to fit a surface, else None.
+
+    Args:
+        cells: of the runs, by the experts that are counted.
+        configured: numbers of experts that the runs were configured with, ascending.
+        amount: the requested amount.
+    """
     counts, level_L = np.unique(cells.experts_C).tolist(), levels_of(cells.amount_C)
     new_counts: list[int] = []
     new_amounts: list[float] = []
     reasons = []
     if len(counts) < LEAST_COUNTS:
-        doublings = {2**power for power in range(max(counts).bit_length() + LEAST_COUNTS - 1)}
-        new_counts = sorted(doublings - set(counts))
+        doublings = {2**power for power in range(max(configured).bit_length() + LEAST_COUNTS - 1)}
+        new_counts = sorted(doublings - set(configured))
         reasons.append(f"{LEAST_COUNTS} expert counts (it has {len(counts)})")
     if len(level_L) < LEAST_LEVELS:
         halvings = max(level_L[-1], amount) / 2.0 ** np.arange(LEAST_LEVELS + 1)
@@ -72,7 +79,7 @@ def too_small(cells: Cells, amount: float) -> Conclusion | None:
     if not reasons:
         return None
     # Only the new values, unless both axes lack some: then new and old values must be crossed.
-    experts = new_counts if new_counts and not new_amounts else [*counts, *new_counts]
+    experts = new_counts if new_counts and not new_amounts else [*configured, *new_counts]
     amounts = new_amounts if new_amounts and not new_counts else [*level_L, *new_amounts]
     return _cannot_tell(f"a fit needs {' and '.join(reasons)}", experts, amounts)
 
@@ -81,14 +88,15 @@ def conclude(runs: pd.DataFrame, surface: FittedSurface, amount: float) -> Concl
     """Whether the fitted surface determines the best count at `amount`.
 
     Args:
-        runs: the fitted runs; if they have a column seed, runs of a single seed are inconclusive.
+        runs: the fitted runs, from `check_runs`; if they have a column seed, runs of a single seed are inconclusive.
         surface: the fit and its forecast at `amount`.
         amount: training images or steps, as in `runs`.
     """
     fit, forecast, level_L = surface.fit, surface.forecast, surface.level_L
-    counts = runs["experts"].tolist()
+    counts = runs["configured"].tolist()
     least, most = int(forecast.count_K[0]), int(forecast.count_K[-1])
     low, high = forecast.interval
+    ordered_least, ordered_most = min(counts), max(counts)
     near = _around(level_L, amount)
 
     if "seed" in runs.columns and runs["seed"].nunique() == 1:
@@ -105,17 +113,29 @@ def conclude(runs: pd.DataFrame, surface: FittedSurface, amount: float) -> Concl
         reason = f"the fitted form has an RMSE of {fit.rmse:.2g} at a noise floor of {fit.noise.sd:.2g}"
         return _cannot_tell(reason, counts, near)
     if forecast.tied_K.all():
-        return _cannot_tell(f"{least} to {most} are all tied within {TIED_WITHIN:g}", (2 * most, 4 * most), near)
+        return _cannot_tell(
+            f"{least} to {most} are all tied within {TIED_WITHIN:g}", (2 * ordered_most, 4 * ordered_most), near
+        )
     if high > _WIDEST * low or (low, high) == (least, most):
-        inside = np.geomspace(low, high, 4).round().astype(int)
+        inside = np.geomspace(*configured_for(runs, (low, high)), 4).round().astype(int)
         return _cannot_tell(f"its interval is too wide, {low} to {high} (95 %)", inside, near)
     if forecast.best == most:
-        added = _cannot_tell("the largest studied count", (round(1.5 * most), 2 * most), near)
+        added = _cannot_tell("the largest studied count", (round(1.5 * ordered_most), 2 * ordered_most), near)
         return added._replace(kind="edge")
     if forecast.best == least > 1:
-        added = _cannot_tell("the smallest studied count", (1, max(1, least // 2)), near)
+        added = _cannot_tell("the smallest studied count", (1, max(1, ordered_least // 2)), near)
         return added._replace(kind="edge")
     return ANSWER
+
+
+def configured_for(runs: pd.DataFrame, interval: tuple[int, int]) -> tuple[int, int]:
+    """Smallest and largest configured count of the runs whose counted experts lie in `interval`, or lie next to it."""
+    low, high = interval
+    inside = runs.loc[runs["experts"].between(low, high), "configured"]
+    if inside.empty:
+        distance = np.log(runs["experts"] / np.sqrt(low * high)).abs()
+        inside = runs.loc[distance == distance.min(), "configured"]
+    return int(inside.min()), int(inside.max())
 
 
 def _cannot_tell(reason: str, experts: Iterable[int], amounts: Iterable[float], runs: int = 3) -> Conclusion:

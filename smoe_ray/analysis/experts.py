@@ -128,6 +128,22 @@ def _baseline(arm: str, loss: pd.Series[float]) -> Baseline:
     return Baseline(label, float(loss.mean()), float(loss.std(ddof=1)), len(loss))
 
 
+ExpertState = Literal["alive", "dead", "never used"]
+
+
+def expert_states(share_ET: npt.ArrayLike) -> npt.NDArray[np.str_]:
+    """State of each expert after the last of the evaluated epochs, an `ExpertState`. Shape (E,).
+
+    *alive*: it takes at least one test image at the last evaluated epoch; *dead*: it took some before, and none then;
+    *never used*: it took none at any of them, so that it was never alive and did not die.
+
+    Args:
+        share_ET: share of the test images of each expert at each evaluated epoch, at least one.
+    """
+    used_ET = np.asarray(share_ET) > 0
+    return np.where(used_ET[:, -1], "alive", np.where(used_ET.any(axis=1), "dead", "never used"))
+
+
 class TrialUsage(NamedTuple):
     """Share of the test images that each expert of one trial takes, over its evaluated epochs."""
 
@@ -139,8 +155,8 @@ class TrialUsage(NamedTuple):
     """Rows in the order of `expert_E`; columns sum to 1."""
     expert_E: IntArray
     """Experts by decreasing share at the last evaluated epoch; unused ones come last."""
-    alive_E: npt.NDArray[np.bool_]
-    """Whether the expert takes at least one test image at the last evaluated epoch; order of `expert_E`."""
+    state_E: npt.NDArray[np.str_]
+    """See `expert_states`; order of `expert_E`."""
     active_T: IntArray
     effective_T: FloatArray
     """exp(entropy of the shares), in experts."""
@@ -191,7 +207,7 @@ def _trial_usage(rows: pd.DataFrame) -> TrialUsage:
         rows["epoch"].to_numpy(np.int64),
         share_ET[expert_E],
         expert_E,
-        share_ET[expert_E, -1] > 0,
+        expert_states(share_ET[expert_E]),
         rows["experts.active"].to_numpy(np.int64),
         rows["experts.effective"].to_numpy(np.float64),
     )

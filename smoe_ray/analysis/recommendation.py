@@ -12,7 +12,7 @@ import pandas as pd
 from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.curves import Curve, log_limits, n_range
 from smoe_ray.analysis.datasets import dataset_names
-from smoe_ray.analysis.expert_conclusion import Conclusion, MissingRuns, conclude, too_small
+from smoe_ray.analysis.expert_conclusion import Conclusion, MissingRuns, conclude, configured_for, too_small
 from smoe_ray.analysis.expert_forecast import TIED_WITHIN, FittedSurface, fit_and_forecast
 from smoe_ray.analysis.experts import unsupervised_outcomes
 from smoe_ray.analysis.outcomes import loss_unit, require, test_gating
@@ -40,13 +40,22 @@ class Recommendation(NamedTuple):
     num_runs: int
     surface: FittedSurface | None
     """None if the study has too few cells for the surface."""
+    to_configure: tuple[int, int] | None
+    """Smallest and largest number of experts that the runs with a best number of active experts were configured with;
+    None if configured experts are counted, or none could be fitted."""
+
+    @property
+    def answer(self) -> FittedSurface | None:
+        """The surface where the study answers the question or shows an edge; None where it cannot tell, so that no fit
+        is shown as if it were an answer."""
+        return None if self.conclusion.kind == "cannot tell" else self.surface
 
     @property
     def headline(self) -> str:
         """The answer in a few words."""
-        if self.surface is None or self.conclusion.kind == "cannot tell":
+        if self.answer is None:
             return "cannot tell"
-        found = self.surface.forecast
+        found = self.answer.forecast
         if self.conclusion.kind == "edge":
             return f"no optimum seen, best studied: {found.best}"
         return f"{_experts(str(found.best), self.counted)} (95 % {_span(found.interval)})"
@@ -56,30 +65,30 @@ class Recommendation(NamedTuple):
         """The answer with its interval, or why there is none and what to add; starts in lower case."""
         at = f"at {self.amount:,.0f} {EFFORT_NAME[self.effort]}"
         reason, lacking = self.conclusion.reason, self._lacking()
-        if self.surface is None or self.conclusion.kind == "cannot tell":
+        if self.answer is None:
             return f"{at} the study cannot tell the best number of {self.counted} experts: {reason}{lacking}."
-        found = self.surface.forecast
+        found = self.answer.forecast
         best = f"{_experts(str(found.best), self.counted)} (95 % {_span(found.interval)}"
         if self.conclusion.kind == "edge":
-            return f"{at} the study cannot tell where the optimum is: best are {best}), {reason}{lacking}."
+            return f"{at} the study shows no optimum: best are {best}), {reason}{lacking}."
         tied = "no other is" if found.tied_K.sum() == 1 else f"{_span(found.tied)} are"
         stance = "agrees" if found.agrees else "disagrees"
         return (
             f"{at}{self._beyond()}: {best}; {tied} tied within {TIED_WITHIN:g}), by a fit to "
             f"{count(self.num_runs, 'run')}; a Gaussian process {stance}: "
-            f"{found.gaussian_process.best} ({_span(found.gaussian_process.interval)})."
+            f"{found.gaussian_process.best} ({_span(found.gaussian_process.interval)}){self._order()}."
         )
 
     @property
     def table(self) -> pd.DataFrame:
-        """The counts that are tied or in the interval, one row each; empty if no surface could be fitted.
+        """The counts that are tied or in the interval, one row each; empty if there is no `answer`.
 
         Columns: experts; loss, low, high, above_best (error per image; 95 %); tied; chance (of being best,
         share of bootstrap replicates); gaussian_process (its loss); runs (at the studied amounts next to `amount`).
         """
-        if self.surface is None:
+        if self.answer is None:
             return pd.DataFrame()
-        found = self.surface.forecast
+        found = self.answer.forecast
         runs_K = [sum(int(curve.n[curve.x == count].sum()) for curve in self.measured) for count in found.count_K]
         frame = pd.DataFrame(
             {
@@ -142,7 +151,15 @@ class Recommendation(NamedTuple):
     def _lacking(self) -> str:
         if self.conclusion.missing is None:
             return ""
-        return f"; add {_missing_runs(self.conclusion.missing, self.counted, self.effort)}"
+        return f"; add {_missing_runs(self.conclusion.missing, self.effort)}"
+
+    def _order(self) -> str:
+        """What to write into a spec, as only configured experts can be chosen."""
+        if self.to_configure is None:
+            return ""
+        least, most = self.to_configure
+        configured = _experts(str(most) if least == most else _span(self.to_configure), "configured")
+        return f"; its runs with about as many active have {configured}, which is what to set"
 
 
 class Recommendations(NamedTuple):
@@ -178,12 +195,22 @@ class Recommendations(NamedTuple):
         return f"<p>{escape(self.sentence)}</p>{tables}"
 
     def fitted(self) -> Recommendations:
-        """Only the arms that have a fitted surface.
+        """Only the arms that have a fitted surface, even if it answers nothing.
 
         Raises:
             ResultsError: no arm has one; the message says what the first arm lacks.
         """
-        arms = tuple(arm for arm in self.arms if arm.surface is not None)
+        return self._only(tuple(arm for arm in self.arms if arm.surface is not None))
+
+    def answered(self) -> Recommendations:
+        """Only the arms that have an answer, or an edge.
+
+        Raises:
+            ResultsError: no arm has one; the message says what the first arm lacks.
+        """
+        return self._only(tuple(arm for arm in self.arms if arm.answer is not None))
+
+    def _only(self, arms: tuple[Recommendation, ...]) -> Recommendations:
         if not arms:
             raise ResultsError(f"loss surface: {self.sentence.splitlines()[0]}")
         return self._replace(arms=arms)
@@ -247,7 +274,8 @@ def _most_of_dataset(results: pd.DataFrame, runs_of: dict[str, pd.DataFrame]) ->
 def study_runs(
     results: pd.DataFrame, effort: Effort = "images", experts: Counted = "active"
 ) -> dict[str, pd.DataFrame]:
-    """The runs behind a recommendation, by arm: columns amount, experts, loss, run and seed.
+    """The runs behind a recommendation, by arm: columns amount, experts, loss, run, seed and, if known,
+    configured.
 
     Raises:
         ResultsError: there is no finished trial, or all are supervised.
@@ -259,6 +287,8 @@ def study_runs(
     rows = outcomes if effort == "images" else _along_the_runs(results, outcomes)
     runs = rows[[column, count, "test.reconstruction", "trial_id", "seed"]]
     runs = runs.set_axis(["amount", "experts", "loss", "run", "seed"], axis=1)
+    if "experts.configured" in rows.columns:  # unknown of the published runs
+        runs = runs.assign(configured=rows["experts.configured"])
     return {str(arm): of_arm for arm, of_arm in runs.groupby(runs["run"].map(label_of), observed=True)}
 
 
@@ -291,7 +321,8 @@ def recommend_from_runs(
 
     Args:
         runs: columns amount (training images or steps), experts, loss (error per image), run (rows of one run
-            share its name); if there is a column seed, runs of a single seed are inconclusive.
+            share its name); if there is a column seed, runs of a single seed are inconclusive; configured: experts
+            configured, in which advice is given (default: `experts`).
         amount: requested amount, in the unit of the column.
         effort: unit of the amounts.
         counted: which experts are counted.
@@ -305,14 +336,27 @@ def recommend_from_runs(
     """
     if not 1 <= amount < float("inf"):
         raise ResultsError(f"recommend: {amount:g} {EFFORT_NAME[effort]}; pass a finite amount of at least 1")
+    is_configured_known = "configured" in runs.columns
     runs = check_runs(runs)
     cells = cells_of(runs)
-    conclusion, surface = too_small(cells, amount), None
+    conclusion, surface = too_small(cells, sorted(runs["configured"].unique().tolist()), amount), None
+    to_configure = None
     if conclusion is None:
         surface = fit_and_forecast(runs, amount, replicates, seed, fit)
         conclusion = conclude(runs, surface, amount)
+        if counted == "active" and is_configured_known:
+            to_configure = configured_for(runs, (surface.forecast.best, surface.forecast.best))
     return Recommendation(
-        label, effort, counted, amount, conclusion, cells, cells.beside(amount), runs["run"].nunique(), surface
+        label,
+        effort,
+        counted,
+        amount,
+        conclusion,
+        cells,
+        cells.beside(amount),
+        runs["run"].nunique(),
+        surface,
+        to_configure,
     )
 
 
@@ -329,9 +373,9 @@ def _noise(noise: NoiseFloor) -> str:
     return f"noise floor {noise.sd:.2f}" if noise.degrees else "noise floor unknown"
 
 
-def _missing_runs(missing: MissingRuns, counted: Counted, effort: Effort) -> str:
+def _missing_runs(missing: MissingRuns, effort: Effort) -> str:
     each = " each" if len(missing.experts) * len(missing.amounts) > 1 else ""
-    experts = _experts(_listed(map(str, missing.experts)), counted)
+    experts = _experts(_listed(map(str, missing.experts)), "configured")
     amounts = f"{_listed(f'{amount:,}' for amount in missing.amounts)} {EFFORT_NAME[effort]}"
     return f"{count(missing.runs, 'run')}{each} of {experts} at {amounts}"
 

@@ -131,7 +131,8 @@ def check_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """The validated runs as floats and integers, in canonical order.
 
     Args:
-        runs: columns amount (training images or steps), experts, loss, run (rows of one run share its name).
+        runs: columns amount (training images or steps), experts, loss, run (rows of one run share its name); without
+            a column configured, the experts are taken to be the configured ones.
 
     Raises:
         ResultsError: a column is absent, there is no row, a value is not finite, an amount or a count is below 1, or a
@@ -149,7 +150,8 @@ def check_runs(runs: pd.DataFrame) -> pd.DataFrame:
         raise ResultsError(
             "loss surface: an amount or expert count is below 1, or a loss is not positive; check the columns"
         )
-    runs = runs.astype({"amount": np.float64, "experts": np.int64, "loss": np.float64})
+    runs = runs if "configured" in runs.columns else runs.assign(configured=runs["experts"])
+    runs = runs.astype({"configured": np.int64, "amount": np.float64, "experts": np.int64, "loss": np.float64})
     return runs.sort_values(["amount", "experts", "run"], kind="stable", ignore_index=True)
 
 

@@ -65,6 +65,10 @@ def _fitted(results: pd.DataFrame) -> Recommendations:
     return recommend(results).fitted()
 
 
+def _answered(results: pd.DataFrame) -> Recommendations:
+    return recommend(results).answered()
+
+
 FIGURES: dict[str, FigureKind] = {
     "training_curves": FigureKind(
         training_curves, plot_training_curves, "reconstruction error against epoch, one line per arm"
@@ -92,9 +96,9 @@ FIGURES: dict[str, FigureKind] = {
         expert_survival, plot_expert_survival, "share of the experts still alive, over epochs"
     ),
     "phase_diagram": FigureKind(phase_diagram, plot_phase_diagram, "experts in use against the ratio of the penalties"),
-    "best_experts": FigureKind(_fitted, plot_best_experts, "best number of experts against the amount of data"),
+    "best_experts": FigureKind(_answered, plot_best_experts, "best number of experts against the amount of data"),
     "loss_at_amount": FigureKind(
-        _fitted, plot_loss_at_amount, "fitted test loss against experts at the largest amount of data"
+        _answered, plot_loss_at_amount, "fitted test loss against experts at the largest amount of data"
     ),
     "surface_fit": FigureKind(_fitted, plot_surface_fit, "measured test losses against the fitted loss surface"),
     "homogeneity": FigureKind(

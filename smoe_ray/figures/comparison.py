@@ -65,7 +65,7 @@ def verdict_text(differences: Sequence[Difference], alpha: float) -> tuple[str, 
     ]
     tested = sum(difference.interval != "none" for difference in differences)
     if not tested:
-        return ("too few runs for any interval",)
+        return ("nothing was tested: too few runs, or no spread between them",)
     corrected = f", corrected for {tested} differences (Holm)" if tested > 1 else ""
     return (
         f"interval ({' or '.join(kinds)}) excludes zero exactly if the verdict is lower or higher",

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _MOST_COUNT_ROWS = 12
 _BASELINE_STYLES = ("--", ":", "-.")
+LEAST_NAMED_SHARE = 0.03
+"""Least final share of a band that has room for the number of its expert."""
 
 
 @style.styled
@@ -36,8 +38,12 @@ def plot_loss_against_experts(info: LossAgainstExperts) -> Figure:
     handles = []
     for curve, colour, marker in looks:
         handles.append(
-            ax.errorbar(curve.x, curve.mean, curve.sd, color=colour, marker=marker, capsize=2, elinewidth=0.9)
+            ax.errorbar(
+                curve.x, curve.mean, curve.sd, color=colour, marker=marker, linestyle="", capsize=2, elinewidth=0.9
+            )
         )
+        means = curve.n > 1  # a line through single runs would show their noise as if it were a trend
+        ax.plot(curve.x[means], curve.mean[means], color=colour)
     for number, baseline in enumerate(info.baselines):
         ax.axhspan(baseline.low, baseline.high, color=style.GREY, alpha=0.2, linewidth=0)
         line = _BASELINE_STYLES[number % len(_BASELINE_STYLES)]
@@ -88,7 +94,7 @@ def plot_usage_over_epochs(info: UsageOverEpochs) -> Figure:
     style.caption(
         figure,
         "one trial per block, one band per expert, largest final share at the bottom",
-        "grey: no test image at the last epoch",
+        "number: expert; grey: dead, no test image at the last epoch; no band: never used",
         *style.cut_text(len(info.trials), info.num_available),
     )
     return figure
@@ -98,8 +104,19 @@ def _plot_trial_usage(shares: Axes, counts: Axes, trial: TrialUsage) -> list[obj
     from matplotlib.ticker import MaxNLocator
 
     palette = style.COLOURS[:6]
-    fill = [palette[place % 6] if alive else "#9a9a9a" for place, alive in enumerate(trial.alive_E)]
+    fill = [palette[place % 6] if state == "alive" else "#9a9a9a" for place, state in enumerate(trial.state_E)]
     shares.stackplot(trial.epoch_T, trial.share_ET, colors=fill, edgecolor="white", linewidth=0.4)
+    middle_E = trial.share_ET[:, -1].cumsum() - trial.share_ET[:, -1] / 2
+    for expert, middle, share in zip(trial.expert_E, middle_E, trial.share_ET[:, -1], strict=True):
+        if share >= LEAST_NAMED_SHARE:  # colours repeat after six, numbers do not
+            shares.annotate(
+                str(expert),
+                (trial.epoch_T[-1], middle),
+                xytext=(2, 0),
+                textcoords="offset points",
+                fontsize=6,
+                va="center",
+            )
     shares.set_ylim(0, 1)
     shares.set_yticks([0, 0.5, 1])
     shares.margins(x=0)

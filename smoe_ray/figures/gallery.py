@@ -111,7 +111,7 @@ def _plot_dead(ax: Axes, info: ExpertGallery, width: float, tile: _Tile) -> None
     ax.axvspan(0, info.n, color="#e4e4e4", linewidth=0)
     ax.text(info.n / 2, 1, "no test image", ha="center", va="center", color=style.GREY)
     numbers = textwrap.shorten(", ".join(map(str, info.dead)), _MOST_DEAD_CHARACTERS, placeholder=" …")
-    style.title(ax, f"dead: {len(info.dead)} of {info.num_experts} experts\n{numbers}", width)
+    style.title(ax, f"without test images: {len(info.dead)} of {info.num_experts} experts\n{numbers}", width)
 
 
 @style.styled
@@ -146,7 +146,7 @@ def plot_swap_matrix(info: SwapMatrix) -> Figure:
     ax.xaxis.set_label_position("top")
     ax.set_xlabel("decoded by expert")
     names = [
-        str(expert) if alive else f"{expert}\ndead" for expert, alive in zip(info.expert_E, info.alive_E, strict=True)
+        str(expert) if alive else f"{expert}\nunused" for expert, alive in zip(info.expert_E, info.alive_E, strict=True)
     ]
     ax.set_xticks([left + 0.5, *(column + 0.5 for column in range(columns))], ["input", *names])
     for tick, alive in zip(ax.get_xticklabels()[1:], info.alive_E, strict=True):

@@ -16,6 +16,7 @@ _RHO = "\N{GREEK SMALL LETTER RHO}"
 _THEORY = f"theory: min(1, 0.60 {_RHO})"
 _RHO_TICKS = (0, 0.5, 1, 1.5, 2, 5, 10, 100, 1000, 10_000)
 _SPREAD_POINTS = 12
+_LINEAR_TO = 2
 
 
 @style.styled
@@ -35,7 +36,7 @@ def plot_phase_diagram(info: PhaseDiagram) -> Figure:
             ax.set_ylim(0, 1.08)
             ax.tick_params(axis="y", labelleft=place == 0 and ax is axes[0])
         if has_rho:
-            _plot_over_rho(axes[0], panel, look_of, handle_of)
+            _plot_over_rho(axes[0], panel, look_of, handle_of, is_bent=info.theory_rho[-1] > _LINEAR_TO)
             axes[0].set_xlim(-0.04, info.theory_rho[-1])
         if has_margin:
             _plot_margin(axes[-1], panel, look_of, handle_of)
@@ -58,12 +59,14 @@ def plot_phase_diagram(info: PhaseDiagram) -> Figure:
     return figure
 
 
-def _plot_over_rho(ax: Axes, panel: PhasePanel, look_of: dict[str, Any], handle_of: dict[str, Any]) -> None:
+def _plot_over_rho(
+    ax: Axes, panel: PhasePanel, look_of: dict[str, Any], handle_of: dict[str, Any], is_bent: bool
+) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
     from matplotlib.transforms import ScaledTranslation
 
     # Linear where the theory rises; logarithmic beyond, where little changes.
-    ax.set_xscale("symlog", linthresh=2, linscale=1.5)
+    ax.set_xscale("symlog", linthresh=_LINEAR_TO, linscale=1.5)
     for place, curve in enumerate(panel.curves):
         # Side by side, because studies share a few values of rho.
         aside = _SPREAD_POINTS / 72 * (place - (len(panel.curves) - 1) / 2) / max(len(panel.curves), 4)
@@ -72,7 +75,10 @@ def _plot_over_rho(ax: Axes, panel: PhasePanel, look_of: dict[str, Any], handle_
     ax.xaxis.set_major_locator(FixedLocator(_RHO_TICKS))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.short_number(value)))
-    ax.set_xlabel(f"{_RHO} = 2 λ_balance / λ_entropy")
+    if is_bent:
+        ax.axvline(_LINEAR_TO, color=style.GREY, linewidth=0.8, linestyle=":", zorder=0)
+    scale = f"\n(linear to {_LINEAR_TO}, logarithmic beyond the dotted line)" if is_bent else ""
+    ax.set_xlabel(f"{_RHO} = 2 λ_balance / λ_entropy{scale}")
 
 
 def _plot_margin(ax: Axes, panel: PhasePanel, look_of: dict[str, Any], handle_of: dict[str, Any]) -> None:

@@ -37,8 +37,8 @@ def plot_best_experts(info: Recommendations) -> Figure:
         handles["studied cell"] = ax.scatter(
             cells.amount_C, cells.experts_C, s=area_C, facecolors="none", edgecolors=style.GREY, linewidths=0.7
         )
-        if arm.surface is not None:
-            handles |= _plot_curve(ax, arm.surface)
+        if arm.answer is not None:
+            handles |= _plot_curve(ax, arm.answer)
         handles["requested"] = ax.axvline(arm.amount, color="black", linestyle=":", linewidth=1)
     style.plain_log_axis(axes[0].xaxis, *info.amount_limits)
     style.plain_log_axis(axes[0].yaxis, *info.experts_limits, whole=True)
@@ -86,8 +86,8 @@ def plot_loss_at_amount(info: Recommendations) -> Figure:
             handles[f"measured at {curve.label}"] = ax.errorbar(
                 curve.x, curve.mean, curve.sd, color=style.GREY, linestyle="", marker=marker, capsize=2, elinewidth=0.9
             )
-        if arm.surface is not None:
-            handles |= _plot_forecast(ax, arm.surface.forecast)
+        if arm.answer is not None:
+            handles |= _plot_forecast(ax, arm.answer.forecast)
     for ax in axes[-columns:]:
         ax.set_xlabel(f"{arms[0].counted} experts")
     style.label_y(figure, axes, columns, f"test loss, {info.gating} gating\n{style.unit_lines(info.unit)}")
@@ -192,5 +192,5 @@ def _notes(info: Recommendations, arms: Sequence[Recommendation]) -> tuple[str, 
     """Caption: the requested amount, the number of fitted runs, and whether there are more arms than panels."""
     amounts = sorted({arm.amount for arm in arms})
     requested = f"requested: {' or '.join(f'{amount:,.0f}' for amount in amounts)} {EFFORT_NAME[arms[0].effort]}"
-    runs = (f"fit to {count(arms[0].num_runs, 'run')}",) if len(info.arms) == 1 and arms[0].surface is not None else ()
+    runs = (f"fit to {count(arms[0].num_runs, 'run')}",) if len(info.arms) == 1 and arms[0].answer is not None else ()
     return (requested, *runs, *style.cut_text(len(arms), len(info.arms)))

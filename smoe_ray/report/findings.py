@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from smoe_ray.analysis import ArmComparison, Difference, arm_summary, posterior_warning
+from smoe_ray.analysis import ArmComparison, Difference, arm_summary, arms, expert_deaths, posterior_warning
 from smoe_ray.columns import count, format_cell
 from smoe_ray.errors import ResultsError
 from smoe_ray.report.evidence import Evidence
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _MOST_SENTENCES = 6
 """Per question; more are summarised as counts."""
@@ -73,7 +76,8 @@ def _compared(evidence: Evidence) -> list[str]:
     if len(found.differences) <= _MOST_SENTENCES:
         return [verdict_sentence(difference, found.measure, found) for difference in found.differences]
     number = Counter(difference.verdict.partition(" (")[0] for difference in found.differences)
-    told = ", ".join(f"{verdict} in {number[verdict]}" for verdict in ("lower", "higher", "not distinguishable"))
+    verdicts = ("lower", "higher", "not distinguishable", *(["cannot tell"] if number["cannot tell"] else []))
+    told = ", ".join(f"{verdict} in {number[verdict]}" for verdict in verdicts)
     return [
         f"Of {len(found.differences)} differences in {found.measure} from {found.reference}: {told} "
         f"(probability of any false verdict at most {100 * found.alpha:g} %)."
@@ -108,6 +112,7 @@ def _alive(evidence: Evidence) -> list[str]:
     summary = summary[summary["finished"] > 0]
     if summary.empty:
         raise ResultsError("no finished trial")
+    summary = summary.join(_not_alive(evidence.results), on="arm")
     if len(summary) <= _MOST_SENTENCES:
         return [_kept(row) for row in summary.itertuples()]
     by_share = summary.assign(share=summary["active"] / summary["configured"]).sort_values("share", kind="stable")
@@ -117,4 +122,15 @@ def _alive(evidence: Evidence) -> list[str]:
 
 def _kept(arm: Any) -> str:
     kept = format_cell("active", arm.active, arm.active_sd)
-    return f"{arm.arm}: {kept} of {arm.configured:.0f} experts stay active (n = {arm.finished})."
+    ends = ((arm.dead, "died"), (arm.never_used, "were never used"))
+    others = "".join(f", {format_cell('active', mean)} {end}" for mean, end in ends if mean > 0)
+    return f"{arm.arm}: {kept} of {arm.configured:.0f} experts are active at the end{others} (n = {arm.finished})."
+
+
+def _not_alive(results: pd.DataFrame) -> pd.DataFrame:
+    """By arm, the mean number of experts per finished trial that died, and that were never used."""
+    experts = expert_deaths(results[results["status"] == "finished"], arms(results))
+    by_arm = experts.assign(dead=experts["state"] == "dead", never_used=experts["state"] == "never used").groupby(
+        "arm", observed=True
+    )
+    return by_arm[["dead", "never_used"]].sum().div(by_arm["trial_id"].nunique(), axis=0)

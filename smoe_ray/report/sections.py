@@ -122,7 +122,9 @@ def sections(evidence: Evidence) -> Iterator[Section]:
                 "Counts tied with the best or inside its interval",
                 lambda: tables.recommended_counts(evidence.recommendations),
             ),
-            _of_recommendations("surface-fit", "Measured against fitted", plot_surface_fit, evidence),
+            Exhibit(
+                "surface-fit", "Measured against fitted", lambda: plot_surface_fit(evidence.recommendations.fitted())
+            ),
             Exhibit("surface-fits", "The fit", lambda: tables.surface_fits(evidence.recommendations)),
             Exhibit(
                 "held-out-errors",
@@ -149,7 +151,11 @@ def sections(evidence: Evidence) -> Iterator[Section]:
                 lambda: plot_usage_over_epochs(usage_over_epochs(results)),
             ),
             Exhibit("expert-survival", "Survival", lambda: plot_expert_survival(expert_survival(results))),
-            Exhibit("half-lives", "Half-life, in epochs", lambda: tables.half_lives(results)),
+            Exhibit(
+                "half-lives",
+                "Experts alive, dead and never used, and their half-life in epochs",
+                lambda: tables.half_lives(results),
+            ),
             Exhibit("collapse-rates", "How often runs collapse", lambda: tables.collapse_shares(results)),
             Exhibit(
                 "phase-diagram",
@@ -252,7 +258,7 @@ def reading(section: str, **words: str) -> str:
 
 
 def _of_recommendations(name: str, title: str, plot: Callable[..., Figure], evidence: Evidence) -> Exhibit:
-    return Exhibit(name, title, lambda: plot(evidence.recommendations.fitted()))
+    return Exhibit(name, title, lambda: plot(evidence.recommendations.answered()))
 
 
 def _per_trial(

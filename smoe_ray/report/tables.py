@@ -33,8 +33,8 @@ def arms(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def recommended_counts(found: Recommendations) -> pd.DataFrame:
-    """The counts that are tied or inside the interval, per arm. Raises ResultsError if no arm has a surface."""
-    return pd.concat([_of_arm(arm.table, arm.label) for arm in found.fitted().arms], ignore_index=True)
+    """The counts that are tied or inside the interval, per arm. Raises ResultsError if no arm has an answer."""
+    return pd.concat([_of_arm(arm.table, arm.label) for arm in found.answered().arms], ignore_index=True)
 
 
 def surface_fits(found: Recommendations) -> pd.DataFrame:
@@ -92,11 +92,15 @@ def conditions(found: Homogeneity) -> pd.DataFrame:
 
 
 def half_lives(results: pd.DataFrame) -> pd.DataFrame:
-    """Half-life of the experts of each arm, in epochs."""
+    """Experts of each arm at the end of their runs, by state, and their half-life in epochs."""
     return pd.DataFrame(
         [
             {
                 "arm": arm.label,
+                "experts": arm.experts,
+                "alive": arm.alive,
+                "dead": arm.dead,
+                "never_used": arm.never_used,
                 "half_life": arm.half_life,
                 "half_life_least": arm.half_life_R[0],
                 "half_life_most": arm.half_life_R[-1],

@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import re
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -223,6 +224,25 @@ class TrialFolder:
             yield True
         finally:
             lock.release()
+
+    def is_abandoned(self, host: str) -> bool:
+        """Whether no process trains this trial of `host`, which its record says is running: its lock is free.
+
+        False where that cannot be known: behind a URI, and on another machine. Nothing is written.
+        """
+        import fcntl  # absent on Windows, so not for every reader of results
+
+        root = self.store.folder
+        if root is None or host != socket.gethostname():
+            return False
+        try:
+            with (root / self.lock_name).open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # released at once, by closing the file
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return True
 
     def digests(self) -> dict[str, FileDigest]:
         """What the files are now that a trial which has ended may have beside its record."""

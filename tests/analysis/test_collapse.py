@@ -39,16 +39,17 @@ def test_an_expert_dies_when_it_is_unused_for_good() -> None:
     np.testing.assert_array_equal(deaths["last_used"], [5, 2, 4, 5, 2])
     np.testing.assert_array_equal(deaths["died"], [NAN, 4, 5, NAN, 4])
     assert deaths["revivals"].tolist() == [0, 0, 1, 1, 0]
-    assert deaths["alive_first"].tolist() == [True, True, True, False, True]
+    assert deaths["state"].tolist() == ["alive", "dead", "dead", "alive", "dead"]
     assert set(deaths["first_epoch"]) == {1}
     assert set(deaths["last_epoch"]) == {5}
     assert (set(deaths["seed"]), set(deaths["trial_id"])) == ({7}, {"a"})
 
 
-def test_an_expert_that_was_never_used_died_at_the_first_evaluation() -> None:
+def test_an_expert_that_was_never_used_did_not_die_and_is_not_alive() -> None:
     deaths = expert_deaths(table(run("a", {2: "x.", 3: "x."})).sample(frac=1, random_state=0))
     np.testing.assert_array_equal(deaths["last_used"], [3, NAN])
-    np.testing.assert_array_equal(deaths["died"], [NAN, 2])
+    np.testing.assert_array_equal(deaths["died"], [NAN, NAN])
+    assert deaths["state"].tolist() == ["alive", "never used"]
 
 
 def test_deaths_of_all_but_failed_trials_in_the_order_of_arms() -> None:
@@ -99,15 +100,15 @@ def test_half_lives_and_spread_over_runs() -> None:
     assert arm.half_life == np.inf
 
 
-def test_of_all_configured_or_of_those_that_ever_started() -> None:
-    results = table(run("a", {1: "xx...x", 2: "xx....", 3: "x...x."}))
-    (configured,) = expert_survival(results).arms
-    np.testing.assert_allclose(configured.share_T, [1, 4 / 6, 3 / 6, 2 / 6])
-    assert (configured.half_life, configured.experts) == (2, 6)
-    (alive,) = expert_survival(results, of="alive").arms
-    assert alive.epoch_T.tolist() == [1, 2, 3]
-    np.testing.assert_allclose(alive.share_T, [1, 2 / 3, 1 / 3])
-    assert (alive.half_life, alive.experts) == (3, 3)
+def test_survival_starts_at_the_share_that_was_ever_used() -> None:
+    (arm,) = expert_survival(table(run("a", {1: "xx...x", 2: "xx....", 3: "x...x."}))).arms
+    assert arm.epoch_T.tolist() == [0, 1, 2, 3]
+    np.testing.assert_allclose(arm.share_T, [4 / 6, 4 / 6, 3 / 6, 2 / 6])
+    assert (arm.experts, arm.alive, arm.dead, arm.never_used) == (6, 2, 2, 2)
+    assert arm.half_life == 3  # two of the four that were ever used
+    (one,) = expert_survival(table(run("b", {1: "x.........", 2: "x........."}))).arms
+    assert one.share_T.tolist() == [0.1] * 3  # one of ten is in use from the start: not 100 %
+    assert (one.half_life, one.dead, one.never_used) == (np.inf, 0, 9)
 
 
 @given(configured=st.integers(1, 12), survivors=st.integers(1, 12), seeds=st.integers(1, 3))
@@ -118,10 +119,12 @@ def test_survival_falls_to_the_share_of_active_experts(configured: int, survivor
         *(trial(str(s), [1.0] * 6, usage=usage, configured=configured, seed=s) for s, usage in enumerate(usages))
     )
     (arm,) = expert_survival(results).arms
-    assert arm.share_T[0] == 1
+    ever = [np.any(np.array(usage) > 0, axis=0) for usage in usages]
+    assert arm.share_T[0] == pytest.approx(np.mean(ever))
+    assert arm.never_used == np.sum(~np.array(ever))
     assert (np.diff(arm.share_T) <= 1e-12).all()
     assert arm.share_T[-1] == pytest.approx(np.mean([np.mean(np.array(usage[-1]) > 0) for usage in usages]))
-    assert ((arm.share_T <= 0.5 + 1e-9).any()) == np.isfinite(arm.half_life)
+    assert ((arm.share_T <= arm.share_T[0] / 2 + 1e-9).any()) == np.isfinite(arm.half_life)
 
 
 def test_every_arm_has_its_survival() -> None:

@@ -112,7 +112,10 @@ def test_interval_p_value_and_verdict_never_contradict_each_other(drawn: list[tu
     for difference in differences:
         excludes_zero = difference.low > 0 or difference.high < 0
         assert difference.distinguishable == excludes_zero == (difference.p_holm <= 0.05)
-        assert difference.verdict.startswith("not distinguishable") == (not excludes_zero)
+        # What was not tested is never called indistinct: that is the outcome of a test.
+        untested = difference.interval == "none"
+        assert difference.verdict.startswith("cannot tell (") == untested
+        assert (difference.verdict == "not distinguishable") == (not untested and not excludes_zero)
         if excludes_zero:
             assert difference.verdict == ("lower" if difference.estimate < 0 else "higher")
         if difference.interval != "none":
@@ -130,7 +133,7 @@ def test_interval_p_value_and_verdict_never_contradict_each_other(drawn: list[tu
 @pytest.mark.parametrize("paired", [True, False])
 def test_too_few_runs_are_never_a_winner(paired: bool) -> None:
     (result,) = compare_cells([cell([1.0, 1.1], [99.0, 99.1], paired)])
-    assert result.verdict == "not distinguishable (fewer than 3 runs per arm)"
+    assert result.verdict == "cannot tell (n = 2)"
     assert result.estimate == pytest.approx(-98)
     assert result.interval == "none"
     assert np.isnan([result.low, result.high, result.p, result.p_holm, result.effect]).all()
@@ -145,7 +148,7 @@ def test_cells_with_too_few_runs_do_not_count_in_the_correction() -> None:
 
 def test_runs_without_spread_say_nothing() -> None:
     """Ten of ten experts in all runs against nine of ten in all runs may well be three coins on the same side."""
-    assert compare([10, 10, 10], [9, 9, 9]).verdict == "not distinguishable (no spread between runs)"
+    assert compare([10, 10, 10], [9, 9, 9]).verdict == "cannot tell (no spread between runs)"
     assert compare([3.1, 4.2, 5.3], [2.1, 3.2, 4.3], paired=True).verdict.endswith("(no spread between pairs)")
     assert compare([10, 10, 10], [9, 9, 8]).interval == "t"
 
@@ -416,5 +419,5 @@ def test_published_runs() -> None:
     five, seven = against_supervised(5), against_supervised(7)
     assert (five.n_arm, five.n_reference, five.verdict) == (7, 5, "lower")
     assert five.estimate == pytest.approx(15.96 - 16.56, abs=0.01)
-    assert (seven.n_arm, seven.verdict) == (2, "not distinguishable (fewer than 3 runs per arm)")
+    assert (seven.n_arm, seven.verdict) == (2, "cannot tell (n = 2 and 5)")
     assert seven.estimate == pytest.approx(15.69 - 16.56, abs=0.01)

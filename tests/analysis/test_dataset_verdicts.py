@@ -102,7 +102,7 @@ def test_few_seeds_are_said() -> None:
     found = dataset_verdict(grid(seeds=2))
     assert found.caution is not None
     assert found.caution.startswith("With 2 runs per count")
-    assert all("not distinguishable from E=1 (" in one.in_words for one in found.verdicts)
+    assert all(one.in_words == f"cannot tell {one.difference.arm} from E=1 (n = 2)" for one in found.verdicts)
     single = dataset_verdict(grid(seeds=1))
     assert single.verdicts[0].best.interval is None
     assert np.isnan(single.table["best_low"]).all()

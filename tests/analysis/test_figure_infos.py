@@ -398,7 +398,7 @@ def test_usage_is_sorted_by_the_final_share() -> None:
     assert shown.epoch_T.tolist() == [1, 3]
     assert shown.expert_E.tolist() == [0, 2, 1]
     assert shown.share_ET.tolist() == [[0.2, 0.6], [0.5, 0.4], [0.3, 0.0]]
-    assert shown.alive_E.tolist() == [True, True, False]
+    assert shown.state_E.tolist() == ["alive", "alive", "dead"]
     assert shown.active_T.tolist() == [3, 2]
     assert shown.effective_T == pytest.approx([2.7, 1.8])
     assert (shown.trial_id, shown.seed, info.num_available) == ("a", 4, 1)

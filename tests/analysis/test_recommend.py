@@ -196,7 +196,9 @@ def test_a_flat_surface_has_no_best() -> None:
         assert found.conclusion.kind == "cannot tell"
         assert found.headline == "cannot tell"
         assert "are all tied within 0.1" in found.sentence or "interval is too wide" in found.sentence
-    assert "1 to 20 are all tied within 0.1; add 3 runs each of 40 and 80 active experts at 350,000" in quiet.sentence
+    assert (
+        "1 to 20 are all tied within 0.1; add 3 runs each of 40 and 80 configured experts at 350,000" in quiet.sentence
+    )
 
 
 @pytest.mark.parametrize(
@@ -206,19 +208,20 @@ def test_a_flat_surface_has_no_best() -> None:
             np.log(60),
             COUNTS,
             "best are 20 active experts (95 % 20 to 20), the largest studied count; "
-            "add 3 runs each of 30 and 40 active",
+            "add 3 runs each of 30 and 40 configured",
         ),
         (
             np.log(2),
             (4, 6, 8, 12, 16),
-            "best are 4 active experts (95 % 4 to 4), the smallest studied count; add 3 runs each of 1 and 2 active",
+            "best are 4 active experts (95 % 4 to 4), the smallest studied count; "
+            "add 3 runs each of 1 and 2 configured",
         ),
     ],
 )
 def test_an_optimum_at_the_end_of_the_counts_is_called_so(k0: float, counts: tuple[int, ...], end: str) -> None:
     found = ask(planted_runs(form=TRUE._replace(k0=k0, k1=0.0), counts=counts, noise=0.1))
     assert found.conclusion.kind == "edge"
-    assert "cannot tell where the optimum is: " + end in found.sentence
+    assert "shows no optimum: " + end in found.sentence
     assert found.headline.startswith("no optimum seen, best studied: ")
 
 
@@ -253,6 +256,26 @@ def test_a_small_misfit_is_forgiven_where_it_is_below_the_tie() -> None:
     runs = planted_runs(noise=0.001)
     runs["loss"] += np.where(np.isin(runs["experts"], COUNTS[::2]), 0.02, -0.02)
     assert ask(runs).conclusion.kind == "answer"
+
+
+def test_advice_is_in_configured_experts_and_nothing_is_shown_of_a_fit_that_cannot_tell() -> None:
+    """Each run has two experts more than stay active: nobody can order active ones."""
+    runs = planted_runs(noise=0.0)
+    found = ask(runs.assign(configured=runs["experts"] + 2))
+    assert found.to_configure == (12, 12)  # the best, 9, was not run; 10 is next to it
+    assert found.sentence.endswith(
+        "; its runs with about as many active have 12 configured experts, which is what to set."
+    )
+    tied = planted_runs(noise=0.5, form=TRUE._replace(c=0.0))
+    unsure = ask(tied.assign(configured=tied["experts"] + 2))
+    assert unsure.conclusion.kind == "cannot tell"
+    assert unsure.surface is not None
+    assert unsure.answer is None
+    assert unsure.table.empty
+    assert re.search(r"add 3 runs each of .* configured experts at", unsure.sentence)
+    assert "active" not in unsure.sentence.partition("; add ")[2]
+    assert unsure.conclusion.missing is not None
+    assert min(unsure.conclusion.missing.experts) >= 3
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,8 +28,10 @@ def test_numbers_are_those_of_the_results(visit: Callable[..., Page], small_resu
     median = chart.evaluate("plot => Array.from(plot._fullData.find(one => one.name === 'median').y)")
     np.testing.assert_allclose(median, experts_in_use(results)[0].quantile_QT[3])
     experts = expert_deaths(results)
-    dead, trials = int(experts["died"].notna().sum()), experts["trial_id"].nunique()
-    expect(page.get_by_text(f"{dead} of {len(experts)} experts in {trials} trials are dead")).to_be_attached()
+    dead, trials = int((experts["state"] == "dead").sum()), experts["trial_id"].nunique()
+    expect(
+        page.get_by_text(re.compile(f"Of {len(experts)} experts in {trials} trials, .* {dead} are dead and"))
+    ).to_be_attached()
     rates = collapse_rates(results)
     collapsed, runs = sum(rate.collapsed for rate in rates), sum(rate.n for rate in rates)
     expect(page.get_by_text(f"{collapsed} of {runs} finished runs collapsed")).to_be_attached()

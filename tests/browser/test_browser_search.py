@@ -59,3 +59,35 @@ def test_a_trial_of_the_table_leads_to_its_page(visit: Visit, small_results: Pat
         page.mouse.click(*painted, delay=80)
     expect(opened.value).to_have_url(re.compile(rf"/trial\?study=search&trial={first[1]}"))
     assert first[1] in set(read_results(small_results, "search")["trial_id"])
+
+
+def test_a_brush_is_exact_and_filters_the_table(visit: Visit, small_results: Path) -> None:
+    page = visit("search", study="search")
+    last = read_results(small_results, "search").drop_duplicates("trial_id", keep="last")
+    losses = sorted(last.loc[last["status"] == "finished", "test.reconstruction"])
+    low, high = losses[0], losses[len(losses) // 2]
+    chart = page.locator(".st-key-parallel-coordinates .js-plotly-plot")
+    chart.scroll_into_view_if_needed()
+    bar = chart.locator(".axis-brush .background").first
+    bar.wait_for(state="attached", timeout=60_000)
+    page.wait_for_function(
+        "() => document.querySelector('.st-key-parallel-coordinates .js-plotly-plot')?.tellsItsBrush", timeout=60_000
+    )
+    box = bar.bounding_box()
+    span = chart.evaluate("plot => plot._fullData[0].dimensions[0].range")
+    assert box
+
+    def place(value: float) -> float:
+        share = (value - span[0]) / (span[1] - span[0])
+        margin = 30  # of the background beyond the axis, on either side
+        return box["y"] + box["height"] - margin - share * (box["height"] - 2 * margin)
+
+    gap = (losses[len(losses) // 2 + 1] - high) / 2
+    x = box["x"] + box["width"] / 2
+    page.mouse.move(x, place(low) + 4)
+    page.mouse.down()
+    page.mouse.move(x, place(high + gap), steps=8)
+    page.mouse.up()
+    kept = [loss for loss in losses if loss <= high]
+    expect(page.get_by_text(f"{len(kept)} of ")).to_contain_text("inside the brushed ranges", timeout=30_000)
+    assert sorted(float(cell) for cell in column(page, "test.reconstruction")) == kept

@@ -29,11 +29,16 @@ def named(figure: go.Figure, name: str) -> list[Any]:
 def test_usage_is_stacked_in_the_order_of_final_shares(study: pd.DataFrame) -> None:
     (trial_usage, *_) = usage_over_epochs(study).trials
     figure = charts.usage(trial_usage)
-    assert [trace.name for trace in figure.data] == [f"expert {expert}" for expert in trial_usage.expert_E]
+    assert [trace.name for trace in figure.data] == [
+        f"expert {expert}" + ("" if state == "alive" else f" ({state})")
+        for expert, state in zip(trial_usage.expert_E, trial_usage.state_E, strict=True)
+    ]
     np.testing.assert_array_equal([trace.y for trace in figure.data], trial_usage.share_ET)
     assert {trace.stackgroup for trace in figure.data} == {"experts"}
     greys = [trace.fillcolor == charts.style.GREY for trace in figure.data]
-    np.testing.assert_array_equal(greys, ~trial_usage.alive_E)
+    np.testing.assert_array_equal(greys, trial_usage.state_E != "alive")
+    named_E = [str(e) for e, share in zip(trial_usage.expert_E, trial_usage.share_ET[:, -1], strict=True) if share > 0]
+    assert [note.text for note in figure.layout.annotations] == named_E
 
 
 def test_bands_are_quantiles_over_all_trials_and_lines_the_chosen_ones(study: pd.DataFrame) -> None:

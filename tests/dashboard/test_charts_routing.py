@@ -67,7 +67,7 @@ def test_what_is_not_told_apart_is_hollow_and_what_is_not_tested_has_no_interval
     untested = compare_arms(few[few["seed"] < 2], reference="blend")
     interval, point = routing.differences(untested).data
     assert all(map(math.isnan, interval.x))
-    assert "too few" in point.hovertemplate or "not distinguishable" in point.hovertemplate
+    assert "cannot tell (n = 2)" in point.hovertemplate
 
 
 def test_names_of_strangers_are_inert() -> None:
@@ -226,7 +226,7 @@ def test_the_swap_matrix_writes_errors_and_frames_the_chosen_expert() -> None:
     assert list(numbers.text) == expected
     assert len(expected) == 2 * 3
     assert [(shape.x0, shape.x1) for shape in figure.layout.shapes] == [(0, 1), (1, 2)]
-    assert figure.layout.xaxis.ticktext == ("input", "0", "1", "2<br>dead")
+    assert figure.layout.xaxis.ticktext == ("input", "0", "1", "2<br>unused")
     images = figure.layout.images
     assert len(images) == 4
     np.testing.assert_array_equal(pixels(images[1].source), pictures.strip(info.decoded_REHW[0]))

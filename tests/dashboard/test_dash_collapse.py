@@ -35,9 +35,15 @@ def table(at: AppTest, column: str) -> pd.DataFrame:
 def test_dead_experts_with_their_time_of_death(open_page: Open, said: Said, planted: Path) -> None:
     at = open_page("collapse", planted, study="arms")
     experts = expert_deaths(read_results(planted, "arms"))
-    dead = experts[experts["died"].notna()]
-    assert f"{len(dead)} of {len(experts)} experts in 11 trials are dead at the end." in said(at)
+    dead = experts[experts["state"] == "dead"]
+    alive, never = ((experts["state"] == state).sum() for state in ("alive", "never used"))
+    assert (
+        f"Of {len(experts)} experts in 11 trials, {alive} are alive at the end, {len(dead)} are dead and {never} were "
+        "never used." in said(at)
+    )
     shown = table(at, "died")
+    assert (shown["state"] == "never used").sum() == never
+    shown = shown[shown["state"] == "dead"]
     keys = ["trial_id", "expert"]
     expected = dead.sort_values(keys)[[*keys, "died", "last_used"]].reset_index(drop=True)
     found = shown.sort_values(keys)[[*keys, "died", "last_used"]].reset_index(drop=True)

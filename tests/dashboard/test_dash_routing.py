@@ -23,6 +23,12 @@ Said = Callable[[AppTest], str]
 FOUR = ["blend, E=4", "blend, E=8", "likelihood, E=4", "likelihood, E=8"]
 
 
+def chosen(at: AppTest) -> list[str]:
+    """Labels of the chosen arms."""
+    box = at.multiselect(key="arms")
+    return [box.options[place] for place in box.indices]
+
+
 def figures(at: AppTest) -> list[Any]:
     """Plotly's own description of each chart of the page."""
     return [json.loads(chart.proto.spec) for chart in at.get("plotly_chart")]
@@ -32,7 +38,7 @@ def test_a_verdict_says_what_the_analysis_of_the_table_says(open_page: Open, sai
     plant(out, "arms", objectives=("blend",))
     at = open_page("routing", out, study="arms")
     (one,) = compare_arms(read_results(out, "arms"), cells=()).differences
-    assert at.multiselect(key="arms").value == ["E=4", "E=8"]
+    assert chosen(at) == ["E=4", "E=8"]
     words = said(at)
     assert f"mean {one.mean_arm:.2f} against {one.mean_reference:.2f}" in words
     assert one.verdict in words
@@ -49,6 +55,34 @@ def test_arms_keep_the_names_that_they_have_in_the_whole_study(open_page: Open, 
     (one,) = compare_arms(some, reference="likelihood", cells=()).differences
     assert f"{FOUR[1]} and {FOUR[3]}" in said(at) or f"{FOUR[1]} is {one.verdict} than {FOUR[3]}" in said(at)
     assert f"mean {one.mean_arm:.2f} against {one.mean_reference:.2f}" in said(at)
+
+
+def test_a_link_to_arms_keeps_its_meaning_while_the_study_grows(open_page: Open, said: Said, out: Path) -> None:
+    """Labels change with the other arms that there are, ids do not."""
+    plant(out, "arms", objectives=("blend",))
+    at = open_page("routing", out, study="arms", arms=["E=4", "E=8"])  # as older links have it
+    link = at.query_params["arms"]
+    assert chosen(at) == ["E=4", "E=8"]
+    assert not {"E=4", "E=8"} & set(link)
+    plant(out, "arms")
+    at = open_page("routing", out, study="arms", arms=link)
+    assert chosen(at) == [FOUR[0], FOUR[1]]
+    assert at.query_params["arms"] == link
+    assert "any more" not in said(at)
+
+
+def test_an_arm_that_is_gone_is_said_and_none_is_shown_in_its_place(open_page: Open, said: Said, out: Path) -> None:
+    plant(out, "arms", objectives=("blend",))
+    at = open_page("routing", out, study="arms", arms=["E=8", "gone"])
+    assert "Arms: 'gone' is no arm with a finished trial here (any more)" in said(at)
+    assert chosen(at) == ["E=8"]
+    assert at.query_params["arms"] == ["E=8", "gone"]
+    at.run()
+    assert "'gone'" in said(at)
+    at.multiselect(key="arms").set_value(at.multiselect(key="arms").options).run()
+    assert chosen(at) == ["E=4", "E=8"]
+    assert "gone" not in said(at)
+    assert "gone" not in at.query_params["arms"]
 
 
 def test_the_family_of_a_correction_is_what_is_shown(open_page: Open, out: Path) -> None:
@@ -82,7 +116,8 @@ def test_the_supervised_arm_is_the_baseline(open_page: Open, out: Path, monkeypa
     for record in supervised:
         (out / "sup" / "trials" / record.trial_id).rename(out / "arms" / "trials" / record.trial_id)
     at = open_page("routing", out, study="arms")
-    assert at.selectbox(key="reference").value == "supervised"
+    reference = at.selectbox(key="reference")
+    assert reference.options[reference.index] == "supervised"
 
 
 # --- closely ----------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from smoe_ray.errors import ResultsError
 from smoe_ray.inspect.journal import JOURNAL, History, Journal, history_from_trials, parse_journal
 from smoe_ray.results import Store, Timings, TrialFolder, TrialRecord, Versions
 from smoe_ray.spec import SearchStudy, parse_study, trial_with
-from smoe_ray_dashboard.pages.search import charts
+from smoe_ray_dashboard.pages.search import brush, charts
 from support.planted_folder import MOMENT
 
 HOSTILE = "<b>x</b><img src=x onerror=alert(1)> **bold** $x$ [a](http://b)"
@@ -286,9 +286,33 @@ def test_a_parameter_that_is_not_used_has_a_place_of_its_own() -> None:
     del past.trials[0].params["objective.lambda_balance"]
     (lines,) = charts.parallel_coordinates(past, 0).data
     axis = next(one for one in lines.dimensions if "lambda_balance" in one.label)
-    assert axis.ticktext[0] == "not used"
-    assert list(axis["values"]).count(axis.tickvals[0]) == 1
-    assert min(value for value in axis["values"] if value != axis.tickvals[0]) == axis.tickvals[1] > axis.tickvals[0]
+    assert "lowest: not used" in axis.label
+    assert list(axis["values"]).count(axis.range[0]) == 1
+
+
+def test_a_brush_is_exact_on_numeric_axes_and_keeps_the_trials_in_range() -> None:
+    past = history(9)
+    for number, trial in enumerate(past.trials):
+        trial.user_attrs["trial_id"] = f"t{number}"
+    figure, every = charts.brushed(past, 0, [])
+    assert sorted(every) == [f"t{number}" for number in range(9)]
+    for axis in figure.data[0].dimensions:
+        # Plotly takes an axis with ticks of its own for ordinal, and snaps a brush to them.
+        assert (axis.tickvals is None) == ("name" not in axis.label)
+    losses = {trial.user_attrs["trial_id"]: trial.values[0] for trial in past.trials}
+    low, high = sorted(losses.values())[2:8:5]
+    figure, kept = charts.brushed(past, 0, [[(low, high)]])
+    assert set(kept) == {trial for trial, loss in losses.items() if low <= loss <= high}
+    assert len(kept) == 6
+    assert figure.data[0].dimensions[0].constraintrange == ((low, high),)
+
+
+@pytest.mark.parametrize(
+    "sent", [None, 3, "", "x", "[[[1]]]", "[[[1, null]]]", "[[[NaN, 1]]]", '{"a": 1}', "[" * 30_000]
+)
+def test_a_brush_that_cannot_be_read_is_none(sent: object) -> None:
+    assert brush.parse_ranges(sent) == []
+    assert brush.parse_ranges("[[], [[1, 2.5]]]") == [[], [(1, 2.5)]]
 
 
 def test_the_pareto_front_is_what_no_other_beats() -> None:

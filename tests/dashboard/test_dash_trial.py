@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import shutil
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from smoe_ray.analysis.curves import trial_curves
@@ -170,8 +172,66 @@ def test_a_trial_of_an_older_version_without_a_column(open_page: Open, out: Path
     assert {metric.label: metric.value for metric in at.metric}["test loss"] == "\N{EN DASH}"
 
 
-def test_a_link_to_a_trial_that_is_gone_shows_another(open_page: Open, out: Path) -> None:
+@pytest.mark.parametrize("name", ["trial", "experts"])
+def test_a_link_to_a_trial_that_is_gone_shows_nothing_in_its_place(
+    open_page: Open, out: Path, said: Said, name: str
+) -> None:
+    records = plant(out, "demo", objectives=("blend",), experts=(4,), seeds=2)
+    at = open_page(name, out, study="demo", trial="gone")
+    assert "Trial 'gone' is not " in said(at)
+    assert "any more" in said(at)
+    assert not at.metric
+    assert not at.get("plotly_chart")
+    assert at.selectbox(key="trial").value is None
+    assert "gone" in at.query_params["trial"]
+    at.run()  # as a refresh does
+    assert "Trial 'gone'" in said(at)
+    at.selectbox(key="trial").set_value(records[1].trial_id).run()
+    assert "gone" not in said(at)
+    assert records[1].trial_id in at.query_params["trial"]
+
+
+def test_a_trial_that_is_deleted_while_it_is_shown_is_gone(open_page: Open, out: Path, said: Said) -> None:
+    records = plant(out, "demo", embeddings=False)
+    at = open_page("trial", out, study="demo", trial=records[0].trial_id)
+    assert at.metric
+    shutil.rmtree(out / "demo" / "trials" / records[0].trial_id)
+    st.cache_resource.clear()
+    st.cache_data.clear()
+    at.run()
+    assert f"Trial '{records[0].trial_id}' is not here any more" in said(at)
+    assert not at.metric
+
+
+def test_a_link_to_a_study_that_is_gone_shows_no_other(open_page: Open, out: Path, said: Said) -> None:
     plant(out, "demo", embeddings=False)
-    at = open_page("trial", out, study="demo", trial="gone")
-    assert at.metric[0].value == "finished"
-    assert json.dumps(at.query_params["trial"]) != '"gone"'
+    plant(out, "other", objectives=("blend",), embeddings=False)
+    at = open_page("studies", out, study="gone")
+    assert "Study 'gone' is not here any more" in said(at)
+    assert not at.dataframe
+    assert "gone" in at.query_params["study"]
+    at.selectbox(key="study").set_value("other").run()
+    assert "other" in at.query_params["study"]
+    assert len(at.dataframe) == 2
+
+
+def test_a_trial_of_another_study_is_a_selection_not_a_link(open_page: Open, out: Path, said: Said) -> None:
+    records = plant(out, "demo", embeddings=False)
+    plant(out, "other", objectives=("likelihood",), experts=(3,), embeddings=False)
+    at = open_page("trial", out, study="demo", trial=records[0].trial_id)
+    at.selectbox(key="study").set_value("other").run()
+    assert "any more" not in said(at)
+    assert at.metric
+
+
+def test_a_trial_that_no_process_trains_is_not_running(open_page: Open, out: Path, said: Said) -> None:
+    records = plant(out, "demo", objectives=("blend",), experts=(4,), seeds=1, ends=[{"status": "running"}])
+    folder = TrialFolder(Store(out), "demo", records[0].trial_id)
+    folder.write_record(records[0].model_copy(update={"host": socket.gethostname()}))
+    with folder.claim(0) as held:
+        assert held
+        at = open_page("trial", out, study="demo", trial=records[0].trial_id)
+        assert "No process is training it" not in said(at)
+        assert not folder.is_abandoned(socket.gethostname())
+    assert "No process is training it" in said(at.run())
+    assert not folder.is_abandoned("another machine")  # whose locks cannot be seen

@@ -83,7 +83,7 @@ def test_a_block_says_share_and_classes() -> None:
 def test_dead_experts_are_listed_in_a_block_of_their_own() -> None:
     figure = plot_gallery(expert_gallery(embeddings([3, 0, 2, 0]), NAMES))
     assert len(figure.axes) == 3
-    assert figure.axes[-1].get_title(loc="left") == "dead: 2 of 4 experts\n1, 3"
+    assert figure.axes[-1].get_title(loc="left") == "without test images: 2 of 4 experts\n1, 3"
     assert [text.get_text() for text in figure.axes[-1].texts] == ["no test image"]
     assert len(plot_gallery(expert_gallery(embeddings([3, 2]), NAMES)).axes) == 2
 
@@ -140,7 +140,7 @@ def test_the_frame_is_around_the_chosen_expert_and_the_least_error_is_bold() -> 
     assert [text.get_position()[0] - 0.5 for text in bold] == info.best_R.tolist()
     numbers = [float(text.get_text()) for text in ax.texts]
     np.testing.assert_allclose(numbers, info.error_RE.ravel(), atol=0.051)
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["input", "2", "0", "1\ndead"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["input", "2", "0", "1\nunused"]
 
 
 def test_a_path_names_the_chosen_expert_of_each_step() -> None:

@@ -131,7 +131,7 @@ def test_the_verdict_stands_first(small: tuple[Path, str]) -> None:
     places = [text.index(word) for word in ("Does it hold?", "How many experts?", "Which arm is better?", "Arms")]
     assert places == sorted(places)
     assert "the study cannot tell the best number of active experts" in text[: places[-1]]
-    assert "of 4 experts stay active" in text[: places[-1]]
+    assert "of 4 experts are active at the end" in text[: places[-1]]
 
 
 def test_how_it_was_made_is_told(small: tuple[Path, str]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from smoe_ray.analysis import CollapseRate, Curve, ExpertSurvival, PhaseDiagram, PhasePanel, TrialUsage
 from smoe_ray.analysis.experts import QUANTILES, InUse, TrialInUse
 from smoe_ray.columns import count, format_cell
+from smoe_ray.figures.experts import LEAST_NAMED_SHARE
 from smoe_ray.figures.style import short_number
 
 from ... import style
@@ -34,20 +35,26 @@ _ROW = 40
 
 
 def usage(trial: TrialUsage) -> go.Figure:
-    """Share of the test images of each expert of a trial over epochs, stacked; grey: unused at the last epoch."""
+    """Share of the test images of each expert of a trial over epochs, stacked and numbered; grey: dead at the end."""
     figure = style.figure(height=360, showlegend=False)
     palette = style.COLOURS[:6]
-    for place, (expert, alive) in enumerate(zip(trial.expert_E, trial.alive_E, strict=True)):
+    for place, (expert, state) in enumerate(zip(trial.expert_E, trial.state_E, strict=True)):
         figure.add_scatter(
             x=trial.epoch_T,
             y=trial.share_ET[place],
             stackgroup="experts",
             mode="lines",
             line={"width": 0.6, "color": style.GREY},
-            fillcolor=palette[place % len(palette)] if alive else style.GREY,
-            name=f"expert {expert}",
+            fillcolor=palette[place % len(palette)] if state == "alive" else style.GREY,
+            name=f"expert {expert}" if state == "alive" else f"expert {expert} ({state})",
             hovertemplate="%{y:.1%}",
         )
+    last_E = trial.share_ET[:, -1]
+    for expert, top, share in zip(trial.expert_E, last_E.cumsum(), last_E, strict=True):
+        if share >= LEAST_NAMED_SHARE:  # colours repeat after six, numbers do not
+            figure.add_annotation(
+                x=trial.epoch_T[-1], y=top - share / 2, text=str(expert), xanchor="left", showarrow=False
+            )
     figure.update_xaxes(title="epoch", showgrid=False)
     figure.update_yaxes(title="share of test images", range=[0, 1], tickformat=".0%", showgrid=False)
     return figure
@@ -119,7 +126,7 @@ def _add_trial(
 
 
 def survival(info: ExpertSurvival, labels: Collection[str]) -> go.Figure:
-    """Share of experts still alive against epoch, one step line per arm in `labels`, with a line at one half."""
+    """Share of the configured experts still alive against epoch, one step line per arm in `labels`."""
     figure = style.figure(height=420)
     arms = [arm for arm in info.arms if arm.label in labels]
     looks = zip(style.colours(len(arms)), style.dashes(len(arms)), strict=True)
@@ -133,11 +140,11 @@ def survival(info: ExpertSurvival, labels: Collection[str]) -> go.Figure:
             line={"color": colour, "dash": dash, "shape": "hv"},
             marker={"size": 5},
             name=f"{name} (half-life {_epochs(arm.half_life, arm.epoch_T[-1])})",
-            hovertemplate=f"epoch %{{x}}: %{{y:.0%}} alive<extra>{name}, {arm.experts} experts</extra>",
+            hovertemplate=f"epoch %{{x}}: %{{y:.0%}} alive<extra>{name}, {arm.experts} experts: "
+            f"{arm.alive} alive, {arm.dead} dead, {arm.never_used} never used</extra>",
         )
-    figure.add_hline(0.5, line={"color": style.GREY, "dash": "dot", "width": 1})
     figure.update_xaxes(title="epoch")
-    figure.update_yaxes(title=f"share of the {info.of} experts still alive", range=[0, 1.04], tickformat=".0%")
+    figure.update_yaxes(title="share of the configured experts still alive", range=[0, 1.04], tickformat=".0%")
     return figure
 
 
@@ -200,7 +207,7 @@ def phase(info: PhaseDiagram) -> go.Figure:
         if has_rho:
             if number == 0:
                 _add_theory(figure, info)
-            _add_over_rho(figure, panel, look_of, named, first)
+            _add_over_rho(figure, panel, look_of, named, first, is_bent=info.theory_rho[-1] > _LINEAR_TO)
             figure.update_xaxes(range=[-0.1, _place(info.theory_rho[-1])], row=1, col=first)
         if has_margin:
             _add_margin(figure, panel, look_of, named, first + has_rho)
@@ -222,15 +229,23 @@ def _add_theory(figure: go.Figure, info: PhaseDiagram) -> None:
 
 
 def _add_over_rho(
-    figure: go.Figure, panel: PhasePanel, look_of: dict[str, tuple[str, str]], named: set[str], column: int
+    figure: go.Figure,
+    panel: PhasePanel,
+    look_of: dict[str, tuple[str, str]],
+    named: set[str],
+    column: int,
+    is_bent: bool,
 ) -> None:
     ticks = np.array(_RHO_TICKS, float)
     for number, curve in enumerate(panel.curves):
         # Offset horizontally, as studies share a few values of rho.
         aside = _ASIDE * (number - (len(panel.curves) - 1) / 2)
         _add_points(figure, curve, _place(curve.x) + aside, _RHO, look_of, named, column)
+    if is_bent:
+        figure.add_vline(_LINEAR_TO, line={"color": style.GREY, "width": 1, "dash": "dot"}, row=1, col=column)
+    scale = f"<br>(linear to {_LINEAR_TO:g}, logarithmic beyond the dotted line)" if is_bent else ""
     figure.update_xaxes(
-        title=f"{_RHO} = 2 λ_balance / λ_entropy",
+        title=f"{_RHO} = 2 λ_balance / λ_entropy{scale}",
         tickvals=_place(ticks),
         ticktext=[short_number(tick) for tick in _RHO_TICKS],
         row=1,

@@ -27,14 +27,23 @@ from ... import load, study_tables
 Grouping = Literal["arm", "objective and size"]
 
 
+_COARSE = ("routing", "objective.name", NUM_EXPERTS)
+
+
 @load.cached
 def _coarse_labels(study: str) -> pd.Series[str]:
-    return coarse_arms(load.results(study).table, ("routing", "objective.name", NUM_EXPERTS))
+    return coarse_arms(load.results(study).table, _COARSE)
 
 
 def labels(study: str, grouping: Grouping) -> pd.Series[str]:
     """Label per trial: its arm, or its objective and number of experts."""
     return study_tables.arm_of(study) if grouping == "arm" else _coarse_labels(study)
+
+
+@load.cached
+def ids(study: str, grouping: Grouping) -> dict[str, str]:
+    """Label of each group by its id."""
+    return study_tables.arm_ids(study, labels(study, grouping), only=None if grouping == "arm" else _COARSE)
 
 
 def default_grouping(study: str) -> Grouping:
@@ -44,12 +53,12 @@ def default_grouping(study: str) -> Grouping:
 
 @load.cached
 def titles(study: str) -> dict[str, str]:
-    """Trial id by title, for trials that have not failed, sorted by arm and seed."""
+    """Title by trial id, for trials that have not failed, sorted by arm and seed."""
     trials = load.results(study).table.drop_duplicates("trial_id")
     trials = trials[trials["status"] != "failed"]
     trials = trials.assign(arm=trials["trial_id"].map(labels(study, "arm"))).sort_values(["arm", "seed"], kind="stable")
     rows = zip(trials["arm"], trials["seed"], trials["trial_id"], strict=True)
-    return {f"{arm}, seed {seed} ({trial})": trial for arm, seed, trial in rows}
+    return {trial: f"{arm}, seed {seed} ({trial})" for arm, seed, trial in rows}
 
 
 @load.cached
@@ -90,21 +99,24 @@ def phase(study: str) -> PhaseDiagram:
     return phase_diagram(load.results(study).table)
 
 
-class Deaths(NamedTuple):
-    """Which experts died."""
+class Unused(NamedTuple):
+    """Experts that are not alive at the end of their run."""
 
-    dead: pd.DataFrame
-    """One row per expert that is dead at the end of its run, earliest death first."""
+    table: pd.DataFrame
+    """One row per expert: the dead, earliest death first, then those never used."""
+    dead: int
+    never_used: int
     experts: int
-    """Number of experts, dead or alive."""
+    """Number of experts, in any of the three states."""
     trials: int
 
 
 @load.cached
-def deaths(study: str) -> Deaths:
-    """The dead experts of all trials and when they died."""
+def unused(study: str) -> Unused:
+    """The experts of all trials that died, with the time, and those that were never used."""
     experts = expert_deaths(load.results(study).table, labels(study, "arm"))
-    dead = experts[experts["died"].notna()].sort_values("died", kind="stable", ignore_index=True)
-    dead = dead.assign(arm=dead["arm"].astype(str))
-    dead = dead[["arm", "seed", "trial_id", "expert", "died", "last_used", "revivals", "last_epoch"]]
-    return Deaths(dead, len(experts), experts["trial_id"].nunique())
+    shown = experts[experts["state"] != "alive"].sort_values("died", kind="stable", ignore_index=True)
+    shown = shown.assign(arm=shown["arm"].astype(str))
+    shown = shown[["arm", "seed", "trial_id", "expert", "state", "died", "last_used", "revivals", "last_epoch"]]
+    dead, never_used = (int((shown["state"] == state).sum()) for state in ("dead", "never used"))
+    return Unused(shown, dead, never_used, len(experts), experts["trial_id"].nunique())

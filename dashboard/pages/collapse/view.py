@@ -1,4 +1,4 @@
-"""Collapse: which experts stay in use, which die and when, how often runs collapse, and at which ratio of penalties."""
+"""Collapse: which experts are in use, never used or die, how often runs collapse, and at which ratio of penalties."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ HEADS: dict[str, Any] = {
     "seed": "seed",
     "trial_id": "trial",
     "expert": "expert",
+    "state": "state",
     "died": st.column_config.NumberColumn("died at epoch", format="%d"),
     "last_used": st.column_config.NumberColumn("last used at epoch", format="%d"),
     "revivals": "revivals",
@@ -35,36 +36,49 @@ def body(study: str) -> None:
     """All sections of the page."""
     with st.expander("How to read this"):
         st.markdown(style.markdown(reading("collapse")))
-    id_of = data.titles(study)
-    if not id_of:
+    titles = data.titles(study)
+    if not titles:
         raise ResultsError(f"{study}: no trial to show yet; run the study first")
-    chosen = url_state.several("Trials shown individually", list(id_of), "trials", list(id_of)[:2], limit=MAX_TRIALS)
+    chosen = url_state.several(
+        "Trials shown individually", list(titles), "trials", list(titles)[:2], words=titles, limit=MAX_TRIALS
+    )
     with page.section("Active and effective experts in all trials"):
-        page.chart(charts.in_use(data.in_use(study, tuple(id_of[title] for title in chosen))), "experts-in-use")
+        page.chart(charts.in_use(data.in_use(study, tuple(chosen))), "experts-in-use")
     with page.section("Expert usage over epochs"):
-        for title, column in zip(chosen, st.columns(2) * MAX_TRIALS, strict=False):
+        for trial, column in zip(chosen, st.columns(2) * MAX_TRIALS, strict=False):
             with column, page.boundary():
-                st.caption(style.markdown(title))
-                page.chart(charts.usage(data.usage(study, id_of[title])), f"usage-{id_of[title]}")
+                st.caption(style.markdown(titles[trial]))
+                page.chart(charts.usage(data.usage(study, trial)), f"usage-{trial}")
         st.caption(
-            "One band per expert, largest final share at the bottom; grey: receives no test images at the last epoch."
+            "One band per expert, largest final share at the bottom; the number is that of the expert. Grey: dead, it "
+            "receives no test image at the last epoch. An expert that was never used has no band."
         )
     grouping = url_state.choice("Group runs by", GROUPINGS, "groups", data.default_grouping(study))
     with page.section("Collapse rate"):
         show_rates(study, grouping)
     with page.section("Expert survival"):
         survival = data.survival(study, grouping)
-        arms = [arm.label for arm in survival.arms]
-        shown = url_state.several("Groups shown", arms, f"{grouping}s", arms[:MAX_GROUPS], limit=MAX_GROUPS)
-        page.chart(charts.survival(survival, shown), "survival")
+        drawn = {arm.label for arm in survival.arms}
+        label_of = {arm: label for arm, label in data.ids(study, grouping).items() if label in drawn}
+        arms = list(label_of)
+        shown = url_state.several(
+            "Groups shown", arms, f"{grouping}s", arms[:MAX_GROUPS], words=label_of, limit=MAX_GROUPS
+        )
+        page.chart(charts.survival(survival, [label_of[arm] for arm in shown]), "survival")
+        st.caption(
+            "A line starts at the share of experts that were ever used: those that never were are neither alive nor "
+            "dead. Half-life: half of the experts that were ever used, or fewer, are alive."
+        )
     with page.section("Phase diagram"):
         page.chart(charts.phase(data.phase(study)), "phase-diagram")
-    with page.section("Dead experts"):
-        found = data.deaths(study)
+    with page.section("Experts that are not in use"):
+        found = data.unused(study)
+        alive = found.experts - found.dead - found.never_used
         st.text(
-            f"{len(found.dead):,} of {found.experts:,} experts in {count(found.trials, 'trial')} are dead at the end."
+            f"Of {found.experts:,} experts in {count(found.trials, 'trial')}, {alive:,} are alive at the end, "
+            f"{found.dead:,} are dead and {found.never_used:,} were never used."
         )
-        st.dataframe(found.dead, hide_index=True, column_config=HEADS)
+        st.dataframe(found.table, hide_index=True, column_config=HEADS)
     with page.section("Bimodality test"):
         if url_state.switch("Test whether the final losses of each group are bimodal (takes seconds)", "basins"):
             show_bimodality(study, grouping)

@@ -67,7 +67,7 @@ def swap_matrix(info: SwapMatrix) -> go.Figure:
             showlegend=False,
         )
     )
-    names = [str(e) if alive else f"{e}<br>dead" for e, alive in zip(info.expert_E, info.alive_E, strict=True)]
+    names = [str(e) if alive else f"{e}<br>unused" for e, alive in zip(info.expert_E, info.alive_E, strict=True)]
     _bare(figure, left, columns, _PITCH * rows, aspect)
     figure.update_xaxes(tickvals=[left + 0.5, *(c + 0.5 for c in range(columns))], ticktext=["input", *names])
     figure.update_xaxes(side="top", title="decoded by expert")

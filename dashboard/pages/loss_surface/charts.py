@@ -209,16 +209,27 @@ def _add_curve(figure: go.Figure, curve: Curve, colour: str, symbol: str, unit: 
         x=curve.x,
         y=curve.mean,
         error_y={"array": curve.sd, "thickness": 1.2, "width": 3},
-        mode="lines+markers",
-        line={"color": colour, "dash": dash, "width": 1.8},
+        mode="markers",
         marker={"color": colour, "symbol": symbol, "size": 8},
         name=name,
+        legendgroup=name,
         hovertext=[
             f"{name}<br>{x:,.6g} {unit}<br>{_measured(mean, sd, n)}"
             for x, mean, sd, n in zip(curve.x, curve.mean, curve.sd, curve.n, strict=True)
         ],
         hovertemplate="%{hovertext}<extra></extra>",
     )
+    means = curve.n > 1  # a line through single runs would show their noise as if it were a trend
+    if means.sum() > 1:
+        figure.add_scatter(
+            x=curve.x[means],
+            y=curve.mean[means],
+            mode="lines",
+            line={"color": colour, "dash": dash, "width": 1.8},
+            legendgroup=name,
+            showlegend=False,
+            hoverinfo="skip",
+        )
 
 
 def _add_published(figure: go.Figure, curve: Curve, unit: str, dash: str) -> None:
@@ -227,14 +238,14 @@ def _add_published(figure: go.Figure, curve: Curve, unit: str, dash: str) -> Non
 
 
 def at_amount(arm: Recommendation, gating: str, unit_of_loss: str) -> go.Figure:
-    """Loss against experts at a given amount: fit with interval, tied numbers, Gaussian process, nearest cells."""
+    """Loss against experts at a given amount: nearest cells and, unless the study cannot tell, fit and tied numbers."""
     figure = style.figure(height=420)
     unit = f"{arm.counted} experts"
     for curve, symbol in zip(arm.measured, style.symbols(len(arm.measured)), strict=True):
         measured = curve._replace(label=f"measured at {curve.label}")
         _add_curve(figure, measured, style.GREY, f"{symbol}-open", unit, "dot")
-    if arm.surface is not None:
-        _add_forecast(figure, arm.surface.forecast, unit)
+    if arm.answer is not None:
+        _add_forecast(figure, arm.answer.forecast, unit)
     figure.update_xaxes(_LOG, title=unit)
     figure.update_yaxes(title=_loss(gating, unit_of_loss))
     return figure

@@ -29,7 +29,7 @@ from smoe_ray.analysis import (
 from smoe_ray.analysis.arm_labels import coarse_arms
 from smoe_ray.analysis.experts import NUM_EXPERTS
 from smoe_ray.analysis.outcomes import loss_unit, test_gating, with_soft_loss
-from smoe_ray.analysis.scaling import DATA_PATHS, Counted, Effort, fitted_grid
+from smoe_ray.analysis.scaling import DATA_PATHS, Counted, Effort, fitted_grid, ignored_paths
 from smoe_ray.analysis.surface_fit import check_runs
 from smoe_ray.errors import ResultsError
 from smoe_ray.published import read_published
@@ -78,6 +78,21 @@ def all_runs(study: str, options: Options) -> pd.DataFrame:
     return pd.concat(found[arm].assign(arm=arm) for arm in sorted(found, key=lambda arm: -cells[arm]))
 
 
+@load.cached
+def arm_ids(study: str, options: Options) -> dict[str, str]:
+    """Label of each arm by its id, arms with the most cells first."""
+    every = all_runs(study, options).drop_duplicates("run").set_index("run")["arm"]
+    label_of: pd.Series[str] = pd.Series(pd.Categorical(every, categories=list(every.unique())), index=every.index)
+    return study_tables.arm_ids(study, label_of, ignored_paths(options.effort))
+
+
+@load.cached
+def curve_ids(study: str, options: Options) -> dict[str, str]:
+    """Label of each curve of `against_experts` by its id."""
+    label_of, only = _curve_labels(study, options)
+    return study_tables.arm_ids(study, label_of, (NUM_EXPERTS,), only)
+
+
 def runs(study: str, arm: str, options: Options) -> pd.DataFrame:
     """The runs of one arm."""
     every = all_runs(study, options)
@@ -99,11 +114,16 @@ def per_expert(study: str, arm: str, options: Options) -> LossAgainstSamplesPerE
 @load.cached
 def against_experts(study: str, options: Options) -> LossAgainstExperts:
     """Fig. 2, one curve per arm; for a search, one curve per objective and amount of data."""
+    return loss_against_experts(table(study, options), options.counted, _curve_labels(study, options)[0])
+
+
+def _curve_labels(study: str, options: Options) -> tuple[pd.Series[str], tuple[str, ...] | None]:
+    """Label per trial, and the spec paths that alone separate them; None: all but the number of experts."""
     results = table(study, options)
     label_of = arms(results, ignore=(NUM_EXPERTS,))
     if len(label_of.cat.categories) > study_tables.MAX_ARMS:
-        label_of = coarse_arms(results, _COARSE)
-    return loss_against_experts(results, options.counted, label_of)
+        return coarse_arms(results, _COARSE), _COARSE
+    return label_of, None
 
 
 @load.cached
@@ -126,11 +146,11 @@ def recommended(study: str, arm: str, amount: int, options: Options) -> Recommen
 
 @load.cached
 def fitted(study: str, arm: str, options: Options) -> tuple[Grid, BestCurve] | tuple[None, None]:
-    """Fitted surface on a grid and optimal number of experts against the amount, if the study is large enough."""
+    """Fitted surface on a grid and optimal number of experts against the amount, unless the study cannot tell."""
     found = recommended(study, arm, largest_amount(study, arm, options), options)
-    if found.surface is None:
+    if found.answer is None:
         return None, None
-    return fitted_grid(found.surface.fit, found.cells), found.surface.curve
+    return fitted_grid(found.answer.fit, found.cells), found.answer.curve
 
 
 def largest_amount(study: str, arm: str, options: Options) -> int:

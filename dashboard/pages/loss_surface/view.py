@@ -39,8 +39,8 @@ def body(study: str) -> None:
         with page.section("Test loss against experts"):
             show_experts(study, options, published)
         return
-    labels = data.all_runs(study, options)["arm"].unique().tolist()
-    arm = url_state.one("Arm", labels, "arm") if len(labels) > 1 else labels[0]
+    label_of = data.arm_ids(study, options)
+    arm = label_of[url_state.one("Arm", list(label_of), "arm", words=label_of, stays=True)]
     if figure == "surface":
         with page.section(f"Test loss over {EFFORT_NAME[effort]} and experts"):
             show_surface(study, arm, options, published)
@@ -62,7 +62,10 @@ def show_surface(study: str, arm: str, options: data.Options, published: data.Pu
     if fitted:
         grid, best = data.fitted(study, arm, options)
         if grid is None:
-            st.caption("No fitted surface: see below what the study lacks. Colours are interpolated between cells.")
+            st.caption(
+                "The study cannot tell, so no fit is drawn: see below what it lacks. Colours are interpolated between "
+                "cells."
+            )
     page.chart(charts.plane(cells, grid, best, published.surface if published else None), "loss-surface")
     st.caption(
         f"Dashed: equal {EFFORT_NAME[options.effort]} per {options.counted} expert. Hover over a cell for its numbers."
@@ -72,12 +75,15 @@ def show_surface(study: str, arm: str, options: data.Options, published: data.Pu
 def show_experts(study: str, options: data.Options, published: data.Published | None) -> None:
     """Fig. 2: mean and s.d. at each number of experts, one curve per arm."""
     info = data.against_experts(study, options)
-    labels = [curve.label for curve in info.curves]
-    shown = (
-        url_state.several("Arms", labels, "arms", labels[:MAX_CURVES], limit=MAX_CURVES) if len(labels) > 1 else labels
-    )
+    drawn = {curve.label for curve in info.curves}
+    label_of = {arm: label for arm, label in data.curve_ids(study, options).items() if label in drawn}
+    arms = list(label_of)
+    shown = url_state.several("Arms", arms, "arms", arms[:MAX_CURVES], words=label_of, limit=MAX_CURVES)
     page.chart(
-        charts.against_experts(info, shown, published.against_experts if published else None), "loss-against-experts"
+        charts.against_experts(
+            info, [label_of[arm] for arm in shown], published.against_experts if published else None
+        ),
+        "loss-against-experts",
     )
 
 
@@ -90,8 +96,9 @@ def show_recommendation(study: str, arm: str, options: data.Options) -> None:
     say = st.success if found.conclusion.kind == "answer" else st.warning
     say(style.markdown(found.sentence[0].upper() + found.sentence[1:]))
     page.chart(charts.at_amount(found, data.gating(study, options), data.unit(study)), "loss-at-amount")
-    if found.surface is not None:
+    if found.answer is not None:
         st.dataframe(found.table, hide_index=True)
+    if found.surface is not None:
         with st.expander("Goodness of fit"):
             st.text("\n".join(found.evidence))
 

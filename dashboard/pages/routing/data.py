@@ -10,7 +10,7 @@ from smoe_ray.analysis import ArmComparison, arms, compare_arms
 from smoe_ray.errors import ResultsError
 from smoe_ray.report.findings import verdict_sentence
 
-from ... import load, trial_analysis
+from ... import load, study_tables, trial_analysis
 from ...trial_analysis import CachedTrialAnalysis, Trials
 
 
@@ -18,6 +18,12 @@ def baseline(trials: Trials, chosen: Sequence[str]) -> str:
     """Default reference arm: the supervised one if there is one, else the first."""
     routing_of = {arm: next(iter(trials[arm].values())).record.spec.routing for arm in chosen}
     return next((arm for arm in chosen if routing_of[arm] == "supervised"), chosen[0])
+
+
+@load.cached
+def arm_ids(study: str) -> dict[str, str]:
+    """Label of each arm by its id."""
+    return study_tables.arm_ids(study, study_tables.arm_of(study))
 
 
 @load.cached

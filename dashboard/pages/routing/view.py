@@ -15,6 +15,7 @@ from ...study_tables import readable
 from . import PAGE, charts, data, linked_maps
 
 MAX_COMPARED = 4
+NOT_FINISHED = "is no arm with a finished trial here (any more)"
 PROBE_NOTE = (
     "Expert assignments, like both controls, are deterministic functions of the latent vector that the probe reads, "
     "so compare each bar with the controls rather than with an accuracy of 1."
@@ -28,13 +29,18 @@ def body(study: str) -> None:
         raise ResultsError(
             f"{study}: a comparison needs two arms with finished trials; this study has {len(trials_of)}"
         )
-    arms = url_state.several("Arms", list(trials_of), "arms", list(trials_of)[:2], limit=MAX_COMPARED)
+    label_of = {arm: label for arm, label in data.arm_ids(study).items() if label in trials_of}
+    chosen = url_state.several(
+        "Arms", list(label_of), "arms", list(label_of)[:2], words=label_of, limit=MAX_COMPARED, gone=NOT_FINISHED
+    )
+    arms = [label_of[arm] for arm in chosen]
     if len(arms) < 2:
         st.info("Select at least two arms.")
         return
     left, right = st.columns(2)
     with left:
-        reference = url_state.one("Reference arm", arms, "reference", data.baseline(trials_of, arms))
+        default = chosen[arms.index(data.baseline(trials_of, arms))]
+        reference = label_of[url_state.one("Reference arm", chosen, "reference", default, words=label_of)]
     with right:
         seeds = sorted({seed for arm in arms for seed in trials_of[arm]})
         seed = int(url_state.one("Seed of the trials below", list(map(str, seeds)), "seed"))

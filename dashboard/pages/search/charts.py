@@ -11,6 +11,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from smoe_ray.errors import ResultsError
 
 from ... import style
@@ -149,6 +151,27 @@ def parallel_coordinates(history: History, objective: int) -> go.Figure:
     return figure.add_trace(go.Parcoords(line=line, dimensions=axes))
 
 
+def brushed(
+    history: History, objective: int, ranges: Sequence[Sequence[tuple[float, float]]]
+) -> tuple[go.Figure, list[str]]:
+    """`parallel_coordinates` with these ranges brushed on its axes, and ids of the trials whose lines remain.
+
+    Raises:
+        ResultsError: as `parallel_coordinates`.
+    """
+    figure = parallel_coordinates(history, objective)
+    trials = _ranked(history, objective)[::-1]
+    kept = np.ones(len(trials), dtype=bool)
+    for axis, of_axis in zip(figure.data[0].dimensions, ranges, strict=False):
+        if of_axis:
+            axis.constraintrange = [list(ends) for ends in of_axis]
+            place = np.asarray(axis["values"], np.float64)
+            kept &= np.any([(low <= place) & (place <= high) for low, high in of_axis], axis=0)
+    return figure, [
+        str(trial.user_attrs.get("trial_id", "")) for trial, is_kept in zip(trials, kept, strict=True) if is_kept
+    ]
+
+
 def pareto_front(history: History, x: int, y: int) -> go.Figure:
     """Two objectives of each finished trial; those that no other beats in all objectives are marked.
 
@@ -218,18 +241,20 @@ def _is_measured(trial: FrozenTrial, objectives: int) -> bool:
 
 
 def _axis(name: str, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
-    from optuna.distributions import CategoricalDistribution, IntDistribution
+    from optuna.distributions import CategoricalDistribution
 
     label = _broken(name)
     values = [trial.params.get(name) for trial in trials]
     distribution = next(trial.distributions[name] for trial in trials if name in trial.params)
     if not isinstance(distribution, CategoricalDistribution):
-        return _numeric_axis(
-            label, values, getattr(distribution, "log", False), isinstance(distribution, IntDistribution)
-        )
+        return _numeric_axis(label, values, getattr(distribution, "log", False))
     places = {choice: place for place, choice in enumerate(distribution.choices)}
     words = [style.escape(choice) for choice in distribution.choices]
-    return _with_absent(label, [places.get(value) for value in values], list(places.values()), words)
+    ticks = [float(place) for place in places.values()]
+    found, low = _with_absent([places.get(value) for value in values], ticks[0], ticks[-1])
+    if low < ticks[0]:
+        ticks, words = [low, *ticks], ["not used", *words]
+    return {"label": label, "values": found, "tickvals": ticks, "ticktext": words, **_span(low, ticks[-1])}
 
 
 def _broken(name: str) -> str:
@@ -237,28 +262,24 @@ def _broken(name: str) -> str:
     return style.escape(name).replace(".", ".<br>")
 
 
-def _numeric_axis(
-    label: str, values: Sequence[float | None], is_log: bool = False, is_whole: bool = False
-) -> dict[str, Any]:
-    to, back = (math.log10, lambda place: 10**place) if is_log else (float, float)
-    places = [None if value is None else to(value) for value in values]
+def _numeric_axis(label: str, values: Sequence[float | None], is_log: bool = False) -> dict[str, Any]:
+    """An axis without ticks of our own: with them, Plotly takes an axis for ordinal, and a brush snaps to its ticks."""
+    places = [value if value is None or not is_log else math.log10(value) for value in values]
     known = [place for place in places if place is not None]
-    low, high = min(known), max(known)
-    ticks = [low + (high - low) * step / 4 for step in range(5)]
-    if is_whole:
-        ticks = sorted({to(round(back(tick))) for tick in ticks})
-    return _with_absent(label, places, ticks, [f"{back(tick):.3g}" for tick in ticks])
+    found, low = _with_absent(places, min(known), max(known))
+    notes = ["log10"] * is_log + ["lowest: not used"] * (low < min(known))
+    note = f"<br>({', '.join(notes)})" if notes else ""
+    return {"label": f"{label}{note}", "values": found, **_span(low, max(known))}
 
 
-def _with_absent(label: str, places: Sequence[float | None], ticks: list[float], words: list[str]) -> dict[str, Any]:
-    """An axis for Plotly; trials without the parameter pass below its lowest tick."""
-    low, high = ticks[0], ticks[-1]
-    if None in places:
-        below = low - 0.15 * ((high - low) or 1)
-        places = [below if place is None else place for place in places]
-        ticks, words = [below, *ticks], ["not used", *words]
-    span = {"range": [ticks[0], ticks[-1]]} if ticks[0] < ticks[-1] else {}
-    return {"label": label, "values": places, "tickvals": ticks, "ticktext": words, **span}
+def _with_absent(places: Sequence[float | None], low: float, high: float) -> tuple[list[float], float]:
+    """Places on an axis from `low` to `high`, and its lowest: trials without the parameter pass below `low`."""
+    below = low - 0.15 * ((high - low) or 1)
+    return [below if place is None else place for place in places], below if None in places else low
+
+
+def _span(low: float, high: float) -> dict[str, Any]:
+    return {"range": [low, high]} if low < high else {}
 
 
 # --- escaped copies for Optuna's plots --------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def trials(study: str) -> pd.DataFrame:
     best = {trial.number for trial in charts.pareto_trials(past)}
     rows = [
         {
-            "trial": "trial?" + urlencode({"study": study, "trial": str(trial.user_attrs.get("trial_id", ""))}),
+            "trial": link_of(study, str(trial.user_attrs.get("trial_id", ""))),
             "state": STATES[trial.state.name],
             "best": trial.number in best,
             **dict(zip(past.metrics, trial.values or (), strict=False)),
@@ -73,6 +73,11 @@ def trials(study: str) -> pd.DataFrame:
         for trial in reversed(past.trials)
     ]
     return pd.DataFrame(rows, columns=["trial", "state", "best", *past.metrics, *search_of(study).space, "why"])
+
+
+def link_of(study: str, trial: str) -> str:
+    """Relative URL of a trial's page."""
+    return "trial?" + urlencode({"study": study, "trial": trial})
 
 
 def _is_number(value: object) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from ... import page, style, url_state
-from . import PAGE, charts, data
+from . import PAGE, brush, charts, data
 
 WEIGHTS = ("objective.lambda_balance", "objective.lambda_entropy")
 
@@ -33,13 +33,18 @@ def body(study: str) -> None:
             "PED-ANOVA (arXiv:2304.10255): how far a parameter's distribution among the best trials (the top 10 %, at "
             "least five) differs from that among all. It is no significance test; with few trials, take it as a hint."
         )
+    kept = None
     with page.section("Parallel coordinates"):
-        page.chart(data.drawn(study, "parallel_coordinates", objective), "parallel-coordinates")
-        st.caption("Drag along an axis to filter the trials; click on the axis to reset.")
+        ranges = brush.ranges()
+        figure, inside = charts.brushed(history, objective, ranges)
+        page.chart(figure, "parallel-coordinates")
+        brush.listen("parallel-coordinates")
+        st.caption("Drag along an axis to filter the lines and the table of trials; click on the axis to reset.")
+        kept = inside if any(ranges) else None
     with page.section("Contour plot"):
         contour(study, objective, charts.parameters(history))
     with page.section("Trials"):
-        table(study)
+        table(study, kept)
 
 
 def contour(study: str, objective: int, parameters: list[str]) -> None:
@@ -60,11 +65,15 @@ def contour(study: str, objective: int, parameters: list[str]) -> None:
     )
 
 
-def table(study: str) -> None:
-    """All trials that have ended, with links to their pages."""
+def table(study: str, kept: list[str] | None) -> None:
+    """All trials that have ended, or those that are brushed, with links to their pages."""
+    trials = data.trials(study)
+    if kept is not None:
+        st.caption(f"{len(kept):,} of {len(trials):,} trials are inside the brushed ranges.")
+        trials = trials[trials["trial"].isin([data.link_of(study, trial) for trial in kept])]
     link = st.column_config.LinkColumn("trial", display_text=r"trial=(.*)$", help="Opens the trial's page.")
     best = st.column_config.CheckboxColumn("best", help="On the Pareto front; with one objective, the best.")
-    st.dataframe(data.trials(study), hide_index=True, column_config={"trial": link, "best": best}, key="trials")
+    st.dataframe(trials, hide_index=True, column_config={"trial": link, "best": best}, key="trials")
 
 
 def show() -> None:

@@ -25,7 +25,7 @@ def study_row(study: str, with_best: bool) -> dict[str, Any]:
     try:
         status = load.status(study, with_best)
         row |= {
-            "state": state(status, done := settled(status, is_search(study))),
+            "state": state(status, done := settled(status, is_search(study)), is_abandoned(study)),
             "progress": 100 * done / max(status.total, 1),
             "finished": f"{status.finished:,} of {status.total:,}",
             **{name: getattr(status, name) for name in ("running", "failed", "pruned")},
@@ -66,8 +66,16 @@ def settled(status: StudyStatus, of_search: bool) -> int:
     return status.finished + status.pruned + (0 if of_search else status.failed)
 
 
-def state(status: StudyStatus, done: int) -> str:
-    """State of a study; `done` is its number of `settled` trials."""
+def is_abandoned(study: str) -> bool:
+    """Whether no process trains any of the trials whose records say that they are running."""
+    running = [record for record in load.trials(study).records.values() if record.status == "running"]
+    return bool(running) and all(map(load.is_abandoned, running))
+
+
+def state(status: StudyStatus, done: int, abandoned: bool = False) -> str:
+    """State of a study; `done` is its number of `settled` trials, `abandoned`: no process trains its running ones."""
+    if status.running and abandoned:
+        return "interrupted"
     if status.running:
         recent = status.updated_at is not None and datetime.now(UTC) - status.updated_at < RECENT
         return "running" if recent else "stopped?"

@@ -19,7 +19,10 @@ COLUMNS = {
     "study": st.column_config.TextColumn("study", width=105, pinned=True),
     "question": st.column_config.TextColumn("question", width=130),
     "state": st.column_config.TextColumn(
-        "state", width=85, help="stopped?: trials are unfinished, but nothing was written for ten minutes"
+        "state",
+        width=85,
+        help="interrupted: no process is training it, run it again to resume; "
+        "stopped?: trials are unfinished, but nothing was written for ten minutes",
     ),
     "progress": st.column_config.ProgressColumn("progress", format=" ", min_value=0, max_value=100, width=65),
     "finished": st.column_config.TextColumn("done", width=75, help="finished trials of those planned"),

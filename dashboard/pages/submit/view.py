@@ -85,7 +85,7 @@ def job_list(address: str) -> None:
             return
         rows = [(name, one.state, one.submitted_at, one.job.out, one.job.note) for name, one in listed.items()]
         st.dataframe(pd.DataFrame(rows, columns=["job", "state", "submitted", "out", "note"]), hide_index=True)
-        chosen = listed[url_state.one("Job", list(listed), "job")]
+        chosen = listed[url_state.one("Job", list(listed), "job", stays=True)]
         if chosen.is_active:
             with st.popover("Stop ...", icon=":material/stop_circle:"):
                 st.text(f"Stop {chosen.job.id}? Trained results are kept; to resume, submit the study again.")

@@ -31,7 +31,7 @@ def body(study: str) -> None:
     if not titles:
         st.info("No trial of this study has started yet.", icon=":material/info:")
         return
-    trial_id = url_state.one("Trial", list(titles), "trial", words=titles)
+    trial_id = url_state.one("Trial", list(titles), "trial", words=titles, stays=True)
     found = load.results(study)
     rows = found.table[found.table["trial_id"] == trial_id]
     record, last = found.records[trial_id], dict(rows.iloc[-1])
@@ -71,6 +71,8 @@ def outcome(record: TrialRecord, row: pd.Series[Any], last: Mapping[str, Any], u
         st.metric(COLUMNS["latent.active"].heading, data.latents(last))
     if warning:
         st.warning(style.markdown(warning), icon=":material/warning:")
+    if record.status == "running" and load.is_abandoned(record):
+        st.warning("No process is training it: it was interrupted. To resume, run the study again.")
     if record.reason:
         st.info(style.markdown(f"Stopped early: {record.reason}"), icon=":material/content_cut:")
     if record.error:
