@@ -260,7 +260,7 @@ def test_a_small_misfit_is_forgiven_where_it_is_below_the_tie() -> None:
     [
         (
             planted_runs(counts=(5,)),
-            "a fit needs 4 expert counts (it has 1)",
+            "a fit needs 4 counts of active experts (it has 1)",
             MissingRuns((1, 2, 4, 8, 16, 32), tuple(map(round, AMOUNTS)), 3),
         ),
         (
@@ -270,7 +270,7 @@ def test_a_small_misfit_is_forgiven_where_it_is_below_the_tie() -> None:
         ),
         (
             planted_runs(amounts=(FULL,), counts=(1, 3)),
-            "a fit needs 4 expert counts (it has 2) and 3 amounts of training (it has 1)",
+            "a fit needs 4 counts of active experts (it has 2) and 3 amounts of training (it has 1)",
             MissingRuns((1, 2, 3, 4, 8, 16), (87_500, 175_000, 350_000), 3),
         ),
         (
