@@ -130,7 +130,7 @@ def test_a_trial_that_diverges_is_reported_and_the_others_stand(smoe_ray, study:
         (("figure", "{out}", "tiny", "--kind", "pie", "--to", "{out}"), "--kind pie: none of training_curves"),
         (("data", "info", "{study}", "--set", "data={source: images, root: /absent}"), "/absent"),
         (("check", "{study}", "--set", "data={source: images, root: /absent}"), "the folder that has them\n"),
-        (("check", "{study}", "--set", "data={source: quickdraw, root: /absent}"), "or data.download: true where"),
+        (("check", "{study}", "--set", "data={source: quickdraw, root: /absent}"), "run 'smoe-ray data fetch'"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(

@@ -28,7 +28,8 @@ _FOREIGN = {
     ".pt": f"PyTorch's format {_AS_NPZ}",
     ".pth": f"PyTorch's format {_AS_NPZ}",
     ".tfrecord": f"TFRecord {_AS_NPZ}",
-    ".npy": "one array alone has no labels; save as .npz with x and y",
+    ".npy": "one array alone has no labels; save as .npz with x and y (Quick, Draw!'s bitmaps are read with "
+    "data.source: quickdraw, data.layout: bitmap)",
     ".ndjson": "Quick, Draw!'s drawings are read with data.source: quickdraw, data.layout: ndjson",
     ".zip": "an archive is not read; unpack it and set data.root to the folder",
     ".tar": "an archive is not read; unpack it and set data.root to the folder",

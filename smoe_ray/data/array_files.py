@@ -329,6 +329,8 @@ def _wrong_names(file: Path, headers: Mapping[str, Any], scheme: Sequence[str] |
     found = f"{file}: holds {_listing(headers)}"
     if is_kuzushiji_name(file.name):
         return f"{found}: one of a set of files with images or labels each; set data.root: {file.parent}"
+    if set(headers) == {"train", "valid", "test"}:
+        return f"{found}: Quick, Draw!'s drawings are read with data.source: quickdraw, data.layout: sketchrnn"
     if scheme is not None:
         missing = [name for name in scheme if name not in {name.lower() for name in headers}]
         return f"{found}; {', '.join(missing)} is missing: save all of {', '.join(scheme)}, or only x and y"

@@ -65,10 +65,10 @@ class Preview(NamedTuple):
         """Raise DataError if any of them is absent."""
         if self.absent:
             first = self.absent[0]
-            download = ", or data.download: true where they are published" if first.can_download else ""
+            fetch = ", or data.download: true, or run 'smoe-ray data fetch' with this study" * first.can_download
             raise DataError(
-                f"{first.where}: absent ({len(self.absent)} of {len(self.needs)} files are); set data.root to the "
-                f"folder that has them{download}"
+                f"{first.where}: absent ({len(self.absent)} of {len(self.needs)} that the study needs); set data.root "
+                f"(of several datasets: datasets.NAME.root) to the folder that has them{fetch}"
             )
 
 

@@ -93,13 +93,13 @@ def verdict_sentence(difference: Difference, measure: str, of: ArmComparison) ->
         else f"{difference.n_arm} against {count(difference.n_reference, 'run')}"
     )
     means = [format_cell("mean_arm", mean) for mean in (difference.mean_arm, difference.mean_reference)]
-    mean = f"mean {means[0]} against {means[1]}"
+    mean = f"{measure} mean {means[0]} against {means[1]}"
     if difference.interval == "none":
         return f"{difference.arm} and {difference.reference}{cell}: {difference.verdict}; {mean}, {runs}."
     ends = f"{format_cell('estimate', difference.low)} to {format_cell('estimate', difference.high)}"
     p = format_cell("p_holm", difference.p_holm)
     numbers = (
-        f"{measure} {mean}, difference {format_cell('estimate', difference.estimate)} "
+        f"{mean}, difference {format_cell('estimate', difference.estimate)} "
         f"({100 * difference.level:.3g} % interval {ends}), p {p if p.startswith('<') else f'= {p}'}, {runs}"
     )
     if not difference.distinguishable:

@@ -23,6 +23,9 @@ from smoe_ray.spec.trial import TrialSpec
 MAX_STUDY_BYTES = 1_000_000
 """A study file above this size (bytes) is refused."""
 
+_TEXT_SUFFIXES = {"", ".yaml", ".yml", ".json", ".txt"}
+"""Of files that can hold the keys of `data`; any other is a source of images, or is none."""
+
 _EXPONENT_FORM = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
 """Numbers such as 1e-4: floats to YAML 1.2 and to everyone who writes them, but strings to PyYAML (YAML 1.1)."""
 
@@ -75,9 +78,12 @@ def parse_study(text: str, overrides: Sequence[str] = (), origin: str = "study")
 
 
 def load_data_study(path: str | Path, overrides: Sequence[str] = ()) -> GridStudy | SearchStudy:
-    """As `load_study`, also of data alone: a YAML file with the keys of `data`, a folder of images, or an ``.npz``."""
+    """As `load_study`, also of data alone: a YAML file with the keys of `data`, a folder of images, or an ``.npz``.
+
+    Any other file that is no text by its name is taken for images: their reader says what to do with a ``.parquet``.
+    """
     path = Path(path)
-    if path.is_dir() or path.suffix.lower() == ".npz":
+    if path.is_dir() or (path.is_file() and path.suffix.lower() not in _TEXT_SUFFIXES):
         tree: Any = {"source": "images", "root": str(path)}
     else:
         tree = _read_yaml(_read_text(path), str(path))

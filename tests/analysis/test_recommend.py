@@ -283,7 +283,7 @@ def test_advice_is_in_configured_experts_and_nothing_is_shown_of_a_fit_that_cann
     [
         (
             planted_runs(counts=(5,)),
-            "a fit needs 4 expert counts (it has 1)",
+            "a fit needs 4 counts of active experts (it has 1)",
             MissingRuns((1, 2, 4, 8, 16, 32), tuple(map(round, AMOUNTS)), 3),
         ),
         (
@@ -293,7 +293,7 @@ def test_advice_is_in_configured_experts_and_nothing_is_shown_of_a_fit_that_cann
         ),
         (
             planted_runs(amounts=(FULL,), counts=(1, 3)),
-            "a fit needs 4 expert counts (it has 2) and 3 amounts of training (it has 1)",
+            "a fit needs 4 counts of active experts (it has 2) and 3 amounts of training (it has 1)",
             MissingRuns((1, 2, 3, 4, 8, 16), (87_500, 175_000, 350_000), 3),
         ),
         (

@@ -58,7 +58,7 @@ def test_images_further_down_are_found(tmp_path: Path, place: str, layout: str) 
         ("set.pkl", "a pickle is not read"),
         ("images.zip", "unpack it and set data.root to the folder"),
         ("images.tar.gz", "unpack it and set data.root to the folder"),
-        ("x_train.npy", "one array alone has no labels"),
+        ("x_train.npy", "data.source: quickdraw, data.layout: bitmap"),
         ("cat.ndjson", "data.source: quickdraw, data.layout: ndjson"),
         ("readme.txt", "needed: IDX files"),
     ],
@@ -69,6 +69,12 @@ def test_files_of_other_kinds_are_named_with_the_next_step(tmp_path: Path, name:
     refused(tmp_path / "set", tmp_path / "cache", name, words if name != "readme.txt" else "it holds readme.txt")
     alone = "neither an .npz file nor a folder" if name == "readme.txt" else words
     refused(tmp_path / "set" / name, tmp_path / "cache", name, alone)
+
+
+def test_drawings_in_vectors_are_no_images(tmp_path: Path) -> None:
+    drawings = np.array([np.zeros((3, 3), np.int16), np.zeros((4, 3), np.int16)], dtype=object)
+    np.savez(tmp_path / "cat.npz", train=drawings, valid=drawings, test=drawings)
+    refused(tmp_path / "cat.npz", tmp_path / "cache", "cat.npz", "data.source: quickdraw, data.layout: sketchrnn")
 
 
 def test_one_file_of_a_set_is_answered_with_its_folder(tmp_path: Path) -> None:

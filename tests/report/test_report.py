@@ -116,7 +116,7 @@ def test_sections_are_there_or_say_why_not(small: tuple[Path, str]) -> None:
         assert "How to read this." in section(page, anchor)
     assert "vary data.fraction" in section(page, "loss-against-experts-data-and-samples")
     for anchor, why in {
-        "recommended-number-of-experts": "a fit needs 4 expert counts",
+        "recommended-number-of-experts": "a fit needs 4 counts of active experts",
         "homogeneity": "no finished trials of 1 expert",
     }.items():
         assert "<svg" not in section(page, anchor)
