@@ -53,11 +53,12 @@ class Conclusion(NamedTuple):
 ANSWER = Conclusion("answer")
 
 
-def too_small(cells: Cells, configured: Sequence[int], amount: float) -> Conclusion | None:
+def too_small(cells: Cells, counted: str, configured: Sequence[int], amount: float) -> Conclusion | None:
     """The conclusion if the cells are too few to fit a surface, else None.
 
     Args:
         cells: of the runs, by the experts that are counted.
+        counted: ``active`` or ``configured``.
         configured: numbers of experts that the runs were configured with, ascending.
         amount: the requested amount.
     """
@@ -68,7 +69,7 @@ def too_small(cells: Cells, configured: Sequence[int], amount: float) -> Conclus
     if len(counts) < LEAST_COUNTS:
         doublings = {2**power for power in range(max(configured).bit_length() + LEAST_COUNTS - 1)}
         new_counts = sorted(doublings - set(configured))
-        reasons.append(f"{LEAST_COUNTS} counts of active experts (it has {len(counts)})")
+        reasons.append(f"{LEAST_COUNTS} counts of {counted} experts (it has {len(counts)})")
     if len(level_L) < LEAST_LEVELS:
         halvings = max(level_L[-1], amount) / 2.0 ** np.arange(LEAST_LEVELS + 1)
         known = np.abs(np.log(halvings / level_L[:, None])).min(axis=0) < np.log(1.5)

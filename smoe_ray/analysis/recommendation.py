@@ -339,7 +339,7 @@ def recommend_from_runs(
     is_configured_known = "configured" in runs.columns
     runs = check_runs(runs)
     cells = cells_of(runs)
-    conclusion, surface = too_small(cells, sorted(runs["configured"].unique().tolist()), amount), None
+    conclusion, surface = too_small(cells, counted, sorted(runs["configured"].unique().tolist()), amount), None
     to_configure = None
     if conclusion is None:
         surface = fit_and_forecast(runs, amount, replicates, seed, fit)

@@ -59,7 +59,10 @@ def test_the_answer_is_that_of_recommend(open_page: Open, said: Said, planted: P
 def test_a_study_that_cannot_tell_says_why_and_what_to_add(open_page: Open, said: Said, planted: Path) -> None:
     at = open_page("loss_surface", planted, study="small")
     told = said(at)
-    assert "the study cannot tell the best number of active experts: a fit needs 4 counts of active experts (it has 2)" in told
+    assert (
+        "the study cannot tell the best number of active experts: a fit needs 4 counts of active experts (it has 2)"
+        in told
+    )
     assert "add 3 runs each of" in told
     assert "The study cannot tell, so no fit is drawn" in told
     assert at.selectbox(key="arm").options == ["blend", "likelihood"]
