@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from smoe_ray.analysis.arm_labels import arms
-from smoe_ray.analysis.datasets import require_one_dataset
+from smoe_ray.analysis.datasets import require_common_scale
 from smoe_ray.analysis.outcomes import loss_unit, not_failed, require, test_gating
 from smoe_ray.errors import ResultsError
 
@@ -103,10 +103,10 @@ def training_curves(results: pd.DataFrame) -> TrainingCurves:
 
     Raises:
         ResultsError: there is no trial other than failed ones, none has a reconstruction error, or they are of several
-            datasets.
+            datasets or likelihoods.
     """
     rows = not_failed(results)
-    require_one_dataset(rows, "training curves")
+    require_common_scale(rows, "training curves")
     label_of = arms(rows)
     rows = rows.assign(arm=rows["trial_id"].map(label_of))
     column_of = {f"test, {test_gating(rows)} gating": "test.reconstruction"}

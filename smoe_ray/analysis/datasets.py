@@ -6,7 +6,7 @@ import shlex
 
 import pandas as pd
 
-from smoe_ray.analysis.outcomes import require
+from smoe_ray.analysis.outcomes import error_names, require
 from smoe_ray.errors import ResultsError
 from smoe_ray.spec.messages import nearest
 
@@ -65,11 +65,15 @@ def of_dataset(results: pd.DataFrame, name: str) -> pd.DataFrame:
     return results[results["trial_id"].map(name_of) == name]
 
 
-def require_one_dataset(results: pd.DataFrame, what: str) -> None:
-    """Raise ResultsError, naming `what` would mix their losses, if the trials are of several datasets."""
+def require_common_scale(results: pd.DataFrame, what: str) -> None:
+    """Raise ResultsError, naming `what` would mix their losses, if these are of several datasets or likelihoods."""
     names = sorted(set(dataset_names(results)))
     if len(names) > 1:
         raise ResultsError(
             f"{what}: losses of {', '.join(names[:-1])} and {names[-1]} have no common scale; choose one, --dataset "
             f"{shlex.quote(names[0])}, or --kind datasets for all of them"
+        )
+    if (errors := error_names(results))[1:]:
+        raise ResultsError(
+            f"{what}: {', '.join(errors[:-1])} and {errors[-1]} have no common scale; --kind comparison has the PSNR"
         )

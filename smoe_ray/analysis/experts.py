@@ -14,7 +14,7 @@ import pandas as pd
 
 from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.curves import Curve, FloatArray, IntArray, n_range, summarise
-from smoe_ray.analysis.datasets import require_one_dataset
+from smoe_ray.analysis.datasets import require_common_scale
 from smoe_ray.analysis.outcomes import last_evaluated, loss_unit, not_failed, require, test_gating
 from smoe_ray.errors import ResultsError
 
@@ -93,11 +93,11 @@ def loss_against_experts(
         label_of: label per trial that replaces its arm (one curve per label); the baseline keeps its arms.
 
     Raises:
-        ResultsError: there is no finished trial, all are supervised, or they are of several datasets.
+        ResultsError: there is no finished trial, all are supervised, or they are of several datasets or likelihoods.
     """
     x = f"experts.{experts}"
     require(results, (x,))
-    require_one_dataset(results, "loss against experts")
+    require_common_scale(results, "loss against experts")
     outcomes = unsupervised_outcomes(results, "loss against experts")
     label_of = arms(outcomes, ignore=(NUM_EXPERTS,)) if label_of is None else label_of
     curves = tuple(summarise(runs, label, x, "test.reconstruction") for label, runs in _by_label(outcomes, label_of))

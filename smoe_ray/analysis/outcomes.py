@@ -70,10 +70,19 @@ def loss_unit(results: pd.DataFrame) -> str:
 
 
 def _unit_of(likelihoods: Collection[str], counts: Collection[int]) -> str:
-    errors = _any_of([_ERRORS[likelihood] for likelihood in _ERRORS if likelihood in likelihoods])
+    errors = _any_of(_error_names(likelihoods))
     nats = ", nats" if set(likelihoods) == {"bernoulli"} else ""
     values = _any_of([f"{count:,}" for count in sorted(counts)] or ["its"])
     return f"{errors} per image{nats} (sum over {values} values)"
+
+
+def error_names(results: pd.DataFrame) -> list[str]:
+    """Names of the errors in which these trials measure their losses, the default's first."""
+    return _error_names(_likelihoods(results))
+
+
+def _error_names(likelihoods: Collection[str]) -> list[str]:
+    return [_ERRORS[likelihood] for likelihood in _ERRORS if likelihood in likelihoods]
 
 
 def _any_of(words: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.curves import FloatArray, IntArray, Panel, log_limits, n_range, summarise
-from smoe_ray.analysis.datasets import require_one_dataset
+from smoe_ray.analysis.datasets import require_common_scale
 from smoe_ray.analysis.experts import NUM_EXPERTS, unsupervised_outcomes
 from smoe_ray.analysis.outcomes import loss_unit, require, test_gating
 from smoe_ray.analysis.surface_fit import Cells, SurfaceFit
@@ -90,11 +90,11 @@ def loss_surface(
         experts: count the experts that stayed active, as the paper does, or those configured.
 
     Raises:
-        ResultsError: there is no finished trial, all are supervised, or they are of several datasets.
+        ResultsError: there is no finished trial, all are supervised, or they are of several datasets or likelihoods.
     """
     column, count = EFFORT_COLUMN[effort], f"experts.{experts}"
     require(results, (column, count))
-    require_one_dataset(results, "loss surface")
+    require_common_scale(results, "loss surface")
     outcomes = unsupervised_outcomes(results, "loss surface")
     label_of = arms(outcomes, ignored_paths(effort))
     outcomes = _of_first_arms(outcomes.assign(arm=outcomes["trial_id"].map(label_of)), label_of, limit)
@@ -227,11 +227,11 @@ def loss_against_samples_per_expert(
         experts: divide by the experts that stayed active, as the paper does, or by those configured.
 
     Raises:
-        ResultsError: there is no finished trial, all are supervised, or they are of several datasets.
+        ResultsError: there is no finished trial, all are supervised, or they are of several datasets or likelihoods.
     """
     column, count = EFFORT_COLUMN[effort], f"experts.{experts}"
     require(results, (column, count))
-    require_one_dataset(results, "loss against samples per expert")
+    require_common_scale(results, "loss against samples per expert")
     outcomes = unsupervised_outcomes(results, "loss against samples per expert")
     label_of = arms(outcomes, ignored_paths(effort))
     outcomes = outcomes.assign(arm=outcomes["trial_id"].map(label_of), per_expert=outcomes[column] / outcomes[count])
