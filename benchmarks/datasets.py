@@ -40,6 +40,8 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.to.mkdir(parents=True, exist_ok=True)
     results = read_results(arguments.out, arguments.study)
+    places = [column for column in results if column.endswith(".root")]  # of this machine: their names alone are kept
+    results[places] = results[places].map(lambda place: Path(place).name, na_action="ignore")
     found = dataset_verdict(results)
     published = dataset_verdict(read_published_datasets(), unit=UNIT_OF_OTHER_DATASETS)
     files = {
@@ -80,7 +82,7 @@ def page(out: str, study: str, results: pd.DataFrame, found: DatasetVerdict, pub
     return f"""# Does more than one expert pay off on drawings, digits and photographs?
 
 {datetime.date.today()}, {machine.cpu()}, torch {records[0].versions.torch}, commit {machine.commit()}; {len(records)} trials, {seconds / 60:.0f} minutes of
-one CPU each.
+wall time in all, two at a time, beside other work.
 [studies/datasets.yaml](../../../studies/datasets.yaml), reduced as its header says: one amount of data, {seeds}, {spec.training.budget};
 {data}. Made from the results by `python benchmarks/datasets.py OUT`.
 

@@ -39,6 +39,9 @@ class RefusedAnswerError(OSError):
     def __init__(self, problem: str) -> None:
         super().__init__(None, problem)
 
+    def __str__(self) -> str:
+        return str(self.strerror)
+
 
 def _too_large(limits: Limits) -> RefusedAnswerError:
     return RefusedAnswerError(f"its answer is larger than {limits.most_bytes:,} bytes")

@@ -23,6 +23,9 @@ class RefusedReadError(OSError):
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(None, problem, str(path))
 
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
+
 
 def open_regular(path: Path) -> io.BufferedReader:
     """Open a regular file to read it; a FIFO would be waited for, and a device has no end. Raises OSError."""

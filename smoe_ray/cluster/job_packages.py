@@ -23,6 +23,8 @@ from smoe_ray.errors import PluginError
 
 MAX_BYTES = 20_000_000
 """Packages above this size are refused: code is small, and data have places of their own."""
+MAX_PROJECT_BYTES = 1_000_000
+"""Largest pyproject.toml that is read."""
 
 _SKIPPED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*", "*.egg-info")
 
@@ -95,7 +97,7 @@ def _packages_in(place: Path) -> list[Path]:
 def _write_metadata(pyproject: Path, packages: list[str], folder: Path) -> None:
     """What an installed distribution says of itself."""
     try:
-        project: dict[str, Any] = tomllib.loads(read_bounded(pyproject, MAX_BYTES).decode()).get("project", {})
+        project: dict[str, Any] = tomllib.loads(read_bounded(pyproject, MAX_PROJECT_BYTES).decode()).get("project", {})
     except (OSError, ValueError) as error:
         raise PluginError(f"--with: {pyproject}: not readable ({' '.join(str(error).split())})") from None
     name = project.get("name")

@@ -117,6 +117,7 @@ def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> Non
 
 def title(ax: Axes, text: str, width: float, pad: float | None = None) -> None:
     """A title above the axes, wrapped to `width` inches."""
+    text = text.replace(" %", "\N{NO-BREAK SPACE}%")
     lines = (textwrap.fill(line, int(width / _LABEL_INCHES_PER_CHARACTER)) for line in text.splitlines())
     ax.set_title("\n".join(lines), pad=pad)
 
