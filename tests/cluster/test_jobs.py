@@ -358,14 +358,18 @@ def test_no_word_of_the_user_is_in_the_command(note: str, out: str) -> None:
 
 def test_relative_places_are_made_absolute_where_the_user_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    axes = {"data.root": ["drawings", "s3://bucket/drawings", "/drawings"], "data": [{"source": "images", "root": "x"}]}
-    text = study_text("roots", base={"data": {"source": "images", "root": "there"}}, axes=axes)
-    spec, sent = jobs._study_to_send(parse_study(text), ["axes.data.root=[drawings, s3://bucket/drawings, /drawings]"])
+    places = {"near": "drawings", "far": "s3://bucket/drawings", "there": "/drawings"}
+    text = study_text(
+        "roots", base={"data": {"source": "images", "root": "there"}},
+        datasets={name: {"root": root} for name, root in places.items()}, axes={"data.root": ["x"]},
+    )  # fmt: skip
+    spec, sent = jobs._study_to_send(parse_study(text), ["axes.data.root=[y]"])
     assert parse_study(sent) == spec
     assert isinstance(spec, GridStudy)
     assert spec.base.data.root == str(tmp_path / "there")
-    assert spec.axes["data.root"] == (str(tmp_path / "drawings"), "s3://bucket/drawings", "/drawings")
-    assert spec.axes["data"] == ({"source": "images", "root": str(tmp_path / "x")},)
+    assert spec.axes["data.root"] == (str(tmp_path / "y"),)
+    sent_places = {name: data["root"] for name, data in spec.datasets.items()}
+    assert sent_places == places | {"near": str(tmp_path / "drawings")}
 
 
 def test_so_are_the_places_that_a_search_may_choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
