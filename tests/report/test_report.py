@@ -235,7 +235,7 @@ def test_studies_are_read_as_one_table_and_no_trial_counts_twice(tmp_path: Path)
     assert arms["finished"].tolist() == [3, 3]
     assert re.search(r'aria-label="Training curves\. mean ± s\.d\. over runs, n = 3"', page)
     assert "supervised" in section(page, "comparison-of-arms")
-    assert "not distinguishable" in Checked(page).text.partition("Arms")[0]
+    assert "cannot tell (no spread between pairs)" in Checked(page).text.partition("Arms")[0]  # equal by plan
 
 
 def test_a_study_without_a_finished_trial_still_has_a_page(tmp_path: Path) -> None:
