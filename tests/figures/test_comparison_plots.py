@@ -55,7 +55,7 @@ def test_a_forest_plot_is_well_set(arms: int, counts: tuple[int, ...], seeds: in
 
 def test_awkward_arms_and_published_runs_are_well_set() -> None:
     rng = np.random.default_rng(0)
-    awkward = table(*(trial(f"{n}{s}", [rng.normal()], seed=s, data__source=n) for n in AWKWARD for s in range(3)))
+    awkward = table(*(trial(f"{n}{s}", [rng.normal()], seed=s, model__encoder=n) for n in AWKWARD for s in range(3)))
     assert_well_set(plot_comparison(compare_arms(awkward)))
     assert_well_set(plot_comparison(compare_arms(published())))
 

@@ -51,7 +51,7 @@ def usage(trial: TrialUsage) -> go.Figure:
         )
     last_E = trial.share_ET[:, -1]
     for expert, top, share in zip(trial.expert_E, last_E.cumsum(), last_E, strict=True):
-        if share >= LEAST_NAMED_SHARE:  # colours repeat after six, numbers do not
+        if np.isfinite(top) and share >= LEAST_NAMED_SHARE:  # colours repeat after six, numbers do not
             figure.add_annotation(
                 x=trial.epoch_T[-1], y=top - share / 2, text=str(expert), xanchor="left", showarrow=False
             )
