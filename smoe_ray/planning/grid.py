@@ -8,7 +8,7 @@ from typing import Any
 
 from smoe_ray.errors import StudyError
 from smoe_ray.planning.size import refuse_too_many
-from smoe_ray.spec import GridStudy, TrialSpec
+from smoe_ray.spec import GridStudy, TrialSpec, roots
 
 
 def plan_grid(study: GridStudy) -> list[TrialSpec]:
@@ -32,7 +32,9 @@ def trials_by_identity(study: GridStudy) -> dict[str, TrialSpec]:
         for seed in study.seeds:
             trial = configuration.model_copy(update={"seed": seed})
             planned = trials.setdefault(_canonical(identity | {"seed": seed}), trial)
-            if planned.data != trial.data:  # only what is in the files could tell them apart
+            if planned.data != trial.data and roots(planned.data) != roots(
+                trial.data
+            ):  # only what is in the files could tell them apart
                 raise StudyError(
                     "axes: two combinations differ only in where their data lie (data.root); give each a name under "
                     "'datasets'"

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from smoe_ray.bounded_read import RefusedReadError, read_bounded
 from smoe_ray.errors import StudyError
@@ -36,15 +36,15 @@ Study = Annotated[GridStudy | SearchStudy, Field(discriminator="kind")]
 _STUDY: TypeAdapter[GridStudy | SearchStudy] = TypeAdapter(Study)
 
 
-def roots(study: GridStudy | SearchStudy) -> list[str]:
-    """Every value that some trial of a study may have as a `root` of its data."""
+def roots(spec: BaseModel) -> list[str]:
+    """Every `root` in a spec; of a study every value that some trial may have as a `root` of its data."""
     found: list[str] = []
 
     def note(root: str) -> str:
         found.append(root)
         return root
 
-    with_roots(study.model_dump(mode="json"), note)
+    with_roots(spec.model_dump(mode="json"), note)
     return found
 
 

@@ -86,7 +86,7 @@ def test_awkward_studies_are_drawn_without_a_warning(kind: str) -> None:
     assert_well_set(draw(kind, table(trial("a", [5.0, 5.0], active=1, configured=1, usage=usage))))
     names = ["a$b$", "x^2_1", "ß" * 90, "many words " * 12]
     assert_well_set(
-        draw(kind, table(*(trial(name, [5.0, 5.0], usage=usage, active=1, data__source=name) for name in names)))
+        draw(kind, table(*(trial(name, [5.0, 5.0], usage=usage, active=1, model__encoder=name) for name in names)))
     )
     rates = [number / 7 for number in range(1, 41)]
     assert_well_set(
@@ -196,9 +196,9 @@ def test_drawing_leaves_the_users_style_alone_and_ignores_it() -> None:
 
 
 def test_a_dollar_sign_in_a_label_is_a_dollar_sign() -> None:
-    results = table(*(trial(name, [5.0, 4.0], data__source=name) for name in ("$x^2$", "$y_1$")))
+    results = table(*(trial(name, [5.0, 4.0], model__encoder=name) for name in ("$x^2$", "$y_1$")))
     (legend,) = draw("training_curves", results).legends
-    assert [text.get_text() for text in legend.get_texts()] == ["$x^2$", "$y_1$"]
+    assert [text.get_text() for text in legend.get_texts()] == ["$x^2$ encoder", "$y_1$ encoder"]
     assert not any(text.get_parse_math() for text in legend.get_texts())
 
 

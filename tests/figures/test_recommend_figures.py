@@ -91,7 +91,7 @@ def test_the_curve_its_bands_and_the_cells_are_those_of_the_info(planted: Recomm
     ):
         box = band.get_paths()[0].get_extents()
         assert (box.y0, box.y1) == (pytest.approx(low_G.min()), pytest.approx(high_G.max()))
-    assert ax.get_title(loc="left") == arm.headline
+    assert ax.get_title(loc="left").replace("\N{NO-BREAK SPACE}", " ") == arm.headline
     assert "requested: 100,000 training images; fit to 45 runs" in figure.get_supxlabel()
 
 
