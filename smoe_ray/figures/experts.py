@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _MOST_COUNT_ROWS = 12
 _BASELINE_STYLES = ("--", ":", "-.")
-LEAST_NAMED_SHARE = 0.05
+LEAST_NAMED_SHARE = 0.06
 """Least final share of a band that has room for the number of its expert."""
 
 
