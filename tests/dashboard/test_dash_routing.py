@@ -16,6 +16,7 @@ from smoe_ray.results import TrialRecord, read_embeddings, read_results
 from smoe_ray.spec import trial_with
 from smoe_ray_dashboard.pages.routing.linked_maps import LASSO
 from support.planted_folder import plant
+from support.processes import wait_until
 
 Open = Callable[..., AppTest]
 Said = Callable[[AppTest], str]
@@ -65,8 +66,12 @@ def test_a_link_to_arms_keeps_its_meaning_while_the_study_grows(open_page: Open,
     assert chosen(at) == ["E=4", "E=8"]
     assert not {"E=4", "E=8"} & set(link)
     plant(out, "arms")
+
+    def labels_are_the_longer_ones() -> bool:  # files are looked for again in the background
+        return chosen(open_page("routing", out, study="arms", arms=link)) == [FOUR[0], FOUR[1]]
+
+    wait_until(labels_are_the_longer_ones, seconds=60)
     at = open_page("routing", out, study="arms", arms=link)
-    assert chosen(at) == [FOUR[0], FOUR[1]]
     assert at.query_params["arms"] == link
     assert "any more" not in said(at)
 
