@@ -21,6 +21,7 @@ from smoe_ray.cluster import resources
 from smoe_ray.cluster.runtime import Logs, connected, environment, refuse_unreachable
 from smoe_ray.errors import ClusterError, StudyError
 from smoe_ray.results import Store, TrialRecord
+from smoe_ray.results.study_file import seal_study
 from smoe_ray.spec import GridStudy, ResourcesSpec, SearchStudy, dump_study
 from smoe_ray.study.driver import StudyRun
 from smoe_ray.study.events import Event, Notice, OnEvent, TrialEnded
@@ -316,4 +317,4 @@ def _refuse_unshared(run: StudyRun) -> None:
 
 
 def _sees(out: str, study: str, text: str) -> bool:
-    return Store(out).read(f"{study}/study.yaml") == text.encode()
+    return Store(out).read(f"{study}/study.yaml") == seal_study(text.encode())
