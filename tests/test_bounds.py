@@ -10,14 +10,11 @@ import io
 import json
 import os
 import resource
-import socket
 import subprocess
 import sys
-import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +32,7 @@ from smoe_ray.errors import ClusterError, DataError, StudyError
 from smoe_ray.k8s import cluster
 from smoe_ray.k8s.kubectl import Target
 from smoe_ray.spec import load_study, parse_study
+from support.raw_server import Answer, raw_server
 
 MOST_MEMORY = 200 * 2**20
 MiB = b"\0" * 2**20
@@ -173,7 +171,7 @@ def silence(_send: Callable[[bytes], None]) -> None:
     time.sleep(5)
 
 
-def says(content: object) -> Callable[[Callable[[bytes], None]], None]:
+def says(content: object) -> Answer:
     text = json.dumps(content).encode()
     return lambda send: send(HEAD + b"Content-Length: %d\r\n\r\n" % len(text) + text)
 
@@ -187,35 +185,6 @@ HOSTILE = {
 }
 
 
-@contextmanager
-def server(answer: Callable[[Callable[[bytes], None]], None]) -> Iterator[int]:
-    """A port of this machine on which every request gets the same answer."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = listening.accept()
-                except OSError:
-                    return
-                with connection:
-                    try:
-                        connection.recv(65536)
-                        answer(connection.sendall)
-                        connection.shutdown(socket.SHUT_WR)
-                        connection.settimeout(1)
-                        while connection.recv(65536):  # closing with unread data would take the answer back
-                            pass
-                    except OSError:
-                        pass  # the client has had enough
-
-        threading.Thread(target=serve, daemon=True).start()
-        try:
-            yield listening.getsockname()[1]
-        finally:
-            listening.shutdown(socket.SHUT_RDWR)
-
-
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers may take half a second."""
@@ -226,9 +195,9 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("answer", HOSTILE, ids=lambda answer: answer.__name__)
 @pytest.mark.usefixtures("hasty")
-def test_the_jobs_api_is_read_within_limits(answer: Callable[[Callable[[bytes], None]], None]) -> None:
+def test_the_jobs_api_is_read_within_limits(answer: Answer) -> None:
     started = time.perf_counter()
-    with server(answer) as port, pytest.raises(ClusterError, match=HOSTILE[answer]) as refused:
+    with raw_server(answer) as port, pytest.raises(ClusterError, match=HOSTILE[answer]) as refused:
         jobs.list_jobs(f"http://127.0.0.1:{port}")
     assert time.perf_counter() - started < 2
     assert "\n" not in str(refused.value)
@@ -237,9 +206,9 @@ def test_the_jobs_api_is_read_within_limits(answer: Callable[[Callable[[bytes], 
 @pytest.mark.parametrize("answer", HOSTILE, ids=lambda answer: answer.__name__)
 @pytest.mark.usefixtures("hasty")
 def test_the_kubernetes_api_is_read_within_limits(
-    answer: Callable[[Callable[[bytes], None]], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    answer: Answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with server(answer) as port:
+    with raw_server(answer) as port:
         there = _kubernetes(f"http://127.0.0.1:{port}", tmp_path, monkeypatch)
         started = time.perf_counter()
         with pytest.raises(ClusterError, match=HOSTILE[answer]):
@@ -255,13 +224,13 @@ def test_json_of_another_shape_is_one_line(shape: object, tmp_path: Path, monkey
     version = f"HTTP/1.1 200 OK\r\nContent-Length: {len(_VERSION)}\r\n\r\n{_VERSION}".encode()
     of_ray = lambda send: send(version)  # noqa: E731
     answers = iter([of_ray, of_ray, says(shape)])  # Ray's client asks twice for its version
-    with server(lambda send: next(answers)(send)) as port:
+    with raw_server(lambda send: next(answers)(send)) as port:
         if shape == []:
             assert jobs.list_jobs(f"http://127.0.0.1:{port}") == []
         else:
             with pytest.raises(ClusterError, match="is not that of a Ray head"):
                 jobs.list_jobs(f"http://127.0.0.1:{port}")
-    with server(says(shape)) as port:
+    with raw_server(says(shape)) as port:
         there = _kubernetes(f"http://127.0.0.1:{port}", tmp_path, monkeypatch)
         for ask in (there.ray_jobs, there.pods, there.quotas):
             with pytest.raises(ClusterError, match="in its answer"):
@@ -301,7 +270,7 @@ def test_a_download_is_neither_endless_nor_slower_than_its_limit(
         (dripping_body, "failed 1 times"),
         (compressed, "compressed"),
     ):
-        with server(answer) as port, pytest.raises(DataError, match=what):
+        with raw_server(answer) as port, pytest.raises(DataError, match=what):
             download.fetch(["cat"], "bitmap", tmp_path, f"http://127.0.0.1:{port}")
         assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 2**20
 

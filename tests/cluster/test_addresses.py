@@ -8,14 +8,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from smoe_ray.cluster import runtime
 from smoe_ray.errors import ClusterError
+from support.raw_server import raw_server
 
 STUDY = """
 name: tiny
@@ -25,29 +25,6 @@ base:
   model: {num_experts: 2, encoder: lite}
   training: {budget: 1 epochs, batch_size: 16}
 """
-
-
-@contextmanager
-def server(answer: bytes | None) -> Iterator[str]:
-    """Answers every connection with these bytes, or accepts it and says nothing; yields host:port."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        kept = []
-
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = listening.accept()
-                except OSError:
-                    return
-                kept.append(connection)
-                if answer is not None:
-                    connection.sendall(answer)
-                    connection.shutdown(socket.SHUT_WR)
-
-        threading.Thread(target=serve, daemon=True).start()
-        yield f"127.0.0.1:{listening.getsockname()[1]}"
-        for connection in kept:
-            connection.close()
 
 
 @pytest.fixture(autouse=True)
@@ -85,14 +62,26 @@ def test_a_wrong_address_is_named_with_its_source(
 
 @pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", b"\0\0"])
 def test_a_server_that_is_no_ray_is_told_apart(answer: bytes) -> None:
-    with server(answer) as address, pytest.raises(ClusterError, match=f"{address}: what answers there is no Ray"):
-        runtime.refuse_unreachable(address)
+    with (
+        raw_server(lambda send: send(answer)) as port,
+        pytest.raises(ClusterError, match=f"127.0.0.1:{port}: what answers there is no Ray"),
+    ):
+        runtime.refuse_unreachable(f"127.0.0.1:{port}")
 
 
 def test_a_server_that_says_nothing_is_not_waited_for() -> None:
     started = time.monotonic()
-    with server(None) as address, pytest.raises(ClusterError, match="no Ray answers there \\(timed out\\)"):
-        runtime.refuse_unreachable(address)
+    over = threading.Event()
+
+    def says_nothing(_send: Callable[[bytes], None]) -> None:
+        over.wait()
+
+    with (
+        raw_server(says_nothing) as port,
+        pytest.raises(ClusterError, match="no Ray answers there \\(timed out\\)"),
+    ):
+        runtime.refuse_unreachable(f"127.0.0.1:{port}")
+    over.set()
     assert time.monotonic() - started < 10
 
 
