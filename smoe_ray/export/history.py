@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smoe_ray.errors import SmoeRayError, StudyError
 from smoe_ray.results import Row, Store, TrialRecord, read_results, read_trials
-from smoe_ray.results.study_file import study_text
+from smoe_ray.results.study_file import read_study_text
 from smoe_ray.results.table import flatten
 from smoe_ray.spec import GridStudy, SearchObjective, SearchStudy, first_objective, parse_study
 
@@ -96,7 +96,7 @@ _HEAD = ("study", "trial_id", "status", "seed")
 def _study(store: Store, study: str) -> tuple[str, GridStudy | SearchStudy | None]:
     name = f"{study}/study.yaml"
     try:
-        text = study_text(store.read(name) or b"", store.path(name))
+        text = read_study_text(store, study) or ""
         return text, parse_study(text, origin=store.path(name))
     except StudyError:  # what it adds is not worth refusing the trials
         return "", None

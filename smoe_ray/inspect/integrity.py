@@ -11,9 +11,9 @@ from functools import partial
 from smoe_ray.data.prepared import META, SUMS, parse_sums
 from smoe_ray.errors import DamagedError, ResultsError, StudyError
 from smoe_ray.results import Store, TrialFolder, list_studies
-from smoe_ray.results.integrity import damage
+from smoe_ray.results.integrity import damage, expected_files
 from smoe_ray.results.record import FileDigest, TrialRecord
-from smoe_ray.results.study_file import study_text
+from smoe_ray.results.study_file import read_study_text
 from smoe_ray.results.trial import EMBEDDINGS, EPOCHS, SET_ASIDE, WEIGHTS
 from smoe_ray.spec import parse_study
 
@@ -81,10 +81,10 @@ def _scrub_study(store: Store, study: str, found: Scrub, repair: bool) -> None:
 def _study_file_problem(store: Store, study: str) -> str | None:
     name = f"{study}/study.yaml"
     try:
-        content = store.read(name)
-        if content is None:
+        text = read_study_text(store, study)
+        if text is None:
             return f"{store.path(name)}: missing"
-        parse_study(study_text(content, store.path(name)), origin=store.path(name))
+        parse_study(text, origin=store.path(name))
     except (DamagedError, StudyError) as error:
         return str(error)
     return None
@@ -121,7 +121,8 @@ def _unreadable(folder: TrialFolder, record: TrialRecord) -> Iterator[DamagedErr
         "state.safetensors": folder.read_checkpoint,
     }
     for file, read in reads.items():
-        if file in present and file not in record.files:
+        read_before = file == EPOCHS and file in expected_files(record)  # by `damage`
+        if file in present and file not in record.files and not read_before:
             try:
                 read()
             except DamagedError as error:

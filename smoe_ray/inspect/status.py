@@ -11,7 +11,7 @@ from smoe_ray.columns import COLUMNS
 from smoe_ray.notebook import html_table
 from smoe_ray.planning import StudyPlan, identity_of, parameters_of
 from smoe_ray.results import Store, TrialRecord, current_trials, list_studies, read_results, read_trials
-from smoe_ray.results.study_file import study_text
+from smoe_ray.results.study_file import read_study_text
 from smoe_ray.spec import GridStudy, SearchStudy, first_objective, parse_study
 
 if TYPE_CHECKING:
@@ -68,11 +68,10 @@ def study_status(out: str, study: str) -> StudyStatus | None:
         ResultsError: nor can the files of any trial, or OUT itself.
     """
     store = Store(out)
-    name = f"{study}/study.yaml"
-    content = store.read(name) if study in list_studies(out) else None
-    if content is None:
+    text = read_study_text(store, study) if study in list_studies(out) else None
+    if text is None:
         return None
-    spec = parse_study(study_text(content, store.path(name)), origin=store.path(name))
+    spec = parse_study(text, origin=store.path(f"{study}/study.yaml"))
     plan = StudyPlan(spec)
     results = read_results(out, study, skip_broken=True)
     whole = set(results["trial_id"])

@@ -20,8 +20,10 @@ from smoe_ray.analysis import (
     recommend,
     representatives,
 )
+from smoe_ray.errors import StudyError
 from smoe_ray.report.trial_analysis import TrialAnalysis
 from smoe_ray.results import Store, read_together, read_trials
+from smoe_ray.results.study_file import read_study_text
 
 MOST_TRIALS = 4
 """Maximum number of arms with analyses of a single trial, each of which takes up to a minute."""
@@ -93,18 +95,24 @@ class Evidence:
         """Label of each trial by its id."""
         return {str(trial): str(label) for trial, label in arms(self.results).items()}
 
+    @cached_property
     def study_files(self) -> dict[str, str]:
-        """By study, its study.yaml as it was run; empty if absent."""
+        """By study, the text of its study.yaml as it was run; empty if absent or damaged."""
         store = Store(self.out)
-        contents = {study: store.read(f"{study}/study.yaml") or b"" for study in self.studies}
-        return {study: content.decode(errors="replace") for study, content in contents.items()}
+        found = {}
+        for study in self.studies:
+            try:
+                found[study] = read_study_text(store, study) or ""
+            except StudyError:
+                found[study] = ""
+        return found
 
     def question(self, study: str) -> str:
         """The question of the study; empty if its file has none."""
         import yaml
 
         try:
-            said: Any = yaml.safe_load(self.study_files()[study])
+            said: Any = yaml.safe_load(self.study_files[study])
         except yaml.YAMLError:
             return ""
         return str(said.get("question") or "") if isinstance(said, dict) else ""

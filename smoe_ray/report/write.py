@@ -79,7 +79,7 @@ def write_report(
     page = Page(
         title=", ".join(studies),
         studies=tuple(
-            ReportedStudy(study, evidence.question(study), file) for study, file in evidence.study_files().items()
+            ReportedStudy(study, evidence.question(study), file) for study, file in evidence.study_files.items()
         ),
         findings=tuple(findings(evidence)),
         sections=tuple(writer.show(section) for section in sections(evidence)),

@@ -16,13 +16,13 @@ def current_trials(records: Iterable[TrialRecord]) -> tuple[list[TrialRecord], l
     ``versions.numerics``, or another version of one of its plug-ins. (Trials of other specs, such as those of an
     earlier version of the study's axes, are other arms, and stay.)
     """
-    given = list(records)
+    given = [(record, _made_of(record)) for record in records]
     newest: dict[tuple[str, str], str] = {}
-    for record in sorted(given, key=lambda record: record.timings.started_at):
-        newest |= _made_of(record)
+    for _, made_of in sorted(given, key=lambda pair: pair[0].timings.started_at):
+        newest |= made_of
     kept, reasons = [], Counter[str]()
-    for record in given:
-        changed = [what for (what, name), made in _made_of(record).items() if newest[what, name] != made]
+    for record, made_of in given:
+        changed = [what for (what, name), made in made_of.items() if newest[what, name] != made]
         if changed:
             reasons[changed[0]] += 1
         else:

@@ -39,7 +39,8 @@ def unpack(
     """
     if pack is None or pack.size > _MOST_BYTES_OF_PACK:
         return {}
-    content = store.read(f"{study}/{PACKS[file]}") or b""
+    limit = None if store.folder is None else _MOST_BYTES_OF_PACK  # behind a URI it would be one more request
+    content = store.read(f"{study}/{PACKS[file]}", limit) or b""
     found: dict[str, bytes] = {}
     # The file is not trusted: an invalid pack is treated as absent.
     with suppress(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError, ValueError, EOFError):

@@ -143,7 +143,9 @@ def _read_all(store: Store, study: str, *, with_epochs: bool) -> list[Found | Re
     found: list[Found | ResultsError | None] = []
     for start in range(0, len(trials), _BATCH):
         folders = [TrialFolder(store, study, trial) for trial in trials[start : start + _BATCH]]
-        contents = store.read_many([f"{folder.name}/{file}" for folder in folders for file in files])
+        contents: dict[str, bytes | ResultsError] = {}
+        for file in files:  # the record first: epochs are complete when it says that the trial has ended
+            contents |= store.read_many([f"{folder.name}/{file}" for folder in folders])
         found += [_parse(folder, contents, with_epochs) for folder in folders]
     return found
 

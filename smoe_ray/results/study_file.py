@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from smoe_ray.errors import StudyError
+from smoe_ray.results.store import Store
 
 _COMMENT = b"# sha256: "
 
@@ -26,3 +27,15 @@ def study_text(content: bytes, origin: str) -> str:
     if seal_study(text) != content:
         raise StudyError(f"{origin}: damaged (not what was written: its SHA-256 is another)")
     return text.decode(errors="replace")
+
+
+def read_study_text(store: Store, study: str) -> str | None:
+    """The YAML text of a study in OUT; None if it has no `study.yaml`.
+
+    Raises:
+        StudyError: its checksum is another.
+        ResultsError: it cannot be read.
+    """
+    name = f"{study}/study.yaml"
+    content = store.read(name)
+    return None if content is None else study_text(content, store.path(name))

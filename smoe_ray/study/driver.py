@@ -12,7 +12,7 @@ from typing import Protocol
 
 from smoe_ray.data import Source, prepare
 from smoe_ray.data.files import Map, cache_folder, content_hashes
-from smoe_ray.errors import DamagedError, StudyError, TrialError
+from smoe_ray.errors import DamagedError, DataError, StudyError, TrialError
 from smoe_ray.model.cost import model_cost
 from smoe_ray.planning import StudyPlan
 from smoe_ray.results import Packer, Store, TrialFolder, TrialRecord
@@ -204,6 +204,7 @@ def _cache_folder(store: Store, cache: str | Path | None) -> Path:
 def _write_study(run: StudyRun, store: Store) -> None:
     name = f"{run.study.name}/study.yaml"
     text = dump_study(run.study)
+    sealed = seal_study(text.encode())
     try:
         content = store.read(name)
         before = None if content is None else study_text(content, store.path(name))
@@ -217,8 +218,8 @@ def _write_study(run: StudyRun, store: Store) -> None:
                 "trials of both stay in the table."
             )
         )
-    if content is None or before != text:
-        store.write(name, seal_study(text.encode()))
+    if content != sealed:  # one of an earlier version has no checksum, and other nodes look for the whole file
+        store.write(name, sealed)
 
 
 def started_trials(run: StudyRun, only: Collection[str] | None = None) -> list[TrialRecord]:
@@ -279,7 +280,10 @@ def _digest_of(store: Store, run: StudyRun) -> DigestOf:
         if store.folder is None:
             return recorded
         path = store.folder / folder.name / file
-        [remembered] = content_hashes([path], hashes)
+        try:
+            [remembered] = content_hashes([path], hashes)
+        except (OSError, DataError):  # another process has set the trial aside, or writes to it
+            return folder.digest(file)
         # What is remembered may itself be what is damaged.
         return recorded if remembered == recorded.sha256 else folder.digest(file)
 

@@ -131,7 +131,10 @@ def evaluate(
 
 def _sums(error: PixelError, image_BP: Tensor, reconstruction_BP: Tensor) -> Tensor:
     """Error and squared error, summed over the images: (2,)."""
-    return torch.stack([total(image_BP, reconstruction_BP).double().sum() for total in (error.total, squared_error)])
+    squared = squared_error(image_BP, reconstruction_BP).double().sum()
+    if error is SQUARED_ERROR:
+        return torch.stack([squared, squared])
+    return torch.stack([error.total(image_BP, reconstruction_BP).double().sum(), squared])
 
 
 def _hard_sums(error: PixelError, model: SMoEVAE, test: DeviceImages, z_BZ: Tensor, expert_B: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from smoe_ray.cli import app
+from smoe_ray.cluster.ray_executor import _sees
 from smoe_ray.errors import DamagedError, ResultsError
 from smoe_ray.inspect.integrity import scrub
 from smoe_ray.inspect.status import study_status
@@ -29,7 +30,8 @@ from smoe_ray.results import (
     read_trials,
     read_weights,
 )
-from smoe_ray.spec import TrialSpec
+from smoe_ray.results.study_file import study_text
+from smoe_ray.spec import TrialSpec, dump_study
 from smoe_ray.study import LocalExecutor, run_study
 from smoe_ray.study.events import Notice
 from smoe_ray.testing.toy_training import Toy, epochs_computed, table, toy_grid, toy_search
@@ -278,3 +280,13 @@ def test_results_of_earlier_versions_are_whole_without_checksums(tmp_path: Path)
     found = scrub(golden)
     assert found.problems == []
     assert found.counts["trials"] >= 6
+
+
+def test_a_study_file_of_an_earlier_version_gets_its_checksum(tmp_path: Path) -> None:
+    run(tmp_path)
+    file = tmp_path / STUDY.name / "study.yaml"
+    sealed = file.read_bytes()
+    file.write_bytes(study_text(sealed, "it").encode())
+    run(tmp_path)
+    assert file.read_bytes() == sealed
+    assert _sees(str(tmp_path), STUDY.name, dump_study(STUDY))  # as the other nodes of a cluster look for it

@@ -7,6 +7,7 @@ import streamlit as st
 
 from smoe_ray.cluster import jobs
 from smoe_ray.errors import SmoeRayError, StudyError
+from smoe_ray.results.study_file import study_text
 
 from ... import load, page, style, url_state
 from . import PAGE, submission
@@ -23,7 +24,10 @@ def editor(address: str) -> None:
     texts = submission.templates() | {f"{study} (in OUT)": "" for study in load.studies()}
     template = url_state.one("Start from", list(texts), "template", "quickstart.yaml")
     if template.endswith(" (in OUT)"):
-        texts[template] = (load.file(template.removesuffix(" (in OUT)"), "study.yaml") or b"").decode(errors="replace")
+        try:
+            texts[template] = study_text(load.file(template.removesuffix(" (in OUT)"), "study.yaml") or b"", template)
+        except StudyError as error:
+            st.error(style.markdown(str(error)), icon=":material/error:")
     key = f"yaml-{template}"  # each template keeps its own edits
     left, right = st.columns([3, 2])
     with left, st.container(key="editor"):
