@@ -23,7 +23,7 @@ from smoe_ray.bounded_read import open_regular, refuse_bomb
 from smoe_ray.data.checks import some
 from smoe_ray.data.files import one_line
 from smoe_ray.errors import DataError
-from smoe_ray.spec.data_base import MAX_CLASS_NAME, normalised
+from smoe_ray.spec.data_base import is_printable_name, normalised
 
 MAX_ARRAY_BYTES = 2**32
 """An array that would unpack to more is refused."""
@@ -410,7 +410,7 @@ def _checked_labels(label: npt.NDArray[Any], what: str, name: str) -> Labels:
 def _checked_words(label_N: npt.NDArray[np.str_], what: str) -> Labels:
     words = {word: normalised(word) for word in np.unique(label_N).tolist()}
     for word in words.values():
-        if not 0 < len(word) <= MAX_CLASS_NAME or not word.isprintable():
+        if not is_printable_name(word):
             raise DataError(f"{what}: {word[:40]!r} cannot be the name of a class; needed: printable text")
     if len(words) > MAX_LABEL + 1:
         raise DataError(f"{what}: holds {len(words):,} different words; at most {MAX_LABEL + 1:,} classes are read")

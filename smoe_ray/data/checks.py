@@ -32,6 +32,9 @@ NOTED_SHARE = 0.01
 """From this share of copies on the user is told."""
 _BLANK_RANGE = 2  # JPEG leaves such noise in a plain area
 
+DARK, LIGHT = 64, 191
+"""Line drawings are mostly background: one whose median pixel lies between is no line drawing."""
+
 
 class ClassImages(NamedTuple):
     """The images of one class and split, as the model will see them, and the range of each before resampling."""
@@ -77,7 +80,7 @@ def check_images(
     """
     low_range = [note for name, images in classes.items() for note in _range_note(where[name], split, name, images)]
     blank = {name: _count_blank(images) for name, images in classes.items()}
-    equal = {name: Counter(map(_digest, images.image)) for name, images in classes.items()}
+    equal = {name: Counter(map(image_digest, images.image)) for name, images in classes.items()}
     if not allow_constant:
         _refuse_blank(where, split, classes, blank, blank_hint)
         _refuse_equal(where, split, equal)
@@ -90,7 +93,7 @@ def check_images(
     ]
 
 
-def _digest(image: Images) -> bytes:
+def image_digest(image: Images) -> bytes:
     """Equal for equal images, and short: a class may have gigabytes."""
     return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
 

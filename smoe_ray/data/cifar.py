@@ -14,7 +14,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from smoe_ray.bounded_read import RefusedReadError, read_bounded, refuse_bomb
 from smoe_ray.data.array_files import ArraySet, Labelled
@@ -28,8 +27,6 @@ _MOST_BYTES_OF_BATCH = 2**29
 
 _SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32
-
-Images = npt.NDArray[np.uint8]
 
 
 class Cifar(NamedTuple):

@@ -317,8 +317,10 @@ def _opened(picture: Picture) -> Iterator[Any]:
             with open_it() as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"{image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read")
-                if image.format == "PNG":
-                    image.verify()  # the checksums, which decoding alone does not compare to the end
+                if image.format != "PNG":
+                    yield image
+                    return
+                image.verify()  # the checksums, which decoding alone does not compare to the end
             with open_it() as image:
                 yield image
     except UnidentifiedImageError:

@@ -7,7 +7,6 @@ Shapes: N images, H W pixels.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -17,13 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from smoe_ray.data.array_files import ArraySet
-from smoe_ray.data.checks import ClassImages, check_images
+from smoe_ray.data.checks import DARK, LIGHT, ClassImages, check_images
 from smoe_ray.data.dataset import Dataset
 from smoe_ray.data.files import Progress
 from smoe_ray.data.image_format import Background, Chosen, Formatted, Picture, arrays_in_format, pictures_in_format
 from smoe_ray.data.source import Content
 from smoe_ray.errors import DataError
 from smoe_ray.spec import DataSpecBase, DrawingColours, ImageFormat
+from smoe_ray.spec.messages import nearest
 
 _TEST_SHARE = 6  # without a separate test set, one image in six is held out, as in MNIST
 
@@ -156,9 +156,8 @@ def _choose(
     train_parts, test_parts = [], []
     for name in names:
         if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean '{nearest[0]}'?" if nearest else f"there are: {', '.join(known[:20])}"
-            raise DataError(f"{where}: no class '{name}'; {hint}")
+            hint = nearest(name, known) or f"; there are: {', '.join(known[:20])}"
+            raise DataError(f"{where}: no class '{name}'{hint}")
         for_training: Any = train.get(name, ())
         if test is None:
             kept_back = spec.test_per_class or max(1, math.floor(len(for_training) / _TEST_SHARE + 0.5))
@@ -182,9 +181,6 @@ def _first(images: Any, wanted: int | None, split: str, name: str, where: str) -
 
 # --- ink --------------------------------------------------------------------------------------------------------------
 
-_DARK, _LIGHT = 64, 191
-"""Line drawings are mostly background: one whose median pixel lies between is no line drawing."""
-
 
 def _in_ink(where: str, names: Sequence[str], made: Formatted, ink: DrawingColours) -> None:
     """Invert the images of each split where the files hold the other ink."""
@@ -195,12 +191,12 @@ def _in_ink(where: str, names: Sequence[str], made: Formatted, ink: DrawingColou
         )
     backgrounds = {name: float(np.median(part.image)) for name, part in zip(names, made.classes[0], strict=True)}
     for name, background in backgrounds.items():
-        if _DARK < background < _LIGHT:
+        if DARK < background < LIGHT:
             raise DataError(
                 f"{where}: data.ink is for line drawings; those of class '{name}' are neither dark on light nor light "
                 f"on dark (median pixel {background:.0f}); leave data.ink out"
             )
-    light = {name for name, background in backgrounds.items() if background >= _LIGHT}
+    light = {name for name, background in backgrounds.items() if background >= LIGHT}
     if 0 < len(light) < len(names):
         dark = next(name for name in names if name not in light)
         raise DataError(

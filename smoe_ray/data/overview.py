@@ -5,7 +5,6 @@ Shapes: B images, C channels, H W pixels, X pixels of the border of an image.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -13,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from smoe_ray.data.checks import some
+from smoe_ray.data.checks import DARK, LIGHT, image_digest, some
 from smoe_ray.data.dataset import Dataset, Splits, shape_in_words
 from smoe_ray.spec import DataSpec
 
@@ -26,7 +25,6 @@ _PLAIN_SHARE = 0.8
 """Share of an image's border that must be background, if it has a plain one: a drawing may touch the border."""
 _MOSTLY = 0.9
 """Only data of which this share has plain backgrounds, all light or dark, are taken for drawings."""
-_DARK, _LIGHT = 64, 191
 _FEW = 0.01
 """From this share on, images of a class on the other background are told."""
 
@@ -92,8 +90,7 @@ def _shared_images(splits: Splits) -> list[str]:
 
 
 def _digests(data: Dataset) -> Iterator[tuple[bytes, int]]:
-    for image, label in zip(data.image_BHW, data.label_B.tolist(), strict=True):
-        yield hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest(), label
+    return zip(map(image_digest, data.image_BHW), data.label_B.tolist(), strict=True)
 
 
 # --- inverted drawings ------------------------------------------------------------------------------------------------
@@ -117,7 +114,7 @@ def _background_kinds(data: Dataset) -> npt.NDArray[np.str_]:
         border_BX = _borders(data.image_BHW[start : start + _BLOCK])
         median_B = np.median(border_BX, axis=1)
         plain_B = np.mean(np.abs(border_BX - median_B[:, None]) <= _PLAIN_STEPS, axis=1) >= _PLAIN_SHARE
-        light_or_dark = np.where(median_B >= _LIGHT, "light", np.where(median_B <= _DARK, "dark", "neither"))
+        light_or_dark = np.where(median_B >= LIGHT, "light", np.where(median_B <= DARK, "dark", "neither"))
         kinds.append(np.where(plain_B, light_or_dark, "neither"))
     return np.concatenate(kinds)
 

@@ -5,7 +5,6 @@ Shapes: B images, H W pixels, P parameters, C classes.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
@@ -18,6 +17,7 @@ from smoe_ray.data.prepared import Source
 from smoe_ray.errors import DataError
 from smoe_ray.spec import DataSpec, Imbalance
 from smoe_ray.spec.data_base import normalised
+from smoe_ray.spec.messages import nearest
 
 _NUDGE = Decimal("1e-12")
 
@@ -85,8 +85,7 @@ def _weights(imbalance: Imbalance, class_names: Sequence[str]) -> list[Decimal]:
     weights = {normalised(name): weight for name, weight in (imbalance.weights or {}).items()}
     for name in weights:
         if name not in class_names:
-            nearest = difflib.get_close_matches(name, class_names, n=1)
-            hint = f"; did you mean '{nearest[0]}'?" if nearest else f"; classes: {', '.join(class_names)}"
+            hint = nearest(name, class_names) or f"; classes: {', '.join(class_names)}"
             raise DataError(f"data.imbalance.weights: no class '{name}'{hint}")
     return [_decimal(weights.get(name, 1.0)) for name in class_names]
 

@@ -32,8 +32,8 @@ def trials_by_identity(study: GridStudy) -> dict[str, TrialSpec]:
         for seed in study.seeds:
             trial = configuration.model_copy(update={"seed": seed})
             planned = trials.setdefault(_canonical(identity | {"seed": seed}), trial)
-            if planned.data != trial.data and roots(planned.data) != roots(
-                trial.data
+            if (
+                planned is not trial and planned.data != trial.data and roots(planned.data) != roots(trial.data)
             ):  # only what is in the files could tell them apart
                 raise StudyError(
                     "axes: two combinations differ only in where their data lie (data.root); give each a name under "

@@ -23,7 +23,7 @@ def refuse_too_many(study: GridStudy | SearchStudy) -> None:
     """Raise StudyError if a study has more than `MAX_TRIALS` trials to plan or, as a search, to reach."""
     trials = trials_to_plan(study)
     if isinstance(study, GridStudy):
-        factors = [*(f"{len(values):,} values of {path}" for path, values in study.varied.items())]
+        factors = [f"{len(values):,} values of {path}" for path, values in study.varied.items()]
         what = f"{trials:,} trials ({' x '.join([*factors, f'{len(study.seeds):,} seeds'])})"
     elif study.num_trials > MAX_TRIALS:
         trials, what = study.num_trials, f"num_trials: {study.num_trials:,}"

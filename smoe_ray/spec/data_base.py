@@ -17,13 +17,18 @@ MAX_CLASS_NAME = 255
 """Characters of a class name, which may be the name of a folder."""
 
 
+def is_printable_name(name: object) -> bool:
+    """Whether this is printable text of 1 to `MAX_CLASS_NAME` characters."""
+    return isinstance(name, str) and 0 < len(name) <= MAX_CLASS_NAME and name.isprintable()
+
+
 def normalised(name: str) -> str:
     """A class name in Unicode form NFC: the same name is the same text, whichever system wrote it."""
     return unicodedata.normalize("NFC", name)
 
 
 def _class_name(name: str) -> str:
-    if not 0 < len(name) <= MAX_CLASS_NAME or not name.isprintable() or name.startswith(".") or set(name) & {*"/\\"}:
+    if not is_printable_name(name) or name.startswith(".") or set(name) & {*"/\\"}:
         allowed = f"1 to {MAX_CLASS_NAME} printable characters without / and \\, not beginning with a dot"
         raise ValueError(f"{name!r} cannot be the name of a class: {allowed}")
     return normalised(name)

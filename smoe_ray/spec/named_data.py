@@ -7,14 +7,14 @@ https://github.com/MedMNIST/MedMNIST/blob/main/medmnist/info.py (version 3.0.2).
 
 from __future__ import annotations
 
-import difflib
 import string
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from smoe_ray.spec.architectures import ImageShape
-from smoe_ray.spec.data_base import ALLOW_CONSTANT, DataSpecBase, ImageFormat, shape_by_format
+from smoe_ray.spec.data_base import ALLOW_CONSTANT, MAX_CLASS_NAME, DataSpecBase, ImageFormat, shape_by_format
+from smoe_ray.spec.messages import nearest
 
 
 class ImageSet(NamedTuple):
@@ -146,7 +146,7 @@ class NamedDataBase(DataSpecBase):
     """What the sets have in common that are chosen by name."""
 
     source: str
-    classes: tuple[Annotated[str, Field(max_length=255)], ...] | None = Field(
+    classes: tuple[Annotated[str, Field(max_length=MAX_CLASS_NAME)], ...] | None = Field(
         default=None, min_length=1, description="classes to use, in label order; null: all that the set has"
     )
     root: str | None = Field(
@@ -181,9 +181,8 @@ class NamedDataBase(DataSpecBase):
         known = self.image_set.class_names
         for name in self.classes or ():
             if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(known)}"
-                raise ValueError(f"{self.image_set.title} has no class '{name}'; {hint}")
+                hint = nearest(name, known) or f"; there are: {', '.join(known)}"
+                raise ValueError(f"{self.image_set.title} has no class '{name}'{hint}")
         return self
 
 

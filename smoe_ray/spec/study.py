@@ -145,7 +145,8 @@ class GridStudy(StudyBase):
 
     def combinations(self) -> Iterator[dict[str, Any]]:
         """Values of each combination at dotted paths in a trial, without seeds, the first of `varied` slowest."""
-        for values in itertools.product(*self.varied.values()):
-            chosen = dict(zip(self.varied, values, strict=True))
+        varied = self.varied
+        for values in itertools.product(*varied.values()):
+            chosen = dict(zip(varied, values, strict=True))
             data = {"data": self.datasets[chosen["dataset"]]} if self.datasets else {}
             yield data | chosen

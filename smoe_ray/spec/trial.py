@@ -76,14 +76,18 @@ _SUPERVISED = Supervised()
 _NEEDS_OBJECTIVE = f"unsupervised routing needs an objective: {{name: {' | '.join(UNSUPERVISED_NAMES)}}}"
 
 
+def _field(objective: Any, name: str) -> Any:
+    """A field of an objective, given as a spec or as a mapping; None where it has none."""
+    return objective.get(name) if isinstance(objective, Mapping) else getattr(objective, name, None)
+
+
 def _name_of(objective: Any) -> Any:
-    """The name of an objective, given as a spec or as a mapping; None where it has none."""
-    return objective.get("name") if isinstance(objective, Mapping) else getattr(objective, "name", None)
+    return _field(objective, "name")
 
 
 def _still_used(unused: Any) -> dict[str, Any]:
     """What a supervised trial takes from an objective that its own one replaces: the likelihood of the decoders."""
-    said = unused.get("likelihood") if isinstance(unused, Mapping) else getattr(unused, "likelihood", None)
+    said = _field(unused, "likelihood")
     return {} if said is None else {"likelihood": said}
 
 

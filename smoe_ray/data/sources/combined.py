@@ -5,7 +5,6 @@ Shapes: B images.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
@@ -18,6 +17,7 @@ from smoe_ray.data.source import Content, DataRequirement, ReadContext
 from smoe_ray.data.sources import source_reader
 from smoe_ray.errors import DataError
 from smoe_ray.spec import CombinedData
+from smoe_ray.spec.messages import nearest
 
 
 def requirements(spec: CombinedData) -> tuple[DataRequirement, ...]:
@@ -54,9 +54,8 @@ def read(spec: CombinedData, parts: Mapping[str, Splits], _context: ReadContext)
     names = spec.classes or tuple(places)
     for name in names:
         if name not in places:
-            nearest = difflib.get_close_matches(name, places, n=1)
-            hint = f"did you mean '{nearest[0]}'?" if nearest else f"there are: {', '.join(list(places)[:20])}"
-            raise DataError(f"data.classes: no class '{name}'; {hint}")
+            hint = nearest(name, places) or f"; there are: {', '.join(list(places)[:20])}"
+            raise DataError(f"data.classes: no class '{name}'{hint}")
     chosen = {name: places[name] for name in names}
     sets = list(parts.values())
     styled = all(data.style_names for data in sets)

@@ -27,7 +27,7 @@ from smoe_ray.data.labelled_images import Treatment, content_of_pictures
 from smoe_ray.data.source import Content, DataRequirement, ReadContext
 from smoe_ray.errors import DataError
 from smoe_ray.spec import ParquetData
-from smoe_ray.spec.data_base import MAX_CLASS_NAME, normalised
+from smoe_ray.spec.data_base import is_printable_name, normalised
 
 _TRAIN = ("train", "training")
 _TEST = ("test", "testing", "validation", "valid", "val", "dev")
@@ -206,7 +206,7 @@ def _refuse_greedy(metadata: Any, held: int) -> None:
 def _labels(values: list[Any]) -> npt.NDArray[Any]:
     """Whole numbers or words. Raises ValueError for anything else."""
     if values and isinstance(values[0], str):
-        odd = next((value for value in values if not _is_word(value)), None)
+        odd = next((value for value in values if not is_printable_name(value)), None)
         if odd is None and None not in values:
             return np.array([normalised(value) for value in values])
     else:
@@ -216,10 +216,6 @@ def _labels(values: list[Any]) -> npt.NDArray[Any]:
     raise ValueError(f"a label is {odd!r}; needed: whole numbers from 0 to {MAX_LABEL:,}, or words")
 
 
-def _is_word(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= MAX_CLASS_NAME and value.isprintable()
-
-
 def _class_label(metadata: Mapping[bytes, bytes] | None, column: str) -> tuple[str, ...] | None:
     """Names of the classes, which the library `datasets` keeps in a file's schema; None where there are none."""
     try:
@@ -227,7 +223,7 @@ def _class_label(metadata: Mapping[bytes, bytes] | None, column: str) -> tuple[s
         names = feature["names"]
     except (KeyError, TypeError, ValueError):
         return None
-    if not isinstance(names, list) or not all(map(_is_word, names)) or len(set(names)) < len(names):
+    if not isinstance(names, list) or not all(map(is_printable_name, names)) or len(set(names)) < len(names):
         return None
     return tuple(map(normalised, names))
 
