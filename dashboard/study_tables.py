@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from collections.abc import Collection
 
 import pandas as pd
 
 from smoe_ray.analysis.arm_labels import arms
+from smoe_ray.analysis.datasets import DATASET, dataset_names
 from smoe_ray.analysis.summary import trial_summary
 from smoe_ray.columns import COLUMNS, TRIAL_TABLE, format_cell
+from smoe_ray.results.table import flatten
 
 from . import load
 
@@ -46,8 +47,9 @@ def arm_ids(
     for trial, label in label_of.items():
         trials_of.setdefault(str(label), []).append(str(trial))
     id_of = {}
+    names = None if only is None else dataset_names(load.results(study).table)
     for label, members in trials_of.items():
-        spec = dict(_flat(records[members[0]].spec.identity()))
+        spec = flatten(records[members[0]].spec.identity())
         config: dict[str, object] = {
             path: value
             for path, value in spec.items()
@@ -55,18 +57,11 @@ def arm_ids(
         }
         if only is None:  # the data are read when a trial starts, so one that failed early does not know them
             config["data"] = next((data.fingerprint for trial in members if (data := records[trial].data)), "")
+        elif names is not None:
+            config[DATASET] = str(names[members[0]])
         canonical = json.dumps(config, sort_keys=True)
         id_of[label] = hashlib.sha256(canonical.encode()).hexdigest()[:8]
     return {id_of[label]: label for label in map(str, label_of.cat.categories) if label in id_of}
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Dotted paths and values of the leaves."""
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 @load.cached

@@ -240,13 +240,14 @@ def table(
     if bom and not csv:
         raise SmoeRayError("--bom: is for --csv")
     results = _of_dataset(_read(out, _study_name(study)), dataset)
+    if not csv and not as_json:
+        _print_summary(results, epochs)
+        return
     frame = results if epochs else trial_summary(results)
     if csv:
         _write_csv(to_csv(frame), bom)
-    elif as_json:
-        _print_json(frame)
     else:
-        _print_summary(results, epochs)
+        _print_json(frame)
 
 
 class _FigureCommand(typer.core.TyperCommand):
@@ -798,7 +799,7 @@ def _tell(problems: Sequence[str], notices: Sequence[str]) -> None:
     for notice in notices[:_MOST_PROBLEMS]:
         say(f"note: {' '.join(notice.split())}", err=True)
     if len(notices) > _MOST_PROBLEMS:
-        say(f"note: {count(len(notices) - _MOST_PROBLEMS, 'more damaged file')}", err=True)
+        say(f"note: {len(notices) - _MOST_PROBLEMS:,} more", err=True)
     for problem in problems[:_MOST_PROBLEMS]:
         say(f"left out: {' '.join(problem.split())}", err=True)
     if len(problems) > _MOST_PROBLEMS:

@@ -511,6 +511,12 @@ TRIAL_TABLE = (
 """Columns of the table of trials that the command prints and the dashboard shows, in this order."""
 
 
+def listed(words: Iterable[str], last: str = "and") -> str:
+    """``a, b and c``; nothing if there are no words."""
+    *first, end = [*words] or [""]
+    return f"{', '.join(first)} {last} {end}" if first else end
+
+
 def count(number: float, noun: str, plural: str | None = None) -> str:
     """A number with its noun, in the plural unless it is 1: ``1 trial``, ``2,000 trials``."""
     digits = f"{number:,.0f}" if float(number).is_integer() else f"{number:g}"

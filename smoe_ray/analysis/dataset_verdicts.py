@@ -16,10 +16,10 @@ from smoe_ray.analysis.comparison import CellOutcomes, Difference, cell_by_seed,
 from smoe_ray.analysis.curves import Curve, FloatArray, n_range, summarise
 from smoe_ray.analysis.datasets import DATASET, dataset_names, dataset_paths
 from smoe_ray.analysis.experts import NUM_EXPERTS, unsupervised_outcomes
-from smoe_ray.analysis.outcomes import require, test_gating
+from smoe_ray.analysis.outcomes import error_names, require, test_gating
 from smoe_ray.analysis.recommendation import Recommendation, recommend_from_runs
 from smoe_ray.analysis.scaling import DATA_PATHS
-from smoe_ray.columns import count, format_cell
+from smoe_ray.columns import count, format_cell, listed
 from smoe_ray.errors import ResultsError
 
 FEW_RUNS = 5
@@ -102,7 +102,9 @@ class DatasetVerdict(NamedTuple):
 
     gating: str
     unit: str | None
-    """Of the losses, if it is not this project's squared error per image."""
+    """Of the losses, if they are not this project's."""
+    error: str
+    """What the losses are, per image, without the number of values that it sums, in which datasets differ."""
     datasets: tuple[str, ...]
     arms: tuple[str, ...]
     verdicts: tuple[Verdict, ...]
@@ -140,7 +142,7 @@ def dataset_verdict(results: pd.DataFrame, alpha: float = 0.05, unit: str | None
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
         alpha: family-wise error rate within a dataset.
-        unit: of the losses, where it is not squared error per image.
+        unit: of the losses, where they are not this project's.
 
     Raises:
         ResultsError: there is no finished trial, all are supervised, or all have the same dataset.
@@ -162,6 +164,7 @@ def dataset_verdict(results: pd.DataFrame, alpha: float = 0.05, unit: str | None
     return DatasetVerdict(
         test_gating(outcomes),
         unit,
+        unit or f"{listed(error_names(outcomes), 'or')} per image",
         tuple(dict.fromkeys(verdict.dataset for verdict in found)),
         tuple(label_of.cat.categories),
         tuple(found),

@@ -7,6 +7,7 @@ import shlex
 import pandas as pd
 
 from smoe_ray.analysis.outcomes import error_names, require
+from smoe_ray.columns import listed
 from smoe_ray.errors import ResultsError
 from smoe_ray.spec.messages import nearest
 
@@ -70,10 +71,8 @@ def require_common_scale(results: pd.DataFrame, what: str) -> None:
     names = sorted(set(dataset_names(results)))
     if len(names) > 1:
         raise ResultsError(
-            f"{what}: losses of {', '.join(names[:-1])} and {names[-1]} have no common scale; choose one, --dataset "
+            f"{what}: losses of {listed(names)} have no common scale; choose one, --dataset "
             f"{shlex.quote(names[0])}, or --kind datasets for all of them"
         )
     if (errors := error_names(results))[1:]:
-        raise ResultsError(
-            f"{what}: {', '.join(errors[:-1])} and {errors[-1]} have no common scale; --kind comparison has the PSNR"
-        )
+        raise ResultsError(f"{what}: {listed(errors)} have no common scale; --kind comparison has the PSNR")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 
 import pandas as pd
 
+from smoe_ray.columns import listed
 from smoe_ray.errors import ResultsError
 
 
@@ -70,9 +71,9 @@ def loss_unit(results: pd.DataFrame) -> str:
 
 
 def _unit_of(likelihoods: Collection[str], counts: Collection[int]) -> str:
-    errors = _any_of(_error_names(likelihoods))
+    errors = listed(_error_names(likelihoods), "or")
     nats = ", nats" if set(likelihoods) == {"bernoulli"} else ""
-    values = _any_of([f"{count:,}" for count in sorted(counts)] or ["its"])
+    values = listed([f"{count:,}" for count in sorted(counts)] or ["its"], "or")
     return f"{errors} per image{nats} (sum over {values} values)"
 
 
@@ -82,12 +83,8 @@ def error_names(results: pd.DataFrame) -> list[str]:
 
 
 def _error_names(likelihoods: Collection[str]) -> list[str]:
-    return [_ERRORS[likelihood] for likelihood in _ERRORS if likelihood in likelihoods]
-
-
-def _any_of(words: Sequence[str]) -> str:
-    *first, last = words
-    return f"{', '.join(first)} or {last}" if first else last
+    known = [_ERRORS[likelihood] for likelihood in _ERRORS if likelihood in likelihoods]
+    return known + ["error"] * bool(set(likelihoods) - _ERRORS.keys())  # a plug-in may have a likelihood of its own
 
 
 def _likelihoods(results: pd.DataFrame) -> set[str]:

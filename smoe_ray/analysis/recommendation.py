@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from html import escape
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from smoe_ray.analysis.experts import unsupervised_outcomes
 from smoe_ray.analysis.outcomes import loss_unit, require, test_gating
 from smoe_ray.analysis.scaling import EFFORT_COLUMN, EFFORT_NAME, Counted, Effort, ignored_paths
 from smoe_ray.analysis.surface_fit import Cells, NoiseFloor, SurfaceFit, cells_of, check_runs
-from smoe_ray.columns import count
+from smoe_ray.columns import count, listed
 from smoe_ray.errors import ResultsError
 
 _LEAST_RATIO = 4.0
@@ -191,7 +190,7 @@ class Recommendations(NamedTuple):
         return {"gating": self.gating, "several_datasets": self.several_datasets, "arms": self.arms}
 
     def _repr_html_(self) -> str:
-        tables = "".join(str(arm.table.to_html(index=False)) for arm in self.arms if arm.surface is not None)
+        tables = "".join(str(arm.table.to_html(index=False)) for arm in self.arms if arm.answer is not None)
         return f"<p>{escape(self.sentence)}</p>{tables}"
 
     def fitted(self) -> Recommendations:
@@ -245,9 +244,9 @@ def recommend(
     effort: Effort = "images" if steps is None else "steps"
     runs_of = study_runs(results, effort, experts)
     asked = steps if samples is None else samples
-    most_of = _most_of_dataset(results, runs_of)
+    amount_of = _most_of_dataset(results, runs_of) if asked is None else dict.fromkeys(runs_of, asked)
     found = [
-        recommend_from_runs(runs, most_of[label] if asked is None else asked, effort, experts, label, replicates, seed)
+        recommend_from_runs(runs, amount_of[label], effort, experts, label, replicates, seed)
         for label, runs in runs_of.items()
     ]
     amounts = [np.array([arm.amount for arm in found]), *(arm.cells.amount_C for arm in found)]
@@ -266,9 +265,9 @@ def recommend(
 def _most_of_dataset(results: pd.DataFrame, runs_of: dict[str, pd.DataFrame]) -> dict[str, float]:
     """By arm, the largest amount of its dataset; datasets have different numbers of images."""
     name_of = dataset_names(results)
-    names = {label: name_of[runs["run"].iloc[0]] for label, runs in runs_of.items()}
-    most = {label: float(runs["amount"].max()) for label, runs in runs_of.items()}
-    return {label: max(most[other] for other in names if names[other] == name) for label, name in names.items()}
+    most = pd.Series({label: float(runs["amount"].max()) for label, runs in runs_of.items()})
+    names = [name_of[runs["run"].iloc[0]] for runs in runs_of.values()]
+    return {str(label): float(amount) for label, amount in most.groupby(names).transform("max").items()}
 
 
 def study_runs(
@@ -375,11 +374,6 @@ def _noise(noise: NoiseFloor) -> str:
 
 def _missing_runs(missing: MissingRuns, effort: Effort) -> str:
     each = " each" if len(missing.experts) * len(missing.amounts) > 1 else ""
-    experts = _experts(_listed(map(str, missing.experts)), "configured")
-    amounts = f"{_listed(f'{amount:,}' for amount in missing.amounts)} {EFFORT_NAME[effort]}"
+    experts = _experts(listed(map(str, missing.experts)), "configured")
+    amounts = f"{listed(f'{amount:,}' for amount in missing.amounts)} {EFFORT_NAME[effort]}"
     return f"{count(missing.runs, 'run')}{each} of {experts} at {amounts}"
-
-
-def _listed(words: Iterable[str]) -> str:
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 _MOST_DATASETS = 6
 _PANEL_INCHES = 3.0
-_UNIT = "squared error per image"
-"""Without the number of values that it sums, in which the datasets of a figure differ."""
 
 
 @style.styled
@@ -53,7 +51,7 @@ def plot_dataset_verdict(info: DatasetVerdict) -> Figure:
             column[1].plot(counts, counts, color=style.GREY, linestyle=":", linewidth=1)
         column[-1].xaxis.set_major_locator(MaxNLocator(5, integer=True))
         column[-1].set_xlabel("configured experts")
-    grid[0, 0].set_ylabel(f"test loss, {info.gating} gating\n{info.unit or _UNIT}")
+    grid[0, 0].set_ylabel(f"test loss, {info.gating} gating\n{info.error}")
     if has_active:
         grid[1, 0].set_ylabel("active experts")
     style.legend(figure, list(handle_of.values()), list(handle_of))

@@ -30,19 +30,11 @@ def findings(evidence: Evidence) -> Iterator[Finding]:
     files that could not be read.
     """
     if evidence.problems:
-        more = len(evidence.problems) - _MOST_SENTENCES
-        yield Finding(
-            "Left out: trials with unreadable files",
-            evidence.problems[:_MOST_SENTENCES] + ((f"{more} more.",) if more > 0 else ()),
-        )
+        yield Finding("Left out: trials with unreadable files", _first(evidence.problems))
     if evidence.has_several_datasets:
         yield Finding("Do several experts pay off on each dataset?", tuple(_datasets(evidence)))
     if evidence.notices:
-        more = len(evidence.notices) - _MOST_SENTENCES
-        yield Finding(
-            "Older trials, and damaged files",
-            evidence.notices[:_MOST_SENTENCES] + ((f"{more} more.",) if more > 0 else ()),
-        )
+        yield Finding("Older trials, and damaged files", _first(evidence.notices))
     for question, say in (
         ("How many experts?", _recommended),
         ("Which arm is better?", _compared),
@@ -54,6 +46,11 @@ def findings(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(question, (f"No answer: {str(error).rstrip('.')}.",))
     if warning := posterior_warning(evidence.results):
         yield Finding("Is the latent vector in use?", (f"Warning: {warning}.",))
+
+
+def _first(lines: tuple[str, ...]) -> tuple[str, ...]:
+    more = len(lines) - _MOST_SENTENCES
+    return lines[:_MOST_SENTENCES] + ((f"{more} more.",) if more > 0 else ())
 
 
 def _datasets(evidence: Evidence) -> list[str]:

@@ -150,3 +150,9 @@ def test_the_table_shows_the_psnr_beside_losses_of_several_units_and_says_why(
 
 def test_the_soft_loss_keeps_its_unit() -> None:
     assert loss_unit(with_soft_loss(study(("bernoulli", "1x28x28")))).startswith("binary cross-entropy")
+
+
+def test_a_likelihood_of_a_plug_in_is_an_error_of_an_unknown_kind() -> None:
+    assert loss_unit(study(("student", "1x28x28"))) == "error per image (sum over 784 values)"
+    with pytest.raises(ResultsError, match="squared error and error have no common scale"):
+        loss_surface(study(("gaussian", "1x28x28"), ("student", "1x28x28")))

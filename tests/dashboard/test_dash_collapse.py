@@ -11,6 +11,8 @@ from streamlit.testing.v1 import AppTest
 
 from smoe_ray.analysis import arms, collapse_rates, expert_deaths
 from smoe_ray.results import read_results
+from smoe_ray.study import LocalExecutor, run_study
+from smoe_ray.testing.toy_training import Toy, toy_grid
 from support.planted_folder import plant
 
 Open = Callable[..., AppTest]
@@ -76,6 +78,16 @@ def test_chosen_trials_have_their_usage(open_page: Open, said: Said, planted: Pa
 def test_runs_may_be_grouped_by_objective_and_size(open_page: Open, planted: Path) -> None:
     at = open_page("collapse", planted, study="arms", groups="objective and size")
     assert table(at, "collapsed")["arm"].tolist() == ["blend, E=4", "blend, E=8", "likelihood, E=4", "likelihood, E=8"]
+
+
+def test_groups_of_several_datasets_have_ids_of_their_own(open_page: Open, tmp_path: Path) -> None:
+    few = {"source": "synthetic", "classes": ["eye", "cat"], "train_per_class": 20, "test_per_class": 5}
+    study = toy_grid(datasets={"smooth": {**few, "jitter": 0}, "rough": {**few, "jitter": 2}}, seeds=[0])
+    run_study(study, tmp_path, LocalExecutor(fit=Toy()))
+    at = open_page("collapse", tmp_path, study=study.name, groups="objective and size")
+    groups = set(table(at, "collapsed")["arm"])
+    assert len(groups) == 2 * len({group.partition(", ")[2] for group in groups})
+    assert set(at.multiselect(key="objective and sizes").options) == groups
 
 
 def test_bimodality_is_tested_when_switched_on(open_page: Open, said: Said, planted: Path) -> None:

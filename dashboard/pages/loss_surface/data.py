@@ -168,6 +168,12 @@ def unit(study: str) -> str:
     return loss_unit(load.results(study).table)
 
 
+@load.cached
+def unit_of(study: str, arm: str, options: Options) -> str:
+    """Unit of the losses of one arm."""
+    return loss_unit(_of_arm(study, arm, options))
+
+
 def why_not_published(study: str, options: Options) -> str | None:
     """Why the published results cannot be overlaid; None if they can."""
     if not options.comparable:

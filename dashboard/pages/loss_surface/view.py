@@ -95,7 +95,9 @@ def show_recommendation(study: str, arm: str, options: data.Options) -> None:
         found = data.recommended(study, arm, int(amount), options)
     say = st.success if found.conclusion.kind == "answer" else st.warning
     say(style.markdown(found.sentence[0].upper() + found.sentence[1:]))
-    page.chart(charts.at_amount(found, data.gating(study, options), data.unit(study)), "loss-at-amount")
+    page.chart(
+        charts.at_amount(found, data.gating(study, options), data.unit_of(study, arm, options)), "loss-at-amount"
+    )
     if found.answer is not None:
         st.dataframe(found.table, hide_index=True)
     if found.surface is not None:
