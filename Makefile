@@ -24,7 +24,7 @@ screenshots: .venv/installed-dev  ## pictures of the dashboard for README and do
 	$(BIN)/python docs/screenshots.py $(or $(OUT),out)
 
 test: .venv/installed-dev  ## all tests that take seconds
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 test-slow: .venv/installed-dev  ## the others
 	$(BIN)/pytest -m slow

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 pytest.register_assert_rewrite("support", "smoe_ray.testing")
 
+os.environ.pop("COLUMNS", None)  # the width of a terminal; pytest-xdist sets it
+
 # A busy machine is no failure: the wall clock decides no test.
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")

@@ -13,11 +13,10 @@ from smoe_ray.training import fit
 
 @pytest.fixture(scope="module")
 def row(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """The row of a real epoch."""
-    data = SyntheticData(train_per_class=4, test_per_class=2)
-    trial = trial_with(
-        TrialSpec(data=data), {"training.budget": "1 epochs", "model.encoder": "lite", "model.num_experts": 2}
-    )
+    """The row of a real epoch, of a trial that has every column: one that is routed by label."""
+    data = SyntheticData(classes=("eye", "cat"), train_per_class=4, test_per_class=2)
+    by_label = {"training.budget": "1 epochs", "model.encoder": "lite", "model.num_experts": 2, "routing": "supervised"}
+    trial = trial_with(TrialSpec(data=data), by_label)
     [epoch] = fit(trial, load_splits(data, tmp_path_factory.mktemp("cache")))
     return epoch.row
 

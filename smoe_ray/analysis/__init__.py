@@ -51,6 +51,7 @@ from smoe_ray.analysis.outcomes import last_evaluated, with_soft_loss
 from smoe_ray.analysis.phase_diagrams import PhaseDiagram, PhasePanel, phase_diagram
 from smoe_ray.analysis.posterior import collapsed_posteriors, posterior_warning
 from smoe_ray.analysis.recommendation import Recommendation, Recommendations, recommend, recommend_from_runs, study_runs
+from smoe_ray.analysis.routing_by_label import LabelRouting, has_label_routing, label_routing
 from smoe_ray.analysis.scaling import (
     Diagonal,
     Grid,
@@ -101,6 +102,7 @@ __all__ = [
     "Homogeneity",
     "InUse",
     "Interpolation",
+    "LabelRouting",
     "LatentMap",
     "LatentPath",
     "LossAgainstExperts",
@@ -148,8 +150,10 @@ __all__ = [
     "experts_in_use",
     "fit_surface",
     "fitted_grid",
+    "has_label_routing",
     "homogeneity",
     "interpolation",
+    "label_routing",
     "last_evaluated",
     "latent_map",
     "loss_against_experts",

@@ -108,7 +108,61 @@ class ArmComparison(NamedTuple):
     @property
     def measure(self) -> str:
         """The metric in words."""
-        return {"test.reconstruction": "test loss", "test.psnr": "PSNR"}.get(self.metric, self.metric)
+        return measure_of(self.metric)
+
+
+def measure_of(metric: str) -> str:
+    """A metric in words."""
+    return {"test.reconstruction": "test loss", "test.psnr": "PSNR"}.get(metric, metric)
+
+
+class ComparableArms(NamedTuple):
+    """The arms of finished trials, and a metric in which each cell's runs can be compared."""
+
+    outcomes: pd.DataFrame
+    """The last evaluated row of each trial, with its label in column ``arm``."""
+    labels: list[str]
+    metric: str
+    cells: tuple[str, ...]
+    """Spec paths that separate cells."""
+
+    @property
+    def unit(self) -> str:
+        """Of the metric, if it is the test loss or the PSNR; else empty."""
+        units = {"test.reconstruction": loss_unit(self.outcomes), "test.psnr": "dB, higher is better"}
+        return units.get(self.metric, "")
+
+    def pair(self, arm: str, reference: str) -> Iterator[CellOutcomes]:
+        """Every cell that either of two arms has; an arm without runs in it has an empty array."""
+        of = self.outcomes["arm"]
+        return _cells(self.outcomes[of == arm], self.outcomes[of == reference], self.metric, self.cells)
+
+
+def comparable_arms(
+    results: pd.DataFrame, metric: str | None = None, cells: Collection[str] = CELL_PATHS
+) -> ComparableArms:
+    """Label the finished trials, all but the settings that separate cells.
+
+    Args:
+        results: the table of `read_results`, one row per (trial, epoch).
+        metric: column of `results`; None: the test loss or, where its unit differs between trials, the PSNR.
+        cells: dotted spec paths that separate cells instead of arms; several datasets always do.
+
+    Raises:
+        ResultsError: no finished trial, or a loss as the metric whose unit differs between trials.
+    """
+    outcomes = last_evaluated(results)
+    # Each dataset is a cell of its own, so only losses of the same dataset meet.
+    met = [of_one for _, of_one in outcomes.groupby(outcomes["trial_id"].map(dataset_names(outcomes)))]
+    comparable = "test.psnr" if any(comparable_metric(one) == "test.psnr" for one in met) else "test.reconstruction"
+    metric = metric or comparable
+    require(results, ("trial_id", "seed", metric))
+    if metric in LOSS_COLUMNS and comparable != "test.reconstruction":
+        raise ResultsError(f"{metric} has no common unit: {loss_unit(outcomes)}; compare {comparable}")
+    cells = (*cells, *dataset_paths(outcomes))
+    label_of = arms(outcomes, cells)
+    outcomes = outcomes.assign(arm=outcomes["trial_id"].map(label_of).astype(str))
+    return ComparableArms(outcomes, list(label_of.cat.categories), metric, cells)
 
 
 def compare_arms(
@@ -138,21 +192,11 @@ def compare_arms(
         ResultsError: no finished trial, only one arm, an unknown label, no cell in common, or a loss as the metric
             whose unit differs between trials.
     """
-    outcomes = last_evaluated(results)
-    # Each dataset is a cell of its own, so only losses of the same dataset meet.
-    met = [of_one for _, of_one in outcomes.groupby(outcomes["trial_id"].map(dataset_names(outcomes)))]
-    comparable = "test.psnr" if any(comparable_metric(one) == "test.psnr" for one in met) else "test.reconstruction"
-    metric = metric or comparable
-    require(results, ("trial_id", "seed", metric))
-    if metric in LOSS_COLUMNS and comparable != "test.reconstruction":
-        raise ResultsError(f"{metric} has no common unit: {loss_unit(outcomes)}; compare {comparable}")
-    varied, cells = cells, (*cells, *dataset_paths(outcomes))
-    label_of = arms(outcomes, cells)
-    outcomes = outcomes.assign(arm=outcomes["trial_id"].map(label_of).astype(str))
-    labels = list(label_of.cat.categories)
+    found_arms = comparable_arms(results, metric, cells)
+    outcomes, labels, metric = found_arms.outcomes, found_arms.labels, found_arms.metric
     if len(labels) == 1:
         raise ResultsError(
-            f"all finished trials belong to one arm ('{labels[0]}'){_no_arms(varied)}; add a second arm: another "
+            f"all finished trials belong to one arm ('{labels[0]}'){_no_arms(cells)}; add a second arm: another "
             "study, or an axis of this one, e.g. objective.name: [blend, likelihood]"
         )
     _check_labels(arm, reference, labels)
@@ -161,8 +205,7 @@ def compare_arms(
     found: list[CellOutcomes] = []
     one_sided: list[str] = []
     for label in compared:
-        sides = outcomes[outcomes["arm"] == label], outcomes[outcomes["arm"] == reference]
-        for cell in _cells(*sides, metric, cells):
+        for cell in found_arms.pair(label, reference):
             if len(cell.arm_N) and len(cell.reference_M):
                 found.append(cell)
             else:
@@ -170,13 +213,13 @@ def compare_arms(
     if not found:
         raise ResultsError(
             f"'{reference}' has no cell in common with {' or '.join(map(repr, compared))} "
-            f"({', '.join(dict.fromkeys(one_sided))}); run both arms at the same {', '.join(varied)}"
+            f"({', '.join(dict.fromkeys(one_sided))}); run both arms at the same {', '.join(cells)}"
         )
     differences = compare_cells(found, alpha)
     return ArmComparison(
         metric,
         test_gating(outcomes),
-        {"test.reconstruction": loss_unit(outcomes), "test.psnr": "dB, higher is better"}.get(metric, ""),
+        found_arms.unit,
         reference,
         tuple(compared),
         alpha,

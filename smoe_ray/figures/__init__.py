@@ -14,6 +14,7 @@ from smoe_ray.analysis import (
     dataset_verdict,
     expert_survival,
     homogeneity,
+    label_routing,
     loss_against_experts,
     loss_against_samples_per_expert,
     loss_surface,
@@ -34,6 +35,7 @@ from smoe_ray.figures.gallery import plot_gallery, plot_interpolation, plot_swap
 from smoe_ray.figures.maps import plot_map
 from smoe_ray.figures.phase_diagrams import plot_phase_diagram
 from smoe_ray.figures.recommendation import plot_best_experts, plot_loss_at_amount, plot_surface_fit
+from smoe_ray.figures.routing_by_label import plot_label_routing
 from smoe_ray.figures.scaling import plot_loss_against_samples_per_expert, plot_loss_surface
 from smoe_ray.figures.survival import plot_expert_survival
 
@@ -92,6 +94,9 @@ FIGURES: dict[str, FigureKind] = {
     "comparison": FigureKind(
         compare_arms, plot_comparison, "differences between arms, with confidence intervals and verdicts"
     ),
+    "label_routing": FigureKind(
+        label_routing, plot_label_routing, "test loss of unsupervised arms beside arms that are routed by label"
+    ),
     "expert_survival": FigureKind(
         expert_survival, plot_expert_survival, "share of the experts still alive, over epochs"
     ),
@@ -134,6 +139,7 @@ __all__ = [
     "plot_gallery",
     "plot_homogeneity",
     "plot_interpolation",
+    "plot_label_routing",
     "plot_loss_against_experts",
     "plot_loss_against_samples_per_expert",
     "plot_loss_at_amount",

@@ -10,12 +10,15 @@ from typing import Any
 from smoe_ray.analysis import (
     ArmComparison,
     DatasetVerdict,
+    LabelRouting,
     Recommendations,
     Representatives,
     arms,
     compare_arms,
     dataset_names,
     dataset_verdict,
+    has_label_routing,
+    label_routing,
     of_dataset,
     recommend,
     representatives,
@@ -66,6 +69,16 @@ class Evidence:
     def comparison(self) -> ArmComparison:
         """Every arm against the supervised arm or, if there is none, the first. Raises ResultsError."""
         return compare_arms(self.results)
+
+    @property
+    def has_label_routing(self) -> bool:
+        """Whether unsupervised arms can be compared with label-routed ones."""
+        return has_label_routing(self.results)
+
+    @cached_property
+    def label_routing(self) -> LabelRouting:
+        """Every unsupervised arm against every label-routed one. Raises ResultsError."""
+        return label_routing(self.results)
 
     @property
     def has_several_datasets(self) -> bool:

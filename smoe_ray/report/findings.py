@@ -35,8 +35,10 @@ def findings(evidence: Evidence) -> Iterator[Finding]:
         yield Finding("Do several experts pay off on each dataset?", tuple(_datasets(evidence)))
     if evidence.notices:
         yield Finding("Older trials, and damaged files", _first(evidence.notices))
+    by_label = (("Does unsupervised routing beat routing by label?", _label_routing),)
     for question, say in (
         ("How many experts?", _recommended),
+        *(by_label if evidence.has_label_routing else ()),
         ("Which arm is better?", _compared),
         ("Do the experts stay in use?", _alive),
     ):
@@ -66,6 +68,10 @@ def _recommended(evidence: Evidence) -> list[str]:
     sentences = found.sentence.splitlines()
     more = len(sentences) - _MOST_SENTENCES
     return sentences[:_MOST_SENTENCES] + ([f"{count(more, 'more arm')}: see the table below."] if more > 0 else [])
+
+
+def _label_routing(evidence: Evidence) -> list[str]:
+    return list(evidence.label_routing.sentences)
 
 
 def _compared(evidence: Evidence) -> list[str]:

@@ -32,6 +32,7 @@ from smoe_ray.figures import (
     plot_gallery,
     plot_homogeneity,
     plot_interpolation,
+    plot_label_routing,
     plot_loss_against_experts,
     plot_loss_against_samples_per_expert,
     plot_loss_at_amount,
@@ -141,6 +142,8 @@ def sections(evidence: Evidence) -> Iterator[Section]:
             Exhibit("differences", "The same in numbers", lambda: tables.differences(evidence.comparison.differences)),
         ),
     )
+    if evidence.has_label_routing:
+        yield _label_routing(evidence)
     yield Section(
         "Collapse of experts",
         reading("collapse"),
@@ -188,6 +191,21 @@ def _datasets(evidence: Evidence) -> Section:
         (
             Exhibit("datasets", "Loss and active experts", lambda: plot_dataset_verdict(evidence.datasets)),
             Exhibit("dataset-verdicts", "The verdicts in numbers", lambda: evidence.datasets.table),
+        ),
+    )
+
+
+def _label_routing(evidence: Evidence) -> Section:
+    return Section(
+        "Routing by label and without labels",
+        reading("label-routing"),
+        (
+            Exhibit("label-routing", "Loss by arm", lambda: plot_label_routing(evidence.label_routing)),
+            Exhibit(
+                "label-routing-differences",
+                "Each unsupervised arm against each label-routed arm",
+                lambda: tables.differences(evidence.label_routing.differences),
+            ),
         ),
     )
 

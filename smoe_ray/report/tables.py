@@ -24,11 +24,15 @@ from smoe_ray.report.trial_analysis import TrialAnalysis
 Answer = TypeVar("Answer")
 
 
+_NOT_ALWAYS = ("psnr", "max_violation", "regret", "label_accuracy", "kl", "latents")
+"""Measures that trials of earlier versions, or of other routings, lack."""
+
+
 def arms(results: pd.DataFrame) -> pd.DataFrame:
     """`arm_summary` without the columns of statuses that no trial has, and of what no trial measured."""
     frame = arm_summary(results)
     empty = [status for status in ("failed", "pruned", "running") if not frame[status].any()]
-    empty += [f"{name}{end}" for name in ("psnr", "kl", "latents") if frame[name].isna().all() for end in ("", "_sd")]
+    empty += [f"{name}{end}" for name in _NOT_ALWAYS if frame[name].isna().all() for end in ("", "_sd")]
     return frame.drop(columns=empty)
 
 

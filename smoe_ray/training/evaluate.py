@@ -19,7 +19,7 @@ from smoe_ray.model import SMoEVAE
 from smoe_ray.spec import EvaluationSpec
 from smoe_ray.training.images import DeviceImages
 from smoe_ray.training.objectives.errors import SQUARED_ERROR, PixelError, squared_error
-from smoe_ray.training.objectives.terms import blend, kl_divergence
+from smoe_ray.training.objectives.terms import blend, expert_errors, kl_divergence
 from smoe_ray.training.rng import Stream, random_stream
 
 ACTIVE_VARIANCE = 0.01
@@ -45,27 +45,47 @@ class Evaluation(NamedTuple):
     """As `reconstruction`, whatever the likelihood."""
     num_values: int = 1
     """Of an image: C * H * W."""
+    oracle: float = 0.0
+    """Error of the expert that is best for each image."""
+    regret: float = 0.0
+    """Error of the argmax expert above that of the best one."""
+    gate_entropy: float = 0.0
+    """Entropy of an image's gate probabilities, nats."""
+    similarity: float = math.nan
+    """Cosine similarity of two experts' reconstructions of the same image; NaN for a single expert."""
+    label_accuracy: float = math.nan
+    """Share of the images whose argmax expert has the number of their class; NaN where routing is not by label."""
 
     def losses(self) -> dict[str, float]:
         """Columns ``test.<name>`` of the results, by name."""
         return {
             "reconstruction": self.reconstruction,
             "reconstruction_soft": self.reconstruction_soft,
+            "reconstruction_oracle": self.oracle,
+            "regret": self.regret,
             "per_value": self.reconstruction / self.num_values,
             "psnr": psnr(self.squared_error / self.num_values),
             "kl": self.kl,
         }
 
     def usage(self) -> dict[str, Any]:
-        """Columns ``experts.<name>`` of the results, by name: statistics of expert usage."""
+        """Columns ``experts.<name>`` of the results, by name: how evenly and how surely images are routed."""
         active = sum(share > 0 for share in self.usage_E)
         entropy = -sum(share * math.log(share) for share in self.usage_E if share > 0)
+        load_E = np.array(self.usage_E) * len(self.usage_E)
+        low, high = np.quantile(load_E, (0.1, 0.9)).tolist()
         return {
             "configured": len(self.usage_E),
             "active": active,
             "effective": math.exp(entropy),
             "active_fraction": active / len(self.usage_E),
             "max_share": max(self.usage_E),
+            "max_violation": float(load_E.max()) - 1,
+            "load_low": low,
+            "load_high": high,
+            "gate_entropy": self.gate_entropy,
+            "similarity": _none_if_nan(self.similarity),
+            "label_accuracy": _none_if_nan(self.label_accuracy),
             "usage": list(self.usage_E),
         }
 
@@ -76,6 +96,10 @@ class Evaluation(NamedTuple):
             "active": sum(variance > ACTIVE_VARIANCE for variance in self.mu_variance_Z),
             "kl": self.kl / len(self.mu_variance_Z),
         }
+
+
+def _none_if_nan(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def psnr(mean_squared_error: float) -> float:
@@ -92,23 +116,27 @@ def evaluate(
     *,
     seed: int,
     epoch: int,
+    by_label: bool = False,
 ) -> Evaluation:
     """Measure the losses (in units of `error`) and the usage of experts on the test set.
 
     Hard gating runs the chosen expert of each image alone. A latent sample is the same for the same seed and epoch, so
-    that a resumed trial draws what an uninterrupted one draws.
+    that a resumed trial draws what an uninterrupted one draws. `by_label`: expert number = class number.
     """
     model.eval()
     noise = random_stream(test.device, seed, Stream.EVALUATION, epoch)
     z_chunks, expert_chunks, mu_chunks = [], [], []
     soft_2 = torch.zeros(2, dtype=torch.float64, device=test.device)
+    routing_5 = torch.zeros(5, dtype=torch.float64, device=test.device)
     kl = torch.zeros((), dtype=torch.float64, device=test.device)
-    for image_BHW, _ in test.chunks(IMAGES_AT_ONCE):
+    for image_BHW, label_B in test.chunks(IMAGES_AT_ONCE):
         encoded = model.encoder(image_BHW)
         z_BZ = _latent(encoded.mu_BZ, encoded.logvar_BZ, spec.latent, noise)
         logit_BE = model.gate(z_BZ)
-        blended_BP = blend(torch.softmax(logit_BE, dim=1), model.experts(z_BZ))
+        image_EBP = model.experts(z_BZ)
+        blended_BP = blend(torch.softmax(logit_BE, dim=1), image_EBP)
         soft_2 = soft_2 + _sums(error, image_BHW.flatten(1), blended_BP)
+        routing_5 = routing_5 + _routing_sums(error, image_BHW.flatten(1), label_B, logit_BE, image_EBP)
         kl = kl + kl_divergence(encoded).double().sum()
         mu_chunks.append(encoded.mu_BZ)
         z_chunks.append(z_BZ)
@@ -117,6 +145,7 @@ def evaluate(
     shown_2 = soft_2 if spec.gating == "soft" else _hard_sums(error, model, test, torch.cat(z_chunks), expert_B)
     usage_E = torch.bincount(expert_B, minlength=model.experts.num_experts).double()
     reconstruction, squared, soft, kl_mean = (torch.stack([*shown_2, soft_2[0], kl]) / len(test)).tolist()
+    oracle, regret, gate_entropy, similarity, label_accuracy = (routing_5 / len(test)).tolist()
     mu_variance_Z = torch.cat(mu_chunks).double().var(dim=0, correction=0)
     return Evaluation(
         reconstruction,
@@ -126,6 +155,29 @@ def evaluate(
         tuple(mu_variance_Z.tolist()),
         squared,
         blended_BP.shape[1],
+        oracle,
+        regret,
+        gate_entropy,
+        similarity,
+        label_accuracy if by_label else math.nan,
+    )
+
+
+def _routing_sums(error: PixelError, image_BP: Tensor, label_B: Tensor, logit_BE: Tensor, image_EBP: Tensor) -> Tensor:
+    """Sums over the images of `Evaluation`'s oracle, regret, gate_entropy, similarity and label_accuracy: (5,)."""
+    E = len(image_EBP)
+    error_BE = expert_errors(image_BP, image_EBP, error).double()
+    expert_B = logit_BE.argmax(dim=1)
+    least_B = error_BE.amin(dim=1)
+    regret_B = error_BE.gather(1, expert_B[:, None]).squeeze(1) - least_B
+    log_gate_BE = torch.log_softmax(logit_BE.double(), dim=1)
+    entropy_B = -(log_gate_BE.exp() * log_gate_BE).sum(dim=1)
+    # The cosines of all ordered pairs add up to |sum of the unit vectors|^2; an expert with itself has 1.
+    norm_BE = torch.linalg.vector_norm(image_EBP, dim=2).t().clamp_min(torch.finfo(image_EBP.dtype).tiny)
+    pairs_B = blend(1 / norm_BE, image_EBP).double().square().sum(dim=1) - E
+    similarity_B = pairs_B / (E * (E - 1)) if E > 1 else torch.full_like(pairs_B, math.nan)
+    return torch.stack(
+        [each.sum() for each in (least_B, regret_B, entropy_B, similarity_B, (expert_B == label_B).double())]
     )
 
 

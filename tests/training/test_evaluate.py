@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 from smoe_ray.columns import EXPERTS, TEST
 from smoe_ray.data import Dataset, Splits
 from smoe_ray.model import SMoEVAE, build_model, model_cost
-from smoe_ray.spec import Blend, EvaluationSpec, TrialSpec, trial_with
+from smoe_ray.spec import Blend, EvaluationSpec, ModelSpec, TrialSpec, trial_with
 from smoe_ray.training import Epoch, Runtime, fit
 from smoe_ray.training import evaluate as evaluating
 from smoe_ray.training.evaluate import Evaluation, embed, evaluate, psnr
@@ -57,7 +58,7 @@ def model(epochs: list[Epoch]) -> SMoEVAE:
 @torch.no_grad()
 def one_by_one(model: SMoEVAE, splits: Splits) -> dict[str, Any]:
     """Hard and soft error, KL and expert of each test image, computed by itself from z = mu."""
-    hard, soft, kl, experts = [], [], [], []
+    hard, soft, kl, experts, oracle, similarity, entropy = [], [], [], [], [], [], []
     for image in splits.test.image_BHW:
         x_P = torch.from_numpy(image / 255).float().flatten()
         mu_BZ, logvar_BZ = model.encoder(x_P.view(1, 28, 28))
@@ -68,7 +69,11 @@ def one_by_one(model: SMoEVAE, splits: Splits) -> dict[str, Any]:
         soft.append(float(((sum(p * image for p, image in zip(gate_E, image_EP, strict=True)) - x_P) ** 2).sum()))
         kl.append(float(0.5 * (mu_BZ**2 + logvar_BZ.exp() - 1 - logvar_BZ).sum()))
         experts.append(expert)
-    return {"hard": np.mean(hard), "soft": np.mean(soft), "kl": np.mean(kl), "experts": np.array(experts)}
+        oracle.append(min(float(((image_P - x_P) ** 2).sum()) for image_P in image_EP))
+        similarity.append(np.mean([float(F.cosine_similarity(a, b, dim=0)) for a, b in combinations(image_EP, 2)]))
+        entropy.append(float(-(gate_E * gate_E.log()).sum()))
+    means = {"hard": hard, "soft": soft, "kl": kl, "oracle": oracle, "similarity": similarity, "entropy": entropy}
+    return {name: np.mean(values) for name, values in means.items()} | {"experts": np.array(experts)}
 
 
 def test_the_last_row_is_the_model_measured_image_by_image(epochs: list[Epoch], model: SMoEVAE, splits: Splits) -> None:
@@ -82,6 +87,24 @@ def test_the_last_row_is_the_model_measured_image_by_image(epochs: list[Epoch], 
     assert row["experts.usage"] == pytest.approx(counts / 21)
     assert row["experts.active"] == np.count_nonzero(counts)
     assert row["experts.max_share"] == pytest.approx(counts.max() / 21)
+    assert row["test.reconstruction_oracle"] == pytest.approx(alone["oracle"], rel=1e-5)
+    assert row["test.regret"] == pytest.approx(alone["hard"] - alone["oracle"], rel=1e-4)
+    assert alone["hard"] - alone["oracle"] > 0.01
+    assert row["experts.similarity"] == pytest.approx(alone["similarity"], rel=1e-5)
+    assert row["experts.gate_entropy"] == pytest.approx(alone["entropy"], rel=1e-5)
+
+
+def test_the_gate_is_held_to_the_labels_only_where_it_routes_by_them(model: SMoEVAE, splits: Splits) -> None:
+    right = np.mean(one_by_one(model, splits)["experts"] == splits.test.label_B)
+    assert measure(model, splits, by_label=True).usage()["label_accuracy"] == pytest.approx(right)
+    assert measure(model, splits).usage()["label_accuracy"] is None
+
+
+def test_one_expert_has_no_regret_and_nothing_to_be_similar_to(splits: Splits) -> None:
+    alone = measure(build_model(ModelSpec(num_experts=1, encoder="lite"), splits.test.image_shape, seed=0), splits)
+    assert (alone.regret, alone.gate_entropy, alone.usage()["max_violation"]) == (0, 0, 0)
+    assert alone.oracle == pytest.approx(alone.reconstruction, rel=1e-6)
+    assert alone.usage()["similarity"] is None
 
 
 def test_every_says_which_epochs_are_measured(epochs: list[Epoch]) -> None:
@@ -90,6 +113,7 @@ def test_every_says_which_epochs_are_measured(epochs: list[Epoch]) -> None:
     for epoch in epochs:
         optional = {column.name: epoch.row[column.name] for column in (*TEST, *EXPERTS)}
         assert optional.pop("experts.configured") == 4
+        assert optional.pop("experts.label_accuracy") is None
         assert len(optional) >= 8
         assert {value is None for value in optional.values()} == {epoch.epoch not in measured}
 
@@ -102,6 +126,9 @@ def test_usage_by_hand() -> None:
         "effective": pytest.approx(math.exp(0.5 * math.log(2) + 0.5 * math.log(4))),
         "active_fraction": 0.75,
         "max_share": 0.5,
+        "max_violation": 1.0,
+        "load_low": pytest.approx(0.3),  # of 0, 1, 1 and 2: at rank 0.3
+        "load_high": pytest.approx(1.7),
         "usage": [0.5, 0.25, 0.25, 0.0],
     }
     assert usage | expected == usage  # and any statistic that a later column brings
@@ -109,8 +136,11 @@ def test_usage_by_hand() -> None:
     assert Evaluation(0, 0, 0, (0.1,) * 10).usage()["effective"] == pytest.approx(10)
 
 
-def measure(model: SMoEVAE, splits: Splits, seed: int = 0, epoch: int = 1, **spec: Any) -> Evaluation:
-    return evaluate(model, DeviceImages(splits.test, CPU), EvaluationSpec(**spec), seed=seed, epoch=epoch)
+def measure(
+    model: SMoEVAE, splits: Splits, seed: int = 0, epoch: int = 1, by_label: bool = False, **spec: Any
+) -> Evaluation:
+    images = DeviceImages(splits.test, CPU)
+    return evaluate(model, images, EvaluationSpec(**spec), seed=seed, epoch=epoch, by_label=by_label)
 
 
 @pytest.mark.parametrize(
