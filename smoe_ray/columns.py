@@ -111,7 +111,7 @@ TRAINING = (
         LOSS,
         unit=_ERROR,
         meaning="reconstruction + β·kl + (λ_balance·balance + λ_entropy·entropy)/128; "
-        "supervised: reconstruction + β·kl + cross_entropy_weight·cross_entropy",
+        "supervised: reconstruction + β·kl + cross_entropy_weight·cross_entropy; others: docs/objectives.md",
         source="arXiv:2509.10025, section 3",
         direction="minimize",
         objective=True,
@@ -122,7 +122,7 @@ TRAINING = (
         LOSS,
         unit=_ERROR,
         meaning="blend: r of the image Σ_e p_e x̂_e; expected: Σ_e p_e r_e; likelihood: "
-        "−2s² ln Σ_e p_e exp(−r_e/2s²); supervised: r of the predicted class",
+        "−2s² ln Σ_e p_e exp(−r_e/2s²); supervised: r of the predicted class; others: docs/objectives.md",
         source="blend: arXiv:2509.10025; likelihood: Jacobs et al. 1991",
         direction="minimize",
         objective=True,

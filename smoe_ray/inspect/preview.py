@@ -12,7 +12,7 @@ from smoe_ray.data import DataRequirement, requirements
 from smoe_ray.data.dataset import shape_in_words
 from smoe_ray.data.splits import planned_train_images
 from smoe_ray.errors import DataError
-from smoe_ray.model.cost import Cost, model_cost
+from smoe_ray.model.cost import Cost, flops_of_training, model_cost
 from smoe_ray.planning import StudyPlan
 from smoe_ray.spec import (
     Choices,
@@ -247,7 +247,7 @@ def _training_flops(trial: TrialSpec, load_plugins: bool) -> float | None:
     if train_images is None or cost is None or _is_unknown(trial.objective, load_plugins):
         return None
     budget = trial.training.budget
-    per_image = cost.flops_train if trial.objective.decodes == "all" else cost.flops_train_hard
+    per_image = flops_of_training(cost, trial.objective)
     steps_per_epoch = math.ceil(train_images / trial.training.batch_size)
     return budget.steps(steps_per_epoch) / steps_per_epoch * train_images * per_image
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from smoe_ray.model.architectures import decoder_architecture, encoder_architecture, gate_cost
-from smoe_ray.spec import ImageShape, ModelSpec
+from smoe_ray.spec import ImageShape, ModelSpec, ObjectiveSpec, PluginObjective
 
 
 class Cost(NamedTuple):
@@ -27,6 +27,8 @@ class Cost(NamedTuple):
     """Forward and backward pass of a training step with all experts."""
     flops_train_hard: int
     """Forward and backward pass of a training step that runs the chosen expert alone (supervised routing)."""
+    flops_train_expert: int
+    """The part of it that is the expert's."""
 
 
 def model_cost(spec: ModelSpec, image_shape: ImageShape) -> Cost:
@@ -50,4 +52,12 @@ def model_cost(spec: ModelSpec, image_shape: ImageShape) -> Cost:
         flops_soft=soft.flops,
         flops_train=soft.flops + soft.flops_backward,
         flops_train_hard=hard.flops + hard.flops_backward,
+        flops_train_expert=hard.flops + hard.flops_backward - shared.flops - shared.flops_backward,
     )
+
+
+def flops_of_training(cost: Cost, objective: ObjectiveSpec | PluginObjective) -> int:
+    """FLOPs of one image in a training step: with all experts, or with as many as the objective dispatches it to."""
+    if objective.decodes == "all":
+        return cost.flops_train
+    return cost.flops_train_hard + (objective.experts_per_image - 1) * cost.flops_train_expert

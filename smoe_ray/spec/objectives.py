@@ -15,13 +15,21 @@ class ObjectiveSpec(Spec):
     """Base of all objectives. The class variables are what a training step must know before it computes the loss."""
 
     decodes: ClassVar[Literal["all", "chosen"]] = "all"
-    """Decoders run in a training step: all of them, or for each image only the one with the highest gate logit."""
+    """Decoders run in a training step: all of them, or for each image those that `Loss.choose` names, by default the
+    one with the highest gate logit."""
     is_annealed: ClassVar[bool] = False
     """Whether the loss depends on the share of the budget that is done."""
     needs_labels: ClassVar[bool] = False
     """Whether the loss uses the class label; expert number = class number, so E must be the number of classes."""
+    draws_noise: ClassVar[bool] = False
+    """Whether a training step needs random numbers beside the latent noise: a uniform one per image and expert."""
 
     name: str
+
+    @property
+    def experts_per_image(self) -> int:
+        """K: how many experts decode an image in a training step, where `decodes` is ``chosen``."""
+        return 1
 
 
 DecoderLikelihood = Literal["gaussian", "bernoulli", "laplace"]
@@ -92,6 +100,120 @@ class Likelihood(BalancedObjectiveSpec, DecoderLikelihoodSpec):
     )
 
 
+class HardEM(BalancedObjectiveSpec, DecoderLikelihoodSpec):
+    """Hard expectation-maximisation of the mixture: each image is explained by one expert, plus balance."""
+
+    name: Literal["hard_em"] = "hard_em"
+    variance: float = Field(default=2.0, gt=0, description="s^2, units of one image's error")
+
+
+class MutualInformation(DecoderLikelihoodSpec):
+    """Expected error of an expert drawn by the gate, less the mutual information of image and expert."""
+
+    name: Literal["mutual_information"] = "mutual_information"
+    lambda_information: float = Field(
+        default=400.0, ge=0, description="weight of the information, nats; divided by 128 in the per-image loss"
+    )
+    usage_weight: float = Field(
+        default=1.0, ge=0, description="h_b in h_b * H(mean gate) - mean H(gate): above 1, even use counts for more"
+    )
+
+
+class Gumbel(BalancedObjectiveSpec, DecoderLikelihoodSpec):
+    """The blend of all decoders by a Gumbel-softmax sample of the gate, whose temperature falls, plus balance."""
+
+    is_annealed: ClassVar[bool] = True
+    draws_noise: ClassVar[bool] = True
+
+    name: Literal["gumbel"] = "gumbel"
+    temperature_start: float = Field(default=1.0, gt=0, description="at the first step; annealed geometrically")
+    temperature_end: float = Field(default=0.1, gt=0, description="at the last step")
+
+
+class DispatchedSpec(DecoderLikelihoodSpec):
+    """An objective that runs, for each image, only the experts that the image is dispatched to."""
+
+    decodes: ClassVar[Literal["all", "chosen"]] = "chosen"
+
+
+class LoadBalancedSpec(DispatchedSpec):
+    """Dispatch with a term that evens out the load of the experts, and one against large gate logits."""
+
+    load_weight: float = Field(
+        default=3.125,
+        ge=0,
+        description="weight of the load term, units of one image's error (400 / 128, as lambda_balance has by default)",
+    )
+    z_weight: float = Field(
+        default=1e-3, ge=0, description="weight of mean(logsumexp(logits)^2), units of one image's error"
+    )
+
+
+class Switch(LoadBalancedSpec):
+    """Switch Transformer: each image to the expert of the highest gate probability p; its image is scaled by p."""
+
+    name: Literal["switch"] = "switch"
+
+
+class GShard(LoadBalancedSpec):
+    """GShard: each image to its two first experts, blended by gate probabilities that are scaled to sum to 1."""
+
+    name: Literal["gshard"] = "gshard"
+
+    @property
+    def experts_per_image(self) -> int:
+        """Two."""
+        return 2
+
+
+class VMoE(DispatchedSpec):
+    """V-MoE: the first experts by noisy gate logits, with losses on importance and load."""
+
+    draws_noise: ClassVar[bool] = True
+
+    name: Literal["v_moe"] = "v_moe"
+    top_k: int = Field(default=2, ge=1, description="experts per image")
+    load_weight: float = Field(
+        default=3.125, ge=0, description="weight of (importance + load loss) / 2, units of one image's error"
+    )
+
+    @property
+    def experts_per_image(self) -> int:
+        """`top_k`."""
+        return self.top_k
+
+
+class Sinkhorn(DispatchedSpec):
+    """S-BASE: in training each expert gets an equal share of the batch, by Sinkhorn's algorithm on the gate logits."""
+
+    name: Literal["sinkhorn"] = "sinkhorn"
+    temperature: float = Field(default=1.0, gt=0, description="gate logits are divided by it for the assignment")
+    iterations: int = Field(default=20, ge=1, le=1000, description="of Sinkhorn's algorithm, per step")
+
+
+class FrozenRouter(DispatchedSpec):
+    """Control: the gate keeps its random initial weights; each image goes to its first choice."""
+
+    name: Literal["frozen_router"] = "frozen_router"
+
+
+class UniformRouter(DispatchedSpec):
+    """Control: in training each image goes to an expert drawn uniformly, anew at every step."""
+
+    draws_noise: ClassVar[bool] = True
+
+    name: Literal["uniform_router"] = "uniform_router"
+
+
+class OracleRouter(DecoderLikelihoodSpec):
+    """Control: each image trains the expert that is best for it, and the gate learns to name that expert."""
+
+    name: Literal["oracle_router"] = "oracle_router"
+    gate_weight: float = Field(
+        default=1.0, ge=0, description="weight of the gate's cross-entropy against the best expert (nats per image)"
+    )
+
+
 class Supervised(DecoderLikelihoodSpec):
     """The label-routed baseline: error of the predicted class's expert, plus cross-entropy of the gate."""
 
@@ -135,12 +257,33 @@ class PluginObjective(PluginReference):
         spec: type[ObjectiveSpec] = self.load().spec
         return spec.needs_labels
 
+    @property
+    def experts_per_image(self) -> int:
+        """See `ObjectiveSpec.experts_per_image`."""
+        spec: ObjectiveSpec = self.resolve()[1]
+        return spec.experts_per_image
+
     @classmethod
     def _base(cls) -> type[BaseModel]:
         return ObjectiveSpec
 
 
-BuiltInObjective = Blend | Expected | Likelihood | Supervised
+BuiltInObjective = (
+    Blend
+    | Expected
+    | Likelihood
+    | HardEM
+    | MutualInformation
+    | Gumbel
+    | Switch
+    | GShard
+    | VMoE
+    | Sinkhorn
+    | FrozenRouter
+    | UniformRouter
+    | OracleRouter
+    | Supervised
+)
 _NAMES: tuple[str, ...] = tuple(member.model_fields["name"].default for member in get_args(BuiltInObjective))
 
 Objective = Annotated[

@@ -15,7 +15,14 @@ from smoe_ray.spec.base import NAME_PATTERN, Spec
 from smoe_ray.spec.data import DataSpec, PluginData, SyntheticData
 from smoe_ray.spec.messages import nearest, one_line
 from smoe_ray.spec.model import ModelSpec, PluginDecoder, PluginEncoder
-from smoe_ray.spec.objectives import UNSUPERVISED_NAMES, Likelihood, Objective, PluginObjective, Supervised
+from smoe_ray.spec.objectives import (
+    UNSUPERVISED_NAMES,
+    Likelihood,
+    Objective,
+    ObjectiveSpec,
+    PluginObjective,
+    Supervised,
+)
 from smoe_ray.spec.paths import assign, dotted_keys, merge
 from smoe_ray.spec.plugin import PluginReference, names_plugin, plugin_identities
 from smoe_ray.spec.training import EvaluationSpec, ResourcesSpec, TrainingSpec
@@ -68,6 +75,15 @@ class TrialSpec(Spec):
                 _NEEDS_OBJECTIVE
                 if self.routing == "unsupervised"
                 else f"supervised routing has the objective 'supervised' (it is {self.objective.name!r})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _enough_experts(self) -> Self:
+        if isinstance(self.objective, ObjectiveSpec) and self.objective.experts_per_image > self.model.num_experts:
+            raise ValueError(
+                f"the objective {self.objective.name} sends each image to {self.objective.experts_per_image} experts; "
+                f"model.num_experts is {self.model.num_experts}"
             )
         return self
 

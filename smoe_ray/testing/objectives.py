@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, NamedTuple, get_args
 
@@ -38,6 +38,7 @@ from smoe_ray.model import Decoded, Encoded
 from smoe_ray.spec import DecoderLikelihood, DecoderLikelihoodSpec, ObjectiveSpec, TrialSpec, trial_with
 from smoe_ray.training import Runtime, fit
 from smoe_ray.training.objectives import Loss, LossInput, Terms, loss_for
+from smoe_ray.training.objectives.base import GlobalMean, identity
 
 B, E, Z, P = 12, 3, 2, 5
 
@@ -107,7 +108,9 @@ class ObjectiveContract:
             image_EBP=other.image_EBP[order].detach().requires_grad_(),
         )
         plain, plain_grads = with_gradients(loss, objective, made, labels())
-        permuted, grads = with_gradients(loss_for(objective), objective, other, order.argsort()[labels()])
+        permuted, grads = with_gradients(
+            loss_for(objective), objective, other, order.argsort()[labels()], uniform_BE=uniform()[:, order]
+        )
         assert values(permuted) == pytest.approx(values(plain), rel=1e-9)
         expected = plain_grads._replace(logit_BE=plain_grads.logit_BE[:, order], image_EBP=plain_grads.image_EBP[order])
         for name, grad in grads._asdict().items():
@@ -197,6 +200,11 @@ def images() -> Tensor:
     return torch.rand(B, P, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
+def uniform() -> Tensor:
+    """Random numbers for what draws some: uniform_BE."""
+    return torch.rand(B, E, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+
 def compute(
     loss: Loss[Any],
     objective: ObjectiveSpec,
@@ -204,19 +212,24 @@ def compute(
     label_B: Tensor,
     progress: float = 0.25,
     image_BP: Tensor | None = None,
-    global_mean: Callable[[Tensor], Tensor] | None = None,
+    global_mean: GlobalMean = identity,
+    uniform_BE: Tensor | None = None,
 ) -> Terms:
     """Terms of a batch, decoded as the objective says; by default of `images()`, repeated as often as they fit."""
-    if image_BP is None:
-        image_BP = images().repeat(len(label_B) // B, 1)
+    repeats = len(label_B) // B
+    image_BP = images().repeat(repeats, 1) if image_BP is None else image_BP
+    uniform_BE = uniform().repeat(repeats, 1) if uniform_BE is None else uniform_BE
     encoded = Encoded(made.mu_BZ, made.logvar_BZ)
     if objective.decodes == "all":
         decoded = Decoded(encoded, made.logit_BE, made.image_EBP, None)
     else:
-        chosen_BP = made.image_EBP[made.logit_BE.argmax(dim=1), torch.arange(len(label_B))]
-        decoded = Decoded(encoded, made.logit_BE, None, chosen_BP)
-    batch = LossInput(image_BP, label_B, decoded, beta=0.5, progress=progress)
-    terms: Terms = loss(batch if global_mean is None else batch._replace(global_mean=global_mean))
+        expert_BK = loss.choose(made.logit_BE, global_mean, uniform_BE)
+        assert expert_BK.shape == (len(label_B), objective.experts_per_image)
+        chosen_KBP = made.image_EBP[expert_BK.t(), torch.arange(len(label_B))]
+        decoded = Decoded(encoded, made.logit_BE, None, chosen_KBP, expert_BK)
+    terms: Terms = loss(
+        LossInput(image_BP, label_B, decoded, 0.5, progress, global_mean, uniform_BE if objective.draws_noise else None)
+    )
     return terms
 
 
@@ -251,7 +264,7 @@ def on_shards(objective: ObjectiveSpec, sizes: Sequence[int]) -> list[tuple[Loss
         whole, loss = leaves(), loss_for(objective)
         shard = [*(value[rows] for value in whole[:3]), whole.image_EBP[:, rows]]
         made = Leaves._make(value.detach().requires_grad_() for value in shard)
-        options = {"image_BP": images()[rows], "global_mean": global_mean}
+        options = {"image_BP": images()[rows], "global_mean": global_mean, "uniform_BE": uniform()[rows]}
         try:
             return loss, *with_gradients(loss, objective, made, labels()[rows], **options)
         except BaseException:

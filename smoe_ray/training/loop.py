@@ -20,6 +20,7 @@ from smoe_ray import columns
 from smoe_ray.data.dataset import Dataset, Splits
 from smoe_ray.errors import DivergedError
 from smoe_ray.model import SMoEVAE, build_model, model_cost
+from smoe_ray.model.cost import flops_of_training
 from smoe_ray.spec import TrialSpec, check_experts_per_class
 from smoe_ray.training import checkpoint
 from smoe_ray.training.collectives import ALONE, Shard, Workers
@@ -138,6 +139,10 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
         )
 
 
+_LEAST_UNIFORM = 2.0**-25
+"""Half the spacing of `torch.rand`'s numbers in single precision."""
+
+
 class TrainingStep:
     """One optimizer step on a batch."""
 
@@ -172,20 +177,35 @@ class TrainingStep:
         """
         shard = shard or self.workers.shard(len(image_BHW))
         noise_BZ = torch.randn(shard.batch, self.trial.model.latent_dim, generator=self.noise, device=self.device)
+        uniform_BE = None
+        if self.loss.spec.draws_noise:
+            size = shard.batch, self.trial.model.num_experts
+            drawn_BE = torch.rand(size, generator=self.noise, device=self.device)[shard.rows]
+            uniform_BE = drawn_BE.clamp_min(_LEAST_UNIFORM)  # of 0, logarithms and quantiles are infinite
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.trial.training.precision == "bf16"):
             terms = self.terms(
-                image_BHW, label_B, noise_BZ[shard.rows], torch.tensor(progress), torch.tensor(shard.share)
+                image_BHW, label_B, noise_BZ[shard.rows], torch.tensor(progress), torch.tensor(shard.share), uniform_BE
             )
         self.optimizer.zero_grad(set_to_none=True)
         (self.workers.count * shard.share * terms.loss).backward()
         self.optimizer.step()
         return {name: term.detach() for name, term in terms.by_name().items()}
 
-    def _terms(self, image_BHW: Tensor, label_B: Tensor, noise_BZ: Tensor, progress: Tensor, share: Tensor) -> Terms:
-        decoded = self.forward(image_BHW, noise_BZ, hard=self.loss.spec.decodes == "chosen")
+    def _terms(
+        self,
+        image_BHW: Tensor,
+        label_B: Tensor,
+        noise_BZ: Tensor,
+        progress: Tensor,
+        share: Tensor,
+        uniform_BE: Tensor | None,
+    ) -> Terms:
         global_mean = partial(self.mean_over_batch, share=share)
+        choose = partial(self.loss.choose, global_mean=global_mean, uniform_BE=uniform_BE)
+        decoded = self.forward(image_BHW, noise_BZ, hard=self.loss.spec.decodes == "chosen", choose=choose)
         beta = self.trial.training.beta
-        terms: Terms = self.loss(LossInput(image_BHW.flatten(1), label_B, decoded, beta, progress, global_mean))
+        batch = LossInput(image_BHW.flatten(1), label_B, decoded, beta, progress, global_mean, uniform_BE)
+        terms: Terms = self.loss(batch)
         return terms
 
 
@@ -231,7 +251,7 @@ class _Counts:
 
     def __init__(self, trial: TrialSpec, train: Dataset, steps_per_epoch: int) -> None:
         self.cost = model_cost(trial.model, train.image_shape)
-        self.flops_image = self.cost.flops_train if trial.objective.decodes == "all" else self.cost.flops_train_hard
+        self.flops_image = flops_of_training(self.cost, trial.objective)
         self.train_images, self.steps_per_epoch = len(train), steps_per_epoch
         self.batch_size = trial.training.batch_size
 

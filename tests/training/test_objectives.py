@@ -17,15 +17,26 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from smoe_ray.model import Decoded, Encoded
-from smoe_ray.spec import Blend, Expected, Likelihood, ObjectiveSpec, Supervised
+from smoe_ray.spec import (
+    Blend,
+    Expected,
+    FrozenRouter,
+    Likelihood,
+    MutualInformation,
+    ObjectiveSpec,
+    Sinkhorn,
+    Supervised,
+    UniformRouter,
+    VMoE,
+)
 from smoe_ray.spec.objectives import BuiltInObjective, DecoderLikelihood
 from smoe_ray.testing.objectives import ObjectiveContract
 from smoe_ray.training.objectives import LossInput, Terms, loss_for
 from smoe_ray.training.objectives import terms as shared_terms
 from smoe_ray.training.objectives.errors import error_of, squared_error
-from smoe_ray.training.objectives.likelihood import annealed_variance
 from smoe_ray.training.objectives.terms import (
     PAPER_BATCH_SIZE,
+    annealed,
     balance_term,
     blend,
     entropy_term,
@@ -52,7 +63,8 @@ KL = (0.5 + (0.5 * (4 - 1) - math.log(2))) / 2
 def decoded(
     gate_BE: Tensor = GATE_BE, image_EBP: Tensor | None = IMAGE_EBP, chosen_BP: Tensor | None = None
 ) -> Decoded:
-    return Decoded(Encoded(MU_BZ, LOGVAR_BZ), gate_BE.log(), image_EBP, chosen_BP)
+    chosen_KBP = None if chosen_BP is None else chosen_BP[None]
+    return Decoded(Encoded(MU_BZ, LOGVAR_BZ), gate_BE.log(), image_EBP, chosen_KBP)
 
 
 def loss_terms(
@@ -253,8 +265,9 @@ def test_likelihood_by_hand() -> None:
 
 def test_annealing_is_geometric_and_meets_both_ends() -> None:
     objective = Likelihood(variance_start=8, variance_end=0.5)
-    assert [annealed_variance(objective, share) for share in (0, 0.25, 0.5, 1)] == pytest.approx([8, 4, 2, 0.5])
-    assert annealed_variance(Likelihood(variance_start=2, variance_end=2), 0.3) == pytest.approx(2)
+    ends = objective.variance_start, objective.variance_end
+    assert [annealed(*ends, share) for share in (0, 0.25, 0.5, 1)] == pytest.approx([8, 4, 2, 0.5])
+    assert annealed(2, 2, 0.3) == pytest.approx(2)
 
 
 def reconstruction(objective: ObjectiveSpec, gate_BE: Tensor, image_EBP: Tensor) -> float:
@@ -380,7 +393,8 @@ def test_supervised_by_hand(weight: float) -> None:
 
 # --- the contract, over every objective of the union ------------------------------------------------------------------
 
-BUILT_IN = [objective() for objective in get_args(BuiltInObjective)]
+UNTRAINED_GATE = (FrozenRouter, UniformRouter)
+BUILT_IN = [objective() for objective in get_args(BuiltInObjective) if objective not in UNTRAINED_GATE]
 VARIANTS = [
     Blend(gating="hard", likelihood="bernoulli"),
     Expected(balance_form="paper_text", likelihood="bernoulli"),
@@ -390,10 +404,21 @@ VARIANTS = [
     Expected(likelihood="laplace"),
     Likelihood(likelihood="laplace"),
     Supervised(likelihood="laplace"),
+    MutualInformation(usage_weight=2),
+    VMoE(top_k=1),
+    Sinkhorn(temperature=0.1, iterations=50),
 ]
 
 
 class TestBuiltIn(ObjectiveContract):
     @pytest.fixture(params=[*BUILT_IN, *VARIANTS], ids=repr)
+    def objective(self, request: pytest.FixtureRequest) -> ObjectiveSpec:
+        return request.param
+
+
+class TestUntrainedGate(ObjectiveContract):
+    trains_gate = False
+
+    @pytest.fixture(params=[objective() for objective in UNTRAINED_GATE], ids=repr)
     def objective(self, request: pytest.FixtureRequest) -> ObjectiveSpec:
         return request.param

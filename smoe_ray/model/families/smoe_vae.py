@@ -1,11 +1,12 @@
 """The sparse mixture-of-experts VAE (arXiv:2509.10025, section 3): encoder, gate and E decoders.
 
-Shapes: B images, E experts, Z latent, C channels, H W pixels, P = C * H * W. Images are (B, H, W) where they have one
-channel, else (B, C, H, W).
+Shapes: B images, E experts, K of them for each image, Z latent, C channels, H W pixels, P = C * H * W. Images are
+(B, H, W) where they have one channel, else (B, C, H, W).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,9 +32,25 @@ class Decoded(NamedTuple):
     logit_BE: Tensor
     """Gate logits; their softmax is the gate probability p."""
     image_EBP: Tensor | None
-    """Every expert's reconstruction; None when only the chosen expert was run."""
-    chosen_BP: Tensor | None
-    """The argmax expert's reconstruction; None when all experts were run."""
+    """Every expert's reconstruction; None when only chosen experts were run."""
+    chosen_KBP: Tensor | None
+    """Reconstructions by the K experts that each image was dispatched to; None when all experts were run."""
+    expert_BK: Tensor | None = None
+    """These experts; None when all were run."""
+
+    @property
+    def chosen_BP(self) -> Tensor | None:  # noqa: N802 - named by its shape
+        """Reconstruction by the first chosen expert; None when all experts were run."""
+        return None if self.chosen_KBP is None else self.chosen_KBP[0]
+
+
+Choose = Callable[[Tensor], Tensor]
+"""From gate logits (B, E) to the experts of each image (B, K)."""
+
+
+def first_choice(logit_BE: Tensor) -> Tensor:
+    """The expert with the highest gate logit: (B, 1)."""
+    return logit_BE.argmax(dim=1, keepdim=True)
 
 
 class SMoEVAE(nn.Module):
@@ -57,13 +74,16 @@ class SMoEVAE(nn.Module):
 
         return load_pretrained(folder)
 
-    def forward(self, image_BHW: Tensor, noise_BZ: Tensor | None, hard: bool = False) -> Decoded:
+    def forward(
+        self, image_BHW: Tensor, noise_BZ: Tensor | None, hard: bool = False, choose: Choose = first_choice
+    ) -> Decoded:
         """Encode, sample, gate and decode.
 
         Args:
             image_BHW: pixels in [0, 1].
             noise_BZ: standard normal noise of the latent sample; None takes z = mu.
-            hard: run the argmax expert of each image alone instead of all experts.
+            hard: run the chosen experts of each image alone instead of all experts.
+            choose: which these are, where `hard`; by default the argmax of the gate.
         """
         encoded = self.encoder(image_BHW)
         z_BZ = encoded.mu_BZ
@@ -71,5 +91,8 @@ class SMoEVAE(nn.Module):
             z_BZ = z_BZ + torch.exp(0.5 * encoded.logvar_BZ) * noise_BZ
         logit_BE = self.gate(z_BZ)
         if hard:
-            return Decoded(encoded, logit_BE, None, self.experts.chosen(z_BZ, logit_BE.argmax(dim=1)))
+            expert_BK = choose(logit_BE)
+            K = expert_BK.shape[1]
+            chosen = self.experts.chosen(z_BZ.repeat(K, 1), expert_BK.t().flatten())
+            return Decoded(encoded, logit_BE, None, chosen.unflatten(0, (K, -1)), expert_BK)
         return Decoded(encoded, logit_BE, self.experts(z_BZ), None)

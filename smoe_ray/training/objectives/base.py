@@ -39,6 +39,8 @@ class LossInput(NamedTuple):
     progress: float | Tensor
     """Share of the budget that is done, 0 to 1."""
     global_mean: GlobalMean = identity
+    uniform_BE: Tensor | None = None
+    """Random numbers in (0, 1), where the spec says `draws_noise`."""
 
 
 class Terms(NamedTuple):
@@ -83,6 +85,21 @@ class Loss(nn.Module, Generic[Spec]):
     def error(self) -> PixelError:
         """The error of an image: that of the spec's likelihood (`DecoderLikelihoodSpec`), else the squared error."""
         return error_of(self.spec)
+
+    def choose(self, logit_BE: Tensor, global_mean: GlobalMean, uniform_BE: Tensor | None) -> Tensor:  # noqa: ARG002
+        """The experts that each image is dispatched to in a training step, where the spec's `decodes` is ``chosen``.
+
+        By default the one with the highest gate logit.
+
+        Args:
+            logit_BE: gate logits; no gradient flows through the choice.
+            global_mean: see `LossInput.global_mean`.
+            uniform_BE: see `LossInput.uniform_BE`.
+
+        Returns:
+            Expert numbers (B, K), K = `ObjectiveSpec.experts_per_image`, best first.
+        """
+        return logit_BE.argmax(dim=1, keepdim=True)
 
     def forward(self, batch: LossInput) -> Terms:
         """Terms of the loss of one batch."""

@@ -51,6 +51,16 @@ def complete(
     return Terms(loss, reconstruction, kl, balance, entropy, torch.zeros_like(loss))
 
 
+def per_image(weight: float) -> float:
+    """One of the paper's weights in a loss that is a mean over images."""
+    return weight / PAPER_BATCH_SIZE
+
+
+def annealed(start: float, end: float, progress: float | Tensor) -> float | Tensor:
+    """Between `start` and `end`, geometrically over the budget."""
+    return start * (end / start) ** progress
+
+
 def global_balance(gate_BE: Tensor, form: str, global_mean: GlobalMean) -> Tensor:
     """L_balance of the average gate over the global batch, whatever part of it this worker has (arXiv:2501.11873)."""
     return balance_term(global_mean(gate_BE.mean(dim=0)), form)
