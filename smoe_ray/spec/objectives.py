@@ -51,6 +51,24 @@ class DecoderLikelihoodSpec(ObjectiveSpec):
     )
 
 
+class ErrorScaleSpec(DecoderLikelihoodSpec):
+    """An objective whose weights and variances can follow the size of the error; `ErrorScale` computes the factor.
+
+    As with the likelihood, a plug-in whose spec is not derived from this class refuses the key.
+    """
+
+    hashed_unless_default: ClassVar[frozenset[str]] = (
+        frozenset({"error_scale"}) | DecoderLikelihoodSpec.hashed_unless_default
+    )
+
+    error_scale: float | None = Field(
+        default=None,
+        gt=0,
+        description="null: weights and variances are absolute. A number: they are multiplied by (running mean of the "
+        "error of an image) / error_scale, so that on any data they weigh what they weigh at that error",
+    )
+
+
 class BalancedObjectiveSpec(ObjectiveSpec):
     """An objective with the balance term L_balance over the global batch (arXiv:2509.10025)."""
 
@@ -63,7 +81,7 @@ class BalancedObjectiveSpec(ObjectiveSpec):
     )
 
 
-class Blend(BalancedObjectiveSpec, DecoderLikelihoodSpec):
+class Blend(BalancedObjectiveSpec, ErrorScaleSpec):
     """The paper's objective: error of the gate-weighted blend of all decoders, entropy and balance terms."""
 
     name: Literal["blend"] = "blend"
@@ -78,13 +96,13 @@ class Blend(BalancedObjectiveSpec, DecoderLikelihoodSpec):
     )
 
 
-class Expected(BalancedObjectiveSpec, DecoderLikelihoodSpec):
+class Expected(BalancedObjectiveSpec, ErrorScaleSpec):
     """Expected error of an expert drawn by the gate, plus balance; no entropy term."""
 
     name: Literal["expected"] = "expected"
 
 
-class Likelihood(BalancedObjectiveSpec, DecoderLikelihoodSpec):
+class Likelihood(BalancedObjectiveSpec, ErrorScaleSpec):
     """Negative log likelihood of a mixture of experts (Jacobs et al. 1991), plus balance; no entropy term."""
 
     is_annealed: ClassVar[bool] = True
@@ -100,7 +118,7 @@ class Likelihood(BalancedObjectiveSpec, DecoderLikelihoodSpec):
     )
 
 
-class HardEM(BalancedObjectiveSpec, DecoderLikelihoodSpec):
+class HardEM(BalancedObjectiveSpec, ErrorScaleSpec):
     """Hard expectation-maximisation of the mixture: each image is explained by one expert, plus balance."""
 
     name: Literal["hard_em"] = "hard_em"
@@ -119,7 +137,7 @@ class MutualInformation(DecoderLikelihoodSpec):
     )
 
 
-class Gumbel(BalancedObjectiveSpec, DecoderLikelihoodSpec):
+class Gumbel(BalancedObjectiveSpec, ErrorScaleSpec):
     """The blend of all decoders by a Gumbel-softmax sample of the gate, whose temperature falls, plus balance."""
 
     is_annealed: ClassVar[bool] = True

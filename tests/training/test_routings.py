@@ -18,6 +18,7 @@ from torch import Tensor
 from smoe_ray.data import Splits
 from smoe_ray.model import Decoded, Encoded, build_model, model_cost
 from smoe_ray.spec import (
+    Blend,
     FrozenRouter,
     GShard,
     Gumbel,
@@ -37,6 +38,7 @@ from smoe_ray.training import Runtime, fit
 from smoe_ray.training.objectives import LossInput, Terms, loss_for
 from smoe_ray.training.objectives.base import identity
 from smoe_ray.training.objectives.dispatch import load_loss, squared_cv
+from smoe_ray.training.objectives.error_scale import ErrorScale
 from smoe_ray.training.objectives.gumbel import gumbel
 from smoe_ray.training.objectives.sinkhorn import balanced_assignment
 
@@ -223,3 +225,29 @@ def test_an_image_cannot_go_to_more_experts_than_there_are() -> None:
     for objective in ({"name": "gshard"}, {"name": "v_moe", "top_k": 2}):
         with pytest.raises(ValueError, match=r"sends each image to 2 experts; model.num_experts is 1"):
             TrialSpec.model_validate({"objective": objective, "model": {"num_experts": 1}})
+
+
+@pytest.mark.parametrize("name", ["blend", "expected", "likelihood", "hard_em"])
+def test_with_an_error_scale_a_tenfold_error_gives_a_tenfold_loss(name: str) -> None:
+    """Images and decoders scaled by sqrt(10): nothing but the unit changes."""
+    objective = TrialSpec.model_validate({"objective": {"name": name, "error_scale": 30}}).objective
+    losses = []
+    for factor in (1.0, math.sqrt(10)):
+        loss = loss_for(objective)
+        decoded = Decoded(ENCODED, GATE_BE.log(), factor * IMAGE_EBP, None)
+        batch = LossInput(factor * IMAGE_BP, torch.zeros(2, dtype=torch.int64), decoded, 0, 0.5)
+        losses.append([loss(batch).loss.item() for _ in range(2)])
+    assert losses[1] == pytest.approx([10 * value for value in losses[0]])
+
+
+def test_the_error_scale_is_a_running_mean_that_starts_at_the_first_error() -> None:
+    scale = ErrorScale(Blend(error_scale=30))
+    assert scale(torch.tensor(60.0), identity).item() == pytest.approx(2)
+    weights = [0.99 * 0.01, 0.01]
+    mean = (weights[0] * 60 + weights[1] * 30) / sum(weights)
+    assert scale(torch.tensor(30.0), identity).item() == pytest.approx(mean / 30)
+    for _ in range(2000):
+        last = scale(torch.tensor(15.0), identity).item()
+    assert last == pytest.approx(0.5, rel=1e-6)
+    absolute = ErrorScale(Blend())
+    assert (absolute(torch.tensor(60.0), identity), dict(absolute.state_dict())) == (1.0, {})

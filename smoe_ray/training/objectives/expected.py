@@ -6,11 +6,16 @@ import torch
 
 from smoe_ray.spec import Expected
 from smoe_ray.training.objectives.base import Loss, LossInput, Terms
+from smoe_ray.training.objectives.error_scale import ErrorScale
 from smoe_ray.training.objectives.terms import complete, expert_errors
 
 
 class ExpectedLoss(Loss[Expected]):
     """sum_e p_e r_e + beta KL + lambda_b L_balance / 128."""
+
+    def __init__(self, spec: Expected) -> None:
+        super().__init__(spec)
+        self.scale = ErrorScale(spec)
 
     def forward(self, batch: LossInput) -> Terms:
         """See `Loss.forward`."""
@@ -18,4 +23,6 @@ class ExpectedLoss(Loss[Expected]):
         assert batch.decoded.image_EBP is not None
         error_BE = expert_errors(batch.image_BP, batch.decoded.image_EBP, self.error)
         reconstruction = (gate_BE * error_BE).sum(dim=1).mean()
-        return complete(batch, reconstruction, gate_BE, self.spec)
+        scale = self.scale(reconstruction, batch.global_mean)
+        terms = complete(batch, reconstruction, gate_BE, self.spec, scale=scale)
+        return terms._replace(own=self.scale.reported(scale))

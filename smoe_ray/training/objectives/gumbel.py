@@ -7,6 +7,7 @@ from torch import Tensor
 
 from smoe_ray.spec.objectives import Gumbel
 from smoe_ray.training.objectives.base import Loss, LossInput, Terms
+from smoe_ray.training.objectives.error_scale import ErrorScale
 from smoe_ray.training.objectives.terms import annealed, blend, complete
 
 
@@ -17,6 +18,10 @@ class GumbelLoss(Loss[Gumbel]):
     of the highest s.
     """
 
+    def __init__(self, spec: Gumbel) -> None:
+        super().__init__(spec)
+        self.scale = ErrorScale(spec)
+
     def forward(self, batch: LossInput) -> Terms:
         """See `Loss.forward`."""
         logit_BE = batch.decoded.logit_BE
@@ -25,7 +30,9 @@ class GumbelLoss(Loss[Gumbel]):
         weight_BE = torch.softmax((logit_BE + gumbel(batch.uniform_BE)) / temperature, dim=1)
         assert batch.decoded.image_EBP is not None
         reconstruction = self.error.total(batch.image_BP, blend(weight_BE, batch.decoded.image_EBP)).mean()
-        return complete(batch, reconstruction, torch.softmax(logit_BE, dim=1), self.spec)
+        scale = self.scale(reconstruction, batch.global_mean)
+        terms = complete(batch, reconstruction, torch.softmax(logit_BE, dim=1), self.spec, scale=scale)
+        return terms._replace(own=self.scale.reported(scale))
 
 
 def gumbel(uniform_BE: Tensor) -> Tensor:

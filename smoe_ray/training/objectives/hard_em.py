@@ -6,6 +6,7 @@ import torch
 
 from smoe_ray.spec.objectives import HardEM
 from smoe_ray.training.objectives.base import Loss, LossInput, Terms
+from smoe_ray.training.objectives.error_scale import ErrorScale
 from smoe_ray.training.objectives.terms import complete, expert_errors
 
 
@@ -16,11 +17,17 @@ class HardEMLoss(Loss[HardEM]):
     (1991) that `likelihood` sums over.
     """
 
+    def __init__(self, spec: HardEM) -> None:
+        super().__init__(spec)
+        self.scale = ErrorScale(spec)
+
     def forward(self, batch: LossInput) -> Terms:
         """See `Loss.forward`."""
         log_gate_BE = torch.log_softmax(batch.decoded.logit_BE, dim=1)
         assert batch.decoded.image_EBP is not None
         error_BE = expert_errors(batch.image_BP, batch.decoded.image_EBP, self.error)
-        explained_BE = error_BE - 2 * self.spec.variance * log_gate_BE
+        scale = self.scale(error_BE.amin(dim=1).mean(), batch.global_mean)
+        explained_BE = error_BE - 2 * scale * self.spec.variance * log_gate_BE
         best_B1 = explained_BE.argmin(dim=1, keepdim=True)  # by index: the gradient of amin is shared among ties
-        return complete(batch, explained_BE.gather(1, best_B1).mean(), log_gate_BE.exp(), self.spec)
+        terms = complete(batch, explained_BE.gather(1, best_B1).mean(), log_gate_BE.exp(), self.spec, scale=scale)
+        return terms._replace(own=self.scale.reported(scale))

@@ -29,6 +29,7 @@ def complete(
     gate_BE: Tensor,
     balanced: BalancedObjectiveSpec | None = None,
     lambda_entropy: float | None = None,
+    scale: float | Tensor = 1.0,
 ) -> Terms:
     """All terms, given the objective's own: reconstruction + beta KL + (lambda_b L_balance + lambda_e L_entropy) / 128.
 
@@ -38,6 +39,7 @@ def complete(
         gate_BE: gate probabilities.
         balanced: weight and form of the balance term; None: it is reported, and no part of the loss.
         lambda_entropy: weight of the entropy term; None: likewise.
+        scale: factor of both weights; see `ErrorScale`.
     """
     kl = kl_divergence(batch.decoded.encoded).mean()
     balance = global_balance(gate_BE, balanced.balance_form if balanced else "released_code", batch.global_mean)
@@ -47,7 +49,7 @@ def complete(
         regularisers = balanced.lambda_balance * balance
         if lambda_entropy is not None:
             regularisers = regularisers + lambda_entropy * entropy
-        loss = loss + regularisers / PAPER_BATCH_SIZE
+        loss = loss + scale * (regularisers / PAPER_BATCH_SIZE)
     return Terms(loss, reconstruction, kl, balance, entropy, torch.zeros_like(loss))
 
 

@@ -1,0 +1,45 @@
+"""Weights that follow the size of the error, so that one choice of them serves data of large and of small errors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from smoe_ray.spec.objectives import ErrorScaleSpec
+from smoe_ray.training.objectives.base import GlobalMean
+
+MOMENTUM = 0.99
+"""Of the running mean: it remembers about 100 steps."""
+
+
+class ErrorScale(nn.Module):
+    """(Running mean of the error of an image) / `error_scale`, or 1 where the spec has none.
+
+    The mean is exponential, over the global batches, with the correction for its start that Adam has
+    (arXiv:1412.6980, section 3). No gradient flows through it.
+    """
+
+    mean: Tensor
+    weight: Tensor
+
+    def __init__(self, spec: ErrorScaleSpec) -> None:
+        super().__init__()
+        self.error_scale = spec.error_scale
+        if self.error_scale is not None:
+            self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
+            self.register_buffer("weight", torch.zeros((), dtype=torch.float64))
+
+    @torch.no_grad()
+    def forward(self, error: Tensor, global_mean: GlobalMean) -> float | Tensor:
+        """The factor of this step, after its error: a mean over this worker's images (scalar)."""
+        if self.error_scale is None:
+            return 1.0
+        now = global_mean(error.detach()).double()
+        self.mean = torch.lerp(now, self.mean, MOMENTUM)
+        self.weight = MOMENTUM * self.weight + (1 - MOMENTUM)
+        factor: Tensor = self.mean / self.weight / self.error_scale
+        return factor
+
+    def reported(self, factor: float | Tensor) -> dict[str, Tensor] | None:
+        """Terms to report: the factor, where it is not always 1."""
+        return {"weight_scale": factor} if isinstance(factor, Tensor) else None
