@@ -466,6 +466,7 @@ STATISTICS = (
     Column("p", "p", SCORE),
     Column("p_holm", "p, Holm", SCORE),
     Column("verdict", "verdict"),
+    Column("p_equivalent", "p, equivalence", SCORE),
     # each dataset alone
     Column("best", "best", COUNT),
     Column("best_low", "best, low", COUNT),

@@ -76,7 +76,10 @@ class Difference(NamedTuple):
     p: float
     p_holm: float
     verdict: str
-    """``lower``, ``higher`` or ``not distinguishable``; ``cannot tell (why)`` where nothing was tested."""
+    """``lower`` or ``higher``; else ``equivalent (within the margin)`` if that was tested and found, or ``not
+    distinguishable``; ``cannot tell (why)`` where nothing was tested."""
+    p_equivalent: float | None = None
+    """Of two one-sided tests that the difference is within the margin, Holm-corrected; None where not tested."""
 
     @property
     def distinguishable(self) -> bool:
@@ -132,6 +135,12 @@ class ComparableArms(NamedTuple):
         units = {"test.reconstruction": loss_unit(self.outcomes), "test.psnr": "dB, higher is better"}
         return units.get(self.metric, "")
 
+    @property
+    def margin(self) -> float | None:
+        """Within which the study calls test losses equivalent; None where it names no margin, or for another metric."""
+        margin: float | None = self.outcomes.attrs.get("equivalence_margin")
+        return margin if self.metric == "test.reconstruction" else None
+
     def pair(self, arm: str, reference: str) -> Iterator[CellOutcomes]:
         """Every cell that either of two arms has; an arm without runs in it has an empty array."""
         of = self.outcomes["arm"]
@@ -162,6 +171,7 @@ def comparable_arms(
     cells = (*cells, *dataset_paths(outcomes))
     label_of = arms(outcomes, cells)
     outcomes = outcomes.assign(arm=outcomes["trial_id"].map(label_of).astype(str))
+    outcomes.attrs = dict(results.attrs)
     return ComparableArms(outcomes, list(label_of.cat.categories), metric, cells)
 
 
@@ -215,7 +225,7 @@ def compare_arms(
             f"'{reference}' has no cell in common with {' or '.join(map(repr, compared))} "
             f"({', '.join(dict.fromkeys(one_sided))}); run both arms at the same {', '.join(cells)}"
         )
-    differences = compare_cells(found, alpha)
+    differences = compare_cells(found, alpha, found_arms.margin)
     return ArmComparison(
         metric,
         test_gating(outcomes),
@@ -293,8 +303,10 @@ def cell_by_seed(
     )
 
 
-def compare_cells(cells: Sequence[CellOutcomes], alpha: float = 0.05) -> tuple[Difference, ...]:
-    """Test every cell; the probability of any false verdict is at most `alpha`.
+def compare_cells(
+    cells: Sequence[CellOutcomes], alpha: float = 0.05, margin: float | None = None
+) -> tuple[Difference, ...]:
+    """Test every cell; the probability of any false difference is at most `alpha`, as is that of any false equivalence.
 
     *Statistic*: difference of means over its standard error, paired or Welch's. *Null distribution*: Student's t with
     n - 1 degrees of freedom if paired, min(N, M) - 1 otherwise, which is conservative at any ratio of variances (Mickey
@@ -308,6 +320,10 @@ def compare_cells(cells: Sequence[CellOutcomes], alpha: float = 0.05) -> tuple[D
 
     *Effect*: Hedges' g with the exact small-sample factor (Hedges 1981); if paired, of the differences.
 
+    *Equivalence*: with a margin, two one-sided t tests (Schuirmann 1987) that the difference is above -margin and below
+    margin; p is the larger of the two, corrected by Holm over the same cells. What is distinguishable is not called
+    equivalent, however small it is. "Not distinguishable" never means equivalent.
+
     A cell with fewer than `LEAST_RUNS` pairs (or runs per arm), or whose runs do not vary at all, is not tested: its
     verdict is ``cannot tell``.
     """
@@ -318,10 +334,22 @@ def compare_cells(cells: Sequence[CellOutcomes], alpha: float = 0.05) -> tuple[D
         for cell, problem in zip(cells, problem_of, strict=True)
     ]
     p_holm, step_alpha = holm(np.array([np.nan if test is None else test.p for test in tests]), alpha)
-    return tuple(
+    within = [np.nan if test is None or margin is None else test.p_within(margin) for test in tests]
+    p_equivalent, _ = holm(np.array(within), alpha)
+    found = (
         _difference(cell, test, problem, float(corrected), float(step))
         for cell, test, problem, corrected, step in zip(cells, tests, problem_of, p_holm, step_alpha, strict=True)
     )
+    pairs = zip(found, p_equivalent, strict=True)
+    return tuple(_with_equivalence(difference, float(p), alpha, margin) for difference, p in pairs)
+
+
+def _with_equivalence(difference: Difference, p: float, alpha: float, margin: float | None) -> Difference:
+    if np.isnan(p):
+        return difference
+    equivalent = p <= alpha and not difference.distinguishable
+    verdict = f"equivalent (within ±{margin:g})" if equivalent else difference.verdict
+    return difference._replace(p_equivalent=p, verdict=verdict)
 
 
 def holm(p: FloatArray, alpha: float) -> tuple[FloatArray, FloatArray]:
@@ -369,6 +397,12 @@ class _Test(NamedTuple):
             return float(2 * stdtr(self.dof, -ratio))
         as_large = len(self.resampled_B) - np.searchsorted(self.resampled_B, ratio)
         return float((1 + as_large) / (1 + len(self.resampled_B)))
+
+    def p_within(self, margin: float) -> float:
+        """p value of two one-sided t tests that the difference is within (-margin, margin)."""
+        from scipy.special import stdtr
+
+        return float(stdtr(self.dof, (abs(self.estimate) - margin) / self.error))
 
     def half_width(self, alpha: float) -> float:
         """Of the interval that excludes zero exactly if p <= alpha."""

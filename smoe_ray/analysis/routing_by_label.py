@@ -23,7 +23,13 @@ from smoe_ray.analysis.outcomes import test_gating
 from smoe_ray.columns import format_cell, listed
 from smoe_ray.errors import ResultsError
 
-_VERDICTS = ("lower", "higher", "not distinguishable", "cannot tell")
+_RELATIONS = {
+    "lower": "lower than",
+    "higher": "higher than",
+    "equivalent": "equivalent to",
+    "not distinguishable": "not distinguishable from",
+    "cannot tell": "cannot tell from",
+}
 
 
 class LabelRouting(NamedTuple):
@@ -65,21 +71,20 @@ class LabelRouting(NamedTuple):
         )
         means = [format_cell("mean_arm", self.mean(cell, label)) for label in (best.arm, best.reference)]
         verdict = best.verdict.partition(" (")[0]
-        answer = {better: "yes", worse: "no", "cannot tell": "cannot tell"}.get(verdict, "not shown")
+        answers = {better: "Yes", worse: "No", "equivalent": "No, they are equivalent", "cannot tell": "Cannot tell"}
+        answer = answers.get(verdict, "Not shown")
         first = (
-            f"Does unsupervised routing beat the best routing by label{where}? {answer.capitalize()}: {best.arm} has a "
-            f"mean {self.measure} of {means[0]}, {best.reference} of {means[1]}, {_interval(best)}."
+            f"Does unsupervised routing beat the best routing by label{where}? {answer}: {best.arm} "
+            f"has a mean {self.measure} of {means[0]}, {best.reference} of {means[1]}, {_interval(best)}."
         )
         return [first, *(self._of_arm(arm, where, differences) for arm in self.arms)]
 
     def _of_arm(self, arm: str, where: str, differences: list[Difference]) -> str:
         told = []
-        for verdict in _VERDICTS:
+        for verdict, relation in _RELATIONS.items():
             found = [each for each in differences if each.arm == arm and each.verdict.partition(" (")[0] == verdict]
             if found:
-                relation = {"not distinguishable": "not distinguishable from", "cannot tell": "cannot tell from"}
-                against = listed([f"{each.reference} ({_interval(each)})" for each in found])
-                told.append(f"{relation.get(verdict, f'{verdict} than')} {against}")
+                told.append(f"{relation} {listed([f'{each.reference} ({_interval(each)})' for each in found])}")
         return f"{arm}{where}: {'; '.join(told)}."
 
 
@@ -146,6 +151,6 @@ def label_routing(results: pd.DataFrame, alpha: float = 0.05) -> LabelRouting:
         tuple(baselines),
         tuple(unsupervised),
         alpha,
-        compare_cells(pairs, alpha),
+        compare_cells(pairs, alpha, found.margin),
         runs,
     )

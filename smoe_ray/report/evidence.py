@@ -60,6 +60,12 @@ class Evidence:
         """One line per reason why older trials are left out, and per damaged file of other trials."""
         return tuple(self.results.attrs["notices"])
 
+    @property
+    def equivalence_margin(self) -> float | None:
+        """Within which the studies call test losses equivalent; None if they name none, or not the same."""
+        margin: float | None = self.results.attrs["equivalence_margin"]
+        return margin
+
     @cached_property
     def recommendations(self) -> Recommendations:
         """The recommended number of experts at the largest amount of data. Raises ResultsError."""

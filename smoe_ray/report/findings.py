@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smoe_ray.analysis import ArmComparison, Difference, arm_summary, arms, expert_deaths, posterior_warning
-from smoe_ray.columns import count, format_cell
+from smoe_ray.columns import count, format_cell, listed
 from smoe_ray.errors import ResultsError
 from smoe_ray.report.evidence import Evidence
 
@@ -75,11 +75,28 @@ def _label_routing(evidence: Evidence) -> list[str]:
 
 
 def _compared(evidence: Evidence) -> list[str]:
-    found = evidence.comparison
+    return [*_differences(evidence.comparison), *_changed_margin(evidence)]
+
+
+def _changed_margin(evidence: Evidence) -> list[str]:
+    margins = Counter(record.equivalence_margin for record in evidence.records if record.status == "finished")
+    now = evidence.equivalence_margin
+    earlier = {margin: trials for margin, trials in margins.items() if margin != now}
+    if now is None or not earlier:
+        return []
+    told = listed(
+        f"{count(trials, 'trial')} with {'none' if margin is None else f'{margin:g}'}"
+        for margin, trials in earlier.items()
+    )
+    return [f"The margin of equivalence, {now:g}, was not fixed before the study ran: {told} had finished."]
+
+
+def _differences(found: ArmComparison) -> list[str]:
     if len(found.differences) <= _MOST_SENTENCES:
         return [verdict_sentence(difference, found.measure, found) for difference in found.differences]
     number = Counter(difference.verdict.partition(" (")[0] for difference in found.differences)
-    verdicts = ("lower", "higher", "not distinguishable", *(["cannot tell"] if number["cannot tell"] else []))
+    rarer = [verdict for verdict in ("equivalent", "cannot tell") if number[verdict]]
+    verdicts = ("lower", "higher", "not distinguishable", *rarer)
     told = ", ".join(f"{verdict} in {number[verdict]}" for verdict in verdicts)
     return [
         f"Of {len(found.differences)} differences in {found.measure} from {found.reference}: {told} "
@@ -106,7 +123,7 @@ def verdict_sentence(difference: Difference, measure: str, of: ArmComparison) ->
         f"({100 * difference.level:.3g} % interval {ends}), p {p if p.startswith('<') else f'= {p}'}, {runs}"
     )
     if not difference.distinguishable:
-        return f"{difference.arm} and {difference.reference}{cell}: not distinguishable; {numbers}."
+        return f"{difference.arm} and {difference.reference}{cell}: {difference.verdict}; {numbers}."
     return f"{difference.arm} is {difference.verdict} than {difference.reference}{cell}: {numbers}."
 
 

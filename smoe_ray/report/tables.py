@@ -72,7 +72,8 @@ def differences(found: Iterable[Difference]) -> pd.DataFrame:
     unpaired = counts + " vs " + frame["n_reference"].astype(str)
     frame["runs_compared"] = unpaired.where(~frame["paired"], counts + " pairs")
     front = ["arm", "reference", "label", "verdict", "estimate", "low", "high", "p_holm", "runs_compared"]
-    rest = frame.columns.difference([*front, "paired", "n_arm", "n_reference"], sort=False)
+    untested = ["p_equivalent"] if frame["p_equivalent"].isna().all() else []
+    rest = frame.columns.difference([*front, "paired", "n_arm", "n_reference", *untested], sort=False)
     return frame[[*front, *rest]]
 
 

@@ -12,6 +12,7 @@ from smoe_ray.results.current import current_trials
 from smoe_ray.results.integrity import missing
 from smoe_ray.results.record import FileDigest, TrialRecord
 from smoe_ray.results.store import Store
+from smoe_ray.results.study_file import equivalence_margin
 from smoe_ray.results.table import Found, build_table
 from smoe_ray.results.trial import EPOCHS, RECORD, Arrays, TrialFolder, trial_names
 from smoe_ray.spec import NAME_PATTERN
@@ -51,7 +52,8 @@ def read_results(out: str | Path, study: str, *, skip_broken: bool = False) -> p
     data.image_shape, data.fingerprint, then train.*, test.*, experts.* and cost.* (`EPOCH_COLUMNS`). A trial without
     epochs has one row, whose epoch is NaN. The table has all trials of the study's folder, including those of earlier
     versions of its file, but not those of earlier data, numerics or plug-ins (`current_trials`):
-    ``frame.attrs["notices"]`` counts them, and names damaged files that the table does not need.
+    ``frame.attrs["notices"]`` counts them, and names damaged files that the table does not need;
+    ``frame.attrs["equivalence_margin"]`` is that of the study's file, or None.
 
     Args:
         skip_broken: leave out trials with an unreadable file, and list the messages in ``frame.attrs["problems"]``.
@@ -67,6 +69,7 @@ def read_results(out: str | Path, study: str, *, skip_broken: bool = False) -> p
     ids = {record.trial_id for record in kept}
     frame = build_table([item for item in found if item.record.trial_id in ids])
     frame.attrs["problems"] = problems
+    frame.attrs["equivalence_margin"] = equivalence_margin(store, study)
     frame.attrs["notices"] = [f"{study}: {notice}" for notice in notices] + _damaged(store, study, kept)
     return frame
 
@@ -88,12 +91,13 @@ def read_together(out: str | Path, studies: Sequence[str], *, skip_broken: bool 
 
     tables = [read_results(out, study, skip_broken=skip_broken) for study in studies]
     told = {name: [line for table in tables for line in table.attrs[name]] for name in ("problems", "notices")}
+    margins = {table.attrs["equivalence_margin"] for table in tables}
     results = pd.concat(tables, ignore_index=True)
     copies = results[["trial_id", "study", "status"]].drop_duplicates()
     copies = copies.sort_values("status", key=lambda status: status != "finished", kind="stable")
     kept = copies.drop_duplicates("trial_id")[["trial_id", "study"]]
     results = results.merge(kept, on=["trial_id", "study"]).reset_index(drop=True)
-    results.attrs.update(told)
+    results.attrs.update(told, equivalence_margin=margins.pop() if len(margins) == 1 else None)
     return results
 
 

@@ -110,6 +110,8 @@ class TrialRecord(_Record):
     traceback: str | None = None
     notes: tuple[str, ...] = ()
     """One line each: damage that was found and mended while the trial was trained."""
+    equivalence_margin: float | None = None
+    """The study's when this trial was trained."""
     files: dict[str, FileDigest] = {}
     """What the other files of a trial that has ended must be, by name; empty in records of earlier versions."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from smoe_ray.errors import StudyError
+from smoe_ray.errors import SmoeRayError, StudyError
 from smoe_ray.results.store import Store
 
 _COMMENT = b"# sha256: "
@@ -27,6 +27,18 @@ def study_text(content: bytes, origin: str) -> str:
     if seal_study(text) != content:
         raise StudyError(f"{origin}: damaged (not what was written: its SHA-256 is another)")
     return text.decode(errors="replace")
+
+
+def equivalence_margin(store: Store, study: str) -> float | None:
+    """The margin that a study's `study.yaml` names; None if it names none or cannot be read."""
+    import yaml
+
+    try:
+        tree = yaml.safe_load(read_study_text(store, study) or "")
+    except (SmoeRayError, yaml.YAMLError):
+        return None
+    margin = tree.get("equivalence_margin") if isinstance(tree, dict) else None
+    return float(margin) if isinstance(margin, (int, float)) else None
 
 
 def read_study_text(store: Store, study: str) -> str | None:

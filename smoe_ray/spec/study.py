@@ -78,6 +78,12 @@ class StudyBase(Spec):
     max_concurrent_trials: int | None = Field(
         default=None, ge=1, description="most trials at once; null: as many as there is room for"
     )
+    equivalence_margin: float | None = Field(
+        default=None,
+        gt=0,
+        description="arms whose test losses differ by less, tested, are called equivalent; units of the error of an "
+        "image. Fix it before the study runs: a later change is told in the report. null: nothing is called so",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -83,6 +83,7 @@ class StudyRun:
             self.study.collapse,
             self.retry_failed,
             plugins=plugin_identities(trial),
+            equivalence_margin=self.study.equivalence_margin,
         )
 
     def pending(self) -> list[TrialTask]:

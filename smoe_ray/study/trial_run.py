@@ -54,6 +54,8 @@ class TrialTask:
     """If another process holds the trial's lock: wait for it (true), or give up at once (false)."""
     plugins: Mapping[str, str] = field(default_factory=dict)
     """Version and source of each plug-in of the trial, by name, where the study was planned."""
+    equivalence_margin: float | None = None
+    """That of the study."""
 
     @property
     def folder(self) -> TrialFolder:
@@ -245,6 +247,7 @@ def _begin(task: TrialTask, before: TrialRecord | None, notes: Sequence[str] = (
         versions=Versions.here().model_copy(update={"plugins": dict(task.plugins)}),
         timings=timings,
         notes=(*(before.notes if before else ()), *notes),
+        equivalence_margin=task.equivalence_margin,
     )
 
 

@@ -56,6 +56,38 @@ def test_pairs_give_the_paired_t_test() -> None:
     assert result.effect == pytest.approx(pairs.mean() / pairs.std(ddof=1) * 0.7978845608)
 
 
+@pytest.mark.parametrize("margin", [0.05, 0.3, 1.0])
+def test_equivalence_of_pairs_is_that_of_statsmodels(margin: float) -> None:
+    from statsmodels.stats.weightstats import ttost_paired
+
+    arm, reference = np.array([14.0, 15.5, 13.2, 16.1, 14.9]), np.array([14.1, 15.3, 13.3, 16.0, 15.1])
+    [found] = compare_cells([cell(arm, reference, paired=True)], margin=margin)
+    p = ttost_paired(arm, reference, -margin, margin)[0]
+    assert found.p_equivalent == pytest.approx(p)
+    assert found.verdict == (f"equivalent (within ±{margin:g})" if p <= 0.05 else "not distinguishable")
+
+
+def test_what_is_different_is_not_called_equivalent_and_without_a_margin_nothing_is() -> None:
+    base = np.array([14.0, 15.5, 13.2, 16.1, 14.9])
+    shifted = base + 0.1 + np.array([0.01, -0.01, 0.0, 0.01, -0.01])
+    [found] = compare_cells([cell(shifted, base, paired=True)], margin=1.0)
+    assert found.verdict == "higher"
+    assert found.p_equivalent is not None
+    assert found.p_equivalent < 0.001
+    [untested] = compare_cells([cell(shifted[:2], base[:2])], margin=1.0)
+    assert (untested.verdict, untested.p_equivalent) == ("cannot tell (n = 2)", None)
+    [plain] = compare_cells([cell(base, base + np.array([0.1, -0.1, 0.1, -0.1, 0.0]), paired=True)])
+    assert (plain.verdict, plain.p_equivalent) == ("not distinguishable", None)
+
+
+def test_no_more_than_one_in_twenty_families_at_the_margin_is_called_equivalent() -> None:
+    rng, wrong = np.random.default_rng(0), 0
+    for _ in range(400):
+        cells = [cell(rng.normal(1.0, 1, 5), rng.normal(0, 1, 5)) for _ in range(3)]  # the truth: just not equivalent
+        wrong += any(one.verdict.startswith("equivalent") for one in compare_cells(cells, margin=1.0))
+    assert wrong / 400 <= 0.05
+
+
 def test_without_pairs_welchs_statistic_meets_the_conservative_degrees_of_freedom() -> None:
     arm, reference = [14.0, 15.5, 13.2, 16.1], [16.0, 19.4, 15.9, 18.0, 17.1, 16.6]
     result = compare(arm, reference)

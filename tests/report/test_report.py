@@ -13,6 +13,8 @@ from smoe_ray.columns import COLUMNS, format_cell
 from smoe_ray.errors import ResultsError
 from smoe_ray.report import write_report
 from smoe_ray.report.page import table_item
+from smoe_ray.study import LocalExecutor, run_study
+from smoe_ray.testing.toy_training import Toy, toy_grid
 from support.planted_folder import plant
 
 VOID = {"meta", "br", "image", "path", "use", "rect", "link"}
@@ -204,6 +206,20 @@ def test_a_fitted_surface_gives_a_recommendation(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_arms_are_called_equivalent_within_the_margin_and_a_margin_set_afterwards_is_told(tmp_path: Path) -> None:
+    axes = {"training.learning_rate": [1.0e-3, 1.001e-3]}
+
+    def said(**changes: object) -> str:
+        run_study(toy_grid(axes=axes, **changes), tmp_path / "out", LocalExecutor(fit=Toy()))
+        page = Path(write_report(tmp_path / "out", [], tmp_path / "report")).read_text()
+        return section(page, "verdict" if 'id="verdict"' in page else "findings")
+
+    assert "equivalen" not in said(seeds=[0, 1, 2])
+    later = said(seeds=[0, 1, 2, 3], equivalence_margin=5.0)
+    assert "equivalent (within ±5)" in later
+    assert "The margin of equivalence, 5, was not fixed before the study ran: 6 trials with none had finished." in later
+
+
 def test_published_results_stand_apart(tmp_path: Path) -> None:
     plant(tmp_path / "out", "mine", experts=(3,), seeds=1, embeddings=False)
     plain = Path(write_report(tmp_path / "out", [], tmp_path / "plain")).read_text()
