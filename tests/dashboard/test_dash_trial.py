@@ -49,6 +49,7 @@ def test_its_numbers_are_those_of_the_table_command(open_page: Open, out: Path, 
         "gap": f"{row['gap']:.2f}",
         "PSNR": "\N{EN DASH}",
         "active experts": f"{row['experts.active']:.0f} of {row['experts.configured']:.0f}",
+        "MaxVio": f"{row['experts.max_violation']:.2f}",  # regret and label accuracy were not measured
         "test KL": "\N{EN DASH}",  # what is planted did not measure it
         "active latents": "\N{EN DASH}",
     }

@@ -104,6 +104,7 @@ def _row(epoch: int, loss: float, share_E: Sequence[float], images: int) -> dict
         "experts.configured": len(share_E),
         "experts.active": len(alive),
         "experts.effective": float(np.exp(-(alive * np.log(alive)).sum())),
+        "experts.max_violation": max(share_E) * len(share_E) - 1,
         "experts.usage": list(share_E),
         "cost.steps": epoch * images // 10,
     }

@@ -62,7 +62,12 @@ def rerun_yaml(record: TrialRecord) -> str:
     return dump_study(study)
 
 
+def is_measured(row: Mapping[str, Any] | pd.Series[Any], column: str) -> bool:
+    """Whether there is a value: earlier versions lack columns, and some trials have no value for one."""
+    value = row.get(column)
+    return value is not None and bool(value == value)
+
+
 def number(row: Mapping[str, Any] | pd.Series[Any], column: str) -> str:
     """The formatted value; a dash if it was not measured."""
-    value = row.get(column)
-    return "\N{EN DASH}" if value is None or value != value else COLUMNS[column].number_format.format(value)
+    return COLUMNS[column].number_format.format(row[column]) if is_measured(row, column) else "\N{EN DASH}"

@@ -52,6 +52,13 @@ def body(study: str) -> None:
         st.code(data.rerun_yaml(record), language="yaml", height=400)
 
 
+_OF_ROUTING = {
+    "test.regret": "test loss above that of each image's best expert: what the gate's choice costs",
+    "experts.max_violation": "largest load over mean load, less 1: 0 where every expert has as many test images",
+    "experts.label_accuracy": "share of the test images that went to the expert of their class",
+}
+
+
 def outcome(record: TrialRecord, row: pd.Series[Any], last: Mapping[str, Any], unit: str, warning: str | None) -> None:
     """Status of the trial, its main numbers, a warning about them, and why it stopped or failed."""
     with st.container(horizontal=True):
@@ -67,6 +74,9 @@ def outcome(record: TrialRecord, row: pd.Series[Any], last: Mapping[str, Any], u
         st.metric(COLUMNS["test.psnr"].heading, data.number(row, "test.psnr"), help=COLUMNS["test.psnr"].unit)
         active, configured = (data.number(row, f"experts.{name}") for name in ("active", "configured"))
         st.metric("active experts", f"{active} of {configured}")
+        for name, help_text in _OF_ROUTING.items():
+            if data.is_measured(last, name):  # label accuracy: only where routing is by label
+                st.metric(COLUMNS[name].heading, data.number(last, name), help=help_text)
         st.metric(COLUMNS["test.kl"].heading, data.number(row, "test.kl"), help=COLUMNS["test.kl"].unit)
         st.metric(COLUMNS["latent.active"].heading, data.latents(last))
     if warning:
