@@ -859,6 +859,19 @@ ENTROPY, VARIANCE = "objective.lambda_entropy", "objective.variance_end"
             "objectives: test.reconstruction has another unit with every objective.likelihood, so its values do not "
             "compare; optimise test.psnr (direction: maximize)",
         ),
+        *(
+            (
+                {"space": {path: {"type": "categorical", "choices": choices}}},
+                f"objectives: test.reconstruction has another unit with every {path}, so its values do not compare",
+            )
+            for path, choices in {
+                "data.root": ["here", "there"],
+                "data.source": ["mnist", "cifar10"],
+                "data.image": [{"size": 16}, {"size": 32}],
+                "objective": [{"name": "blend", "likelihood": "laplace"}, {"name": "blend"}],
+                "data": [{"source": "mnist"}, {"source": "cifar10"}],
+            }.items()
+        ),
         ({"sampler": {"name": "cmaes"}, "space": {"objective.name": CHOICE}}, "cmaes takes numeric"),
         (
             {"sampler": {"name": "cmaes"}, "objectives": [{"metric": "test.kl"}, {"metric": "cost.flops"}]},
@@ -879,6 +892,8 @@ def test_what_a_search_cannot_do_is_refused(changes: dict[str, Any], message: st
         ({"objective.likelihood": ["gaussian", "laplace"]}, "test.psnr"),
         ({"objective": [{"likelihood": "laplace"}, {"likelihood": "gaussian"}]}, "test.psnr"),
         ({"data.image.size": [16, 32]}, "test.psnr"),
+        ({"data.size": [28, 64]}, "test.psnr"),
+        ({"data.parts.a.root": ["here", "there"]}, "test.psnr"),
     ],
     ids=str,
 )

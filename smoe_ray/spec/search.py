@@ -203,8 +203,14 @@ class PrunerSpec(Spec):
     reduction_factor: int = Field(default=3, ge=2, description="asha: one in this many goes on at each rung")
 
 
-_UNIT_PATHS = ("objective.likelihood", "data.image.size", "data.image.channels")
-"""Paths of a trial that decide the unit of its losses."""
+_UNIT_PATHS = frozenset(
+    {"objective.likelihood"}
+    | {
+        f"data.{field}"
+        for field in ("image", "image.size", "image.channels", "source", "root", "name", "size", "parts")
+    }
+)
+"""Paths of a trial that may decide the unit of its losses: the likelihood, and what images are read, in what format."""
 
 
 class SearchStudy(StudyBase):
@@ -247,7 +253,8 @@ class SearchStudy(StudyBase):
 
     def _check_units(self) -> None:
         """Raise ValueError for a loss to optimise whose unit differs from trial to trial."""
-        sets_unit = next((path for path in _UNIT_PATHS if path in self.space), None)
+        choices = {path: one.choices if isinstance(one, Choices) else () for path, one in self.space.items()}
+        sets_unit = next((path for path, values in choices.items() if _may_set_unit(path, values)), None)
         losses = [objective.metric for objective in self.objectives if objective.metric in LOSS_COLUMNS]
         if sets_unit and losses:
             raise ValueError(
@@ -287,11 +294,9 @@ def first_objective(study: GridStudy | SearchStudy) -> SearchObjective | None:
 
 
 def _may_set_unit(path: str, values: Sequence[Any]) -> bool:
-    """Whether an axis may change likelihood or image format, which is also in the hands of the data."""
-    if path in ("objective", "data"):
-        named = {key for value in values if isinstance(value, Mapping) for key in value}
-        return bool(named & {"likelihood", "image", "source", "root"})
-    return path in (*_UNIT_PATHS, "data.image", "data.source", "data.root")
+    """Whether these values of an axis or a parameter may change the unit of the losses."""
+    below = (f"{path}.{key}" for value in values if isinstance(value, Mapping) for key in value)
+    return not _UNIT_PATHS.isdisjoint((path, *below)) or path.startswith("data.parts.")
 
 
 def wanted_values(parameter: Distribution, condition: str) -> tuple[Any, ...]:
