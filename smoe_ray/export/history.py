@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from smoe_ray.analysis import dataset_names
+from smoe_ray.analysis.outcomes import comparable_metric
 from smoe_ray.errors import SmoeRayError, StudyError
 from smoe_ray.results import Row, Store, TrialRecord, read_results, read_trials
 from smoe_ray.results.study_file import read_study_text
@@ -57,8 +59,12 @@ class StudyHistory(NamedTuple):
 
     @property
     def objective(self) -> SearchObjective:
-        """What its trials are judged by; the test loss where the study does not say."""
-        return (self.spec and first_objective(self.spec)) or SearchObjective(metric="test.reconstruction")
+        """What its trials are judged by: on several datasets, and where units differ, the PSNR."""
+        if self.spec is not None and (found := first_objective(self.spec)) is not None:
+            return found
+        if dataset_names(self.results).nunique() > 1 or comparable_metric(self.results) == "test.psnr":
+            return SearchObjective(metric="test.psnr", direction="maximize")
+        return SearchObjective(metric="test.reconstruction")
 
 
 def read_history(out: str | Path, study: str) -> StudyHistory:

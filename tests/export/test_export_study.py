@@ -12,8 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from smoe_ray.export.history import read_history
 from smoe_ray.results import TrialRecord, read_results, read_trials
-from smoe_ray.spec import SearchStudy, load_study
+from smoe_ray.spec import SearchObjective, SearchStudy, load_study
+from smoe_ray.study import LocalExecutor, run_study
+from smoe_ray.testing.toy_training import Toy, toy_grid
 from support.planted_folder import EPOCHS, plant
 
 Run = Callable[..., tuple[int, str, str]]
@@ -205,3 +208,10 @@ def test_a_search_keeps_its_space_and_objectives_in_optuna(smoe_ray: Run, tmp_pa
     assert {path for trial in stored.trials for path in trial.params} <= set(spec.space)
     assert [direction.name.lower() for direction in stored.directions] == [one.direction for one in spec.objectives]
     assert stored.user_attrs["objectives"] == [one.metric for one in spec.objectives]
+
+
+def test_trials_on_several_datasets_are_judged_by_the_psnr(tmp_path: Path) -> None:
+    few = {"classes": ["eye", "cat"], "train_per_class": 20, "test_per_class": 5}
+    study = toy_grid(datasets={"smooth": {**few, "jitter": 0}, "rough": {**few, "jitter": 2}}, seeds=[0])
+    run_study(study, tmp_path, LocalExecutor(fit=Toy()))
+    assert read_history(tmp_path, study.name).objective == SearchObjective(metric="test.psnr", direction="maximize")
