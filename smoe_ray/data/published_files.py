@@ -124,6 +124,11 @@ def published_files(spec: NamedDataBase) -> Sequence[RemoteFile]:
     return _FILES[spec.source]
 
 
+def source_of(sha256: str) -> str | None:
+    """The image set that publishes a file with this SHA-256 (hex), as `data.source` calls it; None if unknown."""
+    return next((source for source, files in _FILES.items() if any(file.sha256 == sha256 for file in files)), None)
+
+
 def fetch_name(spec: NamedDataBase) -> str:
     """What ``smoe-ray data fetch`` calls the files of `spec`."""
     return f"medmnist/{medmnist_file(spec)}" if isinstance(spec, MedMnistData) else spec.source

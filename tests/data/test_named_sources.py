@@ -20,6 +20,7 @@ from test_download import Server, server  # noqa: F401 - a fixture
 from test_images import idx
 
 from smoe_ray.data import Splits, load_splits, requirements
+from smoe_ray.data import published_files as catalogue
 from smoe_ray.data.download import RemoteFile
 from smoe_ray.data.fetching import fetch_data
 from smoe_ray.data.published_files import fetch_names, published_files
@@ -329,6 +330,20 @@ def test_medmnist_has_labels_in_a_column(
     spec = MedMnistData(name=name, size=size, root=str(tmp_path))
     assert_read(spec, train, test, names, tmp_path)
     assert splits_of(spec, tmp_path).notes == (f"{file}: val_images is not used",)
+
+
+def test_files_that_another_set_publishes_are_not_taken_for_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_idx(tmp_path, *GREY)
+    file = tmp_path / "train-images-idx3-ubyte.gz"
+    theirs = RemoteFile(file.name, "https://example.org", 1, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
+    monkeypatch.setitem(catalogue._FILES, "mnist", (theirs,))
+    wrong = NamedData(source="fashion_mnist", root=str(tmp_path))
+    refused(
+        wrong, tmp_path, f"{file}: this is a file of mnist, not of Fashion-MNIST; set data.source: mnist, or another"
+    )
+    assert splits_of(NamedData(source="mnist", root=str(tmp_path)), tmp_path).class_names == ("0", "1", "5")
 
 
 # --- what is chosen ---------------------------------------------------------------------------------------------------

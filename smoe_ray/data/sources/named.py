@@ -20,7 +20,7 @@ from smoe_ray.data.download import fetch_files
 from smoe_ray.data.files import cache_folder, fetch_uri, is_uri, one_line
 from smoe_ray.data.labelled_images import Treatment, content_of_arrays
 from smoe_ray.data.mat_files import read_mat
-from smoe_ray.data.published_files import fetch_name, medmnist_file, published_files
+from smoe_ray.data.published_files import fetch_name, medmnist_file, published_files, source_of
 from smoe_ray.data.source import Content, DataRequirement, ReadContext
 from smoe_ray.errors import DataError
 from smoe_ray.spec import Cifar100Data, EmnistData, MedMnistData, NamedDataBase
@@ -85,9 +85,20 @@ def find(spec: NamedDataBase, context: ReadContext) -> ArrayFiles:
     return found
 
 
-def key(_spec: NamedDataBase, found: ArrayFiles, context: ReadContext) -> list[str]:
-    """Role or name, and content hash, of each file."""
-    return [f"{name} {context.content_hash(file)}" for name, file in found.files()]
+def key(spec: NamedDataBase, found: ArrayFiles, context: ReadContext) -> list[str]:
+    """Role or name, and content hash, of each file.
+
+    Raises:
+        DataError: a file is one that another set publishes; MNIST's relatives have MNIST's file names.
+    """
+    hashes = [(name, file, context.content_hash(file)) for name, file in found.files()]
+    for _, file, digest in hashes:
+        if source_of(digest) not in (None, spec.source):
+            raise DataError(
+                f"{file}: this is a file of {source_of(digest)}, not of {spec.image_set.title}; set data.source: "
+                f"{source_of(digest)}, or another data.root"
+            )
+    return [f"{name} {digest}" for name, _, digest in hashes]
 
 
 def read(spec: NamedDataBase, found: ArrayFiles, context: ReadContext) -> Content:
