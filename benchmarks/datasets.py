@@ -7,20 +7,17 @@ python benchmarks/datasets.py OUT --to FOLDER
 from __future__ import annotations
 
 import argparse
-import datetime
-from collections.abc import Iterable
 from pathlib import Path
 
-import machine
+import pages
 import pandas as pd
 
 from smoe_ray.analysis import DatasetVerdict, dataset_names, dataset_verdict, training_curves, trial_summary
 from smoe_ray.analysis.datasets import of_dataset
 from smoe_ray.analysis.summary import epoch_summary
-from smoe_ray.columns import COLUMNS, format_cell
 from smoe_ray.figures import plot_dataset_verdict, plot_training_curves, render
 from smoe_ray.published import SOURCE, UNIT_OF_OTHER_DATASETS, read_published_datasets
-from smoe_ray.results import read_results, read_trials, to_csv
+from smoe_ray.results import to_csv
 
 RESULTS = Path(__file__).parent / "results" / "datasets"
 SHOWN = (
@@ -39,9 +36,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     arguments.to.mkdir(parents=True, exist_ok=True)
-    results = read_results(arguments.out, arguments.study)
-    places = [column for column in results if column.endswith(".root")]  # of this machine: their names alone are kept
-    results[places] = results[places].map(lambda place: Path(place).name, na_action="ignore")
+    results = pages.read_without_places(arguments.out, arguments.study)
     found = dataset_verdict(results)
     published = dataset_verdict(read_published_datasets(), unit=UNIT_OF_OTHER_DATASETS)
     files = {
@@ -63,9 +58,8 @@ def main() -> None:
 def page(out: str, study: str, results: pd.DataFrame, found: DatasetVerdict, published: DatasetVerdict) -> str:
     """README.md of the results."""
     # ruff: noqa: E501 - lines of Markdown
-    records = [record for record in read_trials(out, study) if record.status == "finished"]
+    records = pages.finished(out, study)
     spec = records[0].spec
-    seconds = sum(record.timings.seconds for record in records)
     trials = results.drop_duplicates("trial_id").assign(
         dataset=lambda rows: rows["trial_id"].map(dataset_names(results))
     )
@@ -81,14 +75,13 @@ def page(out: str, study: str, results: pd.DataFrame, found: DatasetVerdict, pub
     curves = "\n".join(f"![training curves, {name}](training-curves-{name}.svg)" for name in found.datasets)
     return f"""# Does more than one expert pay off on drawings, digits and photographs?
 
-{datetime.date.today()}, {machine.cpu()}, torch {records[0].versions.torch}, commit {machine.commit()}; {len(records)} trials, {seconds / 60:.0f} minutes of
-wall time in all, two at a time, beside other work.
+{pages.made(records)}
 [studies/datasets.yaml](../../../studies/datasets.yaml), reduced as its header says: one amount of data, {seeds}, {spec.training.budget};
 {data}. Made from the results by `python benchmarks/datasets.py OUT`.
 
 {sentences}
 {caution}
-{markdown(found.table, SHOWN)}
+{pages.markdown(found.table, SHOWN)}
 
 best: configured count with the lowest mean test loss, and its 95 % interval; differences against E = 1, at most 5 % chance of
 any false verdict within a dataset (Holm); recommended: needs several amounts of data. [docs/metrics.md](../../../docs/metrics.md)
@@ -103,18 +96,10 @@ has the formulas. Losses of different datasets have no common scale: compare sha
 Runs that the authors of {SOURCE} released and never reported, {UNIT_OF_OTHER_DATASETS}
 ([source](../../../smoe_ray/published/README.md)); the verdicts are this project's analysis of them.
 
-{markdown(published.table, SHOWN_OF_PUBLISHED)}
+{pages.markdown(published.table, SHOWN_OF_PUBLISHED)}
 
 ![published runs](published-datasets.svg)
 """
-
-
-def markdown(table: pd.DataFrame, names: Iterable[str]) -> str:
-    """Columns of a table, with standard deviations beside their means."""
-    names = list(names)
-    rows = [[format_cell(name, row[name], row.get(f"{name}_sd")) for name in names] for row in table.to_dict("records")]
-    heads = [COLUMNS[name].heading for name in names]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows))
 
 
 if __name__ == "__main__":
