@@ -29,20 +29,28 @@ def collapsed_posteriors(results: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ResultsError: `results` is not a table of `read_results`.
     """
+    collapsed = _collapsed_trials(results)
     trials = trial_summary(results)
-    if not {"latent.active", "latent.configured", "latent.kl"} <= set(trials.columns):
-        return trials.iloc[:0]
-    require(trials, ("status", "cost.steps"))
+    return trials[trials["trial_id"].isin(collapsed)].reset_index(drop=True)
+
+
+def _collapsed_trials(results: pd.DataFrame) -> set[str]:
+    """Their ids, found without labels of arms, which take most of the time of `trial_summary`."""
+    require(results, ("trial_id", "epoch"))
+    if not {"latent.active", "latent.configured", "latent.kl"} <= set(results.columns):
+        return set()
+    require(results, ("status", "cost.steps"))
+    trials = results.sort_values("epoch", kind="stable", na_position="first").drop_duplicates("trial_id", keep="last")
     trials = trials[(trials["status"] != "running") & (trials["cost.steps"] >= LEAST_STEPS)]
     active, configured, kl = (trials[f"latent.{name}"].astype(float) for name in ("active", "configured", "kl"))
-    return trials[(active < LEAST_ACTIVE_SHARE * configured) | (kl < LEAST_KL)].reset_index(drop=True)
+    return set(trials.loc[(active < LEAST_ACTIVE_SHARE * configured) | (kl < LEAST_KL), "trial_id"])
 
 
 def posterior_warning(results: pd.DataFrame) -> str | None:
     """One sentence about the trials with a collapsed posterior; None if there is none. Raises as that does."""
-    found = collapsed_posteriors(results)
-    if found.empty:
+    if not _collapsed_trials(results):
         return None
+    found = collapsed_posteriors(results)
     named = [f"{trial.arm}, seed {trial.seed} ({trial.trial_id})" for trial in found[:_MOST_NAMED].itertuples()]
     more = f" and {len(found) - _MOST_NAMED:,} more" if len(found) > _MOST_NAMED else ""
     active = int(found["latent.active"].max())

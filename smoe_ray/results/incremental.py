@@ -19,6 +19,7 @@ from smoe_ray.results.pack import PACKS, unpack
 from smoe_ray.results.read import check_name
 from smoe_ray.results.record import FileDigest, TrialRecord
 from smoe_ray.results.store import FileVersion, Store
+from smoe_ray.results.study_file import equivalence_margin
 from smoe_ray.results.table import Found, build_table
 from smoe_ray.results.trial import EPOCHS, RECORD, SET_ASIDE, TrialFolder
 
@@ -131,7 +132,9 @@ class StudyReader:
         ids = {record.trial_id for record in kept}
         damaged = (missing(self._folder(record.trial_id), record, self._listed) for record in kept)
         self._notices = notices + [str(error) for of_trial in damaged for error in of_trial]
-        return build_table([item for item in found if item.record.trial_id in ids])
+        table = build_table([item for item in found if item.record.trial_id in ids])
+        table.attrs["equivalence_margin"] = equivalence_margin(self.store, self.study)
+        return table
 
     def problems(self) -> list[str]:
         """One line per file that could not be read so far."""

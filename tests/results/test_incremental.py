@@ -12,6 +12,8 @@ import pytest
 
 from smoe_ray.errors import ResultsError, StorageError
 from smoe_ray.results import Store, StudyReader, read_results
+from smoe_ray.study import LocalExecutor, run_study
+from smoe_ray.testing.toy_training import Toy, toy_grid
 from support.planted_folder import plant
 
 
@@ -41,6 +43,12 @@ def overwrite(path: Path, content: bytes) -> None:
 def test_its_table_is_that_of_read_results(reader: StudyReader, out: Path) -> None:
     pd.testing.assert_frame_equal(reader.table(), read_results(out, "demo"))
     assert reader.problems() == []
+
+
+def test_it_knows_the_studys_margin_of_equivalence(out: Path) -> None:
+    run_study(toy_grid(equivalence_margin=0.5), out, LocalExecutor(fit=Toy()))
+    margin = looked(StudyReader(out, "toy")).table().attrs["equivalence_margin"]
+    assert margin == read_results(out, "toy").attrs["equivalence_margin"] == 0.5
 
 
 def test_what_has_not_changed_is_not_read_again(reader: StudyReader) -> None:

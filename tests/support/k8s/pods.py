@@ -27,6 +27,7 @@ IMAGE = {
 
 INIT = """
 import os, signal, socket, sys
+import warnings  # os.spawnvp does, when /root and with it the library may be hidden
 os.umask(0o022)
 name, python, etc, *mounts = sys.argv[1:]
 socket.sethostname(name)
