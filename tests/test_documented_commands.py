@@ -103,6 +103,8 @@ def small(text: str) -> str:
     for path, values in tree.get("axes", {}).items():
         few_values = values[-1:] if "datasets" in tree else [values[0], values[-1]]
         tree["axes"][path] = values if path == "data" else few_values
+        if path == "training.budget":
+            tree["axes"][path] = ["1 epochs", "3 steps"]
     if "num_trials" in tree:
         tree["num_trials"] = 2
     else:
