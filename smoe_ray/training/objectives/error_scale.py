@@ -35,8 +35,8 @@ class ErrorScale(nn.Module):
         if self.error_scale is None:
             return 1.0
         now = global_mean(error.detach()).double()
-        self.mean = torch.lerp(now, self.mean, MOMENTUM)
-        self.weight = MOMENTUM * self.weight + (1 - MOMENTUM)
+        self.mean.lerp_(now, 1 - MOMENTUM)  # in place: a compiled step would be compiled anew for another tensor
+        self.weight.lerp_(torch.ones_like(self.weight), 1 - MOMENTUM)
         factor: Tensor = self.mean / self.weight / self.error_scale
         return factor
 
