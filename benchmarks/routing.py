@@ -1,4 +1,4 @@
-"""Page, figures and tables of a run that compares ways to route, in benchmarks/results/<study>.
+"""Page, figure and table of a run that compares ways to route, in benchmarks/results/<study>.
 
 python benchmarks/routing.py OUT supervised-weight     # OUT: the folder given to 'smoe-ray run studies/... --out'
 python benchmarks/routing.py OUT routing-zoo
@@ -14,7 +14,6 @@ import pandas as pd
 
 from smoe_ray.analysis import arm_summary, compare_arms, has_label_routing, label_routing, trial_summary
 from smoe_ray.analysis.outcomes import loss_unit
-from smoe_ray.analysis.summary import epoch_summary
 from smoe_ray.figures import FIGURES, render
 from smoe_ray.report.findings import verdict_sentence
 from smoe_ray.results import to_csv
@@ -32,10 +31,9 @@ def main() -> None:
     to = arguments.to or RESULTS / arguments.study.replace("-", "_")
     to.mkdir(parents=True, exist_ok=True)
     results = pages.read_without_places(arguments.out, arguments.study)
-    kinds = ["comparison", *(["label_routing"] if has_label_routing(results) else []), "usage_over_epochs"]
+    kinds = ["label_routing" if has_label_routing(results) else "comparison"]
     files = {
         "trials.csv": to_csv(trial_summary(results)).encode(),
-        "epochs.csv": to_csv(epoch_summary(results)).encode(),
         **{
             f"{kind.replace('_', '-')}.svg": render(FIGURES[kind].plot(FIGURES[kind].info(results)), "svg")
             for kind in kinds
@@ -86,7 +84,7 @@ Made from the results by `python benchmarks/routing.py OUT {study}`.
 {table}
 
 Mean ± s.d. over seeds, sorted by the test loss, hard gating: {loss_unit(results)}. [docs/metrics.md](../../../docs/metrics.md) has the
-formulas, [docs/objectives.md](../../../docs/objectives.md) the routings. All columns: [trials.csv](trials.csv) (last epoch), [epochs.csv](epochs.csv).
+formulas, [docs/objectives.md](../../../docs/objectives.md) the routings. All columns: [trials.csv](trials.csv) (last epoch).
 
 {figures}
 """
