@@ -141,7 +141,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         plant(results, name, experts=(2, 4), seeds=2, embeddings=False)
     for name in ("paper-supervised", "supervised"):
         plant(results, name, experts=(4,), seeds=2, embeddings=False, routing="supervised", objectives=("blend",))
-    for name, overrides in (("collapse_phase", []), ("supervised_weight", [f"data.root={folder / 'drawings'}"])):
+    drawn = [f"data.root={folder / 'drawings'}"]
+    for name, overrides in (("collapse_phase", []), ("supervised_weight", drawn), ("routing_zoo", drawn)):
         trained = load_study(folder / "studies" / f"{name}.yaml", overrides)  # nothing planted has its axes
         run_study(trained, results, LocalExecutor(jobs=1, device="cpu"), cache=folder / "cache" / "data")
     several = load_study(folder / "studies" / "datasets.yaml")

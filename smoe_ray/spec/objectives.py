@@ -276,6 +276,12 @@ class PluginObjective(PluginReference):
         return spec.needs_labels
 
     @property
+    def draws_noise(self) -> bool:
+        """See `ObjectiveSpec.draws_noise`."""
+        spec: type[ObjectiveSpec] = self.load().spec
+        return spec.draws_noise
+
+    @property
     def experts_per_image(self) -> int:
         """See `ObjectiveSpec.experts_per_image`."""
         spec: ObjectiveSpec = self.resolve()[1]

@@ -198,7 +198,7 @@ class TrainingStep:
         noise_BZ: Tensor,
         progress: Tensor,
         share: Tensor,
-        uniform_BE: Tensor | None,
+        uniform_BE: Tensor | None = None,
     ) -> Terms:
         global_mean = partial(self.mean_over_batch, share=share)
         choose = partial(self.loss.choose, global_mean=global_mean, uniform_BE=uniform_BE)

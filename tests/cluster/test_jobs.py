@@ -380,7 +380,7 @@ name: places
 question: Which drawings?
 base: {data: {source: images, root: there}}
 space: {data.root: {type: categorical, choices: [drawings, "s3://bucket/drawings"]}}
-objectives: [{metric: test.reconstruction}]
+objectives: [{metric: test.psnr, direction: maximize}]
 num_trials: 2
 """
     spec, _ = jobs._study_to_send(parse_study(text), [])

@@ -375,7 +375,7 @@ def test_gpus_are_asked_for_when_the_study_does(
         (
             (
                 *("--set", "kind=search", "--set", "num_trials=2"),
-                *("--set", "objectives=[{metric: test.reconstruction}]"),
+                *("--set", "objectives=[{metric: test.psnr, direction: maximize}]"),
                 *("--set", "base.data={source: images, root: s3://a/b}"),
                 *("--set", "space={data.root: {type: categorical, choices: [s3://a/b, drawings]}}"),
             ),
