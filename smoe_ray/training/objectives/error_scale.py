@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -28,17 +30,20 @@ class ErrorScale(nn.Module):
         if self.error_scale is not None:
             self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
             self.register_buffer("weight", torch.zeros((), dtype=torch.float64))
+        # A compiled step would read the buffers as they were before this step, at first 0 / 0.
+        self._running_mean: Callable[[Tensor, GlobalMean], Tensor] = torch.compiler.disable(self._follow)
 
-    @torch.no_grad()
     def forward(self, error: Tensor, global_mean: GlobalMean) -> float | Tensor:
         """The factor of this step, after its error: a mean over this worker's images (scalar)."""
-        if self.error_scale is None:
-            return 1.0
+        return 1.0 if self.error_scale is None else self._running_mean(error, global_mean) / self.error_scale
+
+    @torch.no_grad()
+    def _follow(self, error: Tensor, global_mean: GlobalMean) -> Tensor:
         now = global_mean(error.detach()).double()
-        self.mean.lerp_(now, 1 - MOMENTUM)  # in place: a compiled step would be compiled anew for another tensor
+        self.mean.lerp_(now, 1 - MOMENTUM)
         self.weight.lerp_(torch.ones_like(self.weight), 1 - MOMENTUM)
-        factor: Tensor = self.mean / self.weight / self.error_scale
-        return factor
+        running_mean: Tensor = self.mean / self.weight
+        return running_mean
 
     def reported(self, factor: float | Tensor) -> dict[str, Tensor] | None:
         """Terms to report: the factor, where it is not always 1."""
