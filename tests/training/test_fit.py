@@ -407,7 +407,13 @@ def test_bf16_follows_fp32_within_a_few_percent(changes: dict[str, Any], splits:
 )  # torch's compiler's
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"routing": "supervised"}, {"objective__name": "blend"}, {"objective__error_scale": 30.0}],
+    [
+        {},
+        {"routing": "supervised"},
+        {"objective__name": "blend"},
+        {"objective__likelihood": "bernoulli"},
+        {"objective__error_scale": 30.0},
+    ],
     ids=str,
 )
 def test_compiled_training_follows_eager(changes: dict[str, Any], splits: Splits) -> None:
