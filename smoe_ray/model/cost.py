@@ -52,7 +52,7 @@ def model_cost(spec: ModelSpec, image_shape: ImageShape) -> Cost:
         flops_soft=soft.flops,
         flops_train=soft.flops + soft.flops_backward,
         flops_train_hard=hard.flops + hard.flops_backward,
-        flops_train_expert=hard.flops + hard.flops_backward - shared.flops - shared.flops_backward,
+        flops_train_expert=expert.flops + expert.flops_backward,
     )
 
 

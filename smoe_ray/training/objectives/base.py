@@ -11,6 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 from torch import Tensor, nn
 
 from smoe_ray.model import Decoded
+from smoe_ray.model.families.smoe_vae import first_choice
 from smoe_ray.spec import ObjectiveSpec
 from smoe_ray.training.objectives.errors import PixelError, error_of
 
@@ -99,7 +100,7 @@ class Loss(nn.Module, Generic[Spec]):
         Returns:
             Expert numbers (B, K), K = `ObjectiveSpec.experts_per_image`, best first.
         """
-        return logit_BE.argmax(dim=1, keepdim=True)
+        return first_choice(logit_BE)
 
     def forward(self, batch: LossInput) -> Terms:
         """Terms of the loss of one batch."""

@@ -6,17 +6,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 
 from smoe_ray.spec import Blend
-from smoe_ray.training.objectives.base import Loss, LossInput, Terms
-from smoe_ray.training.objectives.error_scale import ErrorScale
-from smoe_ray.training.objectives.terms import blend, complete
+from smoe_ray.training.objectives.base import LossInput, Terms
+from smoe_ray.training.objectives.error_scale import ScaledLoss
+from smoe_ray.training.objectives.terms import blend
 
 
-class BlendLoss(Loss[Blend]):
+class BlendLoss(ScaledLoss[Blend]):
     """r(sum_e p_e x_e) + beta KL + (lambda_b L_balance + lambda_e L_entropy) / 128, r the error (arXiv:2509.10025)."""
-
-    def __init__(self, spec: Blend) -> None:
-        super().__init__(spec)
-        self.scale = ErrorScale(spec)
 
     def forward(self, batch: LossInput) -> Terms:
         """See `Loss.forward`."""
@@ -27,5 +23,4 @@ class BlendLoss(Loss[Blend]):
         assert batch.decoded.image_EBP is not None
         reconstruction = self.error.total(batch.image_BP, blend(weight_BE, batch.decoded.image_EBP)).mean()
         scale = self.scale(reconstruction, batch.global_mean)
-        terms = complete(batch, reconstruction, gate_BE, self.spec, self.spec.lambda_entropy, scale)
-        return terms._replace(own=self.scale.reported(scale))
+        return self.complete(batch, reconstruction, gate_BE, scale, self.spec.lambda_entropy)

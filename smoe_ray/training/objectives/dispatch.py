@@ -11,6 +11,7 @@ from torch import Tensor
 
 from smoe_ray.spec.objectives import LoadBalancedSpec
 from smoe_ray.training.objectives.base import LossInput, Terms
+from smoe_ray.training.objectives.errors import PixelError
 from smoe_ray.training.objectives.terms import complete
 
 
@@ -33,6 +34,14 @@ def dispatched(batch: LossInput, normalised: bool, logit_BE: Tensor | None = Non
     if normalised:
         weight_BK = weight_BK / weight_BK.sum(dim=1, keepdim=True)
     return gate_BE, (weight_BK.t()[:, :, None] * chosen_KBP).sum(dim=0)
+
+
+def without_gate(batch: LossInput, error: PixelError) -> Terms:
+    """Terms of a control: the error of the chosen expert, with no gradient for the gate."""
+    chosen_BP = batch.decoded.chosen_BP
+    assert chosen_BP is not None
+    gate_BE = torch.softmax(batch.decoded.logit_BE.detach(), dim=1)
+    return complete(batch, error.total(batch.image_BP, chosen_BP).mean(), gate_BE)
 
 
 def load_balanced(batch: LossInput, reconstruction: Tensor, gate_BE: Tensor, spec: LoadBalancedSpec) -> Terms:

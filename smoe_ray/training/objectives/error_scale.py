@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from smoe_ray.spec.objectives import ErrorScaleSpec
-from smoe_ray.training.objectives.base import GlobalMean
+from smoe_ray.spec.objectives import BalancedObjectiveSpec, ErrorScaleSpec
+from smoe_ray.training.objectives.base import GlobalMean, Loss, LossInput, Terms
+from smoe_ray.training.objectives.terms import complete
 
 MOMENTUM = 0.99
 """Of the running mean: it remembers about 100 steps."""
@@ -45,6 +47,26 @@ class ErrorScale(nn.Module):
         running_mean: Tensor = self.mean / self.weight
         return running_mean
 
-    def reported(self, factor: float | Tensor) -> dict[str, Tensor] | None:
-        """Terms to report: the factor, where it is not always 1."""
-        return {"weight_scale": factor} if isinstance(factor, Tensor) else None
+
+ScaledSpec = TypeVar("ScaledSpec", bound=ErrorScaleSpec)
+
+
+class ScaledLoss(Loss[ScaledSpec]):
+    """A loss whose weights can follow the size of the error."""
+
+    def __init__(self, spec: ScaledSpec) -> None:
+        super().__init__(spec)
+        self.scale = ErrorScale(spec)
+
+    def complete(
+        self,
+        batch: LossInput,
+        reconstruction: Tensor,
+        gate_BE: Tensor,
+        scale: float | Tensor,
+        lambda_entropy: float | None = None,
+    ) -> Terms:
+        """`terms.complete` with this factor of the weights, which is reported where it is not always 1."""
+        assert isinstance(self.spec, BalancedObjectiveSpec)
+        terms = complete(batch, reconstruction, gate_BE, self.spec, lambda_entropy, scale)
+        return terms._replace(own={"weight_scale": scale} if isinstance(scale, Tensor) else None)

@@ -5,17 +5,13 @@ from __future__ import annotations
 import torch
 
 from smoe_ray.spec import Expected
-from smoe_ray.training.objectives.base import Loss, LossInput, Terms
-from smoe_ray.training.objectives.error_scale import ErrorScale
-from smoe_ray.training.objectives.terms import complete, expert_errors
+from smoe_ray.training.objectives.base import LossInput, Terms
+from smoe_ray.training.objectives.error_scale import ScaledLoss
+from smoe_ray.training.objectives.terms import expert_errors
 
 
-class ExpectedLoss(Loss[Expected]):
+class ExpectedLoss(ScaledLoss[Expected]):
     """sum_e p_e r_e + beta KL + lambda_b L_balance / 128."""
-
-    def __init__(self, spec: Expected) -> None:
-        super().__init__(spec)
-        self.scale = ErrorScale(spec)
 
     def forward(self, batch: LossInput) -> Terms:
         """See `Loss.forward`."""
@@ -24,5 +20,4 @@ class ExpectedLoss(Loss[Expected]):
         error_BE = expert_errors(batch.image_BP, batch.decoded.image_EBP, self.error)
         reconstruction = (gate_BE * error_BE).sum(dim=1).mean()
         scale = self.scale(reconstruction, batch.global_mean)
-        terms = complete(batch, reconstruction, gate_BE, self.spec, scale=scale)
-        return terms._replace(own=self.scale.reported(scale))
+        return self.complete(batch, reconstruction, gate_BE, scale)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from smoe_ray.spec.objectives import FrozenRouter
 from smoe_ray.training.objectives.base import Loss, LossInput, Terms
-from smoe_ray.training.objectives.terms import complete
+from smoe_ray.training.objectives.dispatch import without_gate
 
 
 class FrozenRouterLoss(Loss[FrozenRouter]):
@@ -18,7 +16,4 @@ class FrozenRouterLoss(Loss[FrozenRouter]):
 
     def forward(self, batch: LossInput) -> Terms:
         """See `Loss.forward`."""
-        chosen_BP = batch.decoded.chosen_BP
-        assert chosen_BP is not None
-        gate_BE = torch.softmax(batch.decoded.logit_BE.detach(), dim=1)
-        return complete(batch, self.error.total(batch.image_BP, chosen_BP).mean(), gate_BE)
+        return without_gate(batch, self.error)

@@ -6,21 +6,17 @@ import torch
 from torch import Tensor
 
 from smoe_ray.spec.objectives import Gumbel
-from smoe_ray.training.objectives.base import Loss, LossInput, Terms
-from smoe_ray.training.objectives.error_scale import ErrorScale
-from smoe_ray.training.objectives.terms import annealed, blend, complete
+from smoe_ray.training.objectives.base import LossInput, Terms
+from smoe_ray.training.objectives.error_scale import ScaledLoss
+from smoe_ray.training.objectives.terms import annealed, blend
 
 
-class GumbelLoss(Loss[Gumbel]):
+class GumbelLoss(ScaledLoss[Gumbel]):
     """r(sum_e w_e x_e) + beta KL + lambda_b L_balance / 128 with w = softmax((s + g) / t), g Gumbel noise.
 
     Jang et al., arXiv:1611.01144, equation 2; the temperature t falls geometrically, and test images go to the expert
     of the highest s.
     """
-
-    def __init__(self, spec: Gumbel) -> None:
-        super().__init__(spec)
-        self.scale = ErrorScale(spec)
 
     def forward(self, batch: LossInput) -> Terms:
         """See `Loss.forward`."""
@@ -31,8 +27,7 @@ class GumbelLoss(Loss[Gumbel]):
         assert batch.decoded.image_EBP is not None
         reconstruction = self.error.total(batch.image_BP, blend(weight_BE, batch.decoded.image_EBP)).mean()
         scale = self.scale(reconstruction, batch.global_mean)
-        terms = complete(batch, reconstruction, torch.softmax(logit_BE, dim=1), self.spec, scale=scale)
-        return terms._replace(own=self.scale.reported(scale))
+        return self.complete(batch, reconstruction, torch.softmax(logit_BE, dim=1), scale)
 
 
 def gumbel(uniform_BE: Tensor) -> Tensor:

@@ -5,21 +5,17 @@ from __future__ import annotations
 import torch
 
 from smoe_ray.spec.objectives import HardEM
-from smoe_ray.training.objectives.base import Loss, LossInput, Terms
-from smoe_ray.training.objectives.error_scale import ErrorScale
-from smoe_ray.training.objectives.terms import complete, expert_errors
+from smoe_ray.training.objectives.base import LossInput, Terms
+from smoe_ray.training.objectives.error_scale import ScaledLoss
+from smoe_ray.training.objectives.terms import expert_errors
 
 
-class HardEMLoss(Loss[HardEM]):
+class HardEMLoss(ScaledLoss[HardEM]):
     """min_e (r_e - 2 s^2 ln p_e) + beta KL + lambda_b L_balance / 128.
 
     The classification EM of Celeux and Govaert (1992), one gradient step at a time, on the mixture of Jacobs et al.
     (1991) that `likelihood` sums over.
     """
-
-    def __init__(self, spec: HardEM) -> None:
-        super().__init__(spec)
-        self.scale = ErrorScale(spec)
 
     def forward(self, batch: LossInput) -> Terms:
         """See `Loss.forward`."""
@@ -29,5 +25,4 @@ class HardEMLoss(Loss[HardEM]):
         scale = self.scale(error_BE.amin(dim=1).mean(), batch.global_mean)
         explained_BE = error_BE - 2 * scale * self.spec.variance * log_gate_BE
         best_B1 = explained_BE.argmin(dim=1, keepdim=True)  # by index: the gradient of amin is shared among ties
-        terms = complete(batch, explained_BE.gather(1, best_B1).mean(), log_gate_BE.exp(), self.spec, scale=scale)
-        return terms._replace(own=self.scale.reported(scale))
+        return self.complete(batch, explained_BE.gather(1, best_B1).mean(), log_gate_BE.exp(), scale)

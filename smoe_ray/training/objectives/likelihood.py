@@ -5,17 +5,13 @@ from __future__ import annotations
 import torch
 
 from smoe_ray.spec import Likelihood
-from smoe_ray.training.objectives.base import Loss, LossInput, Terms
-from smoe_ray.training.objectives.error_scale import ErrorScale
-from smoe_ray.training.objectives.terms import annealed, complete, expert_errors
+from smoe_ray.training.objectives.base import LossInput, Terms
+from smoe_ray.training.objectives.error_scale import ScaledLoss
+from smoe_ray.training.objectives.terms import annealed, expert_errors
 
 
-class LikelihoodLoss(Loss[Likelihood]):
+class LikelihoodLoss(ScaledLoss[Likelihood]):
     """-2 s^2 ln sum_e p_e exp(-r_e / 2 s^2) + beta KL + lambda_b L_balance / 128, with s^2 annealed."""
-
-    def __init__(self, spec: Likelihood) -> None:
-        super().__init__(spec)
-        self.scale = ErrorScale(spec)
 
     def forward(self, batch: LossInput) -> Terms:
         """See `Loss.forward`."""
@@ -27,5 +23,4 @@ class LikelihoodLoss(Loss[Likelihood]):
         variance = scale * annealed(self.spec.variance_start, self.spec.variance_end, batch.progress)
         log_mixture_B = torch.logsumexp(log_gate_BE - error_BE / (2 * variance), dim=1)
         reconstruction = -2 * variance * log_mixture_B.mean()
-        terms = complete(batch, reconstruction, gate_BE, self.spec, scale=scale)
-        return terms._replace(own=self.scale.reported(scale))
+        return self.complete(batch, reconstruction, gate_BE, scale)

@@ -6,7 +6,7 @@ import torch
 
 from smoe_ray.spec.objectives import MutualInformation
 from smoe_ray.training.objectives.base import Loss, LossInput, Terms
-from smoe_ray.training.objectives.terms import complete, entropy_term, expert_errors, per_image
+from smoe_ray.training.objectives.terms import PAPER_BATCH_SIZE, complete, entropy_term, expert_errors
 
 
 class MutualInformationLoss(Loss[MutualInformation]):
@@ -24,5 +24,5 @@ class MutualInformationLoss(Loss[MutualInformation]):
         terms = complete(batch, (gate_BE * error_BE).sum(dim=1).mean(), gate_BE)
         usage_entropy = entropy_term(batch.global_mean(gate_BE.mean(dim=0))[None])
         gain = self.spec.usage_weight * usage_entropy - terms.entropy
-        loss = terms.loss - per_image(self.spec.lambda_information) * gain
+        loss = terms.loss - self.spec.lambda_information / PAPER_BATCH_SIZE * gain
         return terms._replace(loss=loss, own={"information": usage_entropy - terms.entropy})

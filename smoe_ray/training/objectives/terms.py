@@ -53,11 +53,6 @@ def complete(
     return Terms(loss, reconstruction, kl, balance, entropy, torch.zeros_like(loss))
 
 
-def per_image(weight: float) -> float:
-    """One of the paper's weights in a loss that is a mean over images."""
-    return weight / PAPER_BATCH_SIZE
-
-
 def annealed(start: float, end: float, progress: float | Tensor) -> float | Tensor:
     """Between `start` and `end`, geometrically over the budget."""
     return start * (end / start) ** progress
