@@ -251,3 +251,13 @@ def test_the_error_scale_is_a_running_mean_that_starts_at_the_first_error() -> N
     assert last == pytest.approx(0.5, rel=1e-6)
     absolute = ErrorScale(Blend())
     assert (absolute(torch.tensor(60.0), identity), dict(absolute.state_dict())) == (1.0, {})
+
+
+def test_gshard_scales_the_two_weights_to_sum_to_one_and_leaves_out_the_third_expert() -> None:
+    loss, logit_BE = loss_for(GShard(load_weight=0, z_weight=0)), tensor([[0.5, 0.2, 0.3]] * 2).log()
+    image_EBP = torch.cat([IMAGE_EBP, tensor([[[0.2, 0.4], [0, 1]]])])
+    expert_BK = loss.choose(logit_BE, identity, None)
+    decoded = Decoded(ENCODED, logit_BE, None, image_EBP[expert_BK.t(), torch.arange(2)], expert_BK)
+    found = loss(LossInput(IMAGE_BP, torch.zeros(2, dtype=torch.int64), decoded, 0, 0.0))
+    blended = 0.625 * image_EBP[0] + 0.375 * image_EBP[2]
+    assert found.loss.item() == pytest.approx((IMAGE_BP - blended).square().sum(dim=1).mean().item())
