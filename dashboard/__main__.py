@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 import threading
 import time
@@ -17,14 +19,38 @@ _SLOW_IMPORTS = (
 )
 """Packages of charts and statistics that take a second or two to import."""
 
+_SECONDS_TO_END = 3.0
+"""The server ends so long after Ctrl-C or SIGTERM, whatever it still waits for."""
+
 
 def main() -> None:
     """Streamlit's own command line."""
     from streamlit.web import cli  # imported completely before another thread imports a part of it
 
     out = sys.argv[sys.argv.index("--") + 1]
+    end_after_signal(_SECONDS_TO_END)
     threading.Thread(target=_warm_up_when_running, args=(out,), daemon=True).start()
     cli.main(prog_name="streamlit")
+
+
+def end_after_signal(seconds: float) -> None:
+    """End this process `seconds` after SIGINT or SIGTERM, if its own handlers have not ended it by then.
+
+    The server waits for its connections without a limit, and a browser's spare connection may never close. Results are
+    only read here, so that nothing is lost.
+    """
+    received, note = os.pipe()
+    os.set_blocking(note, False)
+    signal.set_wakeup_fd(note, warn_on_full_buffer=False)  # the number of each signal, whoever handles it
+
+    def wait() -> None:
+        number = 0
+        while number not in (signal.SIGINT, signal.SIGTERM):
+            number = os.read(received, 1)[0]
+        time.sleep(seconds)
+        os._exit(128 + number)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _warm_up_when_running(out: str) -> None:

@@ -56,7 +56,11 @@ def serving(out: Path | str, *options: str, **environment: str) -> Iterator[str]
         yield url
     finally:
         server.terminate()
-        server.wait(timeout=20)
+        try:
+            server.wait(timeout=20)
+        finally:
+            server.kill()  # nothing, where it has ended
+            server.wait()
 
 
 def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
