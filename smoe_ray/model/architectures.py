@@ -8,13 +8,14 @@ channel, else (B, C, H, W).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from smoe_ray.spec import PluginDecoder, PluginEncoder
+from smoe_ray.spec import ModelSpec, PluginDecoder, PluginEncoder
 from smoe_ray.spec.architectures import DECODERS, ENCODERS, DecoderLayers, EncoderLayers, ImageShape, LayerShapes
+from smoe_ray.spec.gates import CosineGateSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,6 +93,16 @@ class DecoderArchitecture(Protocol):
         """A freshly initialised module of all experts; needs torch. Raises StudyError as `cost` does."""
 
 
+class GateArchitecture(Protocol):
+    """A gate before it is built."""
+
+    def cost(self) -> ComponentCost:
+        """Cost for one latent vector."""
+
+    def build(self) -> Gate:
+        """A freshly initialised module; needs torch."""
+
+
 def encoder_architecture(name: str | PluginEncoder) -> EncoderArchitecture:
     """What `model.encoder` names: a row of the table, or a plug-in."""
     if isinstance(name, PluginEncoder):
@@ -149,9 +160,62 @@ class ConvDecoderArchitecture:
         return ExpertBank(self.layers, image_shape, num_experts, latent_dim)
 
 
-def gate_cost(latent_dim: int, hidden: Sequence[int], num_experts: int) -> ComponentCost:
-    """Cost of the gate: a multilayer perceptron."""
-    return sum((_linear(*pair) for pair in pairwise((latent_dim, *hidden, num_experts))), ComponentCost(0, 0, 0))
+def gate_architecture(spec: ModelSpec) -> GateArchitecture:
+    """What `model.gate` names."""
+    return _GATES[spec.gate.name](spec)
+
+
+@dataclass(frozen=True)
+class MLPGateArchitecture:
+    """A multilayer perceptron."""
+
+    spec: ModelSpec
+
+    def cost(self) -> ComponentCost:
+        """See `GateArchitecture.cost`."""
+        return _perceptron(self.spec.latent_dim, *self.spec.gate_hidden, self.spec.num_experts)
+
+    def build(self) -> Gate:
+        """See `GateArchitecture.build`."""
+        from smoe_ray.model.gate import MLPGate
+
+        return MLPGate(self.spec.latent_dim, self.spec.gate_hidden, self.spec.num_experts)
+
+
+@dataclass(frozen=True)
+class CosineGateArchitecture:
+    """Cosine similarity with a learnt vector per expert."""
+
+    spec: ModelSpec
+
+    def cost(self) -> ComponentCost:
+        """See `GateArchitecture.cost`."""
+        gate = self._gate()
+        similarities = _linear(gate.projection, self.spec.num_experts)
+        biases, scale = self.spec.num_experts, 1  # the vectors have no biases
+        projection = _perceptron(self.spec.latent_dim, *self.spec.gate_hidden, gate.projection)
+        return projection + similarities._replace(params=similarities.params - biases + scale)
+
+    def build(self) -> Gate:
+        """See `GateArchitecture.build`."""
+        from smoe_ray.model.gate import CosineGate
+
+        gate, spec = self._gate(), self.spec
+        return CosineGate(spec.latent_dim, spec.gate_hidden, spec.num_experts, gate.projection, gate.scale)
+
+    def _gate(self) -> CosineGateSpec:
+        assert isinstance(self.spec.gate, CosineGateSpec)
+        return self.spec.gate
+
+
+_GATES: dict[str, Callable[[ModelSpec], GateArchitecture]] = {
+    "mlp": MLPGateArchitecture,
+    "cosine": CosineGateArchitecture,
+}
+
+
+def _perceptron(*sizes: int) -> ComponentCost:
+    return sum((_linear(*pair) for pair in pairwise(sizes)), ComponentCost(0, 0, 0))
 
 
 def _linear(n_in: int, n_out: int) -> ComponentCost:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from smoe_ray.model.architectures import decoder_architecture, encoder_architecture, gate_cost
+from smoe_ray.model.architectures import decoder_architecture, encoder_architecture, gate_architecture
 from smoe_ray.spec import ImageShape, ModelSpec, ObjectiveSpec, PluginObjective
 
 
@@ -43,7 +43,7 @@ def model_cost(spec: ModelSpec, image_shape: ImageShape) -> Cost:
     """
     encoder = encoder_architecture(spec.encoder).cost(image_shape, spec.latent_dim)
     expert = decoder_architecture(spec.decoder).cost(image_shape, spec.latent_dim)
-    shared = encoder + gate_cost(spec.latent_dim, spec.gate_hidden, spec.num_experts)
+    shared = encoder + gate_architecture(spec).cost()
     hard, soft = shared + expert, shared + expert.times(spec.num_experts)
     return Cost(
         params_total=soft.params,

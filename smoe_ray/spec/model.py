@@ -9,6 +9,7 @@ from pydantic import Field, Tag, model_serializer, model_validator
 from smoe_ray import plugins
 from smoe_ray.spec.architectures import DECODERS, ENCODERS
 from smoe_ray.spec.base import Spec
+from smoe_ray.spec.gates import GateSpec, MLPGateSpec
 from smoe_ray.spec.plugin import BUILT_IN, PLUGIN, PluginReference, choose
 
 
@@ -51,6 +52,8 @@ else:
 class ModelSpec(Spec):
     """The SMoE-VAE (arXiv:2509.10025): encoder, gate and E decoders that read the same latent vector."""
 
+    hashed_unless_default: ClassVar[frozenset[str]] = frozenset({"gate"})
+
     num_experts: int = Field(default=10, ge=1, le=1024, description="decoders configured (E)")
     latent_dim: int = Field(default=32, ge=1, le=4096, description="size of the latent vector (Z)")
     encoder: Annotated[
@@ -66,3 +69,4 @@ class ModelSpec(Spec):
     gate_hidden: tuple[Annotated[int, Field(strict=True, ge=1, le=65536)], ...] = Field(
         default=(64, 32), description="hidden units of the gate MLP, layer by layer"
     )
+    gate: GateSpec = Field(default=MLPGateSpec(), description="how the hidden layers become logits of the experts")

@@ -189,6 +189,7 @@ class TrainingStep:
         self.optimizer.zero_grad(set_to_none=True)
         (self.workers.count * shard.share * terms.loss).backward()
         self.optimizer.step()
+        self.loss.after_step(self.model)
         return {name: term.detach() for name, term in terms.by_name().items()}
 
     def _terms(

@@ -20,8 +20,8 @@ from smoe_ray.model.architectures import (
     Gate,
     decoder_architecture,
     encoder_architecture,
+    gate_architecture,
 )
-from smoe_ray.model.gate import MLPGate
 from smoe_ray.spec import ImageShape, ModelSpec
 
 
@@ -59,7 +59,7 @@ class SMoEVAE(nn.Module):
     def __init__(self, spec: ModelSpec, image_shape: ImageShape) -> None:
         super().__init__()
         self.encoder: Encoder = encoder_architecture(spec.encoder).build(image_shape, spec.latent_dim)
-        self.gate: Gate = MLPGate(spec.latent_dim, spec.gate_hidden, spec.num_experts)
+        self.gate: Gate = gate_architecture(spec).build()
         self.experts: Experts = decoder_architecture(spec.decoder).build(image_shape, spec.num_experts, spec.latent_dim)
 
     @classmethod

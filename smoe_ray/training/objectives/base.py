@@ -10,7 +10,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
-from smoe_ray.model import Decoded
+from smoe_ray.model import Decoded, SMoEVAE
 from smoe_ray.model.families.smoe_vae import first_choice
 from smoe_ray.spec import ObjectiveSpec
 from smoe_ray.training.objectives.errors import PixelError, error_of
@@ -101,6 +101,9 @@ class Loss(nn.Module, Generic[Spec]):
             Expert numbers (B, K), K = `ObjectiveSpec.experts_per_image`, best first.
         """
         return first_choice(logit_BE)
+
+    def after_step(self, model: SMoEVAE) -> None:
+        """Called after each optimizer step; may change the model, where it does so alike on every worker."""
 
     def forward(self, batch: LossInput) -> Terms:
         """Terms of the loss of one batch."""

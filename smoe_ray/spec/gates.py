@@ -1,0 +1,32 @@
+"""Kinds of gates: how the latent vector becomes one logit per expert; `smoe_ray.model.gate` builds them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from smoe_ray.spec.base import Spec
+
+
+class MLPGateSpec(Spec):
+    """The paper's gate (arXiv:2509.10025): hidden layers, then one linear output per expert."""
+
+    name: Literal["mlp"] = "mlp"
+
+
+class CosineGateSpec(Spec):
+    """Hidden layers, a linear projection, and its cosine similarity with a learnt vector per expert, times a scale."""
+
+    name: Literal["cosine"] = "cosine"
+    projection: int = Field(default=16, ge=1, le=65536, description="size of the projection and of the vectors")
+    scale: float = Field(default=10.0, gt=0, description="what cosines are multiplied by, at first; it is learnt")
+
+
+def _from_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+BuiltInGate = MLPGateSpec | CosineGateSpec
+
+GateSpec = Annotated[Annotated[BuiltInGate, Field(discriminator="name")], BeforeValidator(_from_name)]
