@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from types import EllipsisType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from smoe_ray.spec import ModelSpec, PluginDecoder, PluginEncoder
@@ -47,6 +48,19 @@ class Encoded(NamedTuple):
     logvar_BZ: Tensor
 
 
+class Part(NamedTuple):
+    """What belongs to one expert in a parameter or buffer."""
+
+    tensor: Tensor
+    index: int | EllipsisType
+    """Along the first axis; ``...``: the whole tensor."""
+
+    @property
+    def value(self) -> Tensor:
+        """A view of this part."""
+        return self.tensor[self.index]
+
+
 class Encoder(Protocol):
     """A module from images to the posterior of their latent vectors."""
 
@@ -60,6 +74,9 @@ class Gate(Protocol):
     def __call__(self, z_BZ: Tensor, /) -> Tensor:
         """logit_BE; its softmax is the gate probability."""
 
+    def per_expert(self) -> list[Tensor]:
+        """Parameters of the last layer whose first axis is that of the experts; first their vectors (E, D)."""
+
 
 class Experts(Protocol):
     """A module of E decoders that read the same latent vector."""
@@ -71,6 +88,9 @@ class Experts(Protocol):
 
     def chosen(self, z_BZ: Tensor, expert_B: Tensor) -> Tensor:
         """Each latent vector decoded by its own expert alone: image_BP."""
+
+    def parts_of(self, expert: int) -> list[Part]:
+        """Parameters and buffers of one expert, in the same order for each."""
 
 
 class EncoderArchitecture(Protocol):

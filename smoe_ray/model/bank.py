@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor, nn
 
+from smoe_ray.model.architectures import Part
 from smoe_ray.model.lite_decoders import Size, corner_kernel, decode_lite, lite_layers
 from smoe_ray.spec.architectures import DecoderLayers, ImageShape, Layer
 
@@ -70,6 +71,10 @@ class ExpertBank(nn.Module):
         pairs = zip(groups, self._parameters_of_each(), strict=True)
         image_BP = torch.cat([self._decode(z_BZ[group], *parameters) for group, parameters in pairs if len(group)])
         return torch.empty_like(image_BP).index_copy(0, order_B, image_BP)
+
+    def parts_of(self, expert: int) -> list[Part]:
+        """One expert's part of every parameter."""
+        return [Part(parameter, expert) for parameter in self.parameters()]
 
     def _parameters_of_layers(self) -> list[Tensor]:
         """Weight and bias of the linear layer, then of each convolution."""

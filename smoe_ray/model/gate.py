@@ -23,6 +23,11 @@ class MLPGate(nn.Sequential):
             layers += [nn.Linear(n_in, n_out), nn.ReLU(inplace=True)]
         super().__init__(*layers, nn.Linear(sizes[-1], num_experts))
 
+    def per_expert(self) -> list[Tensor]:
+        """Weight and bias of the last layer."""
+        last = self[-1]
+        return [last.weight, last.bias]
+
 
 class CosineGate(nn.Module):
     """s_e = scale cos(h(z), v_e): h a multilayer perceptron, v_e and the scale learnt (arXiv:2204.09179, section 3)."""
@@ -32,6 +37,10 @@ class CosineGate(nn.Module):
         self.projection = MLPGate(latent_dim, hidden, projection)
         self.expert_ED = nn.Parameter(torch.randn(num_experts, projection))
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
+
+    def per_expert(self) -> list[Tensor]:
+        """The experts' vectors."""
+        return [self.expert_ED]
 
     def forward(self, z_BZ: Tensor) -> Tensor:
         """logit_BE; within +- scale."""

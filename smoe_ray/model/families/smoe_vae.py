@@ -18,6 +18,7 @@ from smoe_ray.model.architectures import (
     Encoder,
     Experts,
     Gate,
+    Part,
     decoder_architecture,
     encoder_architecture,
     gate_architecture,
@@ -73,6 +74,10 @@ class SMoEVAE(nn.Module):
         from smoe_ray.model.pretrained import load_pretrained
 
         return load_pretrained(folder)
+
+    def parts_of(self, expert: int) -> list[Part]:
+        """What belongs to one expert alone: its row of the gate, and its decoder."""
+        return [*(Part(tensor, expert) for tensor in self.gate.per_expert()), *self.experts.parts_of(expert)]
 
     def forward(
         self, image_BHW: Tensor, noise_BZ: Tensor | None, hard: bool = False, choose: Choose = first_choice
