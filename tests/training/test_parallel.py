@@ -152,7 +152,7 @@ MODIFIED = {
     "gate_temperature": {},
     "warm_up": {"terms": "entropy"},
     "kmeans_gate": {},
-    "revival": {"every": 3, "below": 0.9},
+    "revival": {"every": 3, "below": 0.9, "noise": 0.5},
     "orthogonal": {},
     "similarity": {},
 }
