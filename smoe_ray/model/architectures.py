@@ -52,13 +52,13 @@ class Part(NamedTuple):
     """What belongs to one expert in a parameter or buffer."""
 
     tensor: Tensor
-    index: int | EllipsisType
+    row: int | EllipsisType
     """Along the first axis; ``...``: the whole tensor."""
 
     @property
     def value(self) -> Tensor:
         """A view of this part."""
-        return self.tensor[self.index]
+        return self.tensor[self.row]
 
 
 class Encoder(Protocol):
@@ -74,8 +74,8 @@ class Gate(Protocol):
     def __call__(self, z_BZ: Tensor, /) -> Tensor:
         """logit_BE; its softmax is the gate probability."""
 
-    def per_expert(self) -> list[Tensor]:
-        """Parameters of the last layer whose first axis is that of the experts; first their vectors (E, D)."""
+    def parts_of(self, expert: int) -> list[Part]:
+        """What of the last layer is one expert's own; first its vector, a row of the same matrix for each."""
 
 
 class Experts(Protocol):

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor, nn
 
+from smoe_ray.model.architectures import Part
+
 
 class MLPGate(nn.Sequential):
     """Multilayer perceptron (ReLU) from the latent vector to one logit per expert: logit_BE."""
@@ -23,10 +25,10 @@ class MLPGate(nn.Sequential):
             layers += [nn.Linear(n_in, n_out), nn.ReLU(inplace=True)]
         super().__init__(*layers, nn.Linear(sizes[-1], num_experts))
 
-    def per_expert(self) -> list[Tensor]:
-        """Weight and bias of the last layer."""
-        last = self[-1]
-        return [last.weight, last.bias]
+    def parts_of(self, expert: int) -> list[Part]:
+        """Its row of the last layer's weight, and of its bias."""
+        *_, weight, bias = self.parameters()
+        return [Part(weight, expert), Part(bias, expert)]
 
 
 class CosineGate(nn.Module):
@@ -38,9 +40,9 @@ class CosineGate(nn.Module):
         self.expert_ED = nn.Parameter(torch.randn(num_experts, projection))
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
 
-    def per_expert(self) -> list[Tensor]:
-        """The experts' vectors."""
-        return [self.expert_ED]
+    def parts_of(self, expert: int) -> list[Part]:
+        """Its vector."""
+        return [Part(self.expert_ED, expert)]
 
     def forward(self, z_BZ: Tensor) -> Tensor:
         """logit_BE; within +- scale."""

@@ -42,9 +42,7 @@ class RevivalSpec(Spec):
     below: float = Field(
         default=0.05, gt=0, lt=1, description="load since the last check (E * share) below which an expert is revived"
     )
-    noise: float = Field(
-        default=0.01, ge=0, description="each copied parameter is multiplied by 1 + noise * N(0, 1)"
-    )
+    noise: float = Field(default=0.01, ge=0, description="each copied parameter is multiplied by 1 + noise * N(0, 1)")
 
 
 class OrthogonalSpec(Spec):

@@ -55,8 +55,8 @@ class Epoch(NamedTuple):
     """One row of epochs.parquet; see docs/metrics.md. Test columns are None in epochs without evaluation."""
     last: bool
     checkpoint: Callable[[], Arrays]
-    """Model, state of loss and modifiers, optimizer and generators: enough to continue to bit-identical weights on the same
-    machine."""
+    """Model, state of loss and modifiers, optimizer and generators: enough to continue to bit-identical weights on the
+    same machine."""
     weights: Callable[[], Arrays]
     embeddings: Callable[[], Arrays]
     """Latent vector, gate, expert and reconstruction of each test image."""

@@ -76,8 +76,8 @@ class SMoEVAE(nn.Module):
         return load_pretrained(folder)
 
     def parts_of(self, expert: int) -> list[Part]:
-        """What belongs to one expert alone: its row of the gate, and its decoder."""
-        return [*(Part(tensor, expert) for tensor in self.gate.per_expert()), *self.experts.parts_of(expert)]
+        """What belongs to one expert alone: its part of the gate's last layer, and its decoder."""
+        return [*self.gate.parts_of(expert), *self.experts.parts_of(expert)]
 
     def forward(
         self, image_BHW: Tensor, noise_BZ: Tensor | None, hard: bool = False, choose: Choose = first_choice
@@ -94,10 +94,14 @@ class SMoEVAE(nn.Module):
         z_BZ = encoded.mu_BZ
         if noise_BZ is not None:
             z_BZ = z_BZ + torch.exp(0.5 * encoded.logvar_BZ) * noise_BZ
-        logit_BE = self.gate(z_BZ)
+        logit_BE = self.logits(z_BZ)
         if hard:
             expert_BK = choose(logit_BE)
             K = expert_BK.shape[1]
             chosen = self.experts.chosen(z_BZ.repeat(K, 1), expert_BK.t().flatten())
             return Decoded(encoded, logit_BE, None, chosen.unflatten(0, (K, -1)), expert_BK)
         return Decoded(encoded, logit_BE, self.experts(z_BZ), None)
+
+    def logits(self, z_BZ: Tensor) -> Tensor:
+        """Gate logits (B, E) of latent vectors."""
+        return self.gate(z_BZ)

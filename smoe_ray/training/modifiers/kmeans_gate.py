@@ -1,11 +1,12 @@
 """A gate that starts from clusters: k-means of the latent means, E clusters, one for each expert.
 
-The posterior means mu of up to `images` training images are clustered (k-means++, then Lloyd's iterations), and the gate
-is trained to name each image's cluster, given latent samples as in training: `FIT_STEPS` steps of Adam on the
+The posterior means mu of up to `images` training images are clustered (k-means++, then Lloyd's iterations), and the
+gate is trained to name each image's cluster, given latent samples as in training: `FIT_STEPS` steps of Adam on the
 cross-entropy, each with new samples. The gate's state in the trial's optimizer is forgotten.
 
-`after` says when. Not before the first step by default: fresh encoders give means with a standard deviation of about 0.1,
-and samples with one of 1, in which no gate can find a cluster again.
+`after` says when. By default not before the first step: a fresh encoder's means have a standard deviation of about 0.1
+and its samples one of 1, so no gate can find a cluster again. On digits (lite encoder, E = 10) fitted gates named 0.13
+of the clusters before the first step, 0.17 after 64 steps and 0.79 after 128.
 
 Arthur and Vassilvitskii 2007, "k-means++: the advantages of careful seeding". Shapes: N images, E experts, Z latent.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own idiom
@@ -44,17 +46,14 @@ class KMeansGate(Modifier[KMeansGateSpec]):
         """The leader fits a copy of the gate, and every worker takes its weights."""
         if moment.step != int(self.spec.after * moment.steps_total):
             return
-        gate = moment.model.gate
-        assert isinstance(gate, nn.Module)
-        fitted = copy.deepcopy(gate)
+        fitted = copy.deepcopy(moment.model)
         if moment.workers.rank == 0:
             generator = random_stream(moment.images.device, moment.seed, Stream.KMEANS)
             encoded = encode(moment.model, moment.images, self.spec.images, generator)
             cluster_N = kmeans(encoded.mu_BZ, moment.model.experts.num_experts, generator)
             fit_gate(fitted, encoded, cluster_N, generator)
-        with torch.no_grad():
-            for value, new in zip(gate.state_dict().values(), fitted.state_dict().values(), strict=True):
-                value.copy_(moment.workers.of_leader(new))
+        gate, new = (cast(nn.Module, model.gate) for model in (moment.model, fitted))
+        gate.load_state_dict({name: moment.workers.of_leader(value) for name, value in new.state_dict().items()})
         for parameter in gate.parameters():
             moment.optimizer.state.pop(parameter, None)
 
@@ -100,12 +99,12 @@ def _spread_out(x_NZ: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return torch.stack(centres)
 
 
-def fit_gate(gate: nn.Module, encoded: Encoded, cluster_N: Tensor, generator: torch.Generator) -> None:
-    """Train a gate of any kind to name the clusters of latent samples."""
+def fit_gate(model: SMoEVAE, encoded: Encoded, cluster_N: Tensor, generator: torch.Generator) -> None:
+    """Train a model's gate, of any kind, to name the clusters of latent samples."""
     mu_NZ, sigma_NZ = encoded.mu_BZ, torch.exp(0.5 * encoded.logvar_BZ)
-    optimizer = torch.optim.Adam(gate.parameters(), lr=FIT_LEARNING_RATE)
+    optimizer = torch.optim.Adam(cast(nn.Module, model.gate).parameters(), lr=FIT_LEARNING_RATE)
     for _ in range(FIT_STEPS):
         optimizer.zero_grad(set_to_none=True)
         noise_NZ = torch.randn(mu_NZ.shape, generator=generator, device=mu_NZ.device)
-        F.cross_entropy(gate(mu_NZ + sigma_NZ * noise_NZ), cluster_N).backward()
+        F.cross_entropy(model.logits(mu_NZ + sigma_NZ * noise_NZ), cluster_N).backward()
         optimizer.step()

@@ -23,7 +23,9 @@ class Orthogonal(Modifier[OrthogonalSpec]):
 
     def terms(self, terms: Terms, batch: LossInput, model: SMoEVAE) -> Terms:  # noqa: ARG002
         """With the term of the gate as it is; the same on every worker."""
-        return with_term(terms, "orthogonal", overlap(model.gate.per_expert()[0]), self.spec.weight)
+        vectors = [model.gate.parts_of(expert)[0] for expert in range(model.experts.num_experts)]
+        vector_ED = vectors[0].tensor[[vector.row for vector in vectors]]
+        return with_term(terms, "orthogonal", overlap(vector_ED), self.spec.weight)
 
 
 def overlap(vector_ED: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ that were dispatched to it, of the argmax of the gate where all decoders run), s
 the busiest expert and its row of the gate's last layer, each parameter times 1 + noise * N(0, 1), with Adam's state of
 them. The two then share the images of one, and drift apart as the noise lets them. With one expert nothing happens.
 
-The same is done to empty cells in vector quantisation: a codeword is split by a perturbation (Linde, Buzo and Gray 1980).
+The same is done in vector quantisation, where a codeword is split by a perturbation (Linde, Buzo and Gray 1980).
 `train.revived` counts the revivals so far (its mean over the epoch's images).
 
 Shapes: B images, E experts, K of them for each image.
@@ -83,4 +83,4 @@ def copy_part(
     states = optimizer.state.get(source.tensor, {}), optimizer.state.get(target.tensor, {})
     for name in states[0].keys() & states[1].keys():
         if states[0][name].shape == source.tensor.shape:  # a moment, not the number of steps
-            Part(states[1][name], target.index).value.copy_(Part(states[0][name], source.index).value)
+            Part(states[1][name], target.row).value.copy_(Part(states[0][name], source.row).value)

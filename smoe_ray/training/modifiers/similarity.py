@@ -6,8 +6,8 @@ Over the pairs of images x, x' of the global batch, with D the squared distance 
 
 0 for a gate that knows nothing, mean D / E where one expert takes all, negative where experts have clusters. It is
 computed from means over the images of p_e, p_e |x|^2 and p_e x, so no pair is ever formed, and batches that are divided
-among workers have the same loss. The source's mean leaves out the pairs of an image with itself, whose D is 0, and so is
-B/(B - 1) times this one; its two weights beta_s and beta_d are one here.
+among workers have the same loss. The source's mean leaves out the pairs of an image with itself, whose D is 0: it is
+B/(B - 1) times this one. Its two weights, beta_s and beta_d, are one here.
 
 Krishnamurthy et al. 2023, arXiv:2302.14703. Shapes: B images, E experts, P values of an image.
 """
