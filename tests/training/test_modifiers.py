@@ -248,6 +248,7 @@ def test_a_modified_trial_resumes_in_the_same_bits(objective: str) -> None:
     for end, other in ((resumed.checkpoint(), last[1]), (resumed.weights(), last[2])):
         assert end.keys() == other.keys()
         assert [name for name in end if not np.array_equal(end[name], other[name])] == []
+    assert checkpoint["modifiers/revival.dispatched_E"].sum() > 0  # counted since its last check, and part of the state
     assert all(math.isfinite(value) for name, value in last[0].items() if name.startswith("train."))
 
 
