@@ -18,8 +18,8 @@ from smoe_ray.results import to_csv
 STUDY = "clusters"
 MEASURES = ("experts.matched_accuracy", "experts.nmi", "test.reconstruction", "experts.active", "experts.effective")
 PUBLISHED = (
-    ("MoE-Sim-VAE (published, Kopf et al. 2021)", "0.975", "0.935"),
-    ("VaDE (published, arXiv:1611.05148)", "0.945", "–"),
+    ("MoE-Sim-VAE (published, doi:10.1371/journal.pcbi.1009086)", "0.975", "0.935"),
+    ("VaDE (published, arXiv:1611.05148)", "0.945", "-"),
 )
 """Accuracy and NMI that others report for the 60,000 training digits: name, accuracy, NMI."""
 
@@ -48,7 +48,7 @@ def page(out: str, trials: pd.DataFrame) -> str:
         [str(arm), *(format_cell(name, row[name]) for name in MEASURES)]
         for arm, row in median.sort_values(MEASURES[0], ascending=False).iterrows()
     ]
-    rows += [[name, accuracy, nmi, "–", "–", "–"] for name, accuracy, nmi in PUBLISHED]
+    rows += [[name, accuracy, nmi, "-", "-", "-"] for name, accuracy, nmi in PUBLISHED]
     heads = ["objective", *(COLUMNS[name].heading for name in MEASURES)]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows))
     seeds = ", ".join(map(str, sorted(trials["seed"].unique())))
