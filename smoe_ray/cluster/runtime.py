@@ -117,7 +117,9 @@ def connected(address: str | None, num_cpus: int, dashboard: bool = False) -> It
     address = address or os.environ.get("RAY_ADDRESS")
     with scratch() as folder:
         if ray.is_initialized():
-            yield Connection(folder, is_private=False)
+            connection = Connection(folder, is_private=False)
+            connection.refuse_lost(patience_s=0)
+            yield connection
         elif address:
             try:
                 with _our_signals():
@@ -138,9 +140,7 @@ def connected(address: str | None, num_cpus: int, dashboard: bool = False) -> It
 def _disconnect(connection: Connection) -> None:
     import ray
 
-    if connection.is_lost:  # Ray would wait for what is gone, then print its log and end this process
-        threading.Thread(target=ray.shutdown, daemon=True).start()
-    else:
+    if not connection.is_lost:  # else Ray would wait for what is gone, then print its log and end this process
         ray.shutdown()
 
 

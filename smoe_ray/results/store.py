@@ -278,5 +278,17 @@ def _protocol_problem(out: str, error: Exception) -> str:
 
 
 def _reason(error: Exception) -> str:
+    """Why storage refused, in a few words: of S3 the status, the code and the request, e.g. 403 AccessDenied for
+    PutObject.
+    """
+    refused = error if hasattr(error, "response") else error.__cause__  # s3fs translates what botocore raised
+    response = getattr(refused, "response", None)
+    if isinstance(response, Mapping) and "Error" in response:
+        status = str(response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
+        problem = response["Error"]
+        code = str(problem.get("Code", ""))
+        request = getattr(refused, "operation_name", "a request")
+        # Without a body, the code is the status, and the message its name.
+        return f"{status} {problem.get('Message', '') if code == status else code} for {request}".strip()
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__

@@ -184,7 +184,8 @@ class _Pool:
             self._died_once.add(task.trial_id)
             self._queue.requeue(task, f"its process {how}")
             return None
-        hint = "out of memory? fewer jobs at once need less" if code == -signal.SIGKILL else "its own output says why"
+        memory = "out of memory? lower --jobs, training.batch_size or model.num_experts"
+        hint = memory if code == -signal.SIGKILL else "its own output says why"
         return record_failure(task, WorkerDiedError(f"the process that trained it {how}, for the second time; {hint}"))
 
 

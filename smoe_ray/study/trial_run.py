@@ -250,10 +250,24 @@ def _begin(task: TrialTask, before: TrialRecord | None, notes: Sequence[str] = (
 
 def _describe(error: Exception) -> dict[str, str]:
     return {
-        "error": plugins.explain(error) or " ".join(str(error).split()) or type(error).__name__,
+        "error": _out_of_memory(error)
+        or plugins.explain(error)
+        or " ".join(str(error).split())
+        or type(error).__name__,
         "error_kind": type(error).__name__,
         "traceback": "".join(traceback.format_exception(error)),
     }
+
+
+def _out_of_memory(error: Exception) -> str | None:
+    """What to lower, if memory was short: Python, torch on a CPU and torch on a GPU each raise something else."""
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    ):
+        return "out of memory: lower training.batch_size or model.num_experts, or train fewer trials at once (--jobs)"
+    return None
 
 
 class _TrialFailure(Exception):  # noqa: N818  (internal: never shown)

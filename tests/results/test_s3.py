@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import boto3
@@ -12,7 +15,7 @@ import pandas as pd
 import pytest
 from moto.server import ThreadedMotoServer
 
-from smoe_ray.errors import ResultsError
+from smoe_ray.errors import ResultsError, StorageError
 from smoe_ray.results import (
     TIMING_COLUMNS,
     Store,
@@ -114,3 +117,56 @@ def test_a_server_that_is_gone_is_one_clear_line(bucket: str, monkeypatch: pytes
     with pytest.raises(ResultsError, match=r"s3://.*results"):
         read_results(f"{bucket}/results", "toy")
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+@contextmanager
+def answering(status: int, body: bytes) -> Iterator[str]:
+    """A server on loopback that answers every request alike."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # which answers Expect: 100-continue
+
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(status)
+            self.send_header("Content-Type", "application/xml")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_PUT = do_GET = do_HEAD = answer
+
+        def log_message(self, *_args: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [
+        (403, b"<Error><Code>AccessDenied</Code></Error>", "403 AccessDenied for PutObject"),
+        (403, b"", "403 Forbidden for PutObject"),
+    ],
+)
+def test_a_refusal_names_status_code_and_request(
+    monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, reason: str
+) -> None:
+    with answering(status, body) as address:
+        for name, value in {
+            "AWS_ENDPOINT_URL": address,
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_MAX_ATTEMPTS": "1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        import s3fs
+
+        s3fs.S3FileSystem.clear_instance_cache()
+        store = Store("s3://bucket/results")
+        with pytest.raises(StorageError) as caught:
+            store.write("study", b"content")
+    assert str(caught.value) == f"s3://bucket/results/study: cannot be written: {reason}"
