@@ -1,4 +1,4 @@
-"""The server: ``python -m smoe_ray_dashboard run app.py ... -- OUT`` is ``streamlit run`` that also preloads OUT."""
+"""The server: ``python -m smoe_ray_dashboard run server.py ... -- OUT`` is ``streamlit run`` that also preloads OUT."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def serve(out: str, port: int, host: str, address: str | None) -> NoReturn:
     if host in LOOPBACK:  # against DNS rebinding: requests with another host name are refused
         flags += [f"--server.allowedHosts={name}" for name in LOOPBACK]
     ours = [out, *(["--address", address] if address else [])]
-    app = Path(__file__).parent / "script" / "app.py"
+    app = Path(__file__).parent / "script" / "server.py"
     sys.stdout.write(
         f"smoe-ray: http://{f'[{host}]' if ':' in host else host}:{port} serves {out}; press Ctrl-C to stop\n"
     )
@@ -86,6 +86,8 @@ def refuse_port(host: str, port: int) -> None:
         if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
             raise SmoeRayError(f"{host}: not an address of this machine; choose another --host") from None
         raise SmoeRayError(f"{shown}: cannot be listened on ({error.strerror or error})") from None
+    except UnicodeError:
+        raise SmoeRayError(f"{host}: no name that a host can have; choose another --host") from None
 
 
 def refuse(out: str, may_be_absent: bool = False) -> None:

@@ -80,6 +80,11 @@ def escape(text: object, limit: int = 120) -> str:
     return html.escape(plain(text, limit), quote=False)
 
 
+def unit_lines(unit: str) -> str:
+    """The unit of a loss for the title of an axis, its parenthesis on a line of its own."""
+    return escape(unit).replace(" (", "<br>(")
+
+
 def markdown(text: object, limit: int = 2000) -> str:
     """Escape text where Streamlit renders Markdown (messages, captions, tabs, radio options); on one line."""
     return _MARKDOWN.sub(r"\\\1", plain(text, limit))

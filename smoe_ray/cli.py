@@ -17,16 +17,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.cells import cell_len
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Table
 from rich.text import Text
 
 from smoe_ray import cli_k8s
-from smoe_ray.cli_k8s import printable
 from smoe_ray.columns import COLUMNS, TRIAL_TABLE, count
 from smoe_ray.errors import ClusterError, ResultsError, SmoeRayError, StudyError
-from smoe_ray.terminal_output import discard_stdout, keep_libraries_quiet, print_whatever_the_encoding
+from smoe_ray.terminal_output import (
+    PlainConsole,
+    discard_stdout,
+    keep_libraries_quiet,
+    print_whatever_the_encoding,
+    printable,
+    say,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -37,7 +42,7 @@ if TYPE_CHECKING:
     from smoe_ray.data.files import Map
     from smoe_ray.data.overview import Overview
     from smoe_ray.inspect.status import StudyStatus
-    from smoe_ray.spec import GridStudy, SearchStudy
+    from smoe_ray.spec import DataSpec, GridStudy, SearchStudy
     from smoe_ray.study import Executor
 
 app = typer.Typer(
@@ -57,7 +62,7 @@ app.add_typer(cli_k8s.app, name="k8s")
 
 def _print_version(is_wanted: bool) -> None:
     if is_wanted:
-        typer.echo(f"smoe-ray {importlib.metadata.version('smoe-ray')}")
+        say(f"smoe-ray {importlib.metadata.version('smoe-ray')}")
         raise typer.Exit
 
 
@@ -108,7 +113,7 @@ def check(study: StudyFile, overrides: Overrides = None, allow_plugins: AllowPlu
     table.add_column(style="bold")
     for line in in_words(spec, seen):
         table.add_row(*line)
-    Console().print(table, highlight=False, markup=False)
+    PlainConsole().print(table, highlight=False, markup=False)
     seen.require_data()
 
 
@@ -172,13 +177,13 @@ def run(
     with stopping_like_ctrl_c(), plugins.allowing(allow_plugins or ()):
         seen = preview(plan)  # refuses what cannot run before anything is written, and so does what makes the executor
         for note in seen.notes:
-            typer.echo(f"note: {note}", err=True)
+            say(f"note: {note}", err=True)
         with _executor(executor, spec, address, jobs, device) as (trains, data_jobs), StudyProgress(spec) as progress:
             records = run_study(plan, out, trains, data_jobs=data_jobs, retry_failed=retry_failed, on_event=progress)
     _print_summary(_read(out, spec.name))
     diverged = refuse_failures(records, strict=strict)
     if diverged:
-        typer.echo(diverged)
+        say(diverged)
 
 
 @contextmanager
@@ -218,7 +223,7 @@ def table(
     dataset: OneDataset = None,
 ) -> None:
     """Print the results: one row per trial, at its last epoch."""
-    from smoe_ray.analysis.summary import epoch_summary, trial_summary
+    from smoe_ray.analysis.summary import trial_summary
     from smoe_ray.results import to_csv, to_json
 
     if csv and as_json:
@@ -232,8 +237,7 @@ def table(
     elif as_json:
         sys.stdout.write(to_json(frame))
     else:
-        _print_frame(epoch_summary(results) if epochs else frame)
-        _warn_of_collapse(results)
+        _print_summary(results, epochs)
 
 
 class _FigureCommand(typer.core.TyperCommand):
@@ -288,10 +292,10 @@ def figure(
             reasons.append(f"{wanted}: {error}")
             continue
         for path in save(made, folder, f"{name}-{wanted.replace('_', '-')}"):
-            typer.echo(path)
+            say(path)
         drawn += 1
     for reason in reasons:
-        typer.echo(f"not drawn: {reason}", err=True)
+        say(f"not drawn: {reason}", err=True)
     if not drawn:
         raise ResultsError(f"no figure could be drawn of study '{name}'; see above")
 
@@ -314,7 +318,7 @@ def report(
     from smoe_ray.report import write_report
 
     names = [_study_name(study) for study in studies or ()]
-    typer.echo(write_report(out, names, to, compare, lambda line: typer.echo(line, err=True), dataset))
+    say(write_report(out, names, to, compare, lambda line: say(line, err=True), dataset))
 
 
 @app.command(epilog="Example: smoe-ray recommend results loss-surface --samples 50000")
@@ -333,13 +337,13 @@ def recommend(
 
     results = _of_dataset(_read(out, _study_name(study)), dataset)
     found = recommend_experts(results, samples, steps, experts)
-    typer.echo(found.sentence)
+    say(found.sentence)
     for arm in found.arms:
         if arm.surface is not None:
-            typer.echo(f"\n{arm.label}" if len(found.arms) > 1 else "")
+            say(f"\n{arm.label}" if len(found.arms) > 1 else "")
             _print_frame(arm.table.rename(columns={"loss": "fitted_loss"}), _RECOMMENDED)
             for line in arm.evidence:
-                typer.echo(line)
+                say(line)
 
 
 @app.command(epilog="Example: smoe-ray submit studies/drawings.yaml --address http://head:8265 --out s3://bucket/out")
@@ -367,14 +371,14 @@ def submit(
     from smoe_ray.cluster import jobs
 
     job = jobs.submit(study, address, out, overrides or (), note, packages or (), strict=strict)
-    typer.echo(job.id)
+    say(job.id)
     if not job.is_new:
-        typer.echo("This study runs already, as this job; nothing was started.", err=True)
+        say("This study runs already, as this job; nothing was started.", err=True)
     elif "://" not in job.out:
-        typer.echo(f"Every node of the cluster must see {job.out} as one shared folder.", err=True)
+        say(f"Every node of the cluster must see {job.out} as one shared folder.", err=True)
     if follow:
         for piece in job.logs(follow=True):
-            typer.echo(piece, nl=False)
+            say(piece, nl=False)
     if (wait or follow) and (state := job.wait()) != "succeeded":
         raise ClusterError(f"job {job.id} was {state}; to go on, submit the study again")
 
@@ -420,7 +424,7 @@ def status(
         _print_status(trials, out, state)
         _tell(trials.problems, trials.notices)
     elif state is not None:
-        typer.echo(f"{name} in {printable(out)}\n  job        {state}\n  trials     none has started yet")
+        say(f"{name} in {printable(out)}\n  job        {state}\n  trials     none has started yet")
     else:
         _read(out, name)  # it says what is there instead
 
@@ -435,7 +439,7 @@ def logs(
     from smoe_ray.cluster import jobs
 
     for piece in jobs.get_job(job, address).logs(follow):
-        typer.echo(piece, nl=False)
+        say(piece, nl=False)
 
 
 @app.command(epilog="Example: smoe-ray stop quickstart-0123abcd")
@@ -443,7 +447,7 @@ def stop(job: JobId, address: Address = _LOOPBACK) -> None:
     """Stop a job, as Ctrl-C would: what was trained is kept, and submitting the study again resumes it."""
     from smoe_ray.cluster import jobs
 
-    typer.echo(f"{job}: {jobs.get_job(job, address).stop()}")
+    say(f"{job}: {jobs.get_job(job, address).stop()}")
 
 
 @app.command(epilog="Example: smoe-ray verify results quickstart --repair")
@@ -464,14 +468,14 @@ def verify(
 
     found = scrub(out, None if study is None else [_study_name(study)], repair=repair)
     for line in found.repaired:
-        typer.echo(f"set aside: {' '.join(line.split())}")
+        say(f"set aside: {' '.join(line.split())}")
     for line in found.problems:
-        typer.echo(f"damaged: {' '.join(line.split())}")
+        say(f"damaged: {' '.join(line.split())}")
     counts = found.counts
     what = f"{count(counts['studies'], 'study', 'studies')}, {count(counts['trials'], 'trial')}"
-    typer.echo(f"read {what}, {count(counts['files'], 'file')}, {counts['bytes'] / 1e6:,.1f} MB")
+    say(f"read {what}, {count(counts['files'], 'file')}, {counts['bytes'] / 1e6:,.1f} MB")
     if counts["set aside"]:
-        typer.echo(f"{count(counts['set aside'], 'damaged trial')} of earlier times kept aside")
+        say(f"{count(counts['set aside'], 'damaged trial')} of earlier times kept aside")
     if found.problems:
         raise ResultsError(f"{out}: {count(len(found.problems), 'damaged file')}; see above")
 
@@ -496,23 +500,40 @@ def dashboard(
 
 @data_app.command(epilog="Example: smoe-ray data fetch cat face --to drawings")
 def fetch(
-    categories: Annotated[
-        list[str], typer.Argument(help="Categories as Google names them, e.g. 'The Eiffel Tower'.", show_default=False)
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME...",
+            help="Quick, Draw! categories, e.g. 'The Eiffel Tower'; sets: mnist, fashion_mnist, kmnist, emnist, "
+            "cifar10, cifar100, svhn, medmnist/pathmnist ...; or study files (.yaml), whose data are fetched.",
+            show_default=False,
+        ),
     ],
     to: Annotated[str | None, typer.Option("--to", help="Folder. Default: the download cache.")] = None,
     layout: Annotated[
-        Literal["sketchrnn", "bitmap"], typer.Option(help="Vector drawings (.npz) or 28x28 bitmaps (.npy).")
+        Literal["sketchrnn", "bitmap", "ndjson"],
+        typer.Option(help="Of categories: vector drawings (.npz), 28x28 bitmaps (.npy), simplified ones (.ndjson)."),
     ] = "sketchrnn",
 ) -> None:
-    """Download Quick, Draw! categories from Google's public bucket. Resumes; checks sizes and checksums."""
-    from smoe_ray.data.download import fetch as download
-    from smoe_ray.data.sources.quickdraw import download_folder
+    """Download Quick, Draw! categories and published image sets. Resumes; checks sizes and checksums."""
+    from smoe_ray.data.fetching import data_to_fetch, fetch_data
+    from smoe_ray.inspect.preview import data_settings
+    from smoe_ray.planning import StudyPlan
+    from smoe_ray.spec import load_study
 
-    folder = download_folder() if to is None else _local_folder(to)
+    folder = None if to is None else _local_folder(to)
+    wanted: list[DataSpec] = []
+    for name in names:
+        if name.endswith((".yaml", ".yml")):
+            wanted += data_settings(StudyPlan(load_study(name)))
+        else:
+            wanted.append(data_to_fetch(name, layout))
     with _bars(DownloadColumn(), TransferSpeedColumn()) as progress:
-        paths = download(categories, layout, folder, progress=progress)
-    for path in paths:
-        typer.echo(path)
+        files = dict.fromkeys(file for data in wanted for file in fetch_data(data, folder, progress))
+    for file in files:
+        say(file)
+    if not files:
+        say("nothing to fetch: the data are generated, or are to be where data.root says")
 
 
 @data_app.command(epilog="Example: smoe-ray data info studies/drawings.yaml --set data.root=drawings --to sheets")
@@ -548,20 +569,20 @@ def info(
             with _bars() as progress:
                 splits = load_splits(data, cache_folder() / "data", usable_cpus(), progress)
             if number:
-                typer.echo()
+                say()
             seen = overview(splits)
             _show_data(heading, splits, seen)
             if sheet is not None:
                 from smoe_ray.figures.contact_sheet import contact_sheet
 
                 _write(sheet, contact_sheet(splits, heading, f"{seen.shape}, {_in_all(splits)}"))
-                typer.echo(f"contact sheet: {sheet}")
+                say(f"contact sheet: {sheet}")
 
 
 def _show_data(heading: str, splits: Splits, seen: Overview) -> None:
-    typer.echo(printable(heading))
+    say(printable(heading))
     background = f", mostly on a {seen.background} background" if seen.background else ""
-    typer.echo(f"images: {seen.shape}, values from {seen.low} to {seen.high}{background}")
+    say(f"images: {seen.shape}, values from {seen.low} to {seen.high}{background}")
     shown = Table("class", "train", "test")
     for column in shown.columns[1:]:
         column.justify = "right"
@@ -570,14 +591,14 @@ def _show_data(heading: str, splits: Splits, seen: Overview) -> None:
     shown.add_section()
     shown.add_row("in all", f"{len(splits.train):,}", f"{len(splits.test):,}", style="bold")
     shown.add_row("mean pixel", *(f"{mean:.3f}" for mean in seen.mean), style="dim")
-    Console().print(shown)
-    typer.echo(f"fingerprint: {splits.fingerprint[:12]}")
+    PlainConsole().print(shown)
+    say(f"fingerprint: {splits.fingerprint[:12]}")
     if splits.style_names:
-        typer.echo(f"styles: {', '.join(splits.style_names)}")
+        say(f"styles: {', '.join(splits.style_names)}")
     for note in splits.notes:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")
     for warning in seen.warnings:
-        typer.echo(f"warning: {warning}")
+        say(f"warning: {warning}")
 
 
 def _in_all(splits: Splits) -> str:
@@ -643,7 +664,7 @@ def _fail(error: SmoeRayError, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exception(error)
     else:
-        typer.echo(f"smoe-ray: {' '.join(str(error).split())}", err=True)
+        say(f"smoe-ray: {' '.join(str(error).split())}", err=True)
     sys.exit(1)
 
 
@@ -681,13 +702,13 @@ _MOST_PROBLEMS = 10
 
 def _tell(problems: Sequence[str], notices: Sequence[str]) -> None:
     for notice in notices[:_MOST_PROBLEMS]:
-        typer.echo(f"note: {' '.join(notice.split())}", err=True)
+        say(f"note: {' '.join(notice.split())}", err=True)
     if len(notices) > _MOST_PROBLEMS:
-        typer.echo(f"note: {count(len(notices) - _MOST_PROBLEMS, 'more damaged file')}", err=True)
+        say(f"note: {count(len(notices) - _MOST_PROBLEMS, 'more damaged file')}", err=True)
     for problem in problems[:_MOST_PROBLEMS]:
-        typer.echo(f"left out: {' '.join(problem.split())}", err=True)
+        say(f"left out: {' '.join(problem.split())}", err=True)
     if len(problems) > _MOST_PROBLEMS:
-        typer.echo(f"left out: {count(len(problems) - _MOST_PROBLEMS, 'more trial')} with unreadable files", err=True)
+        say(f"left out: {count(len(problems) - _MOST_PROBLEMS, 'more trial')} with unreadable files", err=True)
 
 
 _RECOMMENDED = ("experts", "fitted_loss", "low", "high", "above_best", "tied", "chance", "gaussian_process", "runs")
@@ -699,10 +720,19 @@ _LEAST_LABEL = 18
 """Columns of text that the label of an arm keeps, on more lines, where others would else be left out."""
 
 
-def _print_summary(results: pd.DataFrame) -> None:
-    from smoe_ray.analysis.summary import trial_summary
+def _print_summary(results: pd.DataFrame, epochs: bool = False) -> None:
+    """The trials at their last epoch, or all their epochs, and what to beware of in these numbers."""
+    from smoe_ray.analysis.outcomes import comparable_metric, loss_unit
+    from smoe_ray.analysis.summary import epoch_summary, trial_summary
 
-    _print_frame(trial_summary(results))
+    columns = list(TRIAL_TABLE)
+    is_mixed = comparable_metric(results) != "test.reconstruction"
+    if is_mixed:
+        columns.remove("test.psnr")
+        columns.insert(columns.index("test.reconstruction"), "test.psnr")
+    _print_frame(epoch_summary(results) if epochs else trial_summary(results), columns)
+    if is_mixed:
+        say(f"losses have different units, {loss_unit(results)}: compare the PSNR (dB)", err=True)
     _warn_of_collapse(results)
 
 
@@ -710,7 +740,7 @@ def _warn_of_collapse(results: pd.DataFrame) -> None:
     from smoe_ray.analysis.posterior import posterior_warning
 
     if warning := posterior_warning(results):
-        typer.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", err=True)
 
 
 def _job_state(address: str, study: str, out: str) -> str:
@@ -742,10 +772,10 @@ def _print_status(status: StudyStatus, out: str, job: str | None) -> None:
         lines["best"] = f"{COLUMNS[status.best.metric].heading} {status.best.value:.4g} (trial {status.best.trial_id})"
     if status.updated_at is not None:
         lines["updated"] = _local_time(status.updated_at)
-    typer.echo(f"{status.study} in {printable(out)}")
+    say(f"{status.study} in {printable(out)}")
     for what, said in lines.items():
         if said is not None:
-            typer.echo(f"  {what:<10} {said}")
+            say(f"  {what:<10} {said}")
 
 
 def _write_csv(text: str, with_bom: bool) -> None:
@@ -753,7 +783,7 @@ def _write_csv(text: str, with_bom: bool) -> None:
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8")
         text = "\N{ZERO WIDTH NO-BREAK SPACE}" + text
-    sys.stdout.write(text)
+    sys.stdout.write(text) if not sys.stdout.isatty() else say(text, nl=False)
 
 
 def _print_counts(study: str, out: str, error: StudyError) -> None:
@@ -762,8 +792,8 @@ def _print_counts(study: str, out: str, error: StudyError) -> None:
 
     ends = Counter(record.status for record in read_trials(out, study, skip_broken=True))
     trials = ", ".join(f"{number} {status}" for status, number in sorted(ends.items())) or "none has started yet"
-    typer.echo(f"{study} in {printable(out)}\n  trials     {trials}")
-    typer.echo(f"left out: {error}; copy it again, or run the study again, which writes it", err=True)
+    say(f"{study} in {printable(out)}\n  trials     {trials}")
+    say(f"left out: {error}; copy it again, or run the study again, which writes it", err=True)
 
 
 def _local_time(moment: datetime) -> str:
@@ -792,22 +822,22 @@ def _print_frame(frame: pd.DataFrame, names: Sequence[str] = TRIAL_TABLE) -> Non
         table.add_row(*row)
     _print_wide(table)
     if left_out := [column.heading for column in columns[len(shown) :]]:
-        typer.echo(f"not shown in {width} columns of text: {', '.join(left_out)}", err=True)
+        say(f"not shown in {width} columns of text: {', '.join(left_out)}", err=True)
 
 
 def _print_wide(shown: Table) -> None:
-    Console(width=_output_width()).print(shown, highlight=False, markup=False)
+    PlainConsole(width=_output_width()).print(shown, highlight=False, markup=False)
 
 
 def _output_width() -> int:
     """Columns of text that standard output takes. FORCE_COLOR alone, as in CI, makes no terminal."""
-    return Console().width if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH_IN_A_FILE
+    return PlainConsole().width if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH_IN_A_FILE
 
 
 @contextmanager
 def _bars(*columns: ProgressColumn) -> Iterator[Callable[[str, int, int], None]]:
     """Bars on the terminal, none in a file; inside, a callback (what, done, in all)."""
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     text = TextColumn("{task.description}", markup=False)
     with Progress(text, BarColumn(), *columns, console=console, disable=not console.is_terminal) as bars:
         tasks: dict[str, TaskID] = {}

@@ -9,6 +9,7 @@ import typer
 
 from smoe_ray.columns import COLUMNS
 from smoe_ray.errors import ClusterError, SmoeRayError
+from smoe_ray.terminal_output import printable, say
 
 if TYPE_CHECKING:
     from smoe_ray.k8s.kubectl import Target
@@ -40,12 +41,12 @@ def init(overlay: Overlay = "local", namespace: OwnNamespace = None, context: Co
     rendered = manifests.read(manifests.render(overlay, namespace))
     cluster = Cluster(_target(context))
     if rendered.namespace is None:
-        typer.echo(f"namespace {rendered.namespace_name}: not part of the overlay")
+        say(f"namespace {rendered.namespace_name}: not part of the overlay")
     else:
         made = cluster.ensure_namespace(rendered.namespace)
-        typer.echo(f"namespace {rendered.namespace_name}: {_made(made)}")
+        say(f"namespace {rendered.namespace_name}: {_made(made)}")
     made = cluster.ensure_token(rendered)
-    typer.echo(f"token, Secret {rendered.token_secret}: {_made(made)}")
+    say(f"token, Secret {rendered.token_secret}: {_made(made)}")
 
 
 @app.command(epilog="Example: smoe-ray k8s render production --image smoe-ray=registry.example/smoe-ray:0.1.0")
@@ -53,7 +54,7 @@ def render(overlay: Overlay, images: Images = None, namespace: OwnNamespace = No
     """Print an overlay as YAML. Needs no cluster."""
     from smoe_ray.k8s import manifests
 
-    typer.echo(manifests.render(overlay, namespace, images or ()), nl=False)
+    say(manifests.render(overlay, namespace, images or ()), nl=False)
 
 
 @app.command(epilog="Example: smoe-ray k8s apply local")
@@ -79,13 +80,13 @@ def apply(
             cluster.check_storage(claim)
     changes = manifests.diff(rendered, target)
     if "".join(changes.values()).count("\n") <= _MOST_DIFF_LINES:
-        typer.echo("".join(changes.values()), nl=False)
+        say("".join(changes.values()), nl=False)
     else:
-        typer.echo("".join(f"  {name}\n" for name in changes), nl=False)
-    typer.echo(f"{len(names)} objects, all valid; {len(changes)} new or changed")
+        say("".join(f"  {name}\n" for name in changes), nl=False)
+    say(f"{len(names)} objects, all valid; {len(changes)} new or changed")
     if not dry_run and changes:
         manifests.apply(rendered, target)
-        typer.echo("applied; smoe-ray k8s status shows the progress")
+        say("applied; smoe-ray k8s status shows the progress")
 
 
 @app.command(epilog="Example: smoe-ray k8s submit studies/quickstart.yaml --overlay local")
@@ -162,17 +163,17 @@ def submit(
     manifests.refuse_placeholders(manifests.dump(first.job))
     preview(plan, load_plugins=False)  # those of the cluster count
     if dry_run:
-        typer.echo(manifests.dump(first.files, first.job), nl=False)
+        say(manifests.dump(first.files, first.job), nl=False)
         return
     cluster = Cluster(_target(context))
     running, attempt = cluster.active_or_next(place.namespace_name, first.name)
     if running:
-        typer.echo(running)
-        typer.echo("This study is already running, as this RayJob; nothing was started.", err=True)
+        say(running)
+        say("This study is already running, as this RayJob; nothing was started.", err=True)
         return
     made = build(attempt)
     cluster.create(made)
-    typer.echo(made.name)
+    say(made.name)
 
 
 @app.command(epilog="Example: smoe-ray k8s status --out results")
@@ -194,17 +195,17 @@ def status(
     if not (clusters or jobs or pods):
         cluster.require_namespace(namespace)
     warnings = cluster.warnings(namespace)
-    typer.echo("clusters" if clusters else f"clusters: none in {namespace}")
+    say("clusters" if clusters else f"clusters: none in {namespace}")
     for each in clusters:
-        typer.echo(f"  {printable(describe.cluster_line(each, warnings))}")
-    typer.echo("studies" if jobs else "studies: none")
+        say(f"  {printable(describe.cluster_line(each, warnings))}")
+    say("studies" if jobs else "studies: none")
     for job in jobs:
-        typer.echo(f"  {printable(describe.job_line(job))}")
+        say(f"  {printable(describe.job_line(job))}")
         name, there = study_of(job)
         if out or "://" in there:
-            typer.echo(f"    {printable(_trials(out or there, name))}")
+            say(f"    {printable(_trials(out or there, name))}")
     for pod in describe.waiting(pods, warnings):
-        typer.echo(printable(f"pending: {pod.pod}: {pod.why}" + (f" [{pod.said}]" if pod.said else "")))
+        say(printable(f"pending: {pod.pod}: {pod.why}" + (f" [{pod.said}]" if pod.said else "")))
 
 
 @app.command(epilog="Example: smoe-ray k8s doctor gke")
@@ -247,7 +248,7 @@ def stop(job: JobName, namespace: Namespace = _NAMESPACE, context: Context = Non
     from smoe_ray.k8s.cluster import Cluster
 
     Cluster(_target(context)).stop(namespace, job)
-    typer.echo(f"{job}: deleted; its results are kept")
+    say(f"{job}: deleted; its results are kept")
 
 
 @app.command(epilog="Example: smoe-ray k8s wait quickstart-0123abcd")
@@ -260,7 +261,7 @@ def wait(job: JobName, namespace: Namespace = _NAMESPACE, context: Context = Non
     line = printable(describe.job_line(ended))
     if ended["status"]["jobDeploymentStatus"] != "Complete":
         raise ClusterError(line)
-    typer.echo(line)
+    say(line)
 
 
 @app.command(epilog="Example: smoe-ray k8s results quickstart-0123abcd --csv > quickstart.csv")
@@ -299,7 +300,7 @@ def port_forward(
         service, there = f"{'smoe-ray' if what == 'head' else what}-head-svc", 8265
     here, target = port or there, _target(context)
     kubectl(["get", f"service/{service}", f"--namespace={namespace}", "--output=name"], target)  # says what is wrong
-    typer.echo(f"http://127.0.0.1:{here}", err=True)
+    say(f"http://127.0.0.1:{here}", err=True)
     forward = ["port-forward", f"--namespace={namespace}", "--address=127.0.0.1", f"service/{service}"]
     attach([*forward, f"{here}:{there}"], target)
 
@@ -329,8 +330,3 @@ def _trials(out: str, study: str) -> str:
     if status.best is not None:
         said.append(f"best {COLUMNS[status.best.metric].heading} {status.best.value:.4g}")
     return ", ".join(said)
-
-
-def printable(text: str) -> str:
-    """Foreign text without control characters, which could command the terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 Direction = Literal["minimize", "maximize"]
 
 TEXT, COUNT, LOSS, SHARE, SCORE, GENERAL = "{}", "{:,.0f}", "{:.2f}", "{:.0%}", "{:.3f}", "{:.3g}"
-"""Number formats: words, whole numbers, squared errors, shares in per cent, scores from 0 to 1, anything else."""
+"""Number formats: words, whole numbers, errors, shares in per cent, scores from 0 to 1, anything else."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class Column:
 
 # --- results: one row per epoch of a trial ----------------------------------------------------------------------------
 
-_ERROR = "squared error per image"
+_ERROR, _ERROR_PER_VALUE = "error per image", "error per value"
+"""That of the trial's `objective.likelihood`, summed over the values of an image: `analysis.loss_unit` names it."""
 
 IDENTITY = (
     Column("study", "study", dtype="text", meaning="name of the study"),
@@ -120,8 +121,8 @@ TRAINING = (
         "training reconstruction",
         LOSS,
         unit=_ERROR,
-        meaning="blend: ‖x − Σ_e p_e x̂_e‖²; expected: Σ_e p_e r_e; likelihood: −2s² ln Σ_e p_e exp(−r_e/2s²); "
-        "supervised: r of the predicted class",
+        meaning="blend: r of the image Σ_e p_e x̂_e; expected: Σ_e p_e r_e; likelihood: "
+        "−2s² ln Σ_e p_e exp(−r_e/2s²); supervised: r of the predicted class",
         source="blend: arXiv:2509.10025; likelihood: Jacobs et al. 1991",
         direction="minimize",
         objective=True,
@@ -184,8 +185,27 @@ TEST = (
         "soft loss",
         LOSS,
         unit=_ERROR,
-        meaning="‖x − Σ_e p_e x̂_e‖², always",
+        meaning="r of the image Σ_e p_e x̂_e, always",
         direction="minimize",
+        objective=True,
+    ),
+    Column(
+        "test.per_value",
+        "loss per value",
+        "{:.4f}",
+        unit=_ERROR_PER_VALUE,
+        meaning="test.reconstruction / (C·H·W)",
+        direction="minimize",
+        objective=True,
+    ),
+    Column(
+        "test.psnr",
+        "PSNR",
+        LOSS,
+        unit="dB, at most 138",
+        meaning="peak signal-to-noise ratio 10·log10(1/MSE): MSE is the mean squared error of a value over the test "
+        "set, gating and z as in test.reconstruction, whatever the likelihood: compares likelihoods and image formats",
+        direction="maximize",
         objective=True,
     ),
     Column("test.kl", "test KL", LOSS, unit="nats per image", meaning="as `train.kl`", objective=True),
@@ -349,6 +369,7 @@ STATISTICS = (
     Column("loss", "test loss", LOSS),
     Column("loss_soft", "soft loss", LOSS),
     Column("gap", "gap", LOSS),
+    Column("psnr", "PSNR", LOSS),
     Column("active", "active", GENERAL),
     Column("effective", "effective", LOSS),
     Column("kl", "KL", LOSS),
@@ -462,6 +483,9 @@ def _by_name(columns: Iterable[Column]) -> dict[str, Column]:
 RESULTS = _by_name((*IDENTITY, *TRAINING, *TEST, *EXPERTS, *LATENT, *COST))
 """Columns of `read_results`, but for the ``config.<path>`` of the specs."""
 
+LOSS_COLUMNS = frozenset(column.name for column in RESULTS.values() if column.unit in (_ERROR, _ERROR_PER_VALUE))
+"""Results whose unit depends on the likelihood."""
+
 COLUMNS = _by_name((*RESULTS.values(), *STATISTICS))
 """All columns by name."""
 
@@ -479,6 +503,7 @@ TRIAL_TABLE = (
     "trial_id",
     "test.kl",
     "latent.active",
+    "test.psnr",
 )
 """Columns of the table of trials that the command prints and the dashboard shows, in this order."""
 

@@ -25,10 +25,13 @@ import typer.main
 import yaml
 
 from smoe_ray.cli import app
+from smoe_ray.data.fetching import data_to_fetch
+from smoe_ray.data.published_files import published_files
 from smoe_ray.figures import FIGURES
-from smoe_ray.spec import load_study
+from smoe_ray.spec import NamedDataBase, load_study
 from smoe_ray.study import LocalExecutor, run_study
 from support.planted_folder import plant
+from support.published_sets import write_cifar10, write_mnist
 from support.quickdraw_files import scribbles, write_sketchrnn
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -120,10 +123,14 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for category in CATEGORIES:
             np.save(place / f"{category}.npy", rng.integers(0, 256, (100, 784), dtype=np.uint8))
             write_sketchrnn(place / f"{category}.npz", scribbles(70), scribbles(15, seed=1))
-    for name in ("mnist", "cifar10"):
-        images = rng.integers(0, 256, (150, 32, 32, 3) if name == "cifar10" else (150, 28, 28), dtype=np.uint8)
-        parts = {"x_train": images, "y_train": np.arange(150) % 2, "x_test": images[::-3], "y_test": np.arange(50) % 2}
-        np.savez(folder / f"{name}.npz", **parts)
+    for name in ("mnist", "medmnist/pathmnist"):
+        spec = data_to_fetch(name, "sketchrnn")
+        assert isinstance(spec, NamedDataBase)
+        (folder / "cache" / spec.source).mkdir()
+        for file in published_files(spec):
+            (folder / "cache" / spec.source / file.name).touch()
+    write_mnist(folder / "cache" / "mnist", rng)
+    write_cifar10(folder / "cache" / "cifar10", rng)
     results = folder / "results"
     for name in ("how-many-experts", "drawings", "quickstart"):
         plant(results, name, experts=(2, 4), seeds=2, embeddings=False)
@@ -131,10 +138,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         plant(results, name, experts=(4,), seeds=2, embeddings=False, routing="supervised", objectives=("blend",))
     phases = load_study(folder / "studies" / "collapse_phase.yaml")  # nothing planted has its axes
     run_study(phases, results, LocalExecutor(jobs=1, device="cpu"), cache=folder / "cache" / "data")
-    files = {"drawings": "drawings", "mnist": "mnist.npz", "cifar10": "cifar10.npz"}
-    roots = [f"datasets.{name}.root={folder / file}" for name, file in files.items()]
-    several = load_study(folder / "studies" / "datasets.yaml", roots)
-    run_study(several, results, LocalExecutor(jobs=1, device="cpu"), cache=folder / "cache" / "data")
+    several = load_study(folder / "studies" / "datasets.yaml")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("SMOE_RAY_CACHE", str(folder / "cache"))
+        run_study(several, results, LocalExecutor(jobs=1, device="cpu"), cache=folder / "cache" / "data")
     for name in ("loss-surface", "paper-loss-surface"):
         plant(
             results, name, objectives=("likelihood",), experts=(2, 4, 8, 16), per_class=(50, 200, 800), seeds=2,
@@ -163,7 +170,8 @@ FIRST_LINE = {
     "report": r"report/index\.html$",
     "status": r"[a-z-]+ in results$",
     "verify": r"read \d+ stud",
-    "data": r"(drawings|.*/quickdraw)/(face|cat)\.np[yz]$|quickdraw( drawings)?$| *quickdraw, fingerprint",
+    "data": r"(drawings|.*/quickdraw)/(face|cat)\.np[yz]$|.*/mnist/train-\S+$|quickdraw( drawings)?$"
+    r"| *quickdraw, fingerprint",
     "dashboard": r"smoe-ray: http://127\.0\.0\.1:\d+ serves results; press Ctrl-C to stop$",
 }
 """What the first line of each verb's output looks like."""

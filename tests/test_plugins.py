@@ -132,7 +132,7 @@ def test_a_short_name_means_what_an_installed_package_registers(folder: Path) ->
     spec = parse_study(study(base={"data": {"source": "rings", "width": 3}}, axes={"data.width": [3, 4]}))
     assert spec.base.data.source == SOURCE
     assert "ring_data" not in sys.modules
-    with pytest.raises(StudyError, match=r"'rinks' is none of .*, combined, rings; did you mean 'rings'\?$"):
+    with pytest.raises(StudyError, match=r"'rinks' is none of .*, parquet, rings; did you mean 'rings'\?$"):
         parse_study(study(base={"data": {"source": "rinks"}}))
     again = trial_with(spec.base, {"data.source": "rings"})  # the same plug-in by another name keeps its parameters
     assert again == spec.base
@@ -339,7 +339,7 @@ SPEC = "from smoe_ray.spec import DataSpecBase as B\nclass Rings:\n    class Spe
         (SPEC + "    def requirements(self, spec):\n        raise OSError('no\\ndisk')\n    def read(self): pass",
          SOURCE, {}, f"plug-in {SOURCE} failed at "),
         ("import pydantic\nclass Rings:\n    class Spec(pydantic.BaseModel): pass", SOURCE, {},
-         "its 'Spec' is no subclass of smoe_ray.spec.data.DataSpecBase"),
+         "its 'Spec' is no subclass of smoe_ray.spec.data_base.DataSpecBase"),
     ],
 )  # fmt: skip
 def test_a_wrong_plug_in_is_one_line(
@@ -360,6 +360,7 @@ def test_a_wrong_plug_in_is_one_line(
         ("label_B)\n", "label_B[::-1].copy())\n", "training images that are not sorted by label"),
         ("label_B)\n", "label_B + 1)\n", "labels that are no indices into its 2 class_names"),
         ("label_B)\n", "label_B[1:])\n", "train labels that are no array of 80 whole numbers"),
+        ('("small", "large")', '("small", "la\\x1brge")', "'la\\x1brge' in its class_names; needed: printable"),
         ("return Content(", "return (", "read() returned tuple, not a smoe_ray.data.Content"),
         ("return Content(", "return Content(1 / 0, ", "rings.py:15: ZeroDivisionError: division by zero"),
     ],

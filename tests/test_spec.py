@@ -18,13 +18,18 @@ from smoe_ray.spec import (
     SCALAR_METRICS,
     Blend,
     Budget,
+    Cifar100Data,
     CombinedData,
+    EmnistData,
     Expected,
     GridStudy,
     ImageData,
     Imbalance,
     Likelihood,
+    MedMnistData,
     ModelSpec,
+    NamedData,
+    ParquetData,
     QuickDrawData,
     SearchStudy,
     Spec,
@@ -34,6 +39,7 @@ from smoe_ray.spec import (
     assign,
     dotted_keys,
     dump_study,
+    first_objective,
     load_study,
     merge,
     parse_study,
@@ -41,7 +47,7 @@ from smoe_ray.spec import (
     trial_with,
     value_at,
 )
-from smoe_ray.spec.objectives import BuiltInObjective
+from smoe_ray.spec.objectives import BuiltInObjective, DecoderLikelihoodSpec
 
 FINGERPRINT = "0" * 64
 STUDIES = Path(__file__).resolve().parents[1] / "studies"
@@ -323,6 +329,15 @@ def test_trial_with_reaches_into_the_parts_of_combined_data() -> None:
             {"objective.lambda_entropy": 3},
             "trial with objective.lambda_entropy=3: objective.lambda_entropy: unknown key",
         ),
+        (
+            {"objective.likelihood": "bernouli"},
+            "trial with objective.likelihood='bernouli': objective.likelihood: 'bernouli' is none of gaussian, "
+            "bernoulli, laplace; did you mean 'bernoulli'?",
+        ),
+        (
+            {"objective.variance_end": True},
+            "trial with objective.variance_end=True: objective: 'variance_end' needs a number, not true",
+        ),
     ],
 )
 def test_trial_with_refuses_in_one_line(values: dict[str, Any], message: str) -> None:
@@ -400,9 +415,18 @@ OF_DATA: dict[str, Any] = {
     "background": "black",
     "transpose": True,
     "allow_constant": True,
+    "recognized_only": True,
     "root": "elsewhere",
     "download": True,
+    "split": "letters",
+    "labels": "coarse",
+    "name": "octmnist",
+    "size": 64,
+    "image_column": "img",
+    "label_column": "fine_label",
 }
+CLASSES_OF = {NamedData: ["cat"], EmnistData: ["7"], Cifar100Data: ["bear"], MedMnistData: ["normal"]}
+NAMED = (NamedData(source="cifar10"), EmnistData(), Cifar100Data(), MedMnistData(name="pneumoniamnist"))
 LAYOUTS = {QuickDrawData: "bitmap", ImageData: "npz"}
 NOT_IDENTITY = {
     "dataset",
@@ -428,9 +452,11 @@ def _single_changes() -> list[tuple[TrialSpec, str, Any]]:
     for objective in (objective() for objective in get_args(BuiltInObjective)):
         for field in sorted(type(objective).model_fields.keys() - {"name"}):
             changes += [(TrialSpec(objective=objective), f"objective.{field}", _other_value(objective, field))]
-    for data in (SyntheticData(), QuickDrawData(), ImageData(root="here")):
+    files = (QuickDrawData(layout="ndjson"), ImageData(root="here"), ParquetData(root="here"), *NAMED)
+    for data in (SyntheticData(), *files):
         for field in sorted(type(data).model_fields.keys() - {"source", "image"}):
             value = LAYOUTS[type(data)] if field == "layout" else OF_DATA[field]
+            value = CLASSES_OF.get(type(data), value) if field == "classes" else value
             changes += [(TrialSpec(data=data), f"data.{field}", value)]
     combined = TrialSpec(data=CombinedData(parts={"a": SyntheticData(), "b": QuickDrawData()}))
     changes += [
@@ -489,6 +515,23 @@ def test_supervised_trials_drop_the_objective() -> None:
     trials = [TrialSpec.model_validate({"routing": "supervised", **fields}) for fields in written]
     assert [trial.objective for trial in trials] == [Supervised()] * 5
     assert len({trial_id(trial, FINGERPRINT) for trial in trials}) == 1
+
+
+def test_a_supervised_trial_keeps_the_likelihood_of_the_objective_that_it_drops() -> None:
+    written = {"name": "blend", "likelihood": "bernoulli"}
+    trial = TrialSpec.model_validate({"routing": "supervised", "objective": written})
+    varied = trial_with(TrialSpec(objective=Blend(likelihood="bernoulli")), {"routing": "supervised"})
+    assert trial.objective == varied.objective == Supervised(likelihood="bernoulli")
+    assert trial.identity()["objective"] == {"likelihood": "bernoulli"}
+    wrong = {"routing": "supervised", "objective": {"name": "blend", "likelihood": "beta"}}
+    assert "objective.likelihood: " in complaint(HEAD | {"base": wrong})
+
+
+def test_every_built_in_objective_offers_the_likelihoods_and_hashes_none_at_its_default() -> None:
+    for objective in get_args(BuiltInObjective):
+        assert issubclass(objective, DecoderLikelihoodSpec)
+        assert "likelihood" not in objective().identity()
+        assert objective(likelihood="laplace").identity()["likelihood"] == "laplace"
 
 
 def test_the_weight_of_a_supervised_trial_makes_its_id_and_the_default_is_null() -> None:
@@ -811,6 +854,11 @@ ENTROPY, VARIANCE = "objective.lambda_entropy", "objective.variance_end"
             {"objectives": [{"metric": "test.kl"}, {"metric": "cost.flops"}], "pruner": {"name": "asha"}},
             "pruner: early stopping works with one objective only",
         ),
+        (
+            {"space": {"objective.likelihood": {"type": "categorical", "choices": ["gaussian", "laplace"]}}},
+            "objectives: test.reconstruction has another unit with every objective.likelihood, so its values do not "
+            "compare; optimise test.psnr (direction: maximize)",
+        ),
         ({"sampler": {"name": "cmaes"}, "space": {"objective.name": CHOICE}}, "cmaes takes numeric"),
         (
             {"sampler": {"name": "cmaes"}, "objectives": [{"metric": "test.kl"}, {"metric": "cost.flops"}]},
@@ -820,6 +868,26 @@ ENTROPY, VARIANCE = "objective.lambda_entropy", "objective.variance_end"
 )
 def test_what_a_search_cannot_do_is_refused(changes: dict[str, Any], message: str) -> None:
     assert message in complaint(SEARCH | changes)
+
+
+@pytest.mark.parametrize(
+    ("axes", "metric"),
+    [
+        ({"model.num_experts": [2, 3]}, "test.reconstruction"),
+        ({"data": [{"fraction": 0.5}, {"fraction": 1.0}]}, "test.reconstruction"),
+        ({"objective": [{"lambda_balance": 3}]}, "test.reconstruction"),
+        ({"objective.likelihood": ["gaussian", "laplace"]}, "test.psnr"),
+        ({"objective": [{"likelihood": "laplace"}, {"likelihood": "gaussian"}]}, "test.psnr"),
+        ({"data.image.size": [16, 32]}, "test.psnr"),
+    ],
+    ids=str,
+)
+def test_the_best_trial_of_a_grid_is_by_psnr_where_the_losses_may_have_several_units(
+    axes: dict[str, Any], metric: str
+) -> None:
+    study = parse({"kind": "grid", "name": "x", "question": "?", "axes": axes})
+    found = first_objective(study)
+    assert (found.metric, found.direction) == (metric, "maximize" if metric == "test.psnr" else "minimize")
 
 
 def test_conditions_one_deep_and_cmaes_on_numbers_are_accepted() -> None:

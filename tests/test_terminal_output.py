@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.text import Text
 
 from smoe_ray.results import Store
+from smoe_ray.terminal_output import PlainConsole, printable
 from support.planted_folder import plant
 
 ARM = "λ_balance"
@@ -42,6 +45,34 @@ def test_letters_that_the_output_lacks_are_written_as_their_codes(tmp_path: Path
     ended = command("check", study, PYTHONUTF8="0", PYTHONIOENCODING=encoding)
     assert (ended.returncode, ended.stderr) == (0, b"")
     assert r"\U0001f600" in ended.stdout.decode(encoding)
+
+
+COMMANDS = "\x1b[31m\x1b]0;title\x07\x9b2J\b\r\u202e\x7f"
+"""Colour, title and erasure of a terminal, and text written backwards."""
+
+
+def test_foreign_text_does_not_command_the_terminal(tmp_path: Path) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text(json.dumps({"name": "demo", "question": f"a{COMMANDS}b\n<b>[red]c", "axes": {"seed": [1]}}))
+    refused = command("check", study)
+    study.write_text(json.dumps({"name": "demo", "question": f"a{COMMANDS}b\n<b>[red]c"}))
+    shown = command("check", study)
+    study.write_text(json.dumps({"name": "demo", "question": "Q?", COMMANDS: 1}))
+    unknown = command("check", study)
+    assert [ended.returncode for ended in (shown, refused, unknown)] == [0, 1, 1]
+    assert "<b>[red]c" in shown.stdout.decode()
+    for ended in (shown, refused, unknown):
+        assert not set((ended.stdout + ended.stderr).decode()) & set(COMMANDS) - set("[]0123;mtitleJ")
+    assert unknown.stderr.count(b"\n") == 1
+
+
+def test_colours_and_bars_are_our_own() -> None:
+    out = io.StringIO()
+    console = PlainConsole(file=out, force_terminal=True, width=60, color_system="truecolor")
+    console.print(Text(f"a{COMMANDS}b", style="red"))
+    assert re.sub(r"\x1b\[[\d;]*m", "", out.getvalue()) == "a [31m ]0;title 2J  b\n"  # rich itself drops some
+    assert "\x1b[31ma" in out.getvalue()
+    assert printable(f"a\nb\t{COMMANDS}é猫") == "a b  [31m ]0;title  2J    é猫"
 
 
 def test_an_error_is_one_line_in_any_encoding(tmp_path: Path) -> None:
@@ -127,7 +158,7 @@ def test_colours_in_ci_make_no_narrow_terminal(results: Path) -> None:
 def test_what_is_left_out_is_said(results: Path) -> None:
     ended = command("table", results, "demo", COLUMNS="60")
     assert ended.stderr.startswith(b"not shown in 60 columns of text: ")
-    assert ended.stderr.rstrip().endswith(b"trial, test KL, active latents")
+    assert ended.stderr.rstrip().endswith(b"trial, test KL, active latents, PSNR")
 
 
 DAMAGE = {
@@ -157,7 +188,7 @@ def test_one_damaged_file_blocks_nothing(smoe_ray, tmp_path: Path, damage: str) 
         assert code == 0, (arguments, error)
         [told] = [line for line in error.splitlines() if line.startswith("left out: ")]
         assert str(path) in told
-        assert told.index("copy it again") < told.index("delete")
+        assert told.index("copy it again") < told.index("run the study again")
         if arguments[0] == "table":
             assert {row["trial_id"] for row in json.loads(printed)} == {record.trial_id for record in others}
     page = (tmp_path / "report" / "index.html").read_text()

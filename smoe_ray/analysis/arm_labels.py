@@ -15,6 +15,7 @@ _TOKENS: dict[str, str] = {
     DATASET: "{}",
     "routing": "{}",
     "objective.name": "{}",
+    "objective.likelihood": "{}",
     "data.source": "{}",
     "model.num_experts": "E={}",
     "data.fraction": "{} % data",

@@ -14,9 +14,10 @@ import pandas as pd
 
 from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.curves import FloatArray
-from smoe_ray.analysis.datasets import dataset_paths
+from smoe_ray.analysis.datasets import dataset_names, dataset_paths
 from smoe_ray.analysis.experts import NUM_EXPERTS, is_supervised
-from smoe_ray.analysis.outcomes import last_evaluated, require, test_gating
+from smoe_ray.analysis.outcomes import comparable_metric, last_evaluated, loss_unit, require, test_gating
+from smoe_ray.columns import LOSS_COLUMNS
 from smoe_ray.errors import ResultsError
 
 CELL_PATHS = (NUM_EXPERTS, "data.fraction", "data.train_per_class")
@@ -88,6 +89,8 @@ class ArmComparison(NamedTuple):
 
     metric: str
     gating: str
+    unit: str
+    """Of the metric, if it is the test loss or the PSNR; else empty."""
     reference: str
     arms: tuple[str, ...]
     """Compared with the reference, in the order of colours."""
@@ -102,13 +105,18 @@ class ArmComparison(NamedTuple):
     x_limits: tuple[float, float]
     """Contain zero and every finite end of an interval."""
 
+    @property
+    def measure(self) -> str:
+        """The metric in words."""
+        return {"test.reconstruction": "test loss", "test.psnr": "PSNR"}.get(self.metric, self.metric)
+
 
 def compare_arms(
     results: pd.DataFrame,
     arm: str | None = None,
     reference: str | None = None,
     *,
-    metric: str = "test.reconstruction",
+    metric: str | None = None,
     cells: Collection[str] = CELL_PATHS,
     alpha: float = 0.05,
 ) -> ArmComparison:
@@ -122,15 +130,22 @@ def compare_arms(
         results: the table of `read_results`, one row per (trial, epoch).
         arm: label as `arms` returns it with `cells` ignored; None: every arm except the reference.
         reference: another such label; None: the supervised arm or, if there is none, the first.
-        metric: column of `results`.
+        metric: column of `results`; None: the test loss or, where its unit differs between trials, the PSNR.
         cells: dotted spec paths that separate cells instead of arms; several datasets always do.
         alpha: family-wise error rate.
 
     Raises:
-        ResultsError: no finished trial, only one arm, an unknown label, or no cell in common.
+        ResultsError: no finished trial, only one arm, an unknown label, no cell in common, or a loss as the metric
+            whose unit differs between trials.
     """
-    require(results, ("trial_id", "seed", metric))
     outcomes = last_evaluated(results)
+    # Each dataset is a cell of its own, so only losses of the same dataset meet.
+    met = [of_one for _, of_one in outcomes.groupby(outcomes["trial_id"].map(dataset_names(outcomes)))]
+    comparable = "test.psnr" if any(comparable_metric(one) == "test.psnr" for one in met) else "test.reconstruction"
+    metric = metric or comparable
+    require(results, ("trial_id", "seed", metric))
+    if metric in LOSS_COLUMNS and comparable != "test.reconstruction":
+        raise ResultsError(f"{metric} has no common unit: {loss_unit(outcomes)}; compare {comparable}")
     varied, cells = cells, (*cells, *dataset_paths(outcomes))
     label_of = arms(outcomes, cells)
     outcomes = outcomes.assign(arm=outcomes["trial_id"].map(label_of).astype(str))
@@ -161,6 +176,7 @@ def compare_arms(
     return ArmComparison(
         metric,
         test_gating(outcomes),
+        {"test.reconstruction": loss_unit(outcomes), "test.psnr": "dB, higher is better"}.get(metric, ""),
         reference,
         tuple(compared),
         alpha,

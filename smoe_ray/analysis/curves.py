@@ -14,7 +14,7 @@ import pandas as pd
 
 from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.datasets import require_one_dataset
-from smoe_ray.analysis.outcomes import not_failed, require, test_gating
+from smoe_ray.analysis.outcomes import loss_unit, not_failed, require, test_gating
 from smoe_ray.errors import ResultsError
 
 FloatArray = npt.NDArray[np.float64]
@@ -81,8 +81,10 @@ class Panel(NamedTuple):
 
 
 class TrainingCurves(NamedTuple):
-    """Reconstruction error (squared error per image) against epoch, one panel per measure, one curve per arm."""
+    """Reconstruction error against epoch, one panel per measure, one curve per arm."""
 
+    unit: str
+    """Of the errors: see `loss_unit`."""
     arms: tuple[str, ...]
     """In the order of colours. A curve's label is one of them."""
     panels: tuple[Panel, ...]
@@ -121,6 +123,7 @@ def training_curves(results: pd.DataFrame) -> TrainingCurves:
         raise ResultsError("training curves: no trial has a reconstruction error yet; wait for its first epoch")
     drawn = [curve for panel in panels for curve in panel.curves]
     return TrainingCurves(
+        loss_unit(rows),
         tuple(label_of.cat.categories),
         tuple(panels),
         log_limits(np.concatenate([values for curve in drawn for values in (curve.mean, curve.low, curve.high)]), 1.2),
@@ -139,15 +142,17 @@ class Series(NamedTuple):
 class TrialCurves(NamedTuple):
     """Curves of one trial; measures that were never recorded are omitted."""
 
+    unit: str
+    """Of the errors: see `loss_unit`."""
     reconstruction: tuple[Series, ...]
-    """Reconstruction errors, squared error per image."""
+    """Reconstruction errors."""
     terms: tuple[Series, ...]
     """Terms of the training loss, unweighted, each labelled with its unit."""
 
 
 _TERMS = {
-    "train.loss": "loss (squared error per image)",
-    "train.reconstruction": "reconstruction (squared error per image)",
+    "train.loss": "loss ({unit})",
+    "train.reconstruction": "reconstruction ({unit})",
     "train.kl": "KL (nats per image)",
     "train.balance": "balance",
     "train.entropy": "entropy (nats)",
@@ -175,7 +180,9 @@ def trial_curves(results: pd.DataFrame, trial_id: str) -> TrialCurves:
         "test.reconstruction_soft": "test, soft gating",
         "train.reconstruction": "training",
     }
-    return TrialCurves(_series(rows, errors), _series(rows, _TERMS))
+    unit = loss_unit(rows)
+    terms = {column: label.format(unit=unit.partition(" (")[0]) for column, label in _TERMS.items()}
+    return TrialCurves(unit, _series(rows, errors), _series(rows, terms))
 
 
 def _series(rows: pd.DataFrame, label_of: dict[str, str]) -> tuple[Series, ...]:

@@ -14,7 +14,7 @@ import pandas as pd
 from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.comparison import CellOutcomes, Difference, compare_cells, difference_limits
 from smoe_ray.analysis.curves import FloatArray
-from smoe_ray.analysis.outcomes import last_evaluated, require, test_gating
+from smoe_ray.analysis.outcomes import last_evaluated, loss_unit, require, test_gating
 from smoe_ray.columns import count
 from smoe_ray.errors import ResultsError
 
@@ -39,7 +39,7 @@ class Condition(NamedTuple):
     """Optimizer steps, mean over the runs."""
     members: tuple[Member, ...]
     loss_R: FloatArray
-    """Test loss (squared error per image) of each seed that has a run on every member, averaged over the members."""
+    """Test loss (error per image) of each seed that has a run on every member, averaged over the members."""
     mean: float
     sd: float
     """Sample standard deviation (ddof = 1) of `loss_R`; NaN where it has one value."""
@@ -56,6 +56,8 @@ class Homogeneity(NamedTuple):
     """Effect of the variety and the amount of data on one expert."""
 
     gating: str
+    unit: str
+    """Of the losses: see `loss_unit`."""
     conditions: tuple[Condition, ...]
     """Sorted by number of classes, then of training images."""
     alpha: float
@@ -103,6 +105,7 @@ def homogeneity(results: pd.DataFrame, experts: int = 1, alpha: float = 0.05) ->
     varied = {name for member in conditions[-1].members for name in member.classes}
     return Homogeneity(
         test_gating(outcomes),
+        loss_unit(outcomes),
         conditions,
         alpha,
         differences,

@@ -16,7 +16,7 @@ from smoe_ray.analysis.gaussian_process import GaussianProcessEstimate, gaussian
 from smoe_ray.analysis.surface_fit import SurfaceFit, cells_of, fit_surface, levels_of
 
 TIED_WITHIN = 0.1
-"""Expert counts whose fitted loss is within this of the best (squared error per image) are tied."""
+"""Expert counts whose fitted loss is within this of the best (error per image) are tied."""
 
 _INTERVAL = (0.025, 0.975)
 _MOST_COUNTS = 200
@@ -24,7 +24,7 @@ _CURVE_POINTS = 100
 
 
 class Forecast(NamedTuple):
-    """Loss against experts at the requested amount. Arrays have shape (K,), losses are squared errors per image."""
+    """Loss against experts at the requested amount. Arrays have shape (K,), losses are errors per image."""
 
     count_K: IntArray
     """Candidate counts: from the smallest to the largest in the study."""

@@ -15,7 +15,7 @@ import pandas as pd
 from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.curves import Curve, FloatArray, IntArray, n_range, summarise
 from smoe_ray.analysis.datasets import require_one_dataset
-from smoe_ray.analysis.outcomes import last_evaluated, not_failed, require, test_gating
+from smoe_ray.analysis.outcomes import last_evaluated, loss_unit, not_failed, require, test_gating
 from smoe_ray.errors import ResultsError
 
 NUM_EXPERTS = "model.num_experts"
@@ -43,11 +43,13 @@ class Baseline(NamedTuple):
 
 
 class LossAgainstExperts(NamedTuple):
-    """Test loss (squared error per image) against the number of experts, one curve per arm."""
+    """Test loss (error per image) against the number of experts, one curve per arm."""
 
     experts: Literal["active", "configured"]
     """Which experts are on the x axis."""
     gating: str
+    unit: str
+    """Of the losses: see `loss_unit`."""
     curves: tuple[Curve, ...]
     baselines: tuple[Baseline, ...]
     x_limits: tuple[float, float]
@@ -109,6 +111,7 @@ def loss_against_experts(
     return LossAgainstExperts(
         experts,
         test_gating(finished),
+        loss_unit(finished),
         curves,
         baselines,
         (low - room, high + room),

@@ -30,7 +30,7 @@ class GaussianProcessEstimate(NamedTuple):
     interval: tuple[int, int]
     """95 % interval of the minimum over posterior draws."""
     loss_K: FloatArray
-    """Posterior mean of the loss at the candidate counts, squared error per image."""
+    """Posterior mean of the loss at the candidate counts, error per image."""
 
 
 def gaussian_process_estimates(

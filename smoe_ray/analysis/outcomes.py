@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Collection, Iterable, Sequence
 
 import pandas as pd
 
@@ -53,6 +54,47 @@ def test_gating(results: pd.DataFrame) -> str:
     """Gating of `test.reconstruction`: ``hard``, ``soft``, or ``hard or soft`` if trials differ."""
     gating = results.get("config.evaluation.gating")
     return "hard" if gating is None else " or ".join(sorted(gating.dropna().astype(str).unique())) or "hard"
+
+
+_ERRORS = {"gaussian": "squared error", "bernoulli": "binary cross-entropy", "laplace": "absolute error"}
+"""Error of an image by `objective.likelihood`."""
+
+
+def loss_unit(results: pd.DataFrame) -> str:
+    """Unit of the losses of these trials: ``squared error per image (sum over 784 values)``.
+
+    Where trials differ it names every error and every number of values, so that it is true of each trial. Trials
+    without `config.objective.likelihood` (of a plug-in that offers no choice, or published) have squared errors.
+    """
+    return _unit_of(_likelihoods(results), _value_counts(results))
+
+
+def _unit_of(likelihoods: Collection[str], counts: Collection[int]) -> str:
+    errors = _any_of([_ERRORS[likelihood] for likelihood in _ERRORS if likelihood in likelihoods])
+    nats = ", nats" if set(likelihoods) == {"bernoulli"} else ""
+    values = _any_of([f"{count:,}" for count in sorted(counts)] or ["its"])
+    return f"{errors} per image{nats} (sum over {values} values)"
+
+
+def _any_of(words: Sequence[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _likelihoods(results: pd.DataFrame) -> set[str]:
+    named = results.get("config.objective.likelihood")
+    return {"gaussian"} if named is None else set(named.fillna("gaussian")) or {"gaussian"}
+
+
+def _value_counts(results: pd.DataFrame) -> set[int]:
+    shapes = results.get("data.image_shape")
+    return set() if shapes is None else {math.prod(map(int, shape.split("x"))) for shape in shapes.dropna().unique()}
+
+
+def comparable_metric(results: pd.DataFrame) -> str:
+    """The measure in which these trials can be compared: `test.reconstruction`, or `test.psnr` if its units differ."""
+    same_unit = len(_likelihoods(results)) == 1 and len(_value_counts(results)) <= 1
+    return "test.reconstruction" if same_unit else "test.psnr"
 
 
 def with_soft_loss(results: pd.DataFrame) -> pd.DataFrame:

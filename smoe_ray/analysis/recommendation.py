@@ -14,7 +14,7 @@ from smoe_ray.analysis.datasets import dataset_names
 from smoe_ray.analysis.expert_conclusion import Conclusion, MissingRuns, conclude, too_small
 from smoe_ray.analysis.expert_forecast import TIED_WITHIN, FittedSurface, fit_and_forecast
 from smoe_ray.analysis.experts import unsupervised_outcomes
-from smoe_ray.analysis.outcomes import require, test_gating
+from smoe_ray.analysis.outcomes import loss_unit, require, test_gating
 from smoe_ray.analysis.scaling import EFFORT_COLUMN, EFFORT_NAME, Counted, Effort, ignored_paths
 from smoe_ray.analysis.surface_fit import Cells, NoiseFloor, SurfaceFit, cells_of, check_runs
 from smoe_ray.columns import count
@@ -73,7 +73,7 @@ class Recommendation(NamedTuple):
     def table(self) -> pd.DataFrame:
         """The counts that are tied or in the interval, one row each; empty if no surface could be fitted.
 
-        Columns: experts; loss, low, high, above_best (squared error per image; 95 %); tied; chance (of being best,
+        Columns: experts; loss, low, high, above_best (error per image; 95 %); tied; chance (of being best,
         share of bootstrap replicates); gaussian_process (its loss); runs (at the studied amounts next to `amount`).
         """
         if self.surface is None:
@@ -127,6 +127,8 @@ class Recommendations(NamedTuple):
     """One recommendation per arm of the study, all of a dataset at the same amount."""
 
     gating: str
+    unit: str
+    """Of the losses: see `loss_unit`."""
     arms: tuple[Recommendation, ...]
     amount_limits: tuple[float, float]
     experts_limits: tuple[float, float]
@@ -194,6 +196,7 @@ def recommend(
     amounts = [np.array([arm.amount for arm in found]), *(arm.cells.amount_C for arm in found)]
     return Recommendations(
         test_gating(results),
+        loss_unit(results),
         tuple(found),
         log_limits(np.concatenate(amounts), _LEAST_RATIO),
         log_limits(np.concatenate([arm.cells.experts_C for arm in found]), _LEAST_RATIO),
@@ -257,7 +260,7 @@ def recommend_from_runs(
     """The best number of experts at `amount`, from a frame of runs.
 
     Args:
-        runs: columns amount (training images or steps), experts, loss (squared error per image), run (rows of one run
+        runs: columns amount (training images or steps), experts, loss (error per image), run (rows of one run
             share its name); if there is a column seed, runs of a single seed are inconclusive.
         amount: requested amount, in the unit of the column.
         effort: unit of the amounts.

@@ -14,7 +14,7 @@ from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.curves import FloatArray, IntArray, Panel, log_limits, n_range, summarise
 from smoe_ray.analysis.datasets import require_one_dataset
 from smoe_ray.analysis.experts import NUM_EXPERTS, unsupervised_outcomes
-from smoe_ray.analysis.outcomes import require, test_gating
+from smoe_ray.analysis.outcomes import loss_unit, require, test_gating
 from smoe_ray.analysis.surface_fit import Cells, SurfaceFit
 from smoe_ray.columns import count
 
@@ -61,11 +61,13 @@ class Diagonal(NamedTuple):
 
 
 class LossSurface(NamedTuple):
-    """Test loss (squared error per image) over training images or steps and experts, one surface per arm."""
+    """Test loss (error per image) over training images or steps and experts, one surface per arm."""
 
     effort: Effort
     counted: Counted
     gating: str
+    unit: str
+    """Of the losses: see `loss_unit`."""
     surfaces: tuple[Surface, ...]
     diagonals: tuple[Diagonal, ...]
     x_limits: tuple[float, float]
@@ -105,6 +107,7 @@ def loss_surface(
         effort,
         experts,
         test_gating(outcomes),
+        loss_unit(outcomes),
         surfaces,
         _diagonals(x / counts, x_limits, experts_limits),
         x_limits,
@@ -194,11 +197,13 @@ def _within(levels: FloatArray, values: FloatArray) -> FloatArray:
 
 
 class LossAgainstSamplesPerExpert(NamedTuple):
-    """Test loss (squared error per image) against training images (or steps) per expert; one panel per arm."""
+    """Test loss (error per image) against training images (or steps) per expert; one panel per arm."""
 
     effort: Effort
     counted: Counted
     gating: str
+    unit: str
+    """Of the losses: see `loss_unit`."""
     amounts: tuple[str, ...]
     """Labels of the amounts of training, ascending, in the order of colours. A curve's label is one of them."""
     panels: tuple[Panel, ...]
@@ -243,6 +248,7 @@ def loss_against_samples_per_expert(
         effort,
         experts,
         test_gating(outcomes),
+        loss_unit(outcomes),
         tuple(amount_of.values()),
         tuple(panels),
         log_limits(outcomes["per_expert"].to_numpy(), _LEAST_RATIO),

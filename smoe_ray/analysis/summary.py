@@ -9,14 +9,14 @@ import pandas as pd
 
 from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.datasets import dataset_names
-from smoe_ray.analysis.outcomes import last_evaluated, require
+from smoe_ray.analysis.outcomes import comparable_metric, last_evaluated, require
 
 
 def trial_summary(results: pd.DataFrame) -> pd.DataFrame:
     """The last row of each trial, whatever its status, with the label of its arm as first column.
 
     Columns beyond those of `results`: ``arm`` (see `arms`) and ``gap`` = test.reconstruction -
-    test.reconstruction_soft, squared error per image: the cost of decoding with one expert instead of the blend of all.
+    test.reconstruction_soft, error per image: the cost of decoding with one expert instead of the blend of all.
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
@@ -56,6 +56,7 @@ _MEASURES = {
     "loss": "test.reconstruction",
     "loss_soft": "test.reconstruction_soft",
     "gap": "gap",
+    "psnr": "test.psnr",
     "active": "experts.active",
     "effective": "experts.effective",
     "kl": "test.kl",
@@ -71,9 +72,9 @@ def arm_summary(results: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per arm. Columns: arm; finished, failed, pruned, running (trials); images (training images, maximum over
-        trials); configured (experts); loss, loss_soft and gap (squared error per image: as evaluated, with soft
-        gating, their difference), active and effective (experts), kl (nats per image) and latents (active latent
-        dimensions; NaN if not measured), each the mean over finished trials and, with ``_sd`` appended, their sample
+        trials); configured (experts); loss, loss_soft and gap (error per image: as evaluated, with soft gating, their
+        difference), psnr (dB), active and effective (experts), kl (nats per image) and latents (active latent
+        dimensions), each the mean over finished trials (NaN if not measured) and, with ``_sd`` appended, their sample
         standard deviation (ddof = 1; NaN for one trial).
 
     Raises:
@@ -117,6 +118,8 @@ def representatives(results: pd.DataFrame, limit: int = 4) -> Representatives:
     """The finished trial with the lowest seed of each arm; of more than `limit` arms, those of lowest mean loss, from
     each dataset in turn.
 
+    Where the unit of the loss differs between trials, those of highest mean PSNR.
+
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
         limit: maximum number of trials, in the order of arms.
@@ -127,12 +130,14 @@ def representatives(results: pd.DataFrame, limit: int = 4) -> Representatives:
     require(results, ("seed", "study"))
     outcomes = last_evaluated(results)
     outcomes = outcomes.assign(arm=outcomes["trial_id"].map(arms(outcomes)))
-    mean_loss = outcomes.groupby("arm", observed=True)["test.reconstruction"].mean()
+    metric = comparable_metric(outcomes)
+    means = outcomes.groupby("arm", observed=True)[metric].mean()
+    worse = means if metric == "test.reconstruction" else -means
     dataset_of = outcomes.groupby("arm", observed=True)["trial_id"].first().map(dataset_names(outcomes))
-    kept = mean_loss.groupby(dataset_of).rank(method="first").nsmallest(limit).index
+    kept = worse.groupby(dataset_of).rank(method="first").nsmallest(limit).index
     first = outcomes[outcomes["arm"].isin(kept)].sort_values(["arm", "seed", "trial_id"], kind="stable")
     rows = first.drop_duplicates("arm")[["arm", "trial_id", "seed", "study"]].itertuples(index=False)
     return Representatives(
         tuple(Representative(str(arm), str(trial), int(seed), str(study)) for arm, trial, seed, study in rows),
-        len(mean_loss),
+        len(means),
     )

@@ -27,14 +27,14 @@ LEAST_CELLS = 10
 """Fewest cells with which seven parameters do not overfit the noise."""
 
 _SOFT_L1_SCALE = 0.3
-"""Residual (squared error per image) above which the loss of the fit grows linearly, so that outliers have less weight.
+"""Residual (error per image) above which the loss of the fit grows linearly, so that outliers have less weight.
 About the spread of converged runs at the largest amount of the published data."""
 _STARTS = 4
 _SAME_LEVEL = 1.2
 
 
 class Form(NamedTuple):
-    """Parameters of the surface. Losses are squared errors per image; exponents and logarithms are dimensionless."""
+    """Parameters of the surface. Losses are errors per image; exponents and logarithms are dimensionless."""
 
     floor: float
     a: float
@@ -70,7 +70,7 @@ class NoiseFloor(NamedTuple):
     """Spread between runs of the same cell, which no function of (amount, experts) can explain."""
 
     sd: float
-    """Pooled over cells, squared error per image; NaN if no cell has two runs."""
+    """Pooled over cells, error per image; NaN if no cell has two runs."""
     degrees: int
     """Degrees of freedom: rows minus cells."""
 
@@ -94,7 +94,7 @@ class SurfaceFit(NamedTuple):
     """Amount at which d = 1: the largest in the study."""
     replicates_RP: FloatArray
     rmse: float
-    """Root mean squared residual of the rows, squared error per image."""
+    """Root mean squared residual of the rows, error per image."""
     r_squared: float
     """Fraction of the variance between cell means that the surface explains; NaN if all are equal."""
     noise: NoiseFloor

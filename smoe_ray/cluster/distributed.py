@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +26,7 @@ from smoe_ray.errors import SmoeRayError, TrialError, WorkerDiedError
 from smoe_ray.results import Row, TrialRecord
 from smoe_ray.spec import ResourcesSpec
 from smoe_ray.study.trial_run import OnEpoch, TrialTask, record_failure, train_trial
+from smoe_ray.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -70,7 +70,7 @@ def train_distributed(
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # delay until the end of a group is noticed
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     mailbox: Any = ray.remote(_Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
-    with tempfile.TemporaryDirectory(prefix="smoe-train-", ignore_cleanup_errors=True) as folder:
+    with temporary_folder("smoe-train-") as folder:
         fitting = _in_background(_trainer(task, load, device, mailbox, folder).fit)
         try:
             _serve(mailbox, fitting, on_epoch, _StartDeadline(task.trial.resources, deadline_s))

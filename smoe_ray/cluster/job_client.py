@@ -16,13 +16,18 @@ from typing import Any, NoReturn
 import aiohttp
 import ray
 import requests
-from ray.exceptions import AuthenticationError
-from ray.job_submission import JobSubmissionClient
+import urllib3
+from ray._private.authentication.http_token_authentication import format_authentication_http_error
+from ray.job_submission import JobDetails, JobSubmissionClient
 
+from smoe_ray.bounded_answers import bounded_session
+from smoe_ray.bounded_read import read_bounded
 from smoe_ray.errors import ClusterError
 
 TIMEOUTS_S = (10.0, 60.0)
 """Timeouts to connect to the head and to read its answer, seconds; Ray's own client has none."""
+
+_MOST_BYTES_OF_TOKEN = 65_536
 
 _ADDRESS = re.compile(r"https?://[^\s/@]+/?")
 _OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
@@ -88,15 +93,47 @@ class JobClient(JobSubmissionClient):
                     end()
             thread.join(timeout=5)
 
+    def list_jobs(self) -> list[JobDetails]:
+        """The jobs of the cluster."""
+        with understood(self._address):
+            return list(super().list_jobs())
+
+    def get_job_info(self, job_id: str) -> JobDetails:
+        """One job."""
+        with understood(self._address):
+            return super().get_job_info(job_id)
+
+    def get_job_logs(self, job_id: str) -> str:
+        """A job's log so far."""
+        with understood(self._address):
+            return str(super().get_job_logs(job_id))
+
     # All requests of Ray's client go through the following three methods.
 
     def _do_request(self, method: str, endpoint: str, **options: Any) -> requests.Response:
+        json_data = options.pop("json_data", None)  # otherwise as Ray's own method, whose session has no limits
         try:
-            return super()._do_request(method, endpoint, timeout=TIMEOUTS_S, **options)
-        except AuthenticationError as error:
-            raise ClusterError(f"{self._address}: {_token_problem(self._headers)}") from error
-        except (requests.RequestException, UnicodeError) as error:  # UnicodeError: an impossible host name
+            with bounded_session() as session:
+                response = session.request(
+                    method,
+                    self._address + endpoint,
+                    cookies=self._cookies,
+                    json=json_data,
+                    headers=self._headers,
+                    verify=self._verify,
+                    timeout=TIMEOUTS_S,
+                    **options,
+                )
+        except (
+            requests.RequestException,
+            urllib3.exceptions.HTTPError,
+            UnicodeError,
+        ) as error:  # also impossible hosts
             raise self._unreachable(error) from error
+        response.encoding = response.encoding or "utf-8"  # else it is guessed, from all of the answer
+        if format_authentication_http_error(response.status_code, response.text):
+            raise ClusterError(f"{self._address}: {_token_problem(self._headers)}")
+        return response
 
     def _check_connection_and_version(self, *_requirement: Any, **_message: Any) -> None:
         response = self._do_request("GET", "/api/version")
@@ -123,6 +160,17 @@ class JobClient(JobSubmissionClient):
         return UnreachableError(
             f"{self._address}: does not answer ({reason}); does the cluster run, and is this the address of its head?"
         )
+
+
+@contextmanager
+def understood(address: str) -> Iterator[None]:
+    """What an answer of another shape than Ray's makes of code that reads it becomes a ClusterError."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise ClusterError(
+            f"{address}: its answer is not that of a Ray head ({type(error).__name__}); does Ray run at this address?"
+        ) from error
 
 
 class UnreachableError(ClusterError):
@@ -161,7 +209,7 @@ def _token_header() -> dict[str, str]:
         if path is None:
             return {}
         try:
-            token = Path(path).read_text(encoding="utf-8")
+            token = read_bounded(Path(path), _MOST_BYTES_OF_TOKEN).decode()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not a text"
             raise ClusterError(

@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from smoe_ray.bounded_read import read_bounded
 from smoe_ray.errors import PluginError
 
 MAX_BYTES = 20_000_000
@@ -94,7 +95,7 @@ def _packages_in(place: Path) -> list[Path]:
 def _write_metadata(pyproject: Path, packages: list[str], folder: Path) -> None:
     """What an installed distribution says of itself."""
     try:
-        project: dict[str, Any] = tomllib.loads(pyproject.read_text(encoding="utf-8")).get("project", {})
+        project: dict[str, Any] = tomllib.loads(read_bounded(pyproject, MAX_BYTES).decode()).get("project", {})
     except (OSError, ValueError) as error:
         raise PluginError(f"--with: {pyproject}: not readable ({' '.join(str(error).split())})") from None
     name = project.get("name")

@@ -11,7 +11,6 @@ is the same for every job. Ray is imported when a cluster is first contacted.
 from __future__ import annotations
 
 import re
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -28,6 +27,7 @@ from smoe_ray.errors import ClusterError, StudyError
 from smoe_ray.inspect.status import StudyStatus, study_status
 from smoe_ray.results import Store, check_place, read_results
 from smoe_ray.spec import MAX_STUDY_BYTES, GridStudy, SearchStudy, dump_study, load_study, parse_study, with_roots
+from smoe_ray.temporary import temporary_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,7 +181,7 @@ def submit(
     check_place(out)
     out = absolute(str(out))
     Store(out)  # raises ResultsError for a URI of an unknown protocol
-    with tempfile.TemporaryDirectory(prefix="smoe-ray-job-") as folder:
+    with temporary_folder("smoe-ray-job-") as folder:
         sent = stage_packages(packages, Path(folder))
         with short_names_of(folder) if sent else nullcontext():
             spec, text = _study_to_send(study, overrides)
@@ -287,21 +287,24 @@ def _connect(address: str) -> JobClient:
 
 
 def _list(client: JobClient, address: str) -> list[ListedJob]:
+    from smoe_ray.cluster.job_client import understood
+
     listed = []
     for details in client.list_jobs():
         metadata = details.metadata or {}
         if details.submission_id is None or "smoe_ray.study" not in metadata:
             continue
-        job = Job(
-            details.submission_id,
-            address,
-            metadata["smoe_ray.study"],
-            metadata["smoe_ray.out"],
-            metadata["smoe_ray.note"],
-            is_new=False,
-        )
-        submitted_at = _moment(details.start_time) or datetime.now(UTC)
-        listed.append(ListedJob(job, _state(details), submitted_at, _moment(details.end_time)))
+        with understood(address):
+            job = Job(
+                details.submission_id,
+                address,
+                metadata["smoe_ray.study"],
+                metadata["smoe_ray.out"],
+                metadata["smoe_ray.note"],
+                is_new=False,
+            )
+            submitted_at = _moment(details.start_time) or datetime.now(UTC)
+            listed.append(ListedJob(job, _state(details), submitted_at, _moment(details.end_time)))
     return sorted(listed, key=lambda one: one.submitted_at, reverse=True)
 
 

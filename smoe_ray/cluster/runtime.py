@@ -218,7 +218,7 @@ def _private_ray(folder: Scratch, num_cpus: int, dashboard: bool) -> Iterator[Co
 
 def _ray_folder(folder: Scratch) -> Path:
     """Ray opens its folder to all users: it is inside one that is closed to them."""
-    return folder.folder / "ray"
+    return folder.folder / "r"
 
 
 def _processes() -> Iterator[int]:
@@ -286,6 +286,8 @@ def refuse_unreachable(address: str | None) -> None:
             connection.settimeout(_ANSWER_S)
             if os.environ.get("RAY_USE_TLS", "0") == "0" and not _speaks_grpc(connection):
                 raise ClusterError(f"{said}: what answers there is no Ray{_way_out(said)}")
+    except UnicodeError:
+        raise ClusterError(f"{said}: no name that a host can have{_way_out(said)}") from None
     except OSError as error:
         reason = "timed out" if isinstance(error, TimeoutError) else error.strerror or str(error)
         raise ClusterError(f"{said}: no Ray answers there ({reason}){_way_out(said)}") from None

@@ -7,14 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from smoe_ray.errors import ClusterError
+from smoe_ray.temporary import private_folder
 
 _PREFIX = "smoe-"
+_MOST_CHARACTERS = 107 - len("/smoe-1234567-abcdefgh/r/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
+"""Before what is below it in the path of a socket of Ray's, which may have 107 (sun_path of unix(7))."""
+
 _LOCK = "lock"
 """File in each such folder that its run holds locked; the kernel releases it when the run dies."""
 
@@ -58,18 +60,11 @@ class Scratch:
 def scratch() -> Iterator[Scratch]:
     """Context with a temporary folder, for this user alone. Deletes first what dead runs of the user have left.
 
-    Raises:
-        ClusterError: no folder can be made.
+    Raises: as `private_folder` does.
     """
-    # Ray's sockets are below this folder, and a socket's path is limited to about 100 characters.
-    parent = Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())  # noqa: S108
-    _delete_left_over(parent)
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
-        lock = (folder / _LOCK).open("w")
-    except OSError as error:
-        raise ClusterError(f"{parent}: a temporary folder cannot be made ({error.strerror}); make room there") from None
-    with lock:
+    folder = private_folder(f"{_PREFIX}{os.getpid()}-", _MOST_CHARACTERS)
+    _delete_left_over(folder.parent)  # which is where they were made, too
+    with (folder / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         made = Scratch(folder, _start_watchdog(folder))
         try:

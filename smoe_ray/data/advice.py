@@ -18,18 +18,18 @@ _DEPTH = 3
 _FOREIGN = {
     ".csv": f"CSV {_AS_NPZ}",
     ".tsv": f"TSV {_AS_NPZ}",
-    ".parquet": f"Parquet {_AS_NPZ}",
+    ".parquet": "Parquet files are read with data.source: parquet",
     ".arrow": f"Arrow {_AS_NPZ}",
     ".h5": f"HDF5 {_AS_NPZ}",
     ".hdf5": f"HDF5 {_AS_NPZ}",
-    ".mat": f"MATLAB's format {_AS_NPZ}",
+    ".mat": f"MATLAB's format is read for SVHN alone (data.source: svhn); anything else {_AS_NPZ}",
     ".pkl": f"a pickle {_AS_NPZ}",
     ".pickle": f"a pickle {_AS_NPZ}",
     ".pt": f"PyTorch's format {_AS_NPZ}",
     ".pth": f"PyTorch's format {_AS_NPZ}",
     ".tfrecord": f"TFRecord {_AS_NPZ}",
     ".npy": "one array alone has no labels; save as .npz with x and y",
-    ".ndjson": "Quick, Draw!'s .ndjson is not read; use its .npz or .npy files with data.source: quickdraw",
+    ".ndjson": "Quick, Draw!'s drawings are read with data.source: quickdraw, data.layout: ndjson",
     ".zip": "an archive is not read; unpack it and set data.root to the folder",
     ".tar": "an archive is not read; unpack it and set data.root to the folder",
     ".tgz": "an archive is not read; unpack it and set data.root to the folder",
@@ -51,7 +51,7 @@ def about_file(file: Path) -> str | None:
     if suffix in _FOREIGN:
         return f"{file}: {_FOREIGN[suffix]}"
     if _is_cifar_batch(file):
-        return f"{file}: CIFAR's batch is a pickle, which {_AS_NPZ}"
+        return f"{file}: CIFAR's batches are read with data.source: cifar10"
     return f"{file}: neither an .npz file nor a folder; data.root needs {LAYOUTS}"
 
 
@@ -102,4 +102,4 @@ def _is_readable(folder: Path) -> bool:
 
 
 def _is_cifar_batch(file: Path) -> bool:
-    return file.name.startswith(("data_batch_", "test_batch")) and not file.suffix
+    return file.name.startswith(("data_batch_", "test_batch")) and file.suffix in ("", ".bin")

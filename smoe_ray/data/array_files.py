@@ -11,25 +11,25 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from smoe_ray.bounded_read import open_regular, refuse_bomb
 from smoe_ray.data.checks import some
 from smoe_ray.data.files import one_line
 from smoe_ray.errors import DataError
-from smoe_ray.spec.data import MAX_CLASS_NAME, normalised
+from smoe_ray.spec.data_base import MAX_CLASS_NAME, normalised
 
 MAX_ARRAY_BYTES = 2**32
 """An array that would unpack to more is refused."""
 MAX_LABEL = 9_999
 
 _IDX_UINT8 = 0x08
-_MAX_DEFLATE_RATIO = 1032  # of zlib, so that a header cannot promise more than its file can hold
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[Any]
@@ -130,8 +130,8 @@ class FourFiles:
         return ArraySet(train, rest[0] if rest else None, (note,) if looks_like_emnist else ())
 
 
-def find_four_files(root: Path) -> FourFiles | None:
-    """The IDX or Kuzushiji files in a folder; None where it holds none.
+def find_four_files(root: Path, of_set: str = "") -> FourFiles | None:
+    """The IDX or Kuzushiji files in a folder whose names begin with `of_set`; None where it holds none.
 
     Raises:
         DataError: one of them is missing, or they are of several sets.
@@ -142,7 +142,7 @@ def find_four_files(root: Path) -> FourFiles | None:
             match = pattern.fullmatch(entry.name)
             # Some programs unpack `name.gz` into a folder `name` that holds `name`.
             files = [entry] if entry.is_file() else _inside(entry, pattern) if match and entry.is_dir() else []
-            if match and files:
+            if match and files and match["set"].lower().startswith(of_set):
                 part = "train" if match["part"].lower() == "train" else "test"
                 what = "labels" if match["what"].lower() == "labels" else "images"
                 found.setdefault(match["set"].lower(), {}).setdefault(f"{part} {what}", []).extend(files)
@@ -181,24 +181,40 @@ def _same(files: Sequence[Path]) -> npt.NDArray[Any]:
 
 
 def _read_idx(file: Path) -> npt.NDArray[np.uint8]:
-    """The array of an IDX file of bytes: 0, 0, type, number of dimensions, each size (big-endian), then the data."""
-    packed = file.suffix.lower() == ".gz"
+    with open_regular(file) as stream:
+        return parse_idx(stream, str(file), file.stat().st_size, packed=file.suffix.lower() == ".gz")
+
+
+def parse_idx(stream: IO[bytes], what: str, held: int, packed: bool) -> npt.NDArray[np.uint8]:
+    """The array of an IDX file of bytes: 0, 0, type, number of dimensions, each size (big-endian), then the data.
+
+    Args:
+        stream: the file.
+        what: its name, for messages.
+        held: its size, bytes.
+        packed: whether it is compressed by gzip.
+
+    Raises:
+        DataError: it is damaged, or anything else.
+    """
     try:
-        held = file.stat().st_size * (_MAX_DEFLATE_RATIO if packed else 1)
-        with cast(BinaryIO, gzip.open(file) if packed else file.open("rb")) as stream:
-            magic = stream.read(4)
+        with cast(IO[bytes], gzip.open(stream)) if packed else nullcontext(stream) as unpacked:
+            magic = unpacked.read(4)
             if len(magic) < 4 or magic[:3] != bytes((0, 0, _IDX_UINT8)):
                 raise ValueError(f"begins with {magic.hex(' ')}, not with 00 00 08")
-            shape = np.frombuffer(stream.read(4 * magic[3]), dtype=">u4").tolist()
+            shape = np.frombuffer(unpacked.read(4 * magic[3]), dtype=">u4").tolist()
             size = math.prod(shape)
             if len(shape) != magic[3] or size > MAX_ARRAY_BYTES:
                 raise ValueError(f"its header is cut or asks for {size:,} bytes")
-            content = stream.read(min(size, held) + 1)  # one more, to see the end (and, in gzip, to check the CRC)
+            if packed:
+                refuse_bomb(size, held)
+            # One more, to see the end (and, in gzip, to check the CRC).
+            content = unpacked.read((size if packed else min(size, held)) + 1)
     except Exception as error:  # damaged gzip streams raise several kinds
-        raise DataError(f"{file}: not a readable IDX file ({one_line(error)}); copy or unpack it again") from None
+        raise DataError(f"{what}: not a readable IDX file ({one_line(error)}); copy or unpack it again") from None
     if len(content) != size:
         found = "more" if len(content) > size else f"{len(content):,}"
-        raise DataError(f"{file}: its header promises {size:,} bytes, it holds {found}; copy or unpack it again")
+        raise DataError(f"{what}: its header promises {size:,} bytes, it holds {found}; copy or unpack it again")
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
@@ -278,6 +294,7 @@ def _load_array(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
 def _arrays(file: Path) -> Iterator[_Npz]:
     """An ``.npz``, whatever goes wrong while reading it being a DataError."""
     try:
+        held = file.stat().st_size
         with warnings.catch_warnings(), zipfile.ZipFile(file) as archive:
             warnings.simplefilter("ignore")  # headers as Python 2 wrote them
             headers = {}
@@ -285,6 +302,7 @@ def _arrays(file: Path) -> Iterator[_Npz]:
                 if info.filename.endswith(".npy"):
                     if info.file_size > MAX_ARRAY_BYTES:
                         raise ValueError(f"{info.filename} unpacks to more than {MAX_ARRAY_BYTES:,} bytes")
+                    refuse_bomb(info.file_size, min(info.compress_size, held))
                     with archive.open(info) as stream:
                         headers[info.filename.removesuffix(".npy")] = _header(stream)
         yield _Npz(file, headers)

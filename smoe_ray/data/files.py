@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from smoe_ray.atomic_write import write_whole
+from smoe_ray.bounded_read import RefusedReadError, open_regular, read_bounded
 from smoe_ray.errors import DataError, StorageError
 
 Progress = Callable[[str, int, int], None]
@@ -23,6 +24,8 @@ Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 """As the built-in `map`, results in order; may run in parallel, for instance on a cluster."""
 
 _FILES_PER_STEP = 500  # between two reports of progress
+_MOST_BYTES_OF_SUM = 65_536
+_MOST_BYTES_OF_RECORDS = 1_000_000_000  # of this package's own making: some 200 bytes per file of a folder
 _CLOCK_TICK_NS = 20_000_000
 """A file changed this recently may change again without another change time (kernels count in ticks of up to 10 ms)."""
 
@@ -75,8 +78,8 @@ def build_once(target: Path, build: Callable[[Path], None], is_whole: Callable[[
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 (hex) of a file's content."""
-    with path.open("rb") as file:
+    """SHA-256 (hex) of a regular file's content. Raises OSError."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -89,9 +92,16 @@ def content_hash(path: Path, records: Path) -> str:
     [digest] = content_hashes([path], records)
     path = path.resolve()
     expected = path.with_name(f"{path.name}.sha256")
-    if expected.is_file() and expected.read_text(encoding="utf-8", errors="replace").split()[:1] != [digest]:
+    if expected.is_file() and _recorded(expected) != [digest.encode()]:
         raise DataError(f"{path}: its content changed since it was downloaded; delete it and {expected.name}")
     return digest
+
+
+def _recorded(sha256_file: Path) -> list[bytes]:
+    try:
+        return read_bounded(sha256_file, _MOST_BYTES_OF_SUM).split()[:1]
+    except RefusedReadError as error:
+        raise DataError(f"{sha256_file}: {error.strerror}; a checksum was expected, remove it") from None
 
 
 def content_hashes(paths: Sequence[Path], records: Path, progress: Progress | None = None) -> list[str]:
@@ -142,7 +152,7 @@ def _state(path: Path) -> list[int]:
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bounded(path, _MOST_BYTES_OF_RECORDS))
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

@@ -11,7 +11,7 @@ from pathlib import Path
 from smoe_ray.columns import count
 from smoe_ray.data.checks import some
 from smoe_ray.errors import DataError
-from smoe_ray.spec.data import normalised
+from smoe_ray.spec.data_base import normalised
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pbm", ".pnm",

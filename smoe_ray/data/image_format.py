@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -53,8 +53,16 @@ class Chosen:
         return len(self.index_N)
 
 
+class ImageContent(Protocol):
+    """The content of an image file that is no file of its own; as text, its name in messages."""
+
+    @property
+    def content(self) -> bytes:
+        """May be read from disk at each use."""
+
+
 class EncodedImage(NamedTuple):
-    """The content of an image file that is no file of its own."""
+    """An `ImageContent` in memory."""
 
     name: str
     content: bytes
@@ -63,7 +71,7 @@ class EncodedImage(NamedTuple):
         return self.name
 
 
-Picture = Path | EncodedImage
+Picture = Path | ImageContent
 Size = tuple[int, int]
 """Width and height, as users and Pillow write them."""
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,8 +23,7 @@ from smoe_ray.data.files import Progress
 from smoe_ray.data.image_format import Background, Chosen, Formatted, Picture, arrays_in_format, pictures_in_format
 from smoe_ray.data.source import Content
 from smoe_ray.errors import DataError
-from smoe_ray.spec import DrawingColours, ImageFormat
-from smoe_ray.spec.data import DataSpecBase
+from smoe_ray.spec import DataSpecBase, DrawingColours, ImageFormat
 
 _TEST_SHARE = 6  # without a separate test set, one image in six is held out, as in MNIST
 
@@ -66,16 +66,49 @@ def content_of_pictures(
     treatment: Treatment,
     notes: Sequence[str] = (),
     progress: Progress | None = None,
+    place: Callable[[Any], int] | None = None,
 ) -> Content:
     """As `content_of_arrays`, of the image files of each class.
+
+    Args:
+        train: the pictures of each class.
+        test: likewise; None: the last ones of each class are held out.
+        spec: which of them are used.
+        treatment: what is done with them.
+        notes: what was found before.
+        progress: called with (what, done, total).
+        place: where a picture lies among all others; they are read in this order. None: class by class.
 
     Raises:
         DataError: also where a file is damaged or of the wrong kind.
     """
     names, *chosen = _choose(train, test, spec, treatment.where)
     step = _Steps(sum(len(part) for parts in chosen for part in parts), progress)
-    made = pictures_in_format(chosen, treatment.image, treatment.where, treatment.background, step)
+    if place is None:
+        made = pictures_in_format(chosen, treatment.image, treatment.where, treatment.background, step)
+    else:
+        made = _in_order_of_place(chosen, place, treatment, step)
     return _content(names, made, treatment, notes)
+
+
+def _in_order_of_place(
+    splits: Sequence[Sequence[Sequence[Picture]]],
+    place: Callable[[Picture], int],
+    treatment: Treatment,
+    step: Callable[[], None],
+) -> Formatted:
+    """As `pictures_in_format`, whose result is put in order of the classes after it was read in order of place."""
+    pictures = [[picture for part in parts for picture in part] for parts in splits]
+    orders = [np.argsort([place(picture) for picture in split], kind="stable") for split in pictures]
+    in_order = [[[split[index] for index in order.tolist()]] for split, order in zip(pictures, orders, strict=True)]
+    made = pictures_in_format(in_order, treatment.image, treatment.where, treatment.background, step)
+    images, classes = [], []
+    for parts, order, [whole] in zip(splits, orders, made.classes, strict=True):
+        by_class = ClassImages(*(field[np.argsort(order)] for field in whole))
+        borders = np.cumsum([0, *map(len, parts)]).tolist()
+        images.append(by_class.image)
+        classes.append([ClassImages(*(field[a:b] for field in by_class)) for a, b in pairwise(borders)])
+    return made._replace(images=images, classes=classes)
 
 
 def _content(names: Sequence[str], made: Formatted, treatment: Treatment, notes: Sequence[str]) -> Content:

@@ -22,6 +22,7 @@ from smoe_ray.data.dataset import Dataset
 from smoe_ray.data.source import Content, DataRequirement, ReadContext
 from smoe_ray.errors import PluginError
 from smoe_ray.spec import MAX_SIDE, MIN_SIDE, PluginData
+from smoe_ray.spec.data_base import MAX_CLASS_NAME
 
 
 class PluginSource:
@@ -107,6 +108,10 @@ def _problem_of_shape(shape: tuple[int, ...]) -> str | None:
 
 
 def _problem_of_names(train: Dataset, content: Content) -> str | None:
+    for kind in ("class_names", "style_names", "parameter_names"):
+        for name in getattr(content, kind):
+            if not isinstance(name, str) or not 0 < len(name) <= MAX_CLASS_NAME or not name.isprintable():
+                return f"{name!r:.80} in its {kind}; needed: printable text of 1 to {MAX_CLASS_NAME} characters"
     if train.style_B is not None and train.style_B.max() >= len(content.style_names):
         return f"styles that are no indices into its {len(content.style_names)} style_names"
     if train.parameter_BP is not None and train.parameter_BP.shape != (len(train), len(content.parameter_names)):

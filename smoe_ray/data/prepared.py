@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from smoe_ray.bounded_read import read_bounded
 from smoe_ray.data.dataset import Dataset
 from smoe_ray.data.files import content_hashes, sha256_of
 from smoe_ray.data.source import Content
@@ -24,6 +25,9 @@ META = "meta.json"
 """Written last: a folder that has it is complete."""
 SUMS = "SHA256SUMS"
 """Checksums of all other files, as ``sha256sum --check`` reads them."""
+
+_MOST_BYTES = 100_000_000
+"""Size limit of `META` and `SUMS`, which hold names and notes."""
 
 _DTYPES = {"image_BHW": np.uint8, "label_B": np.int64, "style_B": np.int64, "parameter_BP": np.float32}
 
@@ -81,7 +85,7 @@ def damaged_file(folder: Path, hashes: Path | None = None) -> str | None:
         hashes: folder that remembers what was read before, for `content_hashes`; None: every byte is read.
     """
     try:
-        expected = parse_sums((folder / SUMS).read_bytes())
+        expected = parse_sums(read_bounded(folder / SUMS, _MOST_BYTES))
         paths = [folder / name for name in expected]
         found = [sha256_of(path) for path in paths] if hashes is None else content_hashes(paths, hashes)
     except (OSError, ValueError) as error:
@@ -122,7 +126,7 @@ def open_source(folder: Path) -> Source:
         DataError: the folder is damaged.
     """
     try:
-        meta = json.loads((folder / META).read_bytes())
+        meta = json.loads(read_bounded(folder / META, _MOST_BYTES))
         return Source(
             train=_open_dataset(folder, "train", meta["arrays"]),
             test=_open_dataset(folder, "test", meta["arrays"]),

@@ -6,7 +6,6 @@ Shapes: B drawings, P points of one drawing, H W pixels.
 from __future__ import annotations
 
 import io
-import pickle
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from smoe_ray.bounded_read import refuse_bomb
+from smoe_ray.data.array_pickle import NUMBERS, ArrayUnpickler, Stand, numbers_of, refuse_greedy
 from smoe_ray.data.dataset import IMAGE_SIDE
 from smoe_ray.data.files import Map, one_line
 from smoe_ray.errors import DataError
@@ -34,8 +35,6 @@ _POOL_PAYS_FROM = 20_000  # drawings; below, starting processes takes longer tha
 Image = npt.NDArray[np.uint8]
 Drawing = npt.NDArray[np.int16] | npt.NDArray[np.float64]
 """(P, 3): dx, dy, and 1 where the pen is lifted after the point; int16 where the numbers fit."""
-
-_NUMBERS = ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 
 
 # --- sketch-rnn drawings ----------------------------------------------------------------------------------------------
@@ -58,6 +57,7 @@ def read_drawings(file: Path, member: str) -> list[Drawing]:
             info = archive.getinfo(f"{member}.npy")
             if info.file_size > MAX_MEMBER_BYTES:
                 raise ValueError(f"'{member}' unpacks to {info.file_size:,} bytes")
+            refuse_bomb(info.file_size, min(info.compress_size, file.stat().st_size))
             content = archive.read(info)  # never more than info.file_size bytes; checks the CRC
         return _parse_object_array(content)
     except _NotDrawingsError as error:
@@ -91,17 +91,18 @@ def _parse_object_array(content: bytes) -> list[Drawing]:
         numbers = np.lib.format.read_array(stream, allow_pickle=False)
         if numbers.ndim != 3 or stream.read(1):
             raise _NotDrawingsError(f"an array of {dtype} and shape {shape}, not a list of drawings")
-        return [_drawing(drawing_P3) for drawing_P3 in numbers]
+        return [as_drawing(drawing_P3) for drawing_P3 in numbers]
     if len(shape) != 1:
         raise _NotDrawingsError(f"an array of Python objects and shape {shape}, not a list of drawings")
-    array = _ArrayUnpickler(stream).load()
+    refuse_greedy(content[stream.tell() :])
+    array = _DrawingsUnpickler(stream).load()
     if not isinstance(array, _Array) or array.drawings is None or len(array.drawings) != shape[0]:
         raise ValueError("the pickle holds no list of drawings of the length that its header says")
     return array.drawings
 
 
-def _drawing(numbers: npt.NDArray[Any]) -> Drawing:
-    """Checked numbers of one drawing, as int16 where they fit."""
+def as_drawing(numbers: npt.NDArray[Any]) -> Drawing:
+    """Checked numbers of one drawing, as int16 where they fit. Raises ValueError where they are no drawing."""
     if numbers.dtype.kind not in "iuf" or numbers.ndim != 2 or numbers.shape[0] == 0 or numbers.shape[1] != 3:
         raise _NotDrawingsError(f"a drawing is {numbers.dtype} of shape {numbers.shape}")
     if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
@@ -112,16 +113,7 @@ def _drawing(numbers: npt.NDArray[Any]) -> Drawing:
     return int16_P3 if np.array_equal(int16_P3, numbers) else numbers.astype(np.float64)
 
 
-class _Stand:
-    """Base of what a pickle sees instead of numpy. It takes no attributes, so a pickle leaves nothing behind."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: object) -> None:
-        raise pickle.UnpicklingError("state for something that has none")
-
-
-class _Array(_Stand):
+class _Array(Stand):
     """Stands for an ndarray: one drawing, or the list of them."""
 
     __slots__ = ("drawing", "drawings")
@@ -135,67 +127,14 @@ class _Array(_Stand):
             self.drawings = [item.drawing for item in content]
             if any(drawing is None for drawing in self.drawings) or shape != (len(self.drawings),):
                 raise _NotDrawingsError("a list of drawings holds something else")
-        elif dtype.name in _NUMBERS:
-            numbers = np.frombuffer(content, dtype.order + dtype.name)
-            self.drawing = _drawing(numbers.reshape(shape, order="F" if fortran_order else "C"))
+        elif dtype.name in NUMBERS:
+            self.drawing = as_drawing(numbers_of(shape, dtype, fortran_order, content))
         else:
             raise _NotDrawingsError(f"an array of type {dtype.name} and shape {shape}")
 
 
-class _DType(_Stand):
-    """Stands for a dtype: its name and byte order."""
-
-    __slots__ = ("name", "order")
-
-    def __init__(self, name: str | bytes, _align: object = False, _copy: object = True) -> None:
-        self.name = _text(name)
-        self.order = "<"
-
-    def __setstate__(self, state: Any) -> None:
-        self.order = ">" if _text(state[1]) == ">" else "<"
-
-
-class _Reconstruct(_Stand):
-    """Stands for numpy's ``_reconstruct(ndarray, (0,), b'b')``: an empty array, filled by its state."""
-
-    __slots__ = ()
-
-    def __call__(self, _cls: object, _shape: object, _typecode: object) -> _Array:
-        return _Array()
-
-
-class _Encode(_Stand):
-    """Stands for ``_codecs.encode(text, 'latin1')``: bytes, as Python 3 writes them in protocol 2."""
-
-    __slots__ = ()
-
-    def __call__(self, text: str, _encoding: str) -> bytes:
-        return text.encode("latin1")
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode("ascii") if isinstance(value, bytes) else value
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Runs a pickle over stand-ins: none of its calls reaches numpy or anything else of Python."""
-
-    _admitted = {  # noqa: RUF012
-        ("numpy.core.multiarray", "_reconstruct"): _Reconstruct(),  # numpy 1
-        ("numpy._core.multiarray", "_reconstruct"): _Reconstruct(),  # numpy 2
-        ("numpy", "ndarray"): _Array,
-        ("numpy", "dtype"): _DType,
-        ("_codecs", "encode"): _Encode(),
-    }
-
-    def __init__(self, stream: io.BytesIO) -> None:
-        super().__init__(stream, encoding="bytes")  # strings of Python 2 are bytes
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self._admitted[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"refused: its pickle names {module}.{name}") from None
+class _DrawingsUnpickler(ArrayUnpickler):
+    array = _Array
 
 
 # --- raster -----------------------------------------------------------------------------------------------------------

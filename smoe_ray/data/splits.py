@@ -17,7 +17,7 @@ from smoe_ray.data.dataset import Dataset, Splits
 from smoe_ray.data.prepared import Source
 from smoe_ray.errors import DataError
 from smoe_ray.spec import DataSpec, Imbalance
-from smoe_ray.spec.data import normalised
+from smoe_ray.spec.data_base import normalised
 
 _NUDGE = Decimal("1e-12")
 

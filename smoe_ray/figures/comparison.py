@@ -40,9 +40,8 @@ def plot_comparison(info: ArmComparison) -> Figure:
         [(colour_of[difference.arm], marker_of[difference.arm]) for difference in shown],
     )
     forest.set_xlim(info.x_limits)
-    of_loss = info.metric == "test.reconstruction"
-    measure = f"test loss, {info.gating} gating" if of_loss else info.metric
-    unit = f"\n{style.LOSS_UNIT}" if of_loss else ""
+    measure = f"{info.measure}, {info.gating} gating" if info.unit else info.metric
+    unit = f"\n{style.unit_lines(info.unit)}" if info.unit else ""
     forest.set_xlabel(textwrap.fill(f"{measure}: difference from {info.reference}", 60) + unit)
     handle_of = {difference.arm: handle for difference, handle in zip(shown, handles, strict=True)}
     style.legend(figure, list(handle_of.values()), list(handle_of))

@@ -31,7 +31,7 @@ def plot_training_curves(info: TrainingCurves) -> Figure:
             marker = "o" if len(curve.x) == 1 else None
             (line_of[curve.label],) = ax.plot(curve.x, curve.mean, color=colour, marker=marker)
             ax.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
-    axes[0].set_ylabel(f"reconstruction error\n{style.LOSS_UNIT}")
+    axes[0].set_ylabel(f"reconstruction error\n{style.unit_lines(info.unit)}")
     axes[0].xaxis.set_major_locator(MaxNLocator(5, integer=True))
     style.plain_log_axis(axes[0].yaxis, *info.error_limits)
     shown = [arm for arm in info.arms if arm in line_of]

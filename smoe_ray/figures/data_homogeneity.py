@@ -35,12 +35,12 @@ def plot_homogeneity(info: Homogeneity) -> Figure:
     ax.set_xlim(-0.5, len(info.conditions) - 0.5)
     ax.set_xticks(range(len(info.conditions)), [_label(condition) for condition in info.conditions])
     ax.grid(visible=False, axis="x")
-    ax.set_ylabel(f"test loss, {info.gating} gating\n{style.LOSS_UNIT}")
+    ax.set_ylabel(f"test loss, {info.gating} gating\n{style.unit_lines(info.unit)}")
     forest, words = figure.add_subplot(grid[1, 0]), figure.add_subplot(grid[1, 1])
     labels = [f"{difference.arm}\nagainst {difference.reference}" for difference in info.differences]
     draw_forest(forest, words, info.differences, labels, [("black", "o")] * len(labels))
     forest.set_xlim(info.x_limits)
-    forest.set_xlabel(f"difference in test loss\n{style.LOSS_UNIT}")
+    forest.set_xlabel(f"difference in test loss\n{style.unit_lines(info.unit)}")
     style.legend(figure, [mean, *handle_of.values()], ["mean ± s.d. over seeds", *handle_of])
     style.caption(
         figure,

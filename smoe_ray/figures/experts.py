@@ -42,7 +42,7 @@ def plot_loss_against_experts(info: LossAgainstExperts) -> Figure:
         ax.axhspan(baseline.low, baseline.high, color=style.GREY, alpha=0.2, linewidth=0)
         line = _BASELINE_STYLES[number % len(_BASELINE_STYLES)]
         handles.append(ax.axhline(baseline.mean, color=style.GREY, linestyle=line, linewidth=1.2))
-    ax.set_ylabel(f"test loss, {info.gating} gating\n{style.LOSS_UNIT}")
+    ax.set_ylabel(f"test loss, {info.gating} gating\n{style.unit_lines(info.unit)}")
     ax.set_xlim(info.x_limits)
     ax.xaxis.set_major_locator(MaxNLocator(12, integer=True, min_n_ticks=1))
     counts.set_xlabel(f"{info.experts} experts")

@@ -158,7 +158,7 @@ def plot_swap_matrix(info: SwapMatrix) -> Figure:
         *_named(info.label),
         "every expert's decoding of the same latent vectors",
         f"inputs: one test image per active expert, {_choice_text(info)}",
-        f"numbers: {style.LOSS_UNIT}, the lowest in bold",
+        f"numbers: squared error (sum over {info.image_RHW[0].size:,} values), the lowest in bold",
         "framed: the expert that the gate chose",
         *style.cut_text(columns, info.num_experts),
     )

@@ -90,7 +90,7 @@ def plot_loss_at_amount(info: Recommendations) -> Figure:
             handles |= _plot_forecast(ax, arm.surface.forecast)
     for ax in axes[-columns:]:
         ax.set_xlabel(f"{arms[0].counted} experts")
-    style.label_y(figure, axes, columns, f"test loss, {info.gating} gating\n{style.LOSS_UNIT}")
+    style.label_y(figure, axes, columns, f"test loss, {info.gating} gating\n{style.unit_lines(info.unit)}")
     style.legend(figure, list(handles.values()), list(handles))
     style.caption(
         figure,
@@ -144,7 +144,7 @@ def plot_surface_fit(info: Recommendations) -> Figure:
     style.legend(figure, list(handles.values()), list(handles))
     style.caption(
         figure,
-        f"test loss, {info.gating} gating, {style.LOSS_UNIT}",
+        f"test loss, {info.gating} gating, {info.unit}",
         "grey: noise floor, ± pooled s.d. of the runs of a cell",
         f"area of a circle: runs in the cell, {style.runs_text(info.n_range)}",
         *style.cut_text(len(arms), len(info.arms)),

@@ -57,7 +57,7 @@ def plot_loss_surface(info: LossSurface) -> Figure:
     style.label_y(figure, axes, columns, f"{info.counted} experts")
     assert points is not None
     bar = figure.colorbar(points, ax=axes, pad=0.08, aspect=30)
-    bar.set_label(f"mean test loss, {info.gating} gating\n{style.LOSS_UNIT}")
+    bar.set_label(f"mean test loss, {info.gating} gating\n{style.unit_lines(info.unit)}")
     style.caption(
         figure,
         f"points: mean over runs, {style.runs_text(info.n_range)}",
@@ -111,7 +111,7 @@ def plot_loss_against_samples_per_expert(info: LossAgainstSamplesPerExpert) -> F
     style.plain_log_axis(axes[0].xaxis, *info.x_limits)
     for ax in axes[-columns:]:
         ax.set_xlabel(f"{EFFORT_NAME[info.effort]} per {info.counted} expert")
-    style.label_y(figure, axes, columns, f"test loss, {info.gating} gating\n{style.LOSS_UNIT}")
+    style.label_y(figure, axes, columns, f"test loss, {info.gating} gating\n{style.unit_lines(info.unit)}")
     shown = [amount for amount in info.amounts if amount in line_of]
     style.legend(figure, [line_of[amount] for amount in shown], shown)
     style.caption(figure, style.spread_text(info.n_range), *style.cut_text(len(info.panels), info.num_available))

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-LOSS_UNIT = "squared error per image (sum over 784 pixels)"
-
 GREY = "#6b6b6b"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colour-blind-safe palette, without its yellow, which is too faint on white."""
@@ -27,6 +25,7 @@ _MARKERS = "osD^vPX"
 _MOST_LEGEND_ENTRIES = 24
 _LABEL_INCHES_PER_CHARACTER = 0.075
 _CAPTION_INCHES_PER_CHARACTER = 0.064
+_UNIT_CHARACTERS = 50
 
 _RC: dict[str, Any] = {
     "font.size": 9,
@@ -151,6 +150,11 @@ def label_y(figure: Figure, axes: Sequence[Axes], columns: int, text: str) -> No
         axes[0].set_ylabel(text)
     else:
         figure.supylabel(text, fontsize=9)
+
+
+def unit_lines(unit: str) -> str:
+    """The unit of a loss on as many lines as an axis has room for; several likelihoods have a long one."""
+    return textwrap.fill(unit, _UNIT_CHARACTERS)
 
 
 def spread_text(n_range: tuple[int, int]) -> str:

@@ -145,9 +145,9 @@ def _scrub_prepared(store: Store, found: Scrub, repair: bool) -> None:
         line = f"{store.path(name)}: damaged prepared data ({problem})"
         if repair:
             store.remove(name)
-            found.repaired.append(f"{line}; deleted: the next run makes them again")
+            found.repaired.append(f"{line}; deleted: a run that needs them makes them again")
         else:
-            found.problems.append(f"{line}; the next run makes them again")
+            found.problems.append(f"{line}; a run that needs them makes them again, --repair deletes them")
 
 
 def _prepared_problem(store: Store, name: str, counts: Counter[str]) -> str | None:

@@ -65,7 +65,7 @@ class Preview(NamedTuple):
         """Raise DataError if any of them is absent."""
         if self.absent:
             first = self.absent[0]
-            download = ", or data.download: true where Google has them" if first.can_download else ""
+            download = ", or data.download: true where they are published" if first.can_download else ""
             raise DataError(
                 f"{first.where}: absent ({len(self.absent)} of {len(self.needs)} files are); set data.root to the "
                 f"folder that has them{download}"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from smoe_ray.bounded_answers import bound, refusal
 from smoe_ray.errors import ClusterError
 from smoe_ray.job_payload import attempt_of
 from smoe_ray.k8s.kubectl import NO_CLUSTER, NO_CONFIG, NO_CONTEXT, NO_KUBERAY, NO_NAMESPACE, NO_PERMISSION, Target
@@ -55,6 +56,7 @@ class Cluster:
                 raise ClusterError(NO_CONTEXT.format(what=target.context)) from error
             raise ClusterError(NO_CONFIG.format(what=" ".join(str(error).split()))) from error
         api = client.ApiClient(settings)
+        bound(api.rest_client.pool_manager)
         self._core: Any = client.CoreV1Api(api)  # takes plain values where its types want models
         self._custom: Any = client.CustomObjectsApi(api)
         self._storage: Any = client.StorageV1Api(api)
@@ -239,26 +241,26 @@ class Cluster:
     def pods(self, namespace: str) -> list[client.V1Pod]:
         """All pods of a namespace."""
         with _explained():
-            listed = self._core.list_namespaced_pod(namespace, _request_timeout=_TIMEOUTS_S)
-        return list(listed.items)
+            return _items(self._core.list_namespaced_pod(namespace, _request_timeout=_TIMEOUTS_S))
 
     def deployments(self, label_selector: str) -> list[Any]:
         """Deployments of all namespaces with a label."""
         with _explained():
-            listed = self._apps.list_deployment_for_all_namespaces(
-                label_selector=label_selector, _request_timeout=_TIMEOUTS_S
+            return _items(
+                self._apps.list_deployment_for_all_namespaces(
+                    label_selector=label_selector, _request_timeout=_TIMEOUTS_S
+                )
             )
-        return list(listed.items)
 
     def nodes(self) -> list[Any]:
         """All nodes."""
         with _explained():
-            return list(self._core.list_node(_request_timeout=_TIMEOUTS_S).items)
+            return _items(self._core.list_node(_request_timeout=_TIMEOUTS_S))
 
     def quotas(self, namespace: str) -> list[Any]:
         """The ResourceQuotas of a namespace."""
         with _explained():
-            return list(self._core.list_namespaced_resource_quota(namespace, _request_timeout=_TIMEOUTS_S).items)
+            return _items(self._core.list_namespaced_resource_quota(namespace, _request_timeout=_TIMEOUTS_S))
 
     def has_secret(self, namespace: str, name: str) -> bool:
         """Whether a Secret exists."""
@@ -298,12 +300,17 @@ class Cluster:
             listed = self._custom.list_namespaced_custom_object(
                 _GROUP, _VERSION, namespace, plural, _request_timeout=_TIMEOUTS_S, **options
             )
-        return sorted(listed["items"], key=lambda each: str(each["metadata"]["name"]))
+            return sorted(listed["items"], key=lambda each: str(each["metadata"]["name"]))
 
 
 def has_ended(job: Manifest) -> bool:
     """Whether a RayJob is in a terminal state: neither active nor to be retried."""
     return job.get("status", {}).get("jobDeploymentStatus") in _ENDED
+
+
+def _items(listed: Any) -> list[Any]:
+    """Objects of a list, each of which has a name."""
+    return sorted(listed.items, key=lambda each: str(each.metadata.name))
 
 
 def _is_default(storage_class: Any) -> bool:
@@ -324,16 +331,25 @@ def _explained() -> Iterator[None]:
     except HTTPError as error:  # unreachable, or a timeout
         pool = getattr(error, "pool", None)
         where = f"{pool.host}:{pool.port}" if pool is not None else " ".join(str(error).split())[:200]
+        if reason := refusal(error):
+            where = f"{where}: {reason}"
         raise ClusterError(NO_CLUSTER.format(what=where)) from error
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        # Answers of another shape, and (UnicodeError, a ValueError) names of hosts that cannot be encoded.
+        raise ClusterError(NO_CLUSTER.format(what=f"{type(error).__name__} in its answer")) from error
 
 
 def _said(error: client.ApiException) -> str:
     try:
         status = json.loads(error.body or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
+        status = None
+    if not isinstance(status, dict):
         status = {}
     message = " ".join(str(status.get("message") or error.reason).split())[:500]
-    details = status.get("details") or {}
+    details = status.get("details")
+    if not isinstance(details, dict):
+        details = {}
     if error.status == 404 and details.get("kind") == "namespaces":
         return NO_NAMESPACE.format(what=details.get("name"))
     if error.status == 404 and not details.get("name"):  # not an object, but the kind itself

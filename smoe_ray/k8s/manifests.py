@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from smoe_ray.errors import ClusterError
 from smoe_ray.k8s.kubectl import Target, kubectl
+from smoe_ray.temporary import temporary_folder
 
 Manifest = dict[str, Any]
 """A Kubernetes object as plain YAML values."""
@@ -65,7 +65,7 @@ def render(overlay: str, namespace: str | None = None, images: Sequence[str] = (
 
     import yaml
 
-    with tempfile.TemporaryDirectory(prefix="smoe-ray-k8s-") as above:
+    with temporary_folder("smoe-ray-k8s-") as above:
         # kustomize accepts no absolute path as a resource.
         changes["resources"] = [os.path.relpath(place, Path(above).resolve())]
         (Path(above) / "kustomization.yaml").write_text(yaml.safe_dump(changes), encoding="utf-8")

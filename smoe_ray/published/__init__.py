@@ -67,6 +67,7 @@ def read_published() -> pd.DataFrame:
         }
     )
     table = pd.concat([routed, supervised], ignore_index=True).assign(study=SOURCE, status="finished")
+    table["data.image_shape"] = "1x28x28"
     images = (table["config.data.fraction"] * _IMAGES).round().astype(int)
     return table.assign(**{"data.train_images": images, "cost.steps": -(-images // _BATCH) * table["epoch"]})
 

@@ -70,13 +70,12 @@ def _recommended(evidence: Evidence) -> list[str]:
 
 def _compared(evidence: Evidence) -> list[str]:
     found = evidence.comparison
-    measure = "test loss" if found.metric == "test.reconstruction" else found.metric
     if len(found.differences) <= _MOST_SENTENCES:
-        return [verdict_sentence(difference, measure, found) for difference in found.differences]
+        return [verdict_sentence(difference, found.measure, found) for difference in found.differences]
     number = Counter(difference.verdict.partition(" (")[0] for difference in found.differences)
     told = ", ".join(f"{verdict} in {number[verdict]}" for verdict in ("lower", "higher", "not distinguishable"))
     return [
-        f"Of {len(found.differences)} differences in {measure} from {found.reference}: {told} "
+        f"Of {len(found.differences)} differences in {found.measure} from {found.reference}: {told} "
         f"(probability of any false verdict at most {100 * found.alpha:g} %)."
     ]
 

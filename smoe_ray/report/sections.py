@@ -22,6 +22,7 @@ from smoe_ray.analysis import (
     training_curves,
     usage_over_epochs,
 )
+from smoe_ray.analysis.outcomes import loss_unit
 from smoe_ray.errors import ResultsError
 from smoe_ray.figures import (
     plot_best_experts,
@@ -79,7 +80,7 @@ def sections(evidence: Evidence) -> Iterator[Section]:
         yield _datasets(evidence)
     yield Section(
         "Arms",
-        reading("arms"),
+        reading("arms", unit=loss_unit(results)),
         (
             Exhibit("arms", "Trials by arm", lambda: tables.arms(results)),
             Exhibit("training-curves", "Training curves", lambda: plot_training_curves(training_curves(results))),
@@ -245,9 +246,9 @@ def _readings() -> dict[str, dict[str, str]]:
     return tomllib.loads((resources.files("smoe_ray.report") / "readings.toml").read_text(encoding="utf-8"))
 
 
-def reading(section: str) -> str:
-    """How to read a section, from readings.toml."""
-    return " ".join(_readings()[section]["text"].split())
+def reading(section: str, **words: str) -> str:
+    """How to read a section, from readings.toml, with `words` in place of their names in braces."""
+    return " ".join(_readings()[section]["text"].format(**words).split())
 
 
 def _of_recommendations(name: str, title: str, plot: Callable[..., Figure], evidence: Evidence) -> Exhibit:

@@ -28,7 +28,7 @@ def arms(results: pd.DataFrame) -> pd.DataFrame:
     """`arm_summary` without the columns of statuses that no trial has, and of what no trial measured."""
     frame = arm_summary(results)
     empty = [status for status in ("failed", "pruned", "running") if not frame[status].any()]
-    empty += [f"{name}{end}" for name in ("kl", "latents") if frame[name].isna().all() for end in ("", "_sd")]
+    empty += [f"{name}{end}" for name in ("psnr", "kl", "latents") if frame[name].isna().all() for end in ("", "_sd")]
     return frame.drop(columns=empty)
 
 

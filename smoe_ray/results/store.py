@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from smoe_ray.atomic_write import write_whole
+from smoe_ray.bounded_read import RefusedReadError, open_regular, read_up_to
 from smoe_ray.errors import DamagedError, ResultsError, StorageError
 from smoe_ray.results.places import check_place
 
@@ -125,16 +125,15 @@ class Store:
     def _open(self, name: str) -> Any:
         if self.folder is None:
             return self._fs.open(f"{self._root}/{name}", "rb")
-        opened = os.open(self.folder / name, os.O_RDONLY | os.O_NONBLOCK)  # else opening a FIFO waits for its writer
-        if not stat.S_ISREG(os.fstat(opened).st_mode):
-            os.close(opened)
-            raise DamagedError(f"{self.path(name)}: is not a regular file")
-        return os.fdopen(opened, "rb")
+        try:
+            return open_regular(self.folder / name)
+        except RefusedReadError as error:
+            raise DamagedError(f"{self.path(name)}: is {error.strerror}") from None
 
     def _read_local(self, name: str, most_bytes: int) -> bytes:
         with self._open(name) as file:
             self._refuse_larger(name, os.fstat(file.fileno()).st_size, most_bytes)
-            content: bytes = file.read(most_bytes + 1)
+            content = read_up_to(file, most_bytes)
         self._refuse_larger(name, len(content), most_bytes)  # it may grow
         return content
 

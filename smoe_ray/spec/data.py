@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Tag, model_validator
 
 from smoe_ray import plugins
-from smoe_ray.spec.architectures import MAX_SIDE, MIN_SIDE, ImageShape
-from smoe_ray.spec.base import NAME_PATTERN, Spec
+from smoe_ray.spec.architectures import ImageShape
+from smoe_ray.spec.base import NAME_PATTERN
+from smoe_ray.spec.data_base import (
+    ALLOW_CONSTANT,
+    MAX_CLASS_NAME,
+    DataSpecBase,
+    DrawingColours,
+    ImageFormat,
+    normalised,
+    shape_by_format,
+)
+from smoe_ray.spec.named_data import Cifar100Data, EmnistData, MedMnistData, NamedData, ParquetData
 from smoe_ray.spec.plugin import BUILT_IN, PLUGIN, PluginReference, choose
-
-IMAGE_SIDE = 28
-"""Height and width of drawings that this package rasterises, in pixels."""
 
 CLASS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,62}$"
 """Names of Quick, Draw! categories: they become file names and parts of addresses."""
-
-MAX_CLASS_NAME = 255
-"""Characters of a class name, which may be the name of a folder."""
-
-
-def normalised(name: str) -> str:
-    """A class name in Unicode form NFC: the same name is the same text, whichever system wrote it."""
-    return unicodedata.normalize("NFC", name)
 
 
 def _category(name: str) -> str:
@@ -34,91 +32,8 @@ def _category(name: str) -> str:
     return name
 
 
-def _class_name(name: str) -> str:
-    if not 0 < len(name) <= MAX_CLASS_NAME or not name.isprintable() or name.startswith(".") or set(name) & {*"/\\"}:
-        allowed = f"1 to {MAX_CLASS_NAME} printable characters without / and \\, not beginning with a dot"
-        raise ValueError(f"{name!r} cannot be the name of a class: {allowed}")
-    return normalised(name)
-
-
 Category = Annotated[str, AfterValidator(_category)]
-ClassName = Annotated[str, AfterValidator(_class_name)]
 CombinedClassName = Annotated[str, Field(max_length=MAX_CLASS_NAME + 64), AfterValidator(normalised)]
-DrawingColours = Literal["black_on_white", "white_on_black"]
-
-_ALLOW_CONSTANT = "accept classes most of whose images are blank or copies of each other"
-
-
-class Imbalance(Spec):
-    """Unequal class sizes in the training set; the test set stays balanced. Exactly one of the two fields."""
-
-    weights: dict[str, Annotated[float, Field(gt=0, le=1)]] | None = Field(
-        default=None, description="share of the balanced class size that a class keeps, 0 < w <= 1; 1 where not named"
-    )
-    exponent: float | None = Field(
-        default=None,
-        gt=0,
-        description="long tail: class number c (from 0, in the order of `classes`) keeps (c+1)^-exponent",
-    )
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if (self.weights is None) == (self.exponent is None):
-            raise ValueError("give exactly one of 'weights' and 'exponent'")
-        return self
-
-
-class ImageFormat(Spec):
-    """What images are turned into when they are read; by default they stay as they are."""
-
-    size: Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE)] | Literal["native"] = Field(
-        default="native", description="height and width, pixels; native: as in the files, where all images agree"
-    )
-    channels: Literal["keep", "grey", "rgb"] = Field(
-        default="keep", description="keep: grey if all images are grey, else RGB; grey or rgb: converted"
-    )
-    resample: Literal["lanczos", "bicubic", "bilinear", "box", "nearest"] = Field(
-        default="lanczos", description="filter with which an image of another size is resized"
-    )
-
-
-def shape_by_format(image: ImageFormat) -> ImageShape | None:
-    """Shape of images in this format; None where it leaves size or channels to the data."""
-    if image.size == "native" or image.channels == "keep":
-        return None
-    return (1 if image.channels == "grey" else 3, image.size, image.size)
-
-
-class DataSpecBase(Spec):
-    """What every data source has in common. Images are uint8, grey or RGB; the model sees them as [0, 1]."""
-
-    not_identity: ClassVar[frozenset[str]] = frozenset({"root", "download"})
-
-    classes: tuple[ClassName, ...] | None = Field(
-        default=None, min_length=1, description="classes to use, in label order; null: all that the source has"
-    )
-    train_per_class: int | None = Field(
-        default=None, ge=1, description="training images per class at fraction 1 (the first n); null: all there are"
-    )
-    test_per_class: int | None = Field(
-        default=None, ge=1, description="test images per class, the same at every fraction; null: all there are"
-    )
-    fraction: float = Field(
-        default=1.0, gt=0, le=1, description="share of the training images: the first int(fraction * n) of each class"
-    )
-    imbalance: Imbalance | None = Field(default=None, description="unequal class sizes in training; null: balanced")
-
-    @property
-    def image_shape(self) -> ImageShape | None:
-        """Shape of the images where the spec decides it; None where only the data can tell."""
-        return (1, IMAGE_SIDE, IMAGE_SIDE)
-
-    @field_validator("classes")
-    @classmethod
-    def _distinct(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if classes is not None and len(set(classes)) < len(classes):
-            raise ValueError("a class is named twice")
-        return classes
 
 
 class SyntheticData(DataSpecBase):
@@ -142,7 +57,7 @@ class SyntheticData(DataSpecBase):
 class QuickDrawData(DataSpecBase):
     """Google's Quick, Draw! drawings: sketch-rnn ``<class>.npz`` (rasterised here) or ``<class>.npy`` bitmaps."""
 
-    hashed_unless_default: ClassVar[frozenset[str]] = frozenset({"allow_constant"})
+    hashed_unless_default: ClassVar[frozenset[str]] = frozenset({"allow_constant", "recognized_only"})
 
     source: Literal["quickdraw"] = "quickdraw"
     classes: tuple[Category, ...] = Field(
@@ -150,13 +65,24 @@ class QuickDrawData(DataSpecBase):
     )
     train_per_class: int = Field(default=70_000, ge=1, description="training drawings per class at fraction 1")
     test_per_class: int = Field(default=2_500, ge=1, description="test drawings per class")
-    layout: Literal["sketchrnn", "bitmap"] = Field(
-        default="sketchrnn", description="sketchrnn: vector drawings in .npz; bitmap: Google's 28x28 .npy"
+    layout: Literal["sketchrnn", "bitmap", "ndjson"] = Field(
+        default="sketchrnn",
+        description="sketchrnn: vector drawings in .npz; ndjson: raw or simplified ones, one per line of .ndjson; "
+        "bitmap: Google's 28x28 .npy",
     )
     ink: DrawingColours = Field(default="black_on_white", description="what the model sees, whatever the files hold")
     root: str | None = Field(default=None, description="folder or URI with the files; null: the download cache")
     download: bool = Field(default=False, description="fetch absent categories from Google's public bucket")
-    allow_constant: bool = Field(default=False, description=_ALLOW_CONSTANT)
+    recognized_only: bool = Field(
+        default=False, description="ndjson: leave out drawings that the game did not recognise"
+    )
+    allow_constant: bool = Field(default=False, description=ALLOW_CONSTANT)
+
+    @model_validator(mode="after")
+    def _recognised_is_in_ndjson(self) -> Self:
+        if self.recognized_only and self.layout != "ndjson":
+            raise ValueError("'recognized_only' needs layout: ndjson; the other files do not say which were recognised")
+        return self
 
 
 class ImageData(DataSpecBase):
@@ -179,7 +105,7 @@ class ImageData(DataSpecBase):
     transpose: bool = Field(
         default=False, description="images are stored column by column (EMNIST; implied by its own file names)"
     )
-    allow_constant: bool = Field(default=False, description=_ALLOW_CONSTANT)
+    allow_constant: bool = Field(default=False, description=ALLOW_CONSTANT)
 
     @property
     def image_shape(self) -> ImageShape | None:
@@ -213,10 +139,16 @@ class PluginData(PluginReference, DataSpecBase):
         return DataSpecBase
 
 
+BUILT_IN_SOURCES = (
+    "synthetic", "quickdraw", "images", "combined", "mnist", "fashion_mnist", "kmnist", "cifar10", "svhn", "emnist",
+    "cifar100", "medmnist", "parquet",
+)  # fmt: skip
+_Named = NamedData | EmnistData | Cifar100Data | MedMnistData | ParquetData
+
 LeafData = Annotated[
-    Annotated[SyntheticData | QuickDrawData | ImageData, Field(discriminator="source"), Tag(BUILT_IN)]
+    Annotated[SyntheticData | QuickDrawData | ImageData | _Named, Field(discriminator="source"), Tag(BUILT_IN)]
     | Annotated[PluginData, Tag(PLUGIN)],
-    choose(PluginData, ("synthetic", "quickdraw", "images", "combined")),
+    choose(PluginData, BUILT_IN_SOURCES),
 ]
 
 
@@ -238,19 +170,17 @@ class CombinedData(DataSpecBase):
         return shapes.pop() if len(shapes) == 1 else None
 
 
-BuiltInData = SyntheticData | QuickDrawData | ImageData | CombinedData
+BuiltInData = SyntheticData | QuickDrawData | ImageData | CombinedData | _Named
 
 DataSpec = Annotated[
     Annotated[BuiltInData, Field(discriminator="source"), Tag(BUILT_IN)] | Annotated[PluginData, Tag(PLUGIN)],
-    choose(PluginData, ("synthetic", "quickdraw", "images", "combined")),
+    choose(PluginData, BUILT_IN_SOURCES),
 ]
 
 
 def drawing_ink(data: DataSpec) -> DrawingColours | None:
     """How the drawings of a source are inked; None where its spec does not say (images without `ink`, mixed parts)."""
-    if isinstance(data, PluginData):
-        return None
     if isinstance(data, CombinedData):
         inks = {drawing_ink(part) for part in data.parts.values()}
         return inks.pop() if len(inks) == 1 else None
-    return data.ink
+    return data.ink if isinstance(data, (SyntheticData, QuickDrawData, ImageData)) else None

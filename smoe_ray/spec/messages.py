@@ -75,6 +75,7 @@ _WORDS = {
     "float_parsing": "needs a number",
     "bool_type": "needs true or false",
     "bool_parsing": "needs true or false",
+    "string_unicode": "needs text without halves of surrogate pairs",
     "string_too_short": "needs at least {min_length} characters",
     "string_too_long": "may have at most {max_length} characters",
     "too_short": "needs at least {min_length} items",
@@ -138,7 +139,11 @@ def _as_yaml(value: Any) -> str:
 def _plain_location(location: Sequence[int | str], tree: Any, is_missing: bool) -> list[int | str]:
     """pydantic's location without the union tags that it puts between the keys of the file, and after the last."""
     plain: list[int | str] = []
+    above: Any = None  # the mapping whose tag was passed
     for position, part in enumerate(location):
+        if plain and isinstance(tree, Mapping) and part == tree.get("name") and tree is not above:
+            above = tree  # the objective `likelihood` also has a key of that name: the first mention is the tag
+            continue
         try:
             tree = tree[part]
         except (KeyError, IndexError, TypeError):

@@ -24,6 +24,25 @@ class ObjectiveSpec(Spec):
     name: str
 
 
+DecoderLikelihood = Literal["gaussian", "bernoulli", "laplace"]
+
+
+class DecoderLikelihoodSpec(ObjectiveSpec):
+    """An objective whose error of an image is that of the chosen likelihood of its values; `Loss.error` computes it.
+
+    A plug-in whose spec is not derived from this class has the squared error, and refuses the key. One that is keeps
+    the default: results tell the likelihood by what the study says.
+    """
+
+    hashed_unless_default: ClassVar[frozenset[str]] = frozenset({"likelihood"})
+
+    likelihood: DecoderLikelihood = Field(
+        default="gaussian",
+        description="error of an image, summed over its C*H*W values. gaussian: squared error; bernoulli: binary "
+        "cross-entropy, nats; laplace: absolute error",
+    )
+
+
 class BalancedObjectiveSpec(ObjectiveSpec):
     """An objective with the balance term L_balance over the global batch (arXiv:2509.10025)."""
 
@@ -36,7 +55,7 @@ class BalancedObjectiveSpec(ObjectiveSpec):
     )
 
 
-class Blend(BalancedObjectiveSpec):
+class Blend(BalancedObjectiveSpec, DecoderLikelihoodSpec):
     """The paper's objective: error of the gate-weighted blend of all decoders, entropy and balance terms."""
 
     name: Literal["blend"] = "blend"
@@ -51,32 +70,38 @@ class Blend(BalancedObjectiveSpec):
     )
 
 
-class Expected(BalancedObjectiveSpec):
+class Expected(BalancedObjectiveSpec, DecoderLikelihoodSpec):
     """Expected error of an expert drawn by the gate, plus balance; no entropy term."""
 
     name: Literal["expected"] = "expected"
 
 
-class Likelihood(BalancedObjectiveSpec):
+class Likelihood(BalancedObjectiveSpec, DecoderLikelihoodSpec):
     """Negative log likelihood of a mixture of experts (Jacobs et al. 1991), plus balance; no entropy term."""
 
     is_annealed: ClassVar[bool] = True
 
     name: Literal["likelihood"] = "likelihood"
     variance_start: float = Field(
-        default=8.0, gt=0, description="s^2 at the first step, squared-error units of one image; annealed geometrically"
+        default=8.0, gt=0, description="s^2 at the first step, units of one image's error; annealed geometrically"
     )
-    variance_end: float = Field(default=1.0, gt=0, description="s^2 at the last step, squared-error units of one image")
+    variance_end: float = Field(
+        default=1.0,
+        gt=0,
+        description="s^2 at the last step, units of one image's error (bernoulli: the mixture's exact -ln p at 0.5)",
+    )
 
 
-class Supervised(ObjectiveSpec):
+class Supervised(DecoderLikelihoodSpec):
     """The label-routed baseline: error of the predicted class's expert, plus cross-entropy of the gate."""
 
     decodes: ClassVar[Literal["all", "chosen"]] = "chosen"
     needs_labels: ClassVar[bool] = True
     # Trial ids were made when supervised trials had the objective null: at their defaults these fields stay unhashed,
     # and an identity without fields is null.
-    hashed_unless_default: ClassVar[frozenset[str]] = frozenset({"name", "cross_entropy_weight"})
+    hashed_unless_default: ClassVar[frozenset[str]] = frozenset(
+        {"name", "cross_entropy_weight"} | DecoderLikelihoodSpec.hashed_unless_default
+    )
 
     name: Literal["supervised"] = "supervised"
     cross_entropy_weight: float = Field(

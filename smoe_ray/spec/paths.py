@@ -11,7 +11,10 @@ from pydantic import BaseModel
 from smoe_ray import plugins
 
 TAGS = ("source", "name")
-"""Keys that choose among models (`data.source`, `objective.name`): another value there replaces the whole mapping."""
+"""Keys that choose among models (`data.source`, `objective.name`): another value there replaces the whole mapping.
+
+Where there is a `source`, `name` is a field like others.
+"""
 
 _KINDS: dict[str, tuple[plugins.Kind, ...]] = {"source": ("source",), "name": ("objective", "encoder", "decoder")}
 """Kinds of plug-ins that a tag may name."""
@@ -32,7 +35,8 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _changes_tag(base: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
-    return any(tag in over and not _same_name(tag, over[tag], base.get(tag)) for tag in TAGS)
+    tags = ("source",) if "source" in base else TAGS
+    return any(tag in over and not _same_name(tag, over[tag], base.get(tag)) for tag in tags)
 
 
 def _same_name(tag: str, one: Any, other: Any) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from smoe_ray.columns import EPOCHS
+from smoe_ray.columns import EPOCHS, LOSS_COLUMNS
 from smoe_ray.spec.base import Spec
 from smoe_ray.spec.messages import nearest
 from smoe_ray.spec.study import GridStudy, StudyBase
@@ -203,6 +203,10 @@ class PrunerSpec(Spec):
     reduction_factor: int = Field(default=3, ge=2, description="asha: one in this many goes on at each rung")
 
 
+_UNIT_PATHS = ("objective.likelihood", "data.image.size", "data.image.channels")
+"""Paths of a trial that decide the unit of its losses."""
+
+
 class SearchStudy(StudyBase):
     """Trials proposed one after another by a sampler that learns from the finished ones."""
 
@@ -227,6 +231,7 @@ class SearchStudy(StudyBase):
                 if self.space[condition].when:
                     raise ValueError(f"space.{path}.when: '{condition}' is itself conditional; conditions are one deep")
                 self._check_condition(path, condition)
+        self._check_units()
         if len(self.objectives) > 1 and self.pruner.name != "none":
             raise ValueError("pruner: early stopping works with one objective only")
         conditional = any(distribution.when for distribution in self.space.values())
@@ -234,6 +239,16 @@ class SearchStudy(StudyBase):
         if self.sampler.name == "cmaes" and (conditional or categorical or len(self.objectives) > 1):
             raise ValueError("sampler: cmaes takes numeric, unconditional parameters and one objective; use tpe")
         return self
+
+    def _check_units(self) -> None:
+        """Raise ValueError for a loss to optimise whose unit differs from trial to trial."""
+        sets_unit = next((path for path in _UNIT_PATHS if path in self.space), None)
+        losses = [objective.metric for objective in self.objectives if objective.metric in LOSS_COLUMNS]
+        if sets_unit and losses:
+            raise ValueError(
+                f"objectives: {losses[0]} has another unit with every {sets_unit}, so its values do not compare; "
+                "optimise test.psnr (direction: maximize)"
+            )
 
     def _check_condition(self, path: str, condition: str) -> None:
         """Raise ValueError for a value in the `when` of `path` that the parameter `condition` never has."""
@@ -251,16 +266,30 @@ class SearchStudy(StudyBase):
                 )
 
 
+def first_objective(study: GridStudy | SearchStudy) -> SearchObjective | None:
+    """The objective by which the best trial of a study is chosen; None on several datasets: their losses have no common
+    scale.
+
+    That of a grid is the test loss, or the PSNR where an axis may give the losses different units.
+    """
+    if isinstance(study, SearchStudy):
+        return study.objectives[0]
+    if len(study.datasets) > 1:
+        return None
+    if any(_may_set_unit(path, values) for path, values in study.axes.items()):
+        return SearchObjective(metric="test.psnr", direction="maximize")
+    return SearchObjective(metric="test.reconstruction")
+
+
+def _may_set_unit(path: str, values: Sequence[Any]) -> bool:
+    """Whether an axis may change likelihood or image format, which is also in the hands of the data."""
+    if path in ("objective", "data"):
+        named = {key for value in values if isinstance(value, Mapping) for key in value}
+        return bool(named & {"likelihood", "image", "source", "root"})
+    return path in (*_UNIT_PATHS, "data.image", "data.source", "data.root")
+
+
 def wanted_values(parameter: Distribution, condition: str) -> tuple[Any, ...]:
     """The values of parameter `condition` at which `parameter` is sampled: a list in its `when` holds several."""
     wanted = (parameter.when or {})[condition]
     return tuple(wanted) if isinstance(wanted, (list, tuple)) else (wanted,)
-
-
-def first_objective(study: GridStudy | SearchStudy) -> SearchObjective | None:
-    """The objective by which the best trial of a study is chosen; None on several datasets: their losses have no common
-    scale.
-    """
-    if isinstance(study, SearchStudy):
-        return study.objectives[0]
-    return None if len(study.datasets) > 1 else SearchObjective(metric="test.reconstruction")

@@ -54,7 +54,7 @@ class TrialSpec(Spec):
         if fields.get("routing") == "supervised" and (objective == "absent" or _is_unused(objective)):
             # Dropping the unused objective keeps the trial_id honest: two supervised trials that differ in it alone
             # are the same trial.
-            return {**fields, "objective": _SUPERVISED}
+            return {**fields, "objective": _SUPERVISED.model_dump() | _still_used(objective)}
         if "routing" not in fields and _name_of(objective) == "supervised":
             return {**fields, "routing": "supervised"}
         if objective is None:
@@ -81,6 +81,12 @@ def _name_of(objective: Any) -> Any:
     return objective.get("name") if isinstance(objective, Mapping) else getattr(objective, "name", None)
 
 
+def _still_used(unused: Any) -> dict[str, Any]:
+    """What a supervised trial takes from an objective that its own one replaces: the likelihood of the decoders."""
+    said = unused.get("likelihood") if isinstance(unused, Mapping) else getattr(unused, "likelihood", None)
+    return {} if said is None else {"likelihood": said}
+
+
 def _is_unused(objective: Any) -> bool:
     """Whether supervised routing ignores this objective; an unknown name is not ignored but refused."""
     name = _name_of(objective)
@@ -102,10 +108,10 @@ def merge_trial(
     by_label = _name_of(over.get("objective")) == "supervised"
     if over.get("routing", "supervised" if by_label else base.get("routing")) == "supervised":
         if _name_of(base.get("objective")) != "supervised":
-            base = {**base, "objective": supervised.model_dump()}
+            base = {**base, "objective": supervised.model_dump() | _still_used(base.get("objective"))}
         base = {**base, "routing": "supervised"}
         if "objective" in over and _is_unused(over["objective"]):
-            over = {key: value for key, value in over.items() if key != "objective"}
+            over = {**over, "objective": _still_used(over["objective"])}
     return merge(base, over)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from smoe_ray.bounded_read import RefusedReadError, read_bounded
 from smoe_ray.errors import StudyError
 from smoe_ray.spec.base import NAME_PATTERN
 from smoe_ray.spec.messages import nearest, one_line
@@ -107,13 +109,14 @@ def _read_text(path: Path) -> str:
     if path.is_dir():
         raise StudyError(f"{path}: is a folder, not a study file")
     try:
-        if path.stat().st_size > MAX_STUDY_BYTES:
-            raise StudyError(f"{path}: larger than {MAX_STUDY_BYTES:,} bytes; a study file is a short YAML text")
-        return path.read_text(encoding="utf-8")
+        # Line ends as `open` reads them in text mode.
+        return io.TextIOWrapper(io.BytesIO(read_bounded(path, MAX_STUDY_BYTES)), encoding="utf-8").read()
     except FileNotFoundError:
         raise StudyError(f"{path}: no such study file{_other_studies(path)}") from None
     except UnicodeDecodeError:
         raise StudyError(f"{path}: not a text file; a study is YAML") from None
+    except RefusedReadError as error:
+        raise StudyError(f"{path}: {error.strerror}; a study file is a short YAML text") from None
     except OSError as error:
         raise StudyError(f"{path}: cannot be read: {error.strerror}") from None
 
@@ -143,7 +146,15 @@ def _read_yaml(text: str, origin: str) -> Any:
     import yaml
 
     class UniqueKeyLoader(yaml.SafeLoader):
-        """PyYAML lets a repeated key overwrite the first silently; a study must not."""
+        """PyYAML lets a repeated key overwrite the first silently; a study must not. Nor may its aliases unfold to more
+        than it could hold without them.
+        """
+
+        def get_single_node(self) -> Any:
+            node = super().get_single_node()
+            if node is not None and _unfolded(node, {}) > MAX_STUDY_BYTES:
+                raise yaml.YAMLError(f"its aliases unfold to more than {MAX_STUDY_BYTES:,} values")
+            return node
 
         def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
             node = super().compose_mapping_node(anchor)
@@ -178,6 +189,16 @@ def _read_yaml(text: str, origin: str) -> Any:
         raise StudyError(f"{origin}{line}: not valid YAML: {error.problem}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise StudyError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _unfolded(node: Any, known: dict[int, int]) -> int:
+    """Number of nodes below a node of YAML, those behind each alias counted again."""
+    if id(node) not in known:
+        known[id(node)] = 0  # until it is known: a node may contain itself, which the spec refuses
+        parts = node.value if isinstance(node.value, list) else ()
+        below = (one for part in parts for one in (part if isinstance(part, tuple) else (part,)))
+        known[id(node)] = 1 + sum(_unfolded(one, known) for one in below)
+    return known[id(node)]
 
 
 def _override(tree: dict[str, Any], key: str, value: Any, override: str) -> dict[str, Any]:

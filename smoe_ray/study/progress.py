@@ -26,6 +26,7 @@ from smoe_ray.study.events import (
     TrialEnded,
     TrialStarted,
 )
+from smoe_ray.terminal_output import PlainConsole
 
 
 class StudyProgress:
@@ -40,7 +41,7 @@ class StudyProgress:
     """
 
     def __init__(self, study: GridStudy | SearchStudy, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
+        self._console = console or PlainConsole(stderr=True)
         self._is_live = self._console.is_terminal
         self._paths = list(study.varied if isinstance(study, GridStudy) else study.space)
         axes = study.axes if isinstance(study, GridStudy) else {}

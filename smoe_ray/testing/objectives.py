@@ -26,7 +26,7 @@ import io
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, get_args
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ from torch import Tensor
 
 from smoe_ray.data import Dataset, Splits
 from smoe_ray.model import Decoded, Encoded
-from smoe_ray.spec import ObjectiveSpec, TrialSpec, trial_with
+from smoe_ray.spec import DecoderLikelihood, DecoderLikelihoodSpec, ObjectiveSpec, TrialSpec, trial_with
 from smoe_ray.training import Runtime, fit
 from smoe_ray.training.objectives import Loss, LossInput, Terms, loss_for
 
@@ -125,6 +125,18 @@ class ObjectiveContract:
         assert (later != plain) == objective.is_annealed
         relabelled = values(compute(loss_for(objective), objective, leaves(), (labels() + 1) % E))
         assert (relabelled != plain) == objective.needs_labels
+
+    def test_the_reconstruction_term_is_of_the_specs_likelihood(
+        self, objective: ObjectiveSpec, loss: Loss[Any]
+    ) -> None:
+        if not isinstance(loss.spec, DecoderLikelihoodSpec):
+            return  # it offers no choice
+        found = [
+            values(compute(type(loss)(loss.spec.model_copy(update={"likelihood": one})), objective, leaves(), labels()))
+            for one in get_args(DecoderLikelihood)
+        ]
+        assert len({terms["reconstruction"] for terms in found}) == len(found)  # a loss that ignores it has one value
+        assert len({terms["kl"] for terms in found}) == 1
 
     @pytest.mark.parametrize("sizes", [(5, 7), (1, 3, 8)], ids=str)
     def test_shards_add_up_to_the_global_batch(

@@ -18,7 +18,8 @@ from smoe_ray.data.dataset import Dataset
 from smoe_ray.model import SMoEVAE
 from smoe_ray.spec import EvaluationSpec
 from smoe_ray.training.images import DeviceImages
-from smoe_ray.training.objectives.terms import blend, kl_divergence, squared_error
+from smoe_ray.training.objectives.errors import SQUARED_ERROR, PixelError, squared_error
+from smoe_ray.training.objectives.terms import blend, kl_divergence
 from smoe_ray.training.rng import Stream, random_stream
 
 ACTIVE_VARIANCE = 0.01
@@ -32,19 +33,26 @@ class Evaluation(NamedTuple):
     """Means over the test images, and the share of the images that each expert is the argmax of."""
 
     reconstruction: float
-    """Squared error summed over the pixels, under the gating that the spec asks for (hard by default)."""
+    """The likelihood's error, summed over the values of an image, under the gating that the spec asks for (hard by
+    default)."""
     reconstruction_soft: float
     """The same for the gate-weighted blend of all experts."""
     kl: float
     usage_E: tuple[float, ...]
     mu_variance_Z: tuple[float, ...] = ()
     """Variance of each dimension of mu over the images (divided by their number, so that one image has 0)."""
+    squared_error: float = 0.0
+    """As `reconstruction`, whatever the likelihood."""
+    num_values: int = 1
+    """Of an image: C * H * W."""
 
     def losses(self) -> dict[str, float]:
         """Columns ``test.<name>`` of the results, by name."""
         return {
             "reconstruction": self.reconstruction,
             "reconstruction_soft": self.reconstruction_soft,
+            "per_value": self.reconstruction / self.num_values,
+            "psnr": psnr(self.squared_error / self.num_values),
             "kl": self.kl,
         }
 
@@ -70,9 +78,22 @@ class Evaluation(NamedTuple):
         }
 
 
+def psnr(mean_squared_error: float) -> float:
+    """Peak signal-to-noise ratio of values in [0, 1], dB: at most 138, where float32 resolves no smaller error."""
+    return -10 * math.log10(max(mean_squared_error, float(np.finfo(np.float32).eps) ** 2))
+
+
 @torch.inference_mode()
-def evaluate(model: SMoEVAE, test: DeviceImages, spec: EvaluationSpec, *, seed: int, epoch: int) -> Evaluation:
-    """Measure the losses and the usage of experts on the test set.
+def evaluate(
+    model: SMoEVAE,
+    test: DeviceImages,
+    spec: EvaluationSpec,
+    error: PixelError = SQUARED_ERROR,
+    *,
+    seed: int,
+    epoch: int,
+) -> Evaluation:
+    """Measure the losses (in units of `error`) and the usage of experts on the test set.
 
     Hard gating runs the chosen expert of each image alone. A latent sample is the same for the same seed and epoch, so
     that a resumed trial draws what an uninterrupted one draws.
@@ -80,32 +101,45 @@ def evaluate(model: SMoEVAE, test: DeviceImages, spec: EvaluationSpec, *, seed: 
     model.eval()
     noise = random_stream(test.device, seed, Stream.EVALUATION, epoch)
     z_chunks, expert_chunks, mu_chunks = [], [], []
-    soft = kl = torch.zeros((), dtype=torch.float64, device=test.device)
+    soft_2 = torch.zeros(2, dtype=torch.float64, device=test.device)
+    kl = torch.zeros((), dtype=torch.float64, device=test.device)
     for image_BHW, _ in test.chunks(IMAGES_AT_ONCE):
         encoded = model.encoder(image_BHW)
         z_BZ = _latent(encoded.mu_BZ, encoded.logvar_BZ, spec.latent, noise)
         logit_BE = model.gate(z_BZ)
         blended_BP = blend(torch.softmax(logit_BE, dim=1), model.experts(z_BZ))
-        soft = soft + squared_error(image_BHW.flatten(1), blended_BP).double().sum()
+        soft_2 = soft_2 + _sums(error, image_BHW.flatten(1), blended_BP)
         kl = kl + kl_divergence(encoded).double().sum()
         mu_chunks.append(encoded.mu_BZ)
         z_chunks.append(z_BZ)
         expert_chunks.append(logit_BE.argmax(dim=1))
     expert_B = torch.cat(expert_chunks)
-    hard = soft if spec.gating == "soft" else _hard_error(model, test, torch.cat(z_chunks), expert_B)
+    shown_2 = soft_2 if spec.gating == "soft" else _hard_sums(error, model, test, torch.cat(z_chunks), expert_B)
     usage_E = torch.bincount(expert_B, minlength=model.experts.num_experts).double()
-    reconstruction, soft_mean, kl_mean = (torch.stack([hard, soft, kl]) / len(test)).tolist()
+    reconstruction, squared, soft, kl_mean = (torch.stack([*shown_2, soft_2[0], kl]) / len(test)).tolist()
     mu_variance_Z = torch.cat(mu_chunks).double().var(dim=0, correction=0)
     return Evaluation(
-        reconstruction, soft_mean, kl_mean, tuple((usage_E / len(test)).tolist()), tuple(mu_variance_Z.tolist())
+        reconstruction,
+        soft,
+        kl_mean,
+        tuple((usage_E / len(test)).tolist()),
+        tuple(mu_variance_Z.tolist()),
+        squared,
+        blended_BP.shape[1],
     )
 
 
-def _hard_error(model: SMoEVAE, test: DeviceImages, z_BZ: Tensor, expert_B: Tensor) -> Tensor:
-    """Squared error of the chosen experts, summed over all images; they are decoded together, grouped by expert."""
+def _sums(error: PixelError, image_BP: Tensor, reconstruction_BP: Tensor) -> Tensor:
+    """Error and squared error, summed over the images: (2,)."""
+    return torch.stack([total(image_BP, reconstruction_BP).double().sum() for total in (error.total, squared_error)])
+
+
+def _hard_sums(error: PixelError, model: SMoEVAE, test: DeviceImages, z_BZ: Tensor, expert_B: Tensor) -> Tensor:
+    """`_sums` of the chosen experts over all images; they are decoded together, grouped by expert."""
     decoded = model.experts.chosen(z_BZ, expert_B).split(IMAGES_AT_ONCE)
     pairs = zip(test.chunks(IMAGES_AT_ONCE), decoded, strict=True)
-    return torch.stack([squared_error(x.flatten(1), chosen).double().sum() for (x, _), chosen in pairs]).sum()
+    sums_N2 = torch.stack([_sums(error, image_BHW.flatten(1), chosen_BP) for (image_BHW, _), chosen_BP in pairs])
+    return torch.stack([sums_N.sum() for sums_N in sums_N2.t().contiguous()])
 
 
 @torch.inference_mode()

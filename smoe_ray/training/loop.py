@@ -109,7 +109,7 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
         last = epoch == epochs_total
         measured = None
         if workers.rank == 0 and (last or epoch % trial.evaluation.every == 0):
-            measured = evaluate(model, test, trial.evaluation, seed=trial.seed, epoch=epoch)
+            measured = evaluate(model, test, trial.evaluation, step.loss.error, seed=trial.seed, epoch=epoch)
             _refuse_divergence(epoch, measured.losses())
         row = {
             "epoch": epoch,

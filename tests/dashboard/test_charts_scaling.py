@@ -142,7 +142,7 @@ def test_loss_against_samples_per_expert_has_a_curve_an_amount(study: pd.DataFra
 def test_loss_at_the_asked_amount(recommended: Recommendation) -> None:
     assert recommended.surface is not None
     found = recommended.surface.forecast
-    figure = charts.at_amount(recommended, "hard")
+    figure = charts.at_amount(recommended, "hard", "squared error per image (sum over 784 values)")
     fitted = trace(figure, "fitted surface")
     np.testing.assert_array_equal(fitted.y, found.loss_K)
     np.testing.assert_array_equal(np.array(fitted.customdata).T, [found.low_K, found.high_K, found.chance_K])
@@ -153,7 +153,7 @@ def test_loss_at_the_asked_amount(recommended: Recommendation) -> None:
 
 def test_without_a_fit_the_measured_cells_remain() -> None:
     small = recommend_from_runs(planted_runs(counts=(2, 4)), AMOUNTS[-1])
-    assert [one.name for one in charts.at_amount(small, "hard").data] == ["measured at 350,000"]
+    assert [one.name for one in charts.at_amount(small, "hard", "").data] == ["measured at 350,000"]
 
 
 # --- hostile text -----------------------------------------------------------------------------------------------------

@@ -39,13 +39,15 @@ def rewrite(out: Path, record: TrialRecord, **changes: Any) -> None:
 def markup(out: Path) -> None:
     """Markup wherever a record or a study holds free text."""
     records = plant(out, "demo", question=MARKUP, class_names=(MARKUP, "b", "c"))
-    rewrite(out, records[0], status="failed", error=MARKUP, error_kind=MARKUP, traceback=MARKUP, host=MARKUP)
-    rewrite(out, records[1], status="pruned", reason=MARKUP)
+    facts = records[0].data
+    assert facts is not None
+    facts = facts.model_copy(update={"style_names": (MARKUP,), "fingerprint": MARKUP})
+    failure = {"error": MARKUP, "error_kind": MARKUP, "traceback": MARKUP}
+    rewrite(out, records[0], status="failed", host=MARKUP, data=facts, **failure)
+    rewrite(out, records[1], status="pruned", reason=MARKUP, data=facts)
     for record in records[2:]:
         drawings = {"data": {"source": "quickdraw", "classes": ["cat", "eye"], "root": MARKUP}}
         spec = trial_with(record.spec, drawings) if record is records[2] else record.spec
-        assert record.data is not None
-        facts = record.data.model_copy(update={"style_names": (MARKUP,), "fingerprint": MARKUP})
         rewrite(out, record, host=MARKUP, spec=spec, data=facts)
 
 

@@ -45,6 +45,7 @@ def test_its_numbers_are_those_of_the_table_command(open_page: Open, out: Path, 
         "test loss": f"{row['test.reconstruction']:.2f}",
         "soft loss": f"{row['test.reconstruction_soft']:.2f}",
         "gap": f"{row['gap']:.2f}",
+        "PSNR": "\N{EN DASH}",
         "active experts": f"{row['experts.active']:.0f} of {row['experts.configured']:.0f}",
         "test KL": "\N{EN DASH}",  # what is planted did not measure it
         "active latents": "\N{EN DASH}",

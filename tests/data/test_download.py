@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from smoe_ray.data import download, load_splits, prepare
-from smoe_ray.data.download import fetch
+from smoe_ray.data.download import RemoteFile, fetch, fetch_files
 from smoe_ray.errors import DataError
 from smoe_ray.spec import QuickDrawData
 
@@ -214,6 +214,52 @@ def test_a_folder_that_cannot_be_written_gives_one_line(server: Server, tmp_path
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match="permissions"):
         fetch(["cat"], "sketchrnn", tmp_path / "file", server.url)
+
+
+def published(server: Server, **facts: object) -> RemoteFile:
+    """The file at `PATH`, with what its documentation says of it."""
+    return RemoteFile("cat.npz", f"{server.url}{PATH}", **facts)
+
+
+def test_a_file_is_kept_where_it_is_what_its_documentation_says(server: Server, tmp_path: Path) -> None:
+    md5, sha256 = (hashlib.new(kind, CONTENT).hexdigest() for kind in ("md5", "sha256"))
+    server.faults = ["breaks"]
+    [file] = fetch_files([published(server, size_bytes=100_000, md5=md5, sha256=sha256)], tmp_path)
+    assert file.read_bytes() == CONTENT
+    assert [wanted for _, wanted in server.asked] == [None, "bytes=50000-"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"size_bytes": 99_999}, "has 100,000 bytes, not 99,999 as documented"),
+        ({"md5": "0" * 32}, f"its MD5 is [0-9a-f]{{32}}, not {'0' * 32} as documented: not kept"),
+        ({"sha256": "0" * 64}, f"its SHA-256 is [0-9a-f]{{64}}, not {'0' * 64} as documented: not kept"),
+    ],
+)
+def test_another_file_than_the_documented_one_is_not_kept(
+    server: Server, tmp_path: Path, facts: dict[str, object], words: str
+) -> None:
+    with pytest.raises(DataError, match=words) as error:
+        fetch_files([published(server, **facts)], tmp_path)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.glob("[!.]*"))
+
+
+def test_only_a_known_sha256_makes_up_for_http_and_only_a_checksum_for_a_redirection(
+    server: Server, tmp_path: Path
+) -> None:
+    for facts in ({}, {"md5": "0" * 32}):
+        with pytest.raises(DataError, match="over https only"):
+            fetch_files([RemoteFile("cat.npz", "http://example.org/cat.npz", **facts)], tmp_path)
+    server.files["/elsewhere"] = CONTENT
+    server.faults = ["302"]
+    [file] = fetch_files([published(server, md5=hashlib.md5(CONTENT, usedforsecurity=False).hexdigest())], tmp_path)
+    assert file.read_bytes() == CONTENT
+    file.unlink()
+    server.faults = ["302"]
+    with pytest.raises(DataError, match="HTTP 302"):
+        fetch_files([published(server)], tmp_path)
 
 
 @pytest.fixture

@@ -8,23 +8,37 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import pickle
 import resource
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.io import savemat
 from test_images import idx
 
 from smoe_ray.data import Splits, load_splits
 from smoe_ray.data.quickdraw import rasterise
-from smoe_ray.spec import ImageData, ImageFormat, QuickDrawData
+from smoe_ray.spec import (
+    Cifar100Data,
+    DataSpec,
+    EmnistData,
+    ImageData,
+    ImageFormat,
+    NamedData,
+    ParquetData,
+    QuickDrawData,
+)
 from support.quickdraw_files import write_sketchrnn
 
 EXAMPLES = settings(
@@ -252,6 +266,48 @@ def _npy_bytes() -> bytes:
     return stream.getvalue()
 
 
+def _emnist_bytes() -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for part in ("train", "test"):
+            for what, array in (("images-idx3", _X), ("labels-idx1", _Y)):
+                archive.writestr(f"gzip/emnist-digits-{part}-{what}-ubyte.gz", gzip.compress(idx(array)))
+    return stream.getvalue()
+
+
+def _cifar_bytes() -> bytes:
+    pixels = _RNG.integers(0, 256, (4, 3072), dtype=np.uint8)
+    return pickle.dumps({b"data": pixels, b"coarse_labels": [0, 1, 0, 1], b"fine_labels": [5, 6, 5, 6]}, 2)
+
+
+def _mat_bytes() -> bytes:
+    stream = io.BytesIO()
+    digits = {
+        "X": _RNG.integers(0, 256, (32, 32, 3, 4), dtype=np.uint8),
+        "y": np.array([[1], [10], [1], [10]], np.uint8),
+    }
+    savemat(stream, digits, do_compression=True)
+    return stream.getvalue()
+
+
+def _parquet_bytes() -> bytes:
+    images = []
+    for image in _X:
+        content = io.BytesIO()
+        Image.fromarray(image).save(content, "PNG")
+        images.append({"bytes": content.getvalue(), "path": None})
+    stream = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"image": images, "label": _Y.tolist()}), stream, row_group_size=5)
+    return stream.getvalue()
+
+
+def _ndjson_bytes() -> bytes:
+    strokes = [[_RNG.integers(0, 256, 9).tolist() for _ in range(2)] for _ in range(6)]
+    return "\n".join(
+        json.dumps({"word": "cat", "recognized": True, "drawing": [stroke]}) for stroke in strokes
+    ).encode()
+
+
 READERS: dict[str, tuple[Callable[[], bytes], bool]] = {
     # What makes a valid file, and whether the format can tell that its pixels were changed.
     "idx": (lambda: idx(_X), False),
@@ -266,6 +322,11 @@ READERS: dict[str, tuple[Callable[[], bytes], bool]] = {
     "webp": (lambda: _image_bytes("WEBP"), False),
     "sketchrnn": (_sketchrnn_bytes, True),
     "bitmap": (_npy_bytes, False),
+    "ndjson": (_ndjson_bytes, False),
+    "emnist": (_emnist_bytes, True),
+    "cifar": (_cifar_bytes, False),
+    "mat": (_mat_bytes, True),
+    "parquet": (_parquet_bytes, False),
 }
 
 
@@ -292,11 +353,23 @@ def mutated(content: bytes, rng: np.random.Generator) -> bytes:
     return bytes(changed)
 
 
-def place(reader: str, root: Path) -> tuple[Path, ImageData | QuickDrawData]:
+def place(reader: str, root: Path) -> tuple[Path, DataSpec]:
     """Where the mutated file of a reader goes (the files beside it are made), and the spec that reads it."""
-    if reader in ("sketchrnn", "bitmap"):
+    if reader in ("sketchrnn", "bitmap", "ndjson"):
         fields = {"classes": ["cat"], "root": str(root), "layout": reader, "train_per_class": 4, "test_per_class": 2}
-        return root / f"cat{'.npz' if reader == 'sketchrnn' else '.npy'}", QuickDrawData.model_validate(fields)
+        suffix = {"sketchrnn": ".npz", "bitmap": ".npy", "ndjson": ".ndjson"}[reader]
+        return root / f"cat{suffix}", QuickDrawData.model_validate(fields)
+    small = ImageFormat(size=28)
+    if reader == "emnist":
+        return root / "gzip.zip", EmnistData(split="digits", root=str(root))
+    if reader == "cifar":
+        (root / "test").write_bytes(_cifar_bytes())
+        return root / "train", Cifar100Data(root=str(root), image=small)
+    if reader == "mat":
+        (root / "test_32x32.mat").write_bytes(_mat_bytes())
+        return root / "train_32x32.mat", NamedData(source="svhn", root=str(root), image=small)
+    if reader == "parquet":
+        return root / "train.parquet", ParquetData(root=str(root), image=small)
     if reader.startswith("idx"):
         (root / "train-labels-idx1-ubyte").write_bytes(idx(_Y))
         return root / f"train-images-idx3-ubyte{reader.removeprefix('idx')}", ImageData(root=str(root))
@@ -371,7 +444,11 @@ def assert_mutants(reader: str, count: int) -> None:
     assert 0 < outcome["refused"] < count or READERS[reader][1]
 
 
-@pytest.mark.parametrize("reader", READERS)
+SLOW = ("ndjson", "emnist", "cifar", "mat", "parquet")
+"""Readers whose mutants are left to the slow test."""
+
+
+@pytest.mark.parametrize("reader", [reader for reader in READERS if reader not in SLOW])
 def test_a_few_mutated_files(reader: str) -> None:
     assert_mutants(reader, 150)
 

@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 
 from smoe_ray.data import Content, DataRequirement, Dataset, ReadContext, prepare
-from smoe_ray.data.sources import combined, images, quickdraw, source_reader, synthetic
-from smoe_ray.spec import SyntheticData
-from smoe_ray.spec.data import BuiltInData
+from smoe_ray.data.sources import combined, images, named, parquet, quickdraw, source_reader, synthetic
+from smoe_ray.spec import NamedDataBase, SyntheticData
+from smoe_ray.spec.data import BUILT_IN_SOURCES, BuiltInData
 
-READERS = {"combined": combined, "images": images, "quickdraw": quickdraw, "synthetic": synthetic}
+READERS = {"combined": combined, "images": images, "parquet": parquet, "quickdraw": quickdraw, "synthetic": synthetic}
 
 
-def test_every_kind_of_data_spec_has_a_reader_of_its_name() -> None:
-    specs = {spec.model_fields["source"].default: spec for spec in get_args(BuiltInData)}
-    assert specs.keys() == READERS.keys()
+def test_every_kind_of_data_spec_has_a_reader() -> None:
+    specs = {name: spec for spec in get_args(BuiltInData) for name in get_args(spec.model_fields["source"].annotation)}
+    assert tuple(sorted(specs)) == tuple(sorted(BUILT_IN_SOURCES))
     for name, spec in specs.items():
-        assert source_reader(spec.model_construct(source=name)) is READERS[name]
+        assert source_reader(spec.model_construct(source=name)) is READERS.get(name, named)
+        assert (name in READERS) != issubclass(spec, NamedDataBase)
 
 
 class Stripes:

@@ -125,7 +125,7 @@ def test_axes_name_their_unit() -> None:
     results = many_arms(1, 10)
     for kind in KINDS:
         labels = " ".join(label for ax in draw(kind, results).axes for label in (ax.get_xlabel(), ax.get_ylabel()))
-        assert "share of test images" in labels or "squared error per image (sum over 784 pixels)" in labels
+        assert "share of test images" in labels or "squared error per image (sum over 784 values)" in labels
 
 
 def test_the_surface_is_filled_only_where_cells_span_an_area() -> None:

@@ -118,7 +118,7 @@ def test_the_tied_counts_and_the_cells_beside_the_amount_are_marked(planted: Rec
     labels = [text.get_text() for text in legend.get_texts()]
     assert labels[:2] == ["measured at 70,000", "measured at 140,000"]
     assert "tied within 0.1" in labels
-    assert f"test loss, hard gating\n{'squared error per image (sum over 784 pixels)'}" == ax.get_ylabel()
+    assert f"test loss, hard gating\n{'squared error per image (sum over 784 values)'}" == ax.get_ylabel()
 
 
 def test_residuals_lie_beside_the_noise_floor(planted: Recommendations) -> None:

@@ -11,7 +11,7 @@ from smoe_ray.data import load_splits, prepare
 from smoe_ray.data.overview import overview
 from smoe_ray.data.quickdraw import read_drawings
 from smoe_ray.errors import DataError
-from smoe_ray.spec import ImageData, QuickDrawData
+from smoe_ray.spec import ImageData, NamedData, QuickDrawData
 
 PAPER = ("face", "eye", "cat", "snowflake", "pencil")
 COUNTS = {"face": (23, 4), "eye": (20, 4), "cat": (169, 28), "snowflake": (31, 5), "pencil": (30, 4)}
@@ -76,6 +76,31 @@ def test_both_layouts_show_alike_drawings_when_the_ink_is_the_same(shared_data: 
     means = [load_splits(spec, tmp_path).train.image_BHW.mean() for spec in (bitmap, raster)]
     assert all(150 < mean < 240 for mean in means)
     assert abs(means[0] - means[1]) < 30
+
+
+def test_real_digits_are_upright(shared_data: Path, tmp_path: Path) -> None:
+    splits = load_splits(NamedData(source="mnist", root=str(shared_data / "mnist")), tmp_path)
+    assert splits.class_names == tuple("0123456789")
+    assert (len(splits.train), len(splits.test)) == (8000, 2000)
+    ones = splits.train.image_BHW[splits.train.label_B == 1].mean(axis=0) > 60
+    rows, columns = np.flatnonzero(ones.any(axis=1)), np.flatnonzero(ones.any(axis=0))
+    assert np.ptp(rows) > 1.5 * np.ptp(columns)  # a one is taller than it is wide
+    assert splits.train.image_BHW[:, 0].mean() < 1  # white on black
+
+
+def test_real_photographs_have_their_colours_and_a_sky_above(shared_data: Path, tmp_path: Path) -> None:
+    splits = load_splits(NamedData(source="cifar10", root=str(shared_data / "cifar10")), tmp_path)
+    assert (splits.train.image_BHW.shape, splits.test.image_BHW.shape) == ((10_000, 3, 32, 32), (2500, 3, 32, 32))
+    mean = {
+        name: splits.train.image_BHW[splits.train.label_B == label].mean(axis=0)
+        for label, name in enumerate(splits.class_names)
+    }
+    for name in ("airplane", "ship"):
+        red, green, blue = mean[name].mean(axis=(1, 2))
+        assert red < green < blue
+        assert mean[name][:, :8].mean() > mean[name][:, 24:].mean() + 20
+    red, _, blue = mean["frog"].mean(axis=(1, 2))
+    assert red > blue + 20
 
 
 def test_real_photographs_and_digits_keep_their_format_and_raise_no_alarm(shared_data: Path, tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from rich.console import Console
 
 from smoe_ray.planning import plan_grid
 from smoe_ray.results import TrialRecord
-from smoe_ray.spec import GridStudy, SearchObjective, TrialSpec, parse_study, trial_with
+from smoe_ray.spec import GridStudy, SearchObjective, TrialSpec, first_objective, parse_study, trial_with
 from smoe_ray.study import LocalExecutor, run_study
 from smoe_ray.study import progress as progress_module
 from smoe_ray.study.events import DataProgress, EpochDone, StudyStarted, TrialDeferred, TrialEnded, TrialStarted
-from smoe_ray.study.progress import StudyProgress, Tally, describe, first_objective, fraction_done
+from smoe_ray.study.progress import StudyProgress, Tally, describe, fraction_done
 from smoe_ray.testing.toy_training import Toy, toy_grid
 
 STUDY = toy_grid(**{"axes.model.num_experts": [2, 3], "axes.objective": [{"name": "blend"}], "seeds": [0]})

@@ -49,6 +49,7 @@ def trial(
             "experts.usage": usage[epoch] if usage is not None else None,
             "cost.steps": (epoch + 1) * images // 100,
             "data.train_images": images,
+            "data.image_shape": "1x28x28",
         }
         for epoch, loss in enumerate(losses)
     ]

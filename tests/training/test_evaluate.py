@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor
 
 from smoe_ray.columns import EXPERTS, TEST
 from smoe_ray.data import Dataset, Splits
 from smoe_ray.model import SMoEVAE, build_model, model_cost
-from smoe_ray.spec import EvaluationSpec, TrialSpec, trial_with
+from smoe_ray.spec import Blend, EvaluationSpec, TrialSpec, trial_with
 from smoe_ray.training import Epoch, Runtime, fit
 from smoe_ray.training import evaluate as evaluating
-from smoe_ray.training.evaluate import Evaluation, embed, evaluate
+from smoe_ray.training.evaluate import Evaluation, embed, evaluate, psnr
 from smoe_ray.training.images import DeviceImages
+from smoe_ray.training.objectives.errors import error_of
 
 CPU = torch.device("cpu")
 TRIAL = trial_with(
@@ -111,6 +113,40 @@ def measure(model: SMoEVAE, splits: Splits, seed: int = 0, epoch: int = 1, **spe
     return evaluate(model, DeviceImages(splits.test, CPU), EvaluationSpec(**spec), seed=seed, epoch=epoch)
 
 
+@pytest.mark.parametrize(
+    ("mean_squared_error", "decibels"), [(1, 0), (0.1, 10), (1e-3, 30), (0.25, 6.0205999), (0, 138.4738)]
+)
+def test_psnr_by_hand(mean_squared_error: float, decibels: float) -> None:
+    assert psnr(mean_squared_error) == pytest.approx(decibels)
+
+
+def test_a_diverged_model_has_no_finite_psnr() -> None:
+    assert math.isnan(psnr(math.nan))
+    assert psnr(math.inf) == -math.inf
+
+
+@pytest.mark.parametrize("gating", ["hard", "soft"])
+def test_losses_are_of_the_likelihood_and_the_psnr_is_of_the_squared_error(
+    model: SMoEVAE, splits: Splits, gating: str
+) -> None:
+    images, spec = DeviceImages(splits.test, CPU), EvaluationSpec(gating=gating)
+    squared, cross_entropy = (
+        evaluate(model, images, spec, error_of(Blend(likelihood=name)), seed=0, epoch=1).losses()
+        for name in ("gaussian", "bernoulli")
+    )
+    assert squared["psnr"] == cross_entropy["psnr"] == pytest.approx(-10 * math.log10(squared["reconstruction"] / 784))
+    assert squared["per_value"] == squared["reconstruction"] / 784
+    x_BP = torch.from_numpy(splits.test.image_BHW / 255).float().flatten(1)
+    with torch.no_grad():
+        mu_BZ, _ = model.encoder(x_BP.view(-1, 28, 28))
+        gate_BE, y_EBP = model.gate(mu_BZ).softmax(dim=1), model.experts(mu_BZ)
+    soft_BP = torch.einsum("be,ebp->bp", gate_BE, y_EBP).clamp(0, 1)
+    hard_BP = y_EBP[gate_BE.argmax(dim=1), torch.arange(len(x_BP))]
+    hard, soft = (F.binary_cross_entropy(y, x_BP, reduction="sum").item() / len(x_BP) for y in (hard_BP, soft_BP))
+    assert cross_entropy["reconstruction_soft"] == pytest.approx(soft, rel=1e-5)
+    assert cross_entropy["reconstruction"] == pytest.approx(hard if gating == "hard" else soft, rel=1e-5)
+
+
 def test_soft_gating_reports_the_blend(model: SMoEVAE, splits: Splits) -> None:
     hard, soft = measure(model, splits), measure(model, splits, gating="soft")
     assert soft.reconstruction == soft.reconstruction_soft == hard.reconstruction_soft
@@ -183,6 +219,8 @@ def test_images_may_have_any_shape_that_the_decoders_make(shape: tuple[int, ...]
     errors = (arrays["reconstruction"].astype(float) - arrays["image"] / 255) ** 2
     assert epoch.row["test.reconstruction"] == pytest.approx(errors.reshape(7, -1).sum(axis=1).mean(), rel=1e-3)
     image_shape = (3, 16, 24) if len(shape) == 3 else (1, 16, 24)
+    assert epoch.row["test.per_value"] == epoch.row["test.reconstruction"] / math.prod(image_shape)
+    assert epoch.row["test.psnr"] == pytest.approx(-10 * math.log10(errors.mean()), rel=1e-3)
     assert epoch.row["cost.params_total"] == model_cost(trial.model, image_shape).params_total
 
 

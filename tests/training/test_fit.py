@@ -385,7 +385,11 @@ def test_memory_mapped_read_only_images_train_alike(splits: Splits, tmp_path: Pa
 # --- numerical options ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("changes", [{}, {"routing": "supervised"}, {"model__decoder": "medium"}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"routing": "supervised", "objective__likelihood": "bernoulli"}, {"model__decoder": "medium"}],
+    ids=str,
+)
 def test_bf16_follows_fp32_within_a_few_percent(changes: dict[str, Any], splits: Splits) -> None:
     trial = tiny(training__learning_rate=3e-3, **changes)
     full, _ = run(trial, splits)
@@ -401,7 +405,11 @@ def test_bf16_follows_fp32_within_a_few_percent(changes: dict[str, Any], splits:
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore:The .grad attribute:UserWarning"
 )  # torch's compiler's
-@pytest.mark.parametrize("changes", [{}, {"routing": "supervised"}, {"objective__name": "blend"}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"routing": "supervised"}, {"objective__name": "blend"}, {"objective__likelihood": "bernoulli"}],
+    ids=str,
+)
 def test_compiled_training_follows_eager(changes: dict[str, Any], splits: Splits) -> None:
     trial = tiny(**changes)
     eager, _ = run(trial, splits)

@@ -11,25 +11,29 @@ from typing import get_args
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from smoe_ray.model import Decoded, Encoded
 from smoe_ray.spec import Blend, Expected, Likelihood, ObjectiveSpec, Supervised
-from smoe_ray.spec.objectives import BuiltInObjective
+from smoe_ray.spec.objectives import BuiltInObjective, DecoderLikelihood
 from smoe_ray.testing.objectives import ObjectiveContract
 from smoe_ray.training.objectives import LossInput, Terms, loss_for
 from smoe_ray.training.objectives import terms as shared_terms
+from smoe_ray.training.objectives.errors import error_of, squared_error
 from smoe_ray.training.objectives.likelihood import annealed_variance
 from smoe_ray.training.objectives.terms import (
     PAPER_BATCH_SIZE,
     balance_term,
     blend,
     entropy_term,
+    expert_errors,
     kl_divergence,
-    squared_error,
 )
+
+LIKELIHOODS: tuple[DecoderLikelihood, ...] = get_args(DecoderLikelihood)
 
 
 def tensor(values: Sequence[object]) -> Tensor:
@@ -70,9 +74,84 @@ def test_the_parts_by_hand() -> None:
     assert kl_divergence(Encoded(MU_BZ, LOGVAR_BZ)).mean().item() == pytest.approx(KL)
 
 
+# Two values of an image, 0.25 and 1, decoded as 0.5 and 0.8.
+@pytest.mark.parametrize(
+    ("likelihood", "error"),
+    [
+        ("gaussian", 0.25**2 + 0.2**2),
+        ("bernoulli", math.log(2) - math.log(0.8)),
+        ("laplace", 0.25 + 0.2),
+    ],
+)
+def test_each_error_by_hand(likelihood: DecoderLikelihood, error: float) -> None:
+    image_BP, decoded_BP = tensor([[0.25, 1]]), tensor([[0.5, 0.8]])
+    for objective in (Blend(likelihood=likelihood), Supervised(likelihood=likelihood)):
+        assert error_of(objective).total(image_BP, decoded_BP).tolist() == pytest.approx([error])
+    terms = loss_terms(
+        Likelihood(likelihood=likelihood, lambda_balance=0, variance_start=0.5),
+        Decoded(Encoded(MU_BZ[:1], LOGVAR_BZ[:1]), tensor([[0.0, 0]]), torch.stack([decoded_BP, image_BP]), None),
+        image_BP=image_BP,
+    )
+    least = error_of(Blend(likelihood=likelihood)).total(image_BP, image_BP).item()
+    # s^2 = 1/2: minus the logarithm of the mixture's density (bernoulli: its probability, exactly).
+    assert terms.reconstruction.item() == pytest.approx(-math.log((math.exp(-error) + math.exp(-least)) / 2))
+
+
+class PlainSpec(ObjectiveSpec):
+    """Of a plug-in that knows no likelihood."""
+
+
+def test_an_objective_without_a_likelihood_has_the_squared_error() -> None:
+    assert error_of(PlainSpec(name="plain")) is error_of(Blend())
+
+
+def test_the_bernoulli_error_and_its_gradient_are_torchs_and_finite_at_0_and_1() -> None:
+    corners = tensor([0, 0.25, 1])
+    ends = tensor([0, 1e-300, 1e-9, 0.5, 1 - 1e-9, 1])
+    image_BP, y_BP = (values.flatten()[None] for values in torch.meshgrid(corners, ends, indexing="ij"))
+    weight_B = tensor([0.3])
+    ours_BP, torchs_BP = y_BP.clone().requires_grad_(), y_BP.clone().requires_grad_()
+    ours = error_of(Blend(likelihood="bernoulli")).total(image_BP, ours_BP)
+    torchs = F.binary_cross_entropy(torchs_BP, image_BP, reduction="none").sum(dim=1)
+    torch.testing.assert_close(ours, torchs)
+    (weight_B * ours).sum().backward()
+    (weight_B * torchs).sum().backward()
+    assert ours_BP.grad is not None
+    assert torch.isfinite(ours_BP.grad).all()
+    torch.testing.assert_close(ours_BP.grad, torchs_BP.grad)
+
+
+def test_a_blend_that_rounding_lifts_above_1_has_a_cross_entropy_and_nan_stays_nan() -> None:
+    total = error_of(Blend(likelihood="bernoulli")).total
+    assert total(torch.ones(1, 1), torch.full((1, 1), 1 + 1e-6)).item() == 0
+    assert total(torch.ones(1, 1), torch.full((1, 1), math.nan)).isnan().all()  # the loop tells a divergence by it
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_gradients_of_the_errors_are_numerical_ones(likelihood: DecoderLikelihood) -> None:
+    generator = torch.Generator().manual_seed(0)
+    image_BP = torch.rand(3, 4, dtype=torch.float64, generator=generator)
+    image_EBP = torch.rand(2, 3, 4, dtype=torch.float64, generator=generator).requires_grad_()
+    error = error_of(Blend(likelihood=likelihood))
+    assert torch.autograd.gradcheck(lambda decoded: expert_errors(image_BP, decoded, error), image_EBP)
+    one_BP = image_EBP[0].detach().requires_grad_()
+    assert torch.autograd.gradcheck(lambda decoded: error.total(image_BP, decoded), one_BP)
+
+
 @pytest.mark.parametrize("image_dtype", [torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("layout", ["batch innermost", "pixels innermost"])
-@pytest.mark.parametrize("objective", [Blend(), Blend(gating="hard"), Expected(), Likelihood()], ids=lambda o: o.name)
+@pytest.mark.parametrize(
+    "objective",
+    [
+        Blend(),
+        Blend(gating="hard"),
+        Expected(),
+        Likelihood(),
+        Expected(likelihood="bernoulli"),
+        Likelihood(likelihood="laplace"),
+    ],
+    ids=str,
+)
 def test_one_expert_after_another_is_all_at_once(
     objective: ObjectiveSpec, layout: str, image_dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,11 +261,17 @@ def reconstruction(objective: ObjectiveSpec, gate_BE: Tensor, image_EBP: Tensor)
     return loss_terms(objective, decoded(gate_BE, image_EBP)).reconstruction.item()
 
 
-@given(st.integers(0, 999))
-def test_one_expert_makes_all_objectives_one(seed: int) -> None:
+@given(st.integers(0, 999), st.sampled_from(LIKELIHOODS))
+def test_one_expert_makes_all_objectives_one(seed: int, likelihood: DecoderLikelihood) -> None:
     image_EBP = torch.rand(1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    plain = squared_error(IMAGE_BP, image_EBP[0]).mean().item()
-    for objective in (Blend(), Blend(gating="hard"), Expected(), Likelihood(), Likelihood(variance_start=0.01)):
+    plain = error_of(Blend(likelihood=likelihood)).total(IMAGE_BP, image_EBP[0]).mean().item()
+    for objective in (
+        Blend(likelihood=likelihood),
+        Blend(likelihood=likelihood, gating="hard"),
+        Expected(likelihood=likelihood),
+        Likelihood(likelihood=likelihood),
+        Likelihood(likelihood=likelihood, variance_start=0.01),
+    ):
         assert reconstruction(objective, torch.ones(2, 1, dtype=torch.float64), image_EBP) == pytest.approx(plain)
         terms = loss_terms(objective, decoded(torch.ones(2, 1, dtype=torch.float64), image_EBP), 0.5)
         assert terms.loss.item() == pytest.approx(plain + 0.5 * KL, abs=1e-6)
@@ -296,10 +381,19 @@ def test_supervised_by_hand(weight: float) -> None:
 # --- the contract, over every objective of the union ------------------------------------------------------------------
 
 BUILT_IN = [objective() for objective in get_args(BuiltInObjective)]
-VARIANTS = [Blend(gating="hard"), Expected(balance_form="paper_text"), Supervised(cross_entropy_weight=200)]
+VARIANTS = [
+    Blend(gating="hard", likelihood="bernoulli"),
+    Expected(balance_form="paper_text", likelihood="bernoulli"),
+    Likelihood(likelihood="bernoulli"),
+    Supervised(cross_entropy_weight=200, likelihood="bernoulli"),
+    Blend(likelihood="laplace"),
+    Expected(likelihood="laplace"),
+    Likelihood(likelihood="laplace"),
+    Supervised(likelihood="laplace"),
+]
 
 
 class TestBuiltIn(ObjectiveContract):
-    @pytest.fixture(params=[*BUILT_IN, *VARIANTS], ids=lambda objective: repr(objective)[:40])
+    @pytest.fixture(params=[*BUILT_IN, *VARIANTS], ids=repr)
     def objective(self, request: pytest.FixtureRequest) -> ObjectiveSpec:
         return request.param

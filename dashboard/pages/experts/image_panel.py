@@ -84,7 +84,7 @@ def _is_rasterised_here(data: DataSpec) -> bool:
     """Whether this project rasterised the data as it rasterises a doodle."""
     if isinstance(data, CombinedData):
         return all(map(_is_rasterised_here, data.parts.values()))
-    return isinstance(data, SyntheticData) or (isinstance(data, QuickDrawData) and data.layout == "sketchrnn")
+    return isinstance(data, SyntheticData) or (isinstance(data, QuickDrawData) and data.layout != "bitmap")
 
 
 def _show_output(trial: CachedTrialAnalysis, output: inference.Output) -> None:

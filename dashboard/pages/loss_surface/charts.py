@@ -21,7 +21,7 @@ from smoe_ray.analysis import (
 from smoe_ray.analysis.expert_forecast import TIED_WITHIN
 from smoe_ray.analysis.scaling import EFFORT_NAME
 from smoe_ray.columns import format_cell
-from smoe_ray.figures.style import LOSS_UNIT, short_number
+from smoe_ray.figures.style import short_number
 from smoe_ray.published import SOURCE
 
 from ... import style
@@ -50,7 +50,7 @@ def plane(
     effort = EFFORT_NAME[info.effort]
     figure = style.figure(height=520)
     low, high = info.loss_range
-    title = {"text": f"mean test loss,<br>{style.escape(info.gating)} gating"}
+    title = {"text": f"mean {_loss(info.gating, info.unit)}"}
     figure.update_layout(
         coloraxis={
             "colorscale": "Viridis",
@@ -171,7 +171,7 @@ def against_experts(
         for baseline in published.baselines:
             _add_baseline(figure, baseline, f"{_PUBLISHED}: {baseline.label}", published.x_limits, "dot")
     figure.update_xaxes(title=unit, **({} if published else {"range": info.x_limits}))
-    figure.update_yaxes(title=_loss(info.gating))
+    figure.update_yaxes(title=_loss(info.gating, info.unit))
     return figure
 
 
@@ -199,7 +199,7 @@ def per_expert(info: LossAgainstSamplesPerExpert, published: Sequence[Curve] = (
     for curve, dash in zip(published, style.dashes(len(published)), strict=True):
         _add_published(figure, curve, unit, dash)
     figure.update_xaxes(_LOG, title=unit, **({} if published else {"range": _in_logarithms(info.x_limits)}))
-    figure.update_yaxes(title=_loss(info.gating))
+    figure.update_yaxes(title=_loss(info.gating, info.unit))
     return figure
 
 
@@ -226,7 +226,7 @@ def _add_published(figure: go.Figure, curve: Curve, unit: str, dash: str) -> Non
     _add_curve(figure, labelled, style.GREY, "diamond-open", unit, dash)
 
 
-def at_amount(arm: Recommendation, gating: str) -> go.Figure:
+def at_amount(arm: Recommendation, gating: str, unit_of_loss: str) -> go.Figure:
     """Loss against experts at a given amount: fit with interval, tied numbers, Gaussian process, nearest cells."""
     figure = style.figure(height=420)
     unit = f"{arm.counted} experts"
@@ -236,7 +236,7 @@ def at_amount(arm: Recommendation, gating: str) -> go.Figure:
     if arm.surface is not None:
         _add_forecast(figure, arm.surface.forecast, unit)
     figure.update_xaxes(_LOG, title=unit)
-    figure.update_yaxes(title=_loss(gating))
+    figure.update_yaxes(title=_loss(gating, unit_of_loss))
     return figure
 
 
@@ -275,9 +275,8 @@ def _measured(mean: float, sd: float, n: int) -> str:
     return f"test loss {format_cell('loss', mean, sd)}, n = {n}"
 
 
-def _loss(gating: str) -> str:
-    unit, _, rest = LOSS_UNIT.partition(" (")
-    return f"test loss, {style.escape(gating)} gating<br>{unit}<br>({rest}"
+def _loss(gating: str, unit: str) -> str:
+    return f"test loss, {style.escape(gating)} gating<br>{style.unit_lines(unit)}"
 
 
 def _in_logarithms(limits: tuple[float, float]) -> list[float]:

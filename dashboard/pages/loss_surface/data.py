@@ -28,7 +28,7 @@ from smoe_ray.analysis import (
 )
 from smoe_ray.analysis.arm_labels import coarse_arms
 from smoe_ray.analysis.experts import NUM_EXPERTS
-from smoe_ray.analysis.outcomes import test_gating, with_soft_loss
+from smoe_ray.analysis.outcomes import loss_unit, test_gating, with_soft_loss
 from smoe_ray.analysis.scaling import DATA_PATHS, Counted, Effort, fitted_grid
 from smoe_ray.analysis.surface_fit import check_runs
 from smoe_ray.errors import ResultsError
@@ -38,7 +38,16 @@ from ... import load, study_tables
 
 Loss = Literal["hard", "soft"]
 
-_COARSE = ("routing", "objective.name", *DATA_PATHS)
+_COARSE = (
+    "routing",
+    "objective.name",
+    "objective.likelihood",
+    "data.source",
+    "data.image.size",
+    "data.image.channels",
+    *DATA_PATHS,
+)
+"""Settings that separate the curves of a search; a curve has one unit."""
 _PUBLISHED_LABEL = "350,000 images"
 
 
@@ -132,6 +141,19 @@ def largest_amount(study: str, arm: str, options: Options) -> int:
 def gating(study: str, options: Options) -> str:
     """Gating with which the test loss was measured."""
     return "soft" if options.loss == "soft" else test_gating(load.results(study).table)
+
+
+def unit(study: str) -> str:
+    """Unit of the study's losses."""
+    return loss_unit(load.results(study).table)
+
+
+def why_not_published(study: str, options: Options) -> str | None:
+    """Why the published results cannot be overlaid; None if they can."""
+    if not options.comparable:
+        return "Published results are for active experts and hard loss; select both to overlay them."
+    ours, theirs = unit(study), loss_unit(read_published())
+    return None if ours == theirs else f"Published results have another unit, {theirs}; the losses here: {ours}."
 
 
 def _of_arm(study: str, arm: str, options: Options) -> pd.DataFrame:

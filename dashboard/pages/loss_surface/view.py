@@ -15,7 +15,6 @@ COUNTED: tuple[Counted, ...] = ("active", "configured")
 LOSSES: tuple[data.Loss, ...] = ("hard", "soft")
 EFFORTS: tuple[Effort, ...] = ("images", "steps")
 MAX_CURVES = 12
-COMPARABLE = "Published results are for active experts and hard loss; select both to overlay them."
 
 
 def body(study: str) -> None:
@@ -27,9 +26,13 @@ def body(study: str) -> None:
         effort = url_state.choice("Training measured in", EFFORTS, "effort")
         overlay = url_state.switch("Overlay published results", "published")
     options = data.Options(effort, counted, loss)
-    if overlay and not options.comparable:
-        st.info(COMPARABLE)
-    published = data.published(effort) if overlay and options.comparable else None
+    published = None
+    if overlay:
+        why_not = data.why_not_published(study, options)
+        if why_not is None:
+            published = data.published(effort)
+        else:
+            st.info(why_not)
     with st.expander("How to read this"):
         st.markdown(style.markdown(f"{reading('loss')} {reading('recommendation')}"))
     if figure == "experts":
@@ -86,7 +89,7 @@ def show_recommendation(study: str, arm: str, options: data.Options) -> None:
         found = data.recommended(study, arm, int(amount), options)
     say = st.success if found.conclusion.kind == "answer" else st.warning
     say(style.markdown(found.sentence[0].upper() + found.sentence[1:]))
-    page.chart(charts.at_amount(found, data.gating(study, options)), "loss-at-amount")
+    page.chart(charts.at_amount(found, data.gating(study, options), data.unit(study)), "loss-at-amount")
     if found.surface is not None:
         st.dataframe(found.table, hide_index=True)
         with st.expander("Goodness of fit"):

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from smoe_ray.analysis import ArmComparison, Difference, ProbeBar, ProbeBars, Routing
 from smoe_ray.columns import format_cell
-from smoe_ray.figures.style import LOSS_UNIT
 
 from ... import style
 
@@ -55,8 +54,7 @@ def differences(info: ArmComparison) -> go.Figure:
     figure.update_yaxes(
         tickvals=list(range(len(shown))), ticktext=names, range=[len(shown) - 0.5, -0.5], showgrid=False
     )
-    of_loss = info.metric == "test.reconstruction"
-    measure = f"test loss, {info.gating} gating, {LOSS_UNIT}" if of_loss else info.metric
+    measure = f"{info.measure}, {info.gating} gating, {info.unit}" if info.unit else info.metric
     axis = f"{style.escape(measure)}:<br>difference from {style.escape(info.reference)}"
     figure.update_xaxes(title=axis, range=info.x_limits, zeroline=False)
     return figure

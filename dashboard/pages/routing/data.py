@@ -47,7 +47,7 @@ def compare(study: str, chosen: tuple[str, ...], reference: str) -> ArmCompariso
 
 def verdict(compared: ArmComparison) -> list[str]:
     """The report's sentences, one per difference."""
-    return [verdict_sentence(difference, "test loss", compared) for difference in compared.differences]
+    return [verdict_sentence(difference, compared.measure, compared) for difference in compared.differences]
 
 
 def agreements(trials: Sequence[CachedTrialAnalysis]) -> pd.DataFrame:

@@ -53,6 +53,8 @@ def body(study: str) -> None:
 
 def show_difference(compared: ArmComparison) -> None:
     """Verdict in words, intervals, and their numbers."""
+    if compared.metric == "test.psnr":
+        st.caption("The losses of these arms have different units, so their PSNR is compared: higher is better.")
     for sentence in data.verdict(compared):
         st.markdown(style.markdown(sentence))
     page.chart(charts.differences(compared), "differences")

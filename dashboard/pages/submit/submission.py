@@ -119,8 +119,6 @@ def admitted(text: str) -> GridStudy | SearchStudy:
         raise StudyError(
             f"{trials:,} trials to plan; this page allows {MAX_TRIALS:,}, 'smoe-ray submit' {planning.MAX_TRIALS:,}"
         )
-    for reference in planning.StudyPlan(study).plugins:
-        require_allowed(reference.kind, reference.plugin)
     allowed = allowed_roots()
     for root in roots(study):
         if not any(_is_below(root, folder) for folder in allowed):
@@ -128,6 +126,8 @@ def admitted(text: str) -> GridStudy | SearchStudy:
                 f"data.root: {root} is in none of the folders that this dashboard allows "
                 f"({', '.join(allowed) or 'none'}); its operator sets them in {ROOTS}"
             )
+    for reference in planning.StudyPlan(study).plugins:
+        require_allowed(reference.kind, reference.plugin)
     return study
 
 

@@ -31,7 +31,7 @@ def reconstruction_chart(info: TrialCurves) -> go.Figure:
             hovertemplate="%{y:.2f}",
         )
     figure.update_xaxes(title="epoch", **style.whole_axis(_epochs(info.reconstruction)))
-    figure.update_yaxes(title="reconstruction error<br>(squared error per image)", type="log")
+    figure.update_yaxes(title=f"reconstruction error<br>{style.unit_lines(info.unit)}", type="log")
     return figure
 
 

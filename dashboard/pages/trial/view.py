@@ -10,6 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from smoe_ray.analysis.curves import trial_curves
+from smoe_ray.analysis.outcomes import loss_unit
 from smoe_ray.analysis.posterior import posterior_warning
 from smoe_ray.columns import COLUMNS
 from smoe_ray.errors import ResultsError
@@ -35,7 +36,8 @@ def body(study: str) -> None:
     rows = found.table[found.table["trial_id"] == trial_id]
     record, last = found.records[trial_id], dict(rows.iloc[-1])
     summary = study_tables.trials(study)
-    outcome(record, summary[summary["trial_id"] == trial_id].iloc[0], last, posterior_warning(rows))
+    row = summary[summary["trial_id"] == trial_id].iloc[0]
+    outcome(record, row, last, loss_unit(rows), posterior_warning(rows))
     with page.section("Curves"):
         page.chart(reconstruction_chart(trial_curves(rows, trial_id)), f"{trial_id}-reconstruction")
     with page.section("Terms of the training loss"):
@@ -50,18 +52,19 @@ def body(study: str) -> None:
         st.code(data.rerun_yaml(record), language="yaml", height=400)
 
 
-def outcome(record: TrialRecord, row: pd.Series[Any], last: Mapping[str, Any], warning: str | None) -> None:
+def outcome(record: TrialRecord, row: pd.Series[Any], last: Mapping[str, Any], unit: str, warning: str | None) -> None:
     """Status of the trial, its main numbers, a warning about them, and why it stopped or failed."""
     with st.container(horizontal=True):
         st.metric("status", record.status)
         st.metric("epochs", data.number(row, "epoch"))
         for name in ("test.reconstruction", "test.reconstruction_soft"):
-            st.metric(COLUMNS[name].heading, data.number(row, name), help=COLUMNS[name].unit)
+            st.metric(COLUMNS[name].heading, data.number(row, name), help=unit)
         st.metric(
             "gap",
             data.number(row, "gap"),
             help="hard minus soft gating: the cost of choosing one expert instead of blending all",
         )
+        st.metric(COLUMNS["test.psnr"].heading, data.number(row, "test.psnr"), help=COLUMNS["test.psnr"].unit)
         active, configured = (data.number(row, f"experts.{name}") for name in ("active", "configured"))
         st.metric("active experts", f"{active} of {configured}")
         st.metric(COLUMNS["test.kl"].heading, data.number(row, "test.kl"), help=COLUMNS["test.kl"].unit)

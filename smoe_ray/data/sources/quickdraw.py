@@ -1,4 +1,4 @@
-"""Data source `quickdraw`: Google's Quick, Draw! files, as vector drawings (sketch-rnn layout) or 28x28 bitmaps.
+"""Data source `quickdraw`: Google's Quick, Draw! files, as vector drawings (sketch-rnn, ndjson) or 28x28 bitmaps.
 
 Shapes: B drawings, X pixels of a bitmap (784), H W pixels.
 """
@@ -20,12 +20,13 @@ import numpy.typing as npt
 from smoe_ray.data.checks import as_they_are, check_images
 from smoe_ray.data.dataset import IMAGE_SIDE, Dataset
 from smoe_ray.data.files import Map, Progress, cache_folder, fetch_uri, is_uri, one_line
+from smoe_ray.data.ndjson import read_ndjson
 from smoe_ray.data.quickdraw import WHITE, Image, another_copy, rasterise, read_drawings
 from smoe_ray.data.source import Content, DataRequirement, ReadContext
 from smoe_ray.errors import DataError
 from smoe_ray.spec import DrawingColours, QuickDrawData
 
-SUFFIXES = {"sketchrnn": ".npz", "bitmap": ".npy"}
+SUFFIXES = {"sketchrnn": ".npz", "bitmap": ".npy", "ndjson": ".ndjson"}
 
 
 def requirements(spec: QuickDrawData) -> tuple[DataRequirement, ...]:
@@ -205,8 +206,18 @@ def _read_sketchrnn(
     return image_BHW[: len(parts[0])], image_BHW[len(parts[0]) :]
 
 
+def _read_ndjson(
+    file: Path, spec: QuickDrawData, jobs: int | Map, step: Callable[[int, int], None] | None
+) -> tuple[Image, Image]:
+    """Training and test images; the test set is the end of the file, so that `train_per_class` does not change it."""
+    train, test = read_ndjson(file, spec.train_per_class, spec.test_per_class, spec.recognized_only)
+    image_BHW = rasterise([*train, *test], jobs, step)
+    return image_BHW[: len(train)], image_BHW[len(train) :]
+
+
 _READERS: Mapping[str, tuple[Callable[..., tuple[Image, Image]], DrawingColours]] = {
     "sketchrnn": (_read_sketchrnn, "black_on_white"),
     "bitmap": (_read_bitmap, "white_on_black"),
+    "ndjson": (_read_ndjson, "black_on_white"),
 }
 """Layout: what reads a file, and the ink of the images that it returns."""

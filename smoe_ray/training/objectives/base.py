@@ -1,6 +1,6 @@
 """What every objective is given and what it returns.
 
-Shapes: B images, E experts, P pixels.
+Shapes: B images, E experts, P values of an image (C * H * W pixels).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from smoe_ray.model import Decoded
 from smoe_ray.spec import ObjectiveSpec
+from smoe_ray.training.objectives.errors import PixelError, error_of
 
 GlobalMean = Callable[[Tensor], Tensor]
 """Mean over the global batch of a mean over this worker's shard of it; see `collectives.Workers.mean`."""
@@ -46,7 +47,7 @@ class Terms(NamedTuple):
     loss: Tensor
     """What is minimised."""
     reconstruction: Tensor
-    """The objective's own reconstruction term, squared-error units summed over the pixels."""
+    """The objective's own reconstruction term, units of `Loss.error`."""
     kl: Tensor
     """KL divergence of posterior from prior, nats."""
     balance: Tensor
@@ -77,6 +78,11 @@ class Loss(nn.Module, Generic[Spec]):
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         self.spec = spec
+
+    @property
+    def error(self) -> PixelError:
+        """The error of an image: that of the spec's likelihood (`DecoderLikelihoodSpec`), else the squared error."""
+        return error_of(self.spec)
 
     def forward(self, batch: LossInput) -> Terms:
         """Terms of the loss of one batch."""

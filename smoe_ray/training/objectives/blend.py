@@ -7,11 +7,11 @@ import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 
 from smoe_ray.spec import Blend
 from smoe_ray.training.objectives.base import Loss, LossInput, Terms
-from smoe_ray.training.objectives.terms import blend, complete, squared_error
+from smoe_ray.training.objectives.terms import blend, complete
 
 
 class BlendLoss(Loss[Blend]):
-    """||x - sum_e p_e x_e||^2 + beta KL + (lambda_b L_balance + lambda_e L_entropy) / 128 (arXiv:2509.10025)."""
+    """r(sum_e p_e x_e) + beta KL + (lambda_b L_balance + lambda_e L_entropy) / 128, r the error (arXiv:2509.10025)."""
 
     def forward(self, batch: LossInput) -> Terms:
         """See `Loss.forward`."""
@@ -20,5 +20,5 @@ class BlendLoss(Loss[Blend]):
             one_hot_BE = F.one_hot(gate_BE.argmax(dim=1), gate_BE.shape[1]).to(gate_BE.dtype)
             weight_BE = one_hot_BE + gate_BE - gate_BE.detach()
         assert batch.decoded.image_EBP is not None
-        reconstruction = squared_error(batch.image_BP, blend(weight_BE, batch.decoded.image_EBP)).mean()
+        reconstruction = self.error.total(batch.image_BP, blend(weight_BE, batch.decoded.image_EBP)).mean()
         return complete(batch, reconstruction, gate_BE, self.spec, lambda_entropy=self.spec.lambda_entropy)

@@ -16,5 +16,6 @@ class ExpectedLoss(Loss[Expected]):
         """See `Loss.forward`."""
         gate_BE = torch.softmax(batch.decoded.logit_BE, dim=1)
         assert batch.decoded.image_EBP is not None
-        reconstruction = (gate_BE * expert_errors(batch.image_BP, batch.decoded.image_EBP)).sum(dim=1).mean()
+        error_BE = expert_errors(batch.image_BP, batch.decoded.image_EBP, self.error)
+        reconstruction = (gate_BE * error_BE).sum(dim=1).mean()
         return complete(batch, reconstruction, gate_BE, self.spec)

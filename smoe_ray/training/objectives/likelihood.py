@@ -19,7 +19,7 @@ class LikelihoodLoss(Loss[Likelihood]):
         variance = annealed_variance(self.spec, batch.progress)
         log_gate_BE = torch.log_softmax(batch.decoded.logit_BE, dim=1)
         assert batch.decoded.image_EBP is not None
-        error_BE = expert_errors(batch.image_BP, batch.decoded.image_EBP)
+        error_BE = expert_errors(batch.image_BP, batch.decoded.image_EBP, self.error)
         log_mixture_B = torch.logsumexp(log_gate_BE - error_BE / (2 * variance), dim=1)
         reconstruction = -2 * variance * log_mixture_B.mean()
         return complete(batch, reconstruction, gate_BE, self.spec)

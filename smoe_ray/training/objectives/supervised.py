@@ -7,11 +7,11 @@ import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 
 from smoe_ray.spec import Supervised
 from smoe_ray.training.objectives.base import Loss, LossInput, Terms
-from smoe_ray.training.objectives.terms import complete, squared_error
+from smoe_ray.training.objectives.terms import complete
 
 
 class SupervisedLoss(Loss[Supervised]):
-    """Squared error of the chosen expert + beta KL + weight * cross-entropy of the gate.
+    """Error of the chosen expert + beta KL + weight * cross-entropy of the gate.
 
     The choice of the expert is hard, so the reconstruction sends no gradient into the gate. The released code of
     arXiv:2509.10025 has weight 200 per image; its text names none.
@@ -21,7 +21,7 @@ class SupervisedLoss(Loss[Supervised]):
         """See `Loss.forward`."""
         logit_BE, chosen_BP = batch.decoded.logit_BE, batch.decoded.chosen_BP
         assert chosen_BP is not None
-        reconstruction = squared_error(batch.image_BP, chosen_BP).mean()
+        reconstruction = self.error.total(batch.image_BP, chosen_BP).mean()
         cross_entropy = F.cross_entropy(logit_BE, batch.label_B)
         terms = complete(batch, reconstruction, torch.softmax(logit_BE, dim=1))
         loss = terms.loss + self.spec.cross_entropy_weight * cross_entropy

@@ -1,6 +1,6 @@
 """Terms that objectives are made of: means per image, so that the batch size is a free choice.
 
-Shapes: B images, E experts, Z latent, P pixels (784).
+Shapes: B images, E experts, Z latent, P values of an image (C * H * W pixels).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from torch import Tensor
 from smoe_ray.model import Encoded
 from smoe_ray.spec.objectives import BalancedObjectiveSpec
 from smoe_ray.training.objectives.base import GlobalMean, LossInput, Terms
+from smoe_ray.training.objectives.errors import SQUARED_ERROR, PixelError
+from smoe_ray.training.objectives.errors import squared_error as squared_error  # plug-ins find it here
 
 PAPER_BATCH_SIZE = 128
 """The paper's lambdas weigh batch means against squared errors summed over a batch of 128; per image: divide by it."""
@@ -54,11 +56,6 @@ def global_balance(gate_BE: Tensor, form: str, global_mean: GlobalMean) -> Tenso
     return balance_term(global_mean(gate_BE.mean(dim=0)), form)
 
 
-def squared_error(image_BP: Tensor, reconstruction_BP: Tensor) -> Tensor:
-    """Squared error of each image, summed over its pixels: (B,)."""
-    return (image_BP - reconstruction_BP).square().sum(dim=-1)
-
-
 def blend(gate_BE: Tensor, image_EBP: Tensor) -> Tensor:
     """Gate-weighted sum of the experts' images: (B, P)."""
     if _one_by_one(image_EBP):
@@ -85,12 +82,12 @@ def entropy_term(gate_BE: Tensor) -> Tensor:
     return -(gate_BE * torch.log(gate_BE + ENTROPY_EPSILON)).sum(dim=1).mean()
 
 
-def expert_errors(image_BP: Tensor, image_EBP: Tensor) -> Tensor:
-    """r_e: squared error of each expert alone on each image: (B, E)."""
+def expert_errors(image_BP: Tensor, image_EBP: Tensor, error: PixelError = SQUARED_ERROR) -> Tensor:
+    """r_e: error of each expert alone on each image, by default squared: (B, E). See `Loss.error`."""
     if _one_by_one(image_EBP):
-        error_BE: Tensor = _ExpertErrors.apply(image_BP, image_EBP)  # type: ignore[no-untyped-call]
+        error_BE: Tensor = _ExpertErrors.apply(error, image_BP, image_EBP)  # type: ignore[no-untyped-call]
         return error_BE
-    return (image_EBP - image_BP).square().sum(dim=-1).t()
+    return error.total(image_BP.expand_as(image_EBP), image_EBP).t()
 
 
 def _one_by_one(image_EBP: Tensor) -> bool:
@@ -128,15 +125,16 @@ class _ExpertErrors(torch.autograd.Function):
     """`expert_errors`, one expert after another."""
 
     @staticmethod
-    def forward(ctx: Any, image_BP: Tensor, image_EBP: Tensor) -> Tensor:
+    def forward(ctx: Any, error: PixelError, image_BP: Tensor, image_EBP: Tensor) -> Tensor:
         image_BP = torch.empty_like(image_EBP[0], dtype=image_BP.dtype).copy_(image_BP)  # in the experts' layout
         ctx.save_for_backward(image_BP, image_EBP)
-        return torch.stack([squared_error(image_BP, expert_BP) for expert_BP in image_EBP], dim=1)
+        ctx.error = error
+        return torch.stack([error.total(image_BP, expert_BP) for expert_BP in image_EBP], dim=1)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor]:
         image_BP, image_EBP = ctx.saved_tensors
         grad_image_EBP = torch.empty_like(image_EBP)
         for grad_B, expert_BP, grad_BP in zip(grads[0].t(), image_EBP, grad_image_EBP, strict=True):
-            torch.sub(expert_BP, image_BP, out=grad_BP).mul_(2 * grad_B[:, None])
-        return None, grad_image_EBP
+            ctx.error.write_slope(image_BP, expert_BP, grad_B[:, None], grad_BP)
+        return None, None, grad_image_EBP
