@@ -238,9 +238,9 @@ def test_the_similarity_term_is_least_where_clusters_have_experts() -> None:
 # --- what all keep ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("objective", ["blend", "likelihood", "switch"])
-def test_a_modified_trial_resumes_in_the_same_bits(objective: str) -> None:
-    trial = trial_of(ON, objective={"name": objective})
+@pytest.mark.parametrize(("objective", "precision"), [("blend", "fp32"), ("likelihood", "bf16"), ("switch", "fp32")])
+def test_a_modified_trial_resumes_in_the_same_bits(objective: str, precision: str) -> None:
+    trial = trial_of(ON, objective={"name": objective}, **{"training.precision": precision})
     (_, checkpoint, _), *_, last = (
         (epoch.row, epoch.checkpoint(), epoch.weights()) for epoch in fit(trial, noise_images(), Runtime("cpu"))
     )

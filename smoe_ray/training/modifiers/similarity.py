@@ -29,8 +29,8 @@ class Similarity(Modifier[SimilaritySpec]):
 
     def terms(self, terms: Terms, batch: LossInput, model: SMoEVAE) -> Terms:  # noqa: ARG002
         """With the term of this batch."""
-        gate_BE = torch.softmax(batch.decoded.logit_BE, dim=1)
-        with torch.autocast(gate_BE.device.type, enabled=False):  # differences of large numbers
+        with torch.autocast(batch.image_BP.device.type, enabled=False):  # differences of large numbers
+            gate_BE = torch.softmax(batch.decoded.logit_BE.to(batch.image_BP.dtype), dim=1)
             value = dissimilarity(gate_BE, batch.image_BP, batch.global_mean)
         return with_term(terms, "similarity", value, self.spec.weight)
 
