@@ -205,13 +205,10 @@ class TrainingStep:
         uniform_BE: Tensor | None = None,
     ) -> Terms:
         global_mean = partial(self.mean_over_batch, share=share)
-        modified = partial(self.modifiers.logits, progress=progress)
-
-        def choose(logit_BE: Tensor) -> Tensor:
-            return self.loss.choose(modified(logit_BE), global_mean=global_mean, uniform_BE=uniform_BE)
-
-        decoded = self.forward(image_BHW, noise_BZ, hard=self.loss.spec.decodes == "chosen", choose=choose)
-        decoded = decoded._replace(logit_BE=modified(decoded.logit_BE))
+        choose = partial(self.loss.choose, global_mean=global_mean, uniform_BE=uniform_BE)
+        modify = partial(self.modifiers.logits, progress=progress)
+        hard = self.loss.spec.decodes == "chosen"
+        decoded = self.forward(image_BHW, noise_BZ, hard=hard, choose=choose, modify=modify)
         beta = self.trial.training.beta
         batch = LossInput(image_BHW.flatten(1), label_B, decoded, beta, progress, global_mean, uniform_BE)
         return self.modifiers.terms(self.loss(batch), batch, self.model)

@@ -49,6 +49,11 @@ Choose = Callable[[Tensor], Tensor]
 """From gate logits (B, E) to the experts of each image (B, K)."""
 
 
+def as_it_is(logit_BE: Tensor) -> Tensor:
+    """Gate logits without a change."""
+    return logit_BE
+
+
 def first_choice(logit_BE: Tensor) -> Tensor:
     """The expert with the highest gate logit: (B, 1)."""
     return logit_BE.argmax(dim=1, keepdim=True)
@@ -80,7 +85,12 @@ class SMoEVAE(nn.Module):
         return [*self.gate.parts_of(expert), *self.experts.parts_of(expert)]
 
     def forward(
-        self, image_BHW: Tensor, noise_BZ: Tensor | None, hard: bool = False, choose: Choose = first_choice
+        self,
+        image_BHW: Tensor,
+        noise_BZ: Tensor | None,
+        hard: bool = False,
+        choose: Choose = first_choice,
+        modify: Callable[[Tensor], Tensor] = as_it_is,
     ) -> Decoded:
         """Encode, sample, gate and decode.
 
@@ -89,12 +99,13 @@ class SMoEVAE(nn.Module):
             noise_BZ: standard normal noise of the latent sample; None takes z = mu.
             hard: run the chosen experts of each image alone instead of all experts.
             choose: which these are, where `hard`; by default the argmax of the gate.
+            modify: makes the gate logits of this pass from those of the gate.
         """
         encoded = self.encoder(image_BHW)
         z_BZ = encoded.mu_BZ
         if noise_BZ is not None:
             z_BZ = z_BZ + torch.exp(0.5 * encoded.logvar_BZ) * noise_BZ
-        logit_BE = self.logits(z_BZ)
+        logit_BE = modify(self.logits(z_BZ))
         if hard:
             expert_BK = choose(logit_BE)
             K = expert_BK.shape[1]
