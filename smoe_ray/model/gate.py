@@ -27,8 +27,7 @@ class MLPGate(nn.Sequential):
 
     def parts_of(self, expert: int) -> list[Part]:
         """Its row of the last layer's weight, and of its bias."""
-        *_, weight, bias = self.parameters()
-        return [Part(weight, expert), Part(bias, expert)]
+        return [Part(parameter, expert) for parameter in self[-1].parameters()]
 
 
 class CosineGate(nn.Module):
