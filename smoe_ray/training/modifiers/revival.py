@@ -1,9 +1,10 @@
 """Dead experts come back as copies of the busiest one.
 
-Every `every` steps, an expert is dead whose load since the last check is under `below`: load = E * (share of the images
-that were dispatched to it, of the argmax of the gate where all decoders run), so 1 at equal use. It gets the decoder of
-the busiest expert and its row of the gate's last layer, each parameter times 1 + noise * N(0, 1), with Adam's state of
-them. The two then share the images of one, and drift apart as the noise lets them. With one expert nothing happens.
+Every `every` steps, an expert is dead whose load since the last check is under `below`. Its load is the share of the
+images that were dispatched to it (whose argmax it was, where all decoders run) over the mean share: 1 at equal use. It
+gets the decoder of the busiest expert and its part of the gate's last layer, each parameter times 1 + noise * N(0, 1),
+with Adam's state of them. The two then share the images of one, and drift apart as the noise lets them. With one expert
+nothing happens.
 
 The same is done in vector quantisation, where a codeword is split by a perturbation (Linde, Buzo and Gray 1980).
 `train.revived` counts the revivals so far (its mean over the epoch's images).
