@@ -40,7 +40,7 @@ class RevivalSpec(Spec):
 
     every: int = Field(default=100, ge=1, description="optimizer steps between two checks")
     below: float = Field(
-        default=0.05, gt=0, lt=1, description="load since the last check (share / mean share) below which an expert is revived"
+        default=0.05, gt=0, lt=1, description="load since the last check (share / mean share) that is too low"
     )
     noise: float = Field(default=0.01, ge=0, description="each copied parameter is multiplied by 1 + noise * N(0, 1)")
 
