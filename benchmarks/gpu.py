@@ -58,6 +58,9 @@ OBJECTIVES: tuple[dict[str, Any], ...] = (
     {"name": "gshard"},
     {"name": "v_moe"},
     {"name": "sinkhorn"},
+    {"name": "loss_free"},
+    {"name": "expert_choice"},
+    {"name": "relu"},
     {"name": "oracle_router"},
 )
 

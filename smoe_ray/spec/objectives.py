@@ -23,6 +23,8 @@ class ObjectiveSpec(Spec):
     """Whether the loss uses the class label; expert number = class number, so E must be the number of classes."""
     draws_noise: ClassVar[bool] = False
     """Whether a training step needs random numbers beside the latent noise: a uniform one per image and expert."""
+    biases_gate: ClassVar[bool] = False
+    """Whether training adds to the bias of the gate's last linear layer, beside what the optimizer does to it."""
 
     name: str
 
@@ -209,6 +211,48 @@ class Sinkhorn(DispatchedSpec):
     iterations: int = Field(default=20, ge=1, le=1000, description="of Sinkhorn's algorithm, per step")
 
 
+class LossFreeBias(DispatchedSpec):
+    """Loss-free balancing: a bias per expert, beside the gradient, makes rarely chosen experts be chosen more often."""
+
+    biases_gate: ClassVar[bool] = True
+
+    name: Literal["loss_free"] = "loss_free"
+    top_k: int = Field(default=1, ge=1, description="experts per image")
+    bias_rate: float = Field(
+        default=0.1, gt=0, description="what each step adds to the gate logit of an expert below the mean load"
+    )
+
+    @property
+    def experts_per_image(self) -> int:
+        """`top_k`."""
+        return self.top_k
+
+
+class ExpertChoice(DecoderLikelihoodSpec):
+    """Expert choice: in training each expert takes its share of the batch, those images whose gate favours it most."""
+
+    name: Literal["expert_choice"] = "expert_choice"
+    capacity: float = Field(
+        default=2.0, gt=0, description="mean number of experts that take an image; each takes capacity / E of the batch"
+    )
+
+
+class ReLURouter(DecoderLikelihoodSpec):
+    """ReMoE: experts are weighted by ReLU(logits), kept sparse by an L1 term whose weight follows the sparsity."""
+
+    name: Literal["relu"] = "relu"
+    top_k: int = Field(default=1, ge=1, description="mean number of experts with a weight that the L1 term aims at")
+    l1_start: float = Field(default=1e-8, gt=0, description="weight of the L1 term at first, units of an image's error")
+    l1_factor: float = Field(
+        default=1.2, gt=1, description="its factor per step where experts are too many; its divisor where too few"
+    )
+
+    @property
+    def experts_per_image(self) -> int:
+        """`top_k`: the mean of it, for all are decoded."""
+        return self.top_k
+
+
 class FrozenRouter(DispatchedSpec):
     """Control: the gate keeps its random initial weights; each image goes to its first choice."""
 
@@ -303,6 +347,9 @@ BuiltInObjective = (
     | GShard
     | VMoE
     | Sinkhorn
+    | LossFreeBias
+    | ExpertChoice
+    | ReLURouter
     | FrozenRouter
     | UniformRouter
     | OracleRouter
