@@ -61,6 +61,7 @@ OBJECTIVES: tuple[dict[str, Any], ...] = (
     {"name": "loss_free"},
     {"name": "expert_choice"},
     {"name": "relu"},
+    {"name": "smear"},
     {"name": "oracle_router"},
 )
 

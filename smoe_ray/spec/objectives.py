@@ -10,13 +10,15 @@ from smoe_ray import plugins
 from smoe_ray.spec.base import Spec
 from smoe_ray.spec.plugin import BUILT_IN, PLUGIN, PluginReference, choose
 
+Decodes = Literal["all", "chosen", "merged"]
+
 
 class ObjectiveSpec(Spec):
     """Base of all objectives. The class variables are what a training step must know before it computes the loss."""
 
-    decodes: ClassVar[Literal["all", "chosen"]] = "all"
-    """Decoders run in a training step: all of them, or for each image those that `Loss.choose` names, by default the
-    one with the highest gate logit."""
+    decodes: ClassVar[Decodes] = "all"
+    """Decoders run in a training step: all of them; or for each image those that `Loss.choose` names, by default the
+    one with the highest gate logit; or for each image one with the gate-weighted mean of all parameters."""
     is_annealed: ClassVar[bool] = False
     """Whether the loss depends on the share of the budget that is done."""
     needs_labels: ClassVar[bool] = False
@@ -153,7 +155,7 @@ class Gumbel(BalancedObjectiveSpec, ErrorScaleSpec):
 class DispatchedSpec(DecoderLikelihoodSpec):
     """An objective that runs, for each image, only the experts that the image is dispatched to."""
 
-    decodes: ClassVar[Literal["all", "chosen"]] = "chosen"
+    decodes: ClassVar[Decodes] = "chosen"
 
 
 class LoadBalancedSpec(DispatchedSpec):
@@ -253,6 +255,14 @@ class ReLURouter(DecoderLikelihoodSpec):
         return self.top_k
 
 
+class Smear(DecoderLikelihoodSpec):
+    """SMEAR: one decoder per image, whose parameters are the gate-weighted mean of those of all experts."""
+
+    decodes: ClassVar[Decodes] = "merged"
+
+    name: Literal["smear"] = "smear"
+
+
 class FrozenRouter(DispatchedSpec):
     """Control: the gate keeps its random initial weights; each image goes to its first choice."""
 
@@ -279,7 +289,7 @@ class OracleRouter(DecoderLikelihoodSpec):
 class Supervised(DecoderLikelihoodSpec):
     """The label-routed baseline: error of the predicted class's expert, plus cross-entropy of the gate."""
 
-    decodes: ClassVar[Literal["all", "chosen"]] = "chosen"
+    decodes: ClassVar[Decodes] = "chosen"
     needs_labels: ClassVar[bool] = True
     # Trial ids were made when supervised trials had the objective null: at their defaults these fields stay unhashed,
     # and an identity without fields is null.
@@ -302,7 +312,7 @@ class PluginObjective(PluginReference):
     name: str = Field(description="package.module:name, or a short name that an installed package registers")
 
     @property
-    def decodes(self) -> Literal["all", "chosen"]:
+    def decodes(self) -> Decodes:
         """See `ObjectiveSpec.decodes`; imports the plug-in, as the following do."""
         spec: type[ObjectiveSpec] = self.load().spec
         return spec.decodes
@@ -350,6 +360,7 @@ BuiltInObjective = (
     | LossFreeBias
     | ExpertChoice
     | ReLURouter
+    | Smear
     | FrozenRouter
     | UniformRouter
     | OracleRouter

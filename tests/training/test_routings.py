@@ -31,6 +31,7 @@ from smoe_ray.spec import (
     OracleRouter,
     ReLURouter,
     Sinkhorn,
+    Smear,
     Switch,
     TrialSpec,
     UniformRouter,
@@ -386,3 +387,25 @@ def test_the_weight_of_the_l1_term_follows_the_number_of_active_experts(top_k: i
     loss.active = tensor(top_k + 1e-8)  # a rounding error
     loss.after_step(model)
     assert loss.l1_weight.item() == factors[-1]
+
+
+# --- SMEAR ------------------------------------------------------------------------------------------------------------
+
+
+def test_smear_trains_on_the_image_of_the_mean_parameters() -> None:
+    merged_BP = tensor([[0.5, 0.5], [1, 0]])
+    decoded = Decoded(ENCODED, GATE_BE.log(), None, None, merged_BP=merged_BP)
+    found = loss_for(Smear())(LossInput(IMAGE_BP, torch.zeros(2), decoded, 0, 0.0))
+    assert found.loss.item() == found.reconstruction.item() == (0.5 + 1) / 2
+    trial = trial_with(TrialSpec(objective=Smear()), TINY)
+    model = build_model(trial.model, (1, 28, 28), seed=0)
+    made = model(torch.rand(4, 28, 28, generator=torch.Generator().manual_seed(0)), None, merge=True)
+    weight_BE = made.logit_BE.softmax(dim=1)
+    assert torch.equal(made.merged_BP, model.experts.merged(made.encoded.mu_BZ, weight_BE))
+    [epoch] = fit(trial_with(trial, {"training.budget": "1 epochs"}), noise_images(), Runtime("cpu"))
+    assert epoch.row["cost.flops"] == 20 * model_cost(trial.model, (1, 28, 28)).flops_train_merged
+
+
+def test_smear_with_the_decoders_of_a_plug_in_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"smear averages the parameters .* it is my_package\.decoders:Mine"):
+        TrialSpec.model_validate({"objective": {"name": "smear"}, "model": {"decoder": "my_package.decoders:Mine"}})

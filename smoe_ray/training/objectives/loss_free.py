@@ -31,7 +31,7 @@ class LossFreeBiasLoss(Loss[LossFreeBias]):
     def __init__(self, spec: LossFreeBias) -> None:
         super().__init__(spec)
         self.register_buffer("bias_E", torch.zeros(()))  # of any number of experts, which the first step tells
-        self.register_load_state_dict_pre_hook(_take_shape)
+        self.register_load_state_dict_pre_hook(_take_shape)  # type: ignore[no-untyped-call]
         self.load_E: Tensor | None = None
 
     def choose(self, logit_BE: Tensor, global_mean: GlobalMean, uniform_BE: Tensor | None) -> Tensor:  # noqa: ARG002
