@@ -146,7 +146,8 @@ def _first_layer(z_BZ: Tensor, columns: Tensor, bias_C: Tensor) -> Tensor:
 
 def _mean_parameter(parameter: Tensor, weight_BE: Tensor) -> Tensor:
     """The weighted mean of a parameter (E, ...) over the experts, for each image: (B, ...)."""
-    return (weight_BE @ parameter.flatten(1)).unflatten(1, parameter.shape[1:])
+    mean: Tensor = (weight_BE @ parameter.flatten(1)).unflatten(1, parameter.shape[1:])
+    return mean
 
 
 def _convolve(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1) -> Tensor:

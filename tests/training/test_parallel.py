@@ -165,6 +165,7 @@ TEST = [f"test.{name}" for name in TEST_TERMS]
         {"objective__name": "loss_free", "training__batch_size": 7},
         {"objective__name": "expert_choice", "training__batch_size": 13},
         {"objective__name": "relu", "training__batch_size": 13},
+        {"objective__name": "smear", "training__batch_size": 13},
         {"objective__name": "blend", "training__budget": "7 steps", "evaluation__latent": "sample"},
     ],
     ids=str,

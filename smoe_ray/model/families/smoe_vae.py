@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from smoe_ray.errors import StudyError
 from smoe_ray.model.architectures import (
     Encoded,
     Encoder,
@@ -93,8 +94,10 @@ class SMoEVAE(nn.Module):
             noise_BZ: standard normal noise of the latent sample; None takes z = mu.
             hard: run the chosen experts of each image alone instead of all experts.
             choose: which these are, where `hard`; by default the argmax of the gate.
-            merge: run one expert per image, with the gate-weighted mean of all parameters. A bank of a plug-in's
-                decoders cannot.
+            merge: run one expert per image, with the gate-weighted mean of all parameters.
+
+        Raises:
+            StudyError: `merge`, and the experts are a plug-in's decoders, whose parameters have no mean.
         """
         encoded = self.encoder(image_BHW)
         z_BZ = encoded.mu_BZ
@@ -102,7 +105,8 @@ class SMoEVAE(nn.Module):
             z_BZ = z_BZ + torch.exp(0.5 * encoded.logvar_BZ) * noise_BZ
         logit_BE = self.gate(z_BZ)
         if merge:
-            assert isinstance(self.experts, ExpertBank)
+            if not isinstance(self.experts, ExpertBank):
+                raise StudyError("the objective averages the parameters of experts, which these decoders do not offer")
             merged_BP = self.experts.merged(z_BZ, torch.softmax(logit_BE, dim=1))
             return Decoded(encoded, logit_BE, None, None, merged_BP=merged_BP)
         if hard:
