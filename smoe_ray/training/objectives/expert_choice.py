@@ -16,7 +16,7 @@ BITS = 31
 class ExpertChoiceLoss(Loss[ExpertChoice]):
     """r(sum_e a_e p_e x_e) + beta KL, a_e = 1 where the image is among the c B / E of the batch with the highest p_e.
 
-    Zhou et al., arXiv:2202.09368, section 3.2: loads are equal, and an image has a varying number of experts, none
+    Zhou et al., arXiv:2202.09368: loads are equal, and an image has a varying number of experts, none
     included. In a transformer such a token passes by the experts; here no image is made of it, so r is the mean over
     the images that some expert takes. The batch is the global one. Test images go to the argmax of the gate.
     """

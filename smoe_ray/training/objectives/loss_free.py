@@ -19,7 +19,7 @@ from smoe_ray.training.objectives.terms import complete
 class LossFreeBiasLoss(Loss[LossFreeBias]):
     """r(sum_k p_k x_k) + beta KL over the first K experts by s + b, p = softmax(s) without the bias b.
 
-    Wang et al., arXiv:2408.15664, algorithm 1: after each step b_e += u sign(mean load - load_e), the loads being those
+    Wang et al., arXiv:2408.15664: after each step b_e += u sign(mean load - load_e), the loads being those
     of the global batch, and no gradient balances them. There b is added to the gate's probabilities, here to its
     logits, and it is part of the gate: `after_step` adds it to the bias of the gate's last linear layer. So the logits
     that a model computes are s + b, test images go to their argmax with it, and the loss subtracts b again. The

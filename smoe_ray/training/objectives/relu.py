@@ -15,7 +15,7 @@ from smoe_ray.training.objectives.terms import blend, complete
 class ReLURouterLoss(Loss[ReLURouter]):
     """r(sum_e w_e x_e) + beta KL + l sum_e f_e mean(w_e), w = ReLU(s), f_e = E / k * share of the images with w_e > 0.
 
-    Wang et al., arXiv:2412.14711, sections 3.3 and 3.4: after each step l is multiplied by a where fewer than the share
+    Wang et al., arXiv:2412.14711: after each step l is multiplied by a where fewer than the share
     1 - k / E of the weights are zero, and divided by a where more are; f and both shares are of the global batch. An
     image without a positive logit is black, and teaches the gate nothing. All decoders run in training: that is what
     keeps the routing differentiable. Test images go to the expert of the highest s alone, unscaled.

@@ -12,7 +12,7 @@ from smoe_ray.training.objectives.terms import complete
 class SmearLoss(Loss[Smear]):
     """r(x) + beta KL, x = D(z; sum_e p_e theta_e): D the decoder, theta_e the parameters of expert e.
 
-    Muqeeth et al., arXiv:2306.03745, section 3, without its dropout of experts. `blend` averages images, this averages
+    Muqeeth et al., arXiv:2306.03745, without its dropout of experts. `blend` averages images, this averages
     parameters: it costs one decoder, not E. In the source a test input has an average of its own, too; here test images
     go to the argmax expert alone, as with every objective, which is far off while the gate is not sure.
     """
