@@ -219,9 +219,9 @@ class LossFreeBias(DispatchedSpec):
     biases_gate: ClassVar[bool] = True
 
     name: Literal["loss_free"] = "loss_free"
-    top_k: int = Field(default=1, ge=1, description="experts per image")
+    top_k: int = Field(default=2, ge=1, description="experts per image")
     bias_rate: float = Field(
-        default=0.1, gt=0, description="what each step adds to the gate logit of an expert below the mean load"
+        default=1e-3, gt=0, description="what each step adds to the gate logit of an expert below the mean load"
     )
 
     @property

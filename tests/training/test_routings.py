@@ -47,6 +47,7 @@ from smoe_ray.training.objectives.error_scale import ErrorScale
 from smoe_ray.training.objectives.expert_choice import favourites
 from smoe_ray.training.objectives.gumbel import gumbel
 from smoe_ray.training.objectives.sinkhorn import balanced_assignment
+from smoe_ray.training.objectives.terms import blend
 
 
 def tensor(values: Any) -> Tensor:
@@ -274,7 +275,7 @@ def test_gshard_scales_the_two_weights_to_sum_to_one_and_leaves_out_the_third_ex
 
 def test_loss_free_bias_brings_a_planted_skew_below_a_tenth_of_the_mean_load() -> None:
     model = build_model(ModelSpec(encoder="lite", num_experts=4, latent_dim=8), (1, 28, 28), seed=0)
-    objective = LossFreeBias(bias_rate=0.003)
+    objective = LossFreeBias(top_k=1, bias_rate=0.003)
     loss, z_BZ = loss_for(objective), torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
     encoded = Encoded(torch.zeros(400, 1), torch.zeros(400, 1))
     with torch.no_grad():
@@ -308,7 +309,7 @@ def test_loss_free_bias_moves_by_the_sign_of_the_load_and_not_at_the_mean() -> N
 
 
 def test_loss_free_weighs_by_the_gate_without_the_bias() -> None:
-    loss = loss_for(LossFreeBias())
+    loss = loss_for(LossFreeBias(top_k=1))
     loss.bias_E = tensor([2.0, 0])  # so that image 0 goes to expert 0, which p = (0.25, 0.75) would not choose
     logit_BE = GATE_BE.log() + loss.bias_E
     expert_BK = loss.choose(logit_BE, identity, None)
@@ -317,6 +318,15 @@ def test_loss_free_weighs_by_the_gate_without_the_bias() -> None:
     found = loss(LossInput(IMAGE_BP, torch.zeros(2, dtype=torch.int64), decoded, 0, 0.0))
     assert found.loss.item() == pytest.approx((1 + 2 * 0.5**2) / 2)  # black in place of (0, 1); (1, 1) scaled by 0.5
     assert own(found, "max_violation") == 1
+    # Of several experts the weights sum to 1: the blend by p, whatever the bias chose first.
+    loss = loss_for(LossFreeBias(top_k=2))
+    loss.bias_E = tensor([2.0, 0])
+    expert_BK = loss.choose(logit_BE, identity, None)
+    decoded = Decoded(ENCODED, logit_BE, None, IMAGE_EBP[expert_BK.t(), torch.arange(2)], expert_BK)
+    both = loss(LossInput(IMAGE_BP, torch.zeros(2, dtype=torch.int64), decoded, 0, 0.0))
+    blended_BP = blend(GATE_BE, IMAGE_EBP)
+    assert both.loss.item() == pytest.approx((blended_BP - IMAGE_BP).square().sum(dim=1).mean().item())
+    assert own(both, "max_violation") == 0
 
 
 @pytest.mark.parametrize("gate", ["cosine"])

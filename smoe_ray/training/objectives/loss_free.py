@@ -17,13 +17,15 @@ from smoe_ray.training.objectives.terms import complete
 
 
 class LossFreeBiasLoss(Loss[LossFreeBias]):
-    """r(sum_k p_k x_k) + beta KL over the first K experts by s + b, p = softmax(s) without the bias b.
+    """r(sum_k w_k x_k) + beta KL over the first K experts by s + b; w is softmax(s), without the bias b.
 
     Wang et al., arXiv:2408.15664: after each step b_e += u sign(mean load - load_e), the loads being those
     of the global batch, and no gradient balances them. There b is added to the gate's probabilities, here to its
     logits, and it is part of the gate: `after_step` adds it to the bias of the gate's last linear layer. So the logits
     that a model computes are s + b, test images go to their argmax with it, and the loss subtracts b again. The
-    optimizer trains that same layer's bias through s; the two add up.
+    optimizer trains that same layer's bias through s; the two add up. The weights w are scaled to sum to 1 over several
+    experts of an image (as DeepSeek-V3 does, arXiv:2412.19437, section 2.1.2); a single one keeps its w, through which
+    alone the gate learns then.
     """
 
     bias_E: Tensor
@@ -41,7 +43,7 @@ class LossFreeBiasLoss(Loss[LossFreeBias]):
     def forward(self, batch: LossInput) -> Terms:
         """See `Loss.forward`."""
         score_BE = batch.decoded.logit_BE - self.bias_E
-        gate_BE, image_BP = dispatched(batch, normalised=False, logit_BE=score_BE)
+        gate_BE, image_BP = dispatched(batch, normalised=self.spec.top_k > 1, logit_BE=score_BE)
         assert batch.decoded.expert_BK is not None
         is_chosen_BE = F.one_hot(batch.decoded.expert_BK, gate_BE.shape[1]).sum(dim=1)
         self.load_E = load_E = batch.global_mean(is_chosen_BE.double().mean(dim=0))
