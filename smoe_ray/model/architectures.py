@@ -8,6 +8,7 @@ channel, else (B, C, H, W).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from smoe_ray.spec import ModelSpec, PluginDecoder, PluginEncoder
 from smoe_ray.spec.architectures import DECODERS, ENCODERS, DecoderLayers, EncoderLayers, ImageShape, LayerShapes
+from smoe_ray.spec.decoders import CPDecoderSpec
 from smoe_ray.spec.gates import CosineGateSpec
 
 if TYPE_CHECKING:
@@ -38,6 +40,19 @@ class ComponentCost(NamedTuple):
     def times(self, count: int) -> ComponentCost:
         """`count` such components."""
         return ComponentCost(*(count * value for value in self))
+
+
+class ExpertsCost(NamedTuple):
+    """What the experts of a model cost."""
+
+    shared: ComponentCost
+    """What an image needs once, however many experts decode it."""
+    each: ComponentCost
+    """Of each expert that decodes the image."""
+
+    def of(self, count: int) -> ComponentCost:
+        """Of an image that `count` experts decode: the parameters that it meets, and its FLOPs."""
+        return self.shared + self.each.times(count)
 
 
 class Encoded(NamedTuple):
@@ -86,8 +101,8 @@ class EncoderArchitecture(Protocol):
 class DecoderArchitecture(Protocol):
     """The decoder that each of the experts is, before they are built."""
 
-    def cost(self, image_shape: ImageShape, latent_dim: int) -> ComponentCost:
-        """Cost of one expert. Raises StudyError for a shape that the decoder cannot make."""
+    def cost(self, image_shape: ImageShape, latent_dim: int) -> ExpertsCost:
+        """Cost of the experts. Raises StudyError for a shape that the decoder cannot make."""
 
     def build(self, image_shape: ImageShape, num_experts: int, latent_dim: int) -> Experts:
         """A freshly initialised module of all experts; needs torch. Raises StudyError as `cost` does."""
@@ -112,12 +127,14 @@ def encoder_architecture(name: str | PluginEncoder) -> EncoderArchitecture:
     return ConvEncoderArchitecture(ENCODERS[name])
 
 
-def decoder_architecture(name: str | PluginDecoder) -> DecoderArchitecture:
-    """What `model.decoder` names: a row of the table, or a plug-in."""
+def decoder_architecture(name: str | CPDecoderSpec | PluginDecoder) -> DecoderArchitecture:
+    """What `model.decoder` names: a row of the table, one in CP form, or a plug-in."""
     if isinstance(name, PluginDecoder):
         from smoe_ray.model.plugin_architectures import PluginDecoderArchitecture
 
         return PluginDecoderArchitecture(name)
+    if isinstance(name, CPDecoderSpec):
+        return CPDecoderArchitecture(DECODERS[name.layers], name.rank)
     return ConvDecoderArchitecture(DECODERS[name])
 
 
@@ -148,16 +165,40 @@ class ConvDecoderArchitecture:
 
     layers: DecoderLayers
 
-    def cost(self, image_shape: ImageShape, latent_dim: int) -> ComponentCost:
+    def cost(self, image_shape: ImageShape, latent_dim: int) -> ExpertsCost:
         """See `DecoderArchitecture.cost`."""
-        channels, height, width = self.layers.initial_shape(image_shape)
-        return sum(map(_convolution, self.layers.shapes(image_shape)), _linear(latent_dim, channels * height * width))
+        linear = _linear(latent_dim, math.prod(self.layers.initial_shape(image_shape)))
+        return ExpertsCost(_NOTHING, sum(map(_convolution, self.layers.shapes(image_shape)), linear))
 
     def build(self, image_shape: ImageShape, num_experts: int, latent_dim: int) -> Experts:
         """See `DecoderArchitecture.build`."""
         from smoe_ray.model.bank import ExpertBank
 
         return ExpertBank(self.layers, image_shape, num_experts, latent_dim)
+
+
+@dataclass(frozen=True)
+class CPDecoderArchitecture:
+    """A row of the table of decoders, the linear layers in CP form and the convolutions shared."""
+
+    layers: DecoderLayers
+    rank: int
+
+    def cost(self, image_shape: ImageShape, latent_dim: int) -> ExpertsCost:
+        """See `DecoderArchitecture.cost`: latent vector to R numbers, each times the expert's own, to the initial map."""
+        convolutions = sum(map(_convolution, self.layers.shapes(image_shape)), _NOTHING)
+        to_map = _product(self.rank, math.prod(self.layers.initial_shape(image_shape)))
+        from_latent = _linear(latent_dim, self.rank)
+        return ExpertsCost(
+            from_latent._replace(params=from_latent.params + to_map.params + convolutions.params),
+            (to_map + convolutions)._replace(params=self.rank),
+        )
+
+    def build(self, image_shape: ImageShape, num_experts: int, latent_dim: int) -> Experts:
+        """See `DecoderArchitecture.build`."""
+        from smoe_ray.model.bank import CPExpertBank
+
+        return CPExpertBank(self.layers, image_shape, num_experts, latent_dim, self.rank)
 
 
 def gate_architecture(spec: ModelSpec) -> GateArchitecture:
@@ -191,10 +232,9 @@ class CosineGateArchitecture:
     def cost(self) -> ComponentCost:
         """See `GateArchitecture.cost`."""
         gate = self._gate()
-        similarities = _linear(gate.projection, self.spec.num_experts)
-        biases, scale = self.spec.num_experts, 1  # the vectors have no biases
+        similarities = _product(gate.projection, self.spec.num_experts)
         projection = _perceptron(self.spec.latent_dim, *self.spec.gate_hidden, gate.projection)
-        return projection + similarities._replace(params=similarities.params - biases + scale)
+        return projection + similarities._replace(params=similarities.params + 1)  # the scale
 
     def build(self) -> Gate:
         """See `GateArchitecture.build`."""
@@ -214,13 +254,23 @@ _GATES: dict[str, Callable[[ModelSpec], GateArchitecture]] = {
 }
 
 
+_NOTHING = ComponentCost(0, 0, 0)
+
+
 def _perceptron(*sizes: int) -> ComponentCost:
-    return sum((_linear(*pair) for pair in pairwise(sizes)), ComponentCost(0, 0, 0))
+    return sum((_linear(*pair) for pair in pairwise(sizes)), _NOTHING)
 
 
 def _linear(n_in: int, n_out: int) -> ComponentCost:
+    """A linear layer with a bias."""
+    product = _product(n_in, n_out)
+    return product._replace(params=product.params + n_out)
+
+
+def _product(n_in: int, n_out: int) -> ComponentCost:
+    """A linear layer without a bias."""
     flops = 2 * n_in * n_out
-    return ComponentCost(n_in * n_out + n_out, flops, 2 * flops)
+    return ComponentCost(n_in * n_out, flops, 2 * flops)
 
 
 def _convolution(shapes: LayerShapes, needs_input_gradient: bool = True) -> ComponentCost:

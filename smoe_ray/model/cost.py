@@ -18,7 +18,7 @@ class Cost(NamedTuple):
 
     params_total: int
     params_active: int
-    """Parameters that one image meets under hard gating: encoder, gate and one expert."""
+    """Parameters that one image meets under hard gating: encoder, gate, one expert and what all experts share."""
     flops_hard: int
     """Forward pass with the chosen expert alone."""
     flops_soft: int
@@ -28,7 +28,7 @@ class Cost(NamedTuple):
     flops_train_hard: int
     """Forward and backward pass of a training step that runs the chosen expert alone (supervised routing)."""
     flops_train_expert: int
-    """The part of it that is the expert's."""
+    """The part of it that each further expert of an image would add."""
 
 
 def model_cost(spec: ModelSpec, image_shape: ImageShape) -> Cost:
@@ -42,9 +42,9 @@ def model_cost(spec: ModelSpec, image_shape: ImageShape) -> Cost:
         StudyError: the decoder cannot make images of this shape.
     """
     encoder = encoder_architecture(spec.encoder).cost(image_shape, spec.latent_dim)
-    expert = decoder_architecture(spec.decoder).cost(image_shape, spec.latent_dim)
+    experts = decoder_architecture(spec.decoder).cost(image_shape, spec.latent_dim)
     shared = encoder + gate_architecture(spec).cost()
-    hard, soft = shared + expert, shared + expert.times(spec.num_experts)
+    hard, soft = shared + experts.of(1), shared + experts.of(spec.num_experts)
     return Cost(
         params_total=soft.params,
         params_active=hard.params,
@@ -52,7 +52,7 @@ def model_cost(spec: ModelSpec, image_shape: ImageShape) -> Cost:
         flops_soft=soft.flops,
         flops_train=soft.flops + soft.flops_backward,
         flops_train_hard=hard.flops + hard.flops_backward,
-        flops_train_expert=expert.flops + expert.flops_backward,
+        flops_train_expert=experts.each.flops + experts.each.flops_backward,
     )
 
 
