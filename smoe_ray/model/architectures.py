@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from smoe_ray.spec import ModelSpec, PluginDecoder, PluginEncoder
 from smoe_ray.spec.architectures import DECODERS, ENCODERS, DecoderLayers, EncoderLayers, ImageShape, LayerShapes
 from smoe_ray.spec.decoders import CPDecoderSpec
-from smoe_ray.spec.gates import CosineGateSpec
+from smoe_ray.spec.gates import AttentiveGateSpec, BatchNormGateSpec, CosineGateSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,10 +49,16 @@ class ExpertsCost(NamedTuple):
     """What an image needs once, however many experts decode it."""
     each: ComponentCost
     """Of each expert that decodes the image."""
+    hidden: ComponentCost = ComponentCost(0, 0, 0)
+    """The part of `each` that makes the expert's hidden layer (`ExpertsWithHidden`)."""
 
     def of(self, count: int) -> ComponentCost:
         """Of an image that `count` experts decode: the parameters that it meets, and its FLOPs."""
         return self.shared + self.each.times(count)
+
+    def with_hidden_layers_of(self, num_experts: int) -> ExpertsCost:
+        """Where an image meets the hidden layers of all experts, whichever decode it."""
+        return ExpertsCost(self.shared + self.hidden.times(num_experts), self.each + self.hidden.times(-1))
 
 
 class Encoded(NamedTuple):
@@ -76,6 +82,13 @@ class Gate(Protocol):
         """logit_BE; its softmax is the gate probability."""
 
 
+class GateOverHidden(Protocol):
+    """A module from latent vectors, and what the experts make of them, to one logit per expert."""
+
+    def __call__(self, z_BZ: Tensor, hidden_EBM: Tensor, /) -> Tensor:
+        """logit_BE, given `ExpertsWithHidden.hidden` of the same latent vectors."""
+
+
 class Experts(Protocol):
     """A module of E decoders that read the same latent vector."""
 
@@ -86,6 +99,13 @@ class Experts(Protocol):
 
     def chosen(self, z_BZ: Tensor, expert_B: Tensor) -> Tensor:
         """Each latent vector decoded by its own expert alone: image_BP."""
+
+
+class ExpertsWithHidden(Experts, Protocol):
+    """Experts that show what they make of a latent vector before they decode it."""
+
+    def hidden(self, z_BZ: Tensor, /) -> Tensor:
+        """Every expert's hidden layer for every latent vector, before any activation: hidden_EBM."""
 
 
 class EncoderArchitecture(Protocol):
@@ -114,7 +134,7 @@ class GateArchitecture(Protocol):
     def cost(self) -> ComponentCost:
         """Cost for one latent vector."""
 
-    def build(self) -> Gate:
+    def build(self) -> Gate | GateOverHidden:
         """A freshly initialised module; needs torch."""
 
 
@@ -168,7 +188,7 @@ class ConvDecoderArchitecture:
     def cost(self, image_shape: ImageShape, latent_dim: int) -> ExpertsCost:
         """See `DecoderArchitecture.cost`."""
         linear = _linear(latent_dim, math.prod(self.layers.initial_shape(image_shape)))
-        return ExpertsCost(_NOTHING, sum(map(_convolution, self.layers.shapes(image_shape)), linear))
+        return ExpertsCost(_NOTHING, sum(map(_convolution, self.layers.shapes(image_shape)), linear), linear)
 
     def build(self, image_shape: ImageShape, num_experts: int, latent_dim: int) -> Experts:
         """See `DecoderArchitecture.build`."""
@@ -192,6 +212,7 @@ class CPDecoderArchitecture:
         return ExpertsCost(
             from_latent._replace(params=from_latent.params + to_map.params + convolutions.params),
             (to_map + convolutions)._replace(params=self.rank),
+            to_map._replace(params=self.rank),
         )
 
     def build(self, image_shape: ImageShape, num_experts: int, latent_dim: int) -> Experts:
@@ -201,9 +222,9 @@ class CPDecoderArchitecture:
         return CPExpertBank(self.layers, image_shape, num_experts, latent_dim, self.rank)
 
 
-def gate_architecture(spec: ModelSpec) -> GateArchitecture:
-    """What `model.gate` names."""
-    return _GATES[spec.gate.name](spec)
+def gate_architecture(spec: ModelSpec, image_shape: ImageShape) -> GateArchitecture:
+    """What `model.gate` names, in a model of images of this shape."""
+    return _GATES[spec.gate.name](spec, image_shape)
 
 
 @dataclass(frozen=True)
@@ -211,6 +232,7 @@ class MLPGateArchitecture:
     """A multilayer perceptron."""
 
     spec: ModelSpec
+    image_shape: ImageShape
 
     def cost(self) -> ComponentCost:
         """See `GateArchitecture.cost`."""
@@ -228,6 +250,7 @@ class CosineGateArchitecture:
     """Cosine similarity with a learnt vector per expert."""
 
     spec: ModelSpec
+    image_shape: ImageShape
 
     def cost(self) -> ComponentCost:
         """See `GateArchitecture.cost`."""
@@ -248,9 +271,64 @@ class CosineGateArchitecture:
         return self.spec.gate
 
 
-_GATES: dict[str, Callable[[ModelSpec], GateArchitecture]] = {
+@dataclass(frozen=True)
+class BatchNormGateArchitecture:
+    """Logits normalised over the batch."""
+
+    spec: ModelSpec
+    image_shape: ImageShape
+
+    def cost(self) -> ComponentCost:
+        """See `GateArchitecture.cost`."""
+        *hidden, last = self.spec.latent_dim, *self.spec.gate_hidden
+        return _perceptron(*hidden, last) + _product(last, self.spec.num_experts)
+
+    def build(self) -> Gate:
+        """See `GateArchitecture.build`."""
+        from smoe_ray.model.gate import BatchNormGate
+
+        spec = self.spec
+        assert isinstance(spec.gate, BatchNormGateSpec)
+        return BatchNormGate(spec.latent_dim, spec.gate_hidden, spec.num_experts, spec.gate.scale)
+
+
+@dataclass(frozen=True)
+class AttentiveGateArchitecture:
+    """A query against a key of each expert's hidden layer; these layers are the experts' cost."""
+
+    spec: ModelSpec
+    image_shape: ImageShape
+
+    def cost(self) -> ComponentCost:
+        """See `GateArchitecture.cost`."""
+        size, spec = self._gate().projection, self.spec
+        keys, dot_products = _product(self._hidden_size(), size), _product(size, 1)._replace(params=0)
+        of_experts = (keys + dot_products).times(spec.num_experts)._replace(params=keys.params)
+        return _perceptron(spec.latent_dim, *spec.gate_hidden, size) + of_experts
+
+    def build(self) -> GateOverHidden:
+        """See `GateArchitecture.build`."""
+        from smoe_ray.model.gate import AttentiveGate
+
+        size, spec = self._gate().projection, self.spec
+        return AttentiveGate(spec.latent_dim, spec.gate_hidden, self._hidden_size(), size)
+
+    def _gate(self) -> AttentiveGateSpec:
+        assert isinstance(self.spec.gate, AttentiveGateSpec)
+        return self.spec.gate
+
+    def _hidden_size(self) -> int:
+        decoder = self.spec.decoder
+        assert not isinstance(decoder, PluginDecoder), "the spec refuses it"
+        layers = DECODERS[decoder.layers if isinstance(decoder, CPDecoderSpec) else decoder]
+        return math.prod(layers.initial_shape(self.image_shape))
+
+
+_GATES: dict[str, Callable[[ModelSpec, ImageShape], GateArchitecture]] = {
     "mlp": MLPGateArchitecture,
     "cosine": CosineGateArchitecture,
+    "batch_norm": BatchNormGateArchitecture,
+    "attentive": AttentiveGateArchitecture,
 }
 
 

@@ -59,6 +59,11 @@ class _Bank(nn.Module):
         image_BP = torch.cat([self._decode(z_BZ[group], *parameters) for group, parameters in pairs if len(group)])
         return torch.empty_like(image_BP).index_copy(0, order_B, image_BP)
 
+    def hidden(self, z_BZ: Tensor) -> Tensor:
+        """What every expert's linear layer makes of every latent vector: hidden_EBM, M numbers of the initial map."""
+        weight_EMZ, bias_EM, *_ = self._parameters_of_layers()
+        return z_BZ @ weight_EMZ.transpose(1, 2) + bias_EM[:, None]
+
     def _parameters_of_layers(self) -> list[Tensor]:
         """Weight and bias of the linear layer, then of each convolution, each with a first axis E."""
         raise NotImplementedError

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from smoe_ray.model.architectures import decoder_architecture, encoder_architecture, gate_architecture
 from smoe_ray.spec import ImageShape, ModelSpec, ObjectiveSpec, PluginObjective
+from smoe_ray.spec.gates import AttentiveGateSpec
 
 
 class Cost(NamedTuple):
@@ -18,7 +19,8 @@ class Cost(NamedTuple):
 
     params_total: int
     params_active: int
-    """Parameters that one image meets under hard gating: encoder, gate, one expert and what all experts share."""
+    """Parameters that one image meets under hard gating: encoder, gate, one expert, and what all experts share or the
+    gate reads of them."""
     flops_hard: int
     """Forward pass with the chosen expert alone."""
     flops_soft: int
@@ -43,7 +45,9 @@ def model_cost(spec: ModelSpec, image_shape: ImageShape) -> Cost:
     """
     encoder = encoder_architecture(spec.encoder).cost(image_shape, spec.latent_dim)
     experts = decoder_architecture(spec.decoder).cost(image_shape, spec.latent_dim)
-    shared = encoder + gate_architecture(spec).cost()
+    if isinstance(spec.gate, AttentiveGateSpec):
+        experts = experts.with_hidden_layers_of(spec.num_experts)
+    shared = encoder + gate_architecture(spec, image_shape).cost()
     hard, soft = shared + experts.of(1), shared + experts.of(spec.num_experts)
     return Cost(
         params_total=soft.params,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, Field, Tag, model_serializer, model_validator
 
@@ -10,7 +10,7 @@ from smoe_ray import plugins
 from smoe_ray.spec.architectures import DECODERS, ENCODERS
 from smoe_ray.spec.base import Spec
 from smoe_ray.spec.decoders import CPDecoderSpec
-from smoe_ray.spec.gates import GateSpec, MLPGateSpec
+from smoe_ray.spec.gates import AttentiveGateSpec, GateSpec, MLPGateSpec
 from smoe_ray.spec.plugin import BUILT_IN, PLUGIN, PluginReference, choose
 
 
@@ -78,3 +78,12 @@ class ModelSpec(Spec):
         default=(64, 32), description="hidden units of the gate MLP, layer by layer"
     )
     gate: GateSpec = Field(default=MLPGateSpec(), description="how the hidden layers become logits of the experts")
+
+    @model_validator(mode="after")
+    def _experts_have_what_the_gate_reads(self) -> Self:
+        if isinstance(self.gate, AttentiveGateSpec) and isinstance(self.decoder, PluginDecoder):
+            raise ValueError(
+                f"the gate 'attentive' reads the experts' hidden layers, which a plug-in ({self.decoder.plugin}) does not "
+                "show; choose a built-in decoder or another gate"
+            )
+        return self

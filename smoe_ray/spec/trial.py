@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from smoe_ray.errors import StudyError
 from smoe_ray.spec.base import NAME_PATTERN, Spec
 from smoe_ray.spec.data import DataSpec, PluginData, SyntheticData
+from smoe_ray.spec.gates import BatchNormGateSpec
 from smoe_ray.spec.messages import nearest, one_line
 from smoe_ray.spec.model import ModelSpec, PluginDecoder, PluginEncoder
 from smoe_ray.spec.objectives import (
@@ -75,6 +76,15 @@ class TrialSpec(Spec):
                 _NEEDS_OBJECTIVE
                 if self.routing == "unsupervised"
                 else f"supervised routing has the objective 'supervised' (it is {self.objective.name!r})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _batches_are_whole(self) -> Self:
+        if isinstance(self.model.gate, BatchNormGateSpec) and self.resources.is_distributed:
+            raise ValueError(
+                "the gate 'batch_norm' normalises over the whole batch, which data-parallel workers share; set "
+                "resources.workers to 1 or choose another gate"
             )
         return self
 

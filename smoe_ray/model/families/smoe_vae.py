@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,14 @@ from smoe_ray.model.architectures import (
     Encoded,
     Encoder,
     Experts,
+    ExpertsWithHidden,
     Gate,
+    GateOverHidden,
     decoder_architecture,
     encoder_architecture,
     gate_architecture,
 )
+from smoe_ray.model.gate import AttentiveGate
 from smoe_ray.spec import ImageShape, ModelSpec
 
 
@@ -59,7 +62,7 @@ class SMoEVAE(nn.Module):
     def __init__(self, spec: ModelSpec, image_shape: ImageShape) -> None:
         super().__init__()
         self.encoder: Encoder = encoder_architecture(spec.encoder).build(image_shape, spec.latent_dim)
-        self.gate: Gate = gate_architecture(spec).build()
+        self.gate: Gate | GateOverHidden = gate_architecture(spec, image_shape).build()
         self.experts: Experts = decoder_architecture(spec.decoder).build(image_shape, spec.num_experts, spec.latent_dim)
 
     @classmethod
@@ -89,10 +92,16 @@ class SMoEVAE(nn.Module):
         z_BZ = encoded.mu_BZ
         if noise_BZ is not None:
             z_BZ = z_BZ + torch.exp(0.5 * encoded.logvar_BZ) * noise_BZ
-        logit_BE = self.gate(z_BZ)
+        logit_BE = self.logits(z_BZ)
         if hard:
             expert_BK = choose(logit_BE)
             K = expert_BK.shape[1]
             chosen = self.experts.chosen(z_BZ.repeat(K, 1), expert_BK.t().flatten())
             return Decoded(encoded, logit_BE, None, chosen.unflatten(0, (K, -1)), expert_BK)
         return Decoded(encoded, logit_BE, self.experts(z_BZ), None)
+
+    def logits(self, z_BZ: Tensor) -> Tensor:
+        """Gate logits (B, E) of latent vectors."""
+        if isinstance(self.gate, AttentiveGate):
+            return cast(GateOverHidden, self.gate)(z_BZ, cast(ExpertsWithHidden, self.experts).hidden(z_BZ))
+        return cast(Gate, self.gate)(z_BZ)
