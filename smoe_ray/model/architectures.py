@@ -205,7 +205,7 @@ class CPDecoderArchitecture:
     rank: int
 
     def cost(self, image_shape: ImageShape, latent_dim: int) -> ExpertsCost:
-        """See `DecoderArchitecture.cost`: latent vector to R numbers, each times the expert's own, to the initial map."""
+        """See `DecoderArchitecture.cost`: latent vector to R numbers, times the expert's own, to the initial map."""
         convolutions = sum(map(_convolution, self.layers.shapes(image_shape)), _NOTHING)
         to_map = _product(self.rank, math.prod(self.layers.initial_shape(image_shape)))
         from_latent = _linear(latent_dim, self.rank)

@@ -30,8 +30,8 @@ _TILE = 256
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "elu": F.elu}
 
 
-class _Bank(nn.Module):
-    """E decoders of one row of the table (`smoe_ray.spec.architectures.DECODERS`), whatever their parameters come from."""
+class Bank(nn.Module):
+    """E decoders of one row of the table (`smoe_ray.spec.architectures.DECODERS`), wherever their weights come from."""
 
     def __init__(self, layers: DecoderLayers, image_shape: ImageShape, num_experts: int) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class _Bank(nn.Module):
         return torch.sigmoid(x).flatten(1)
 
 
-class ExpertBank(_Bank):
+class ExpertBank(Bank):
     """E decoders without anything in common, initialised as torch's own modules.
 
     Parameters are stacked along a first axis E.
@@ -100,7 +100,7 @@ class ExpertBank(_Bank):
         return [self.linear_weight, self.linear_bias, *_alternating(self.conv_weights, self.conv_biases)]
 
 
-class CPExpertBank(_Bank):
+class CPExpertBank(Bank):
     """E decoders whose linear layers are one tensor in CP form, and which share their convolutions: muMoE
     (arXiv:2402.12550, section 3.1) in the place of the layer that has most of the weights.
 

@@ -42,8 +42,8 @@ class CosineGate(nn.Module):
 
 
 class BatchNormGate(nn.Module):
-    """s_e = scale (h_e(z) - m_e) / sqrt(v_e + eps): a multilayer perceptron's outputs, each of mean 0 and variance 1 over
-    the batch (muMoE, arXiv:2402.12550; Ioffe and Szegedy, arXiv:1502.03167).
+    """s_e = scale (h_e(z) - m_e) / sqrt(v_e + eps): outputs of a multilayer perceptron, each with mean 0 and variance 1
+    over the batch (muMoE, arXiv:2402.12550; Ioffe and Szegedy, arXiv:1502.03167).
 
     m and v are mean and variance over the batch in training, elsewhere their running means, which are buffers: part of
     the weights. A batch of one image has no variance: it is normalised by the running means, in training too.

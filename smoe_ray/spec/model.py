@@ -83,7 +83,7 @@ class ModelSpec(Spec):
     def _experts_have_what_the_gate_reads(self) -> Self:
         if isinstance(self.gate, AttentiveGateSpec) and isinstance(self.decoder, PluginDecoder):
             raise ValueError(
-                f"the gate 'attentive' reads the experts' hidden layers, which a plug-in ({self.decoder.plugin}) does not "
-                "show; choose a built-in decoder or another gate"
+                f"the gate 'attentive' reads the experts' hidden layers, which a plug-in ({self.decoder.plugin}) does "
+                "not show; choose a built-in decoder or another gate"
             )
         return self

@@ -121,7 +121,9 @@ def plugin_identities(spec: Spec) -> dict[str, str]:
 
 
 def choose(
-    reference: type[PluginReference], built_in: Collection[str], with_fields: Mapping[str, type[Spec]] = MappingProxyType({})
+    reference: type[PluginReference],
+    built_in: Collection[str],
+    with_fields: Mapping[str, type[Spec]] = MappingProxyType({}),
 ) -> Discriminator:
     """Discriminator of a union of built-in names (tag `BUILT_IN`) and a reference to a plug-in (tag `PLUGIN`).
 
@@ -136,11 +138,13 @@ def choose(
     def tag(value: Any) -> str:
         if isinstance(value, PluginReference):
             return PLUGIN
-        for name, spec in with_fields.items():
-            if isinstance(value, spec) or (isinstance(value, Mapping) and value.get(reference.tag) == name):
-                return name
+        for its_name, spec in with_fields.items():
+            if isinstance(value, spec) or (isinstance(value, Mapping) and value.get(reference.tag) == its_name):
+                return its_name
         name = value.get(reference.tag) if isinstance(value, Mapping) else value
-        is_plugin = isinstance(name, str) and name not in {*built_in, *with_fields} and names_plugin(reference.kind, name)
+        is_plugin = (
+            isinstance(name, str) and name not in {*built_in, *with_fields} and names_plugin(reference.kind, name)
+        )
         return PLUGIN if is_plugin else BUILT_IN
 
     return Discriminator(tag)

@@ -118,9 +118,7 @@ class DecoderContract(_ArchitectureContract):
         """A gradient reaches each parameter."""
         _check_gradients(experts, experts.train()(latents).square().sum())
 
-    def test_cost_is_that_of_the_experts(
-        self, decoder: Decoder, experts: nn.Module, image_shape: ImageShape
-    ) -> None:
+    def test_cost_is_that_of_the_experts(self, decoder: Decoder, experts: nn.Module, image_shape: ImageShape) -> None:
         """All parameters, and some FLOPs of each."""
         cost = decoder_architecture(decoder).cost(image_shape, Z)
         assert cost.of(E).params == sum(parameter.numel() for parameter in experts.parameters())

@@ -20,7 +20,12 @@ from smoe_ray.study.progress import StudyProgress, Tally, describe, fraction_don
 from smoe_ray.testing.toy_training import Toy, toy_grid
 
 STUDY = toy_grid(
-    **{"axes.model.num_experts": [2, 3], "axes.objective": [{"name": "blend"}], "axes.model.gate": ["mlp"], "seeds": [0]}
+    **{
+        "axes.model.num_experts": [2, 3],
+        "axes.objective": [{"name": "blend"}],
+        "axes.model.gate": ["mlp"],
+        "seeds": [0],
+    }
 )
 
 
