@@ -48,6 +48,11 @@ class Bank(nn.Module):
             return _in_one_dtype(decode_all, z_BZ, *self._parameters_of_layers())
         return torch.stack([self._decode(z_BZ, *parameters) for parameters in self._parameters_of_each()])
 
+    def hidden(self, z_BZ: Tensor) -> Tensor:
+        """What every expert's linear layer makes of every latent vector: hidden_EBM, M numbers of the initial map."""
+        weight_EMZ, bias_EM, *_ = self._parameters_of_layers()
+        return z_BZ @ weight_EMZ.transpose(1, 2) + bias_EM[:, None]
+
     def chosen(self, z_BZ: Tensor, expert_B: Tensor) -> Tensor:
         """Each latent vector decoded by its own expert alone: image_BP. Images are grouped by expert, one pass each."""
         order_B = torch.argsort(expert_B)
@@ -58,11 +63,6 @@ class Bank(nn.Module):
         pairs = zip(groups, self._parameters_of_each(), strict=True)
         image_BP = torch.cat([self._decode(z_BZ[group], *parameters) for group, parameters in pairs if len(group)])
         return torch.empty_like(image_BP).index_copy(0, order_B, image_BP)
-
-    def hidden(self, z_BZ: Tensor) -> Tensor:
-        """What every expert's linear layer makes of every latent vector: hidden_EBM, M numbers of the initial map."""
-        weight_EMZ, bias_EM, *_ = self._parameters_of_layers()
-        return z_BZ @ weight_EMZ.transpose(1, 2) + bias_EM[:, None]
 
     def _parameters_of_layers(self) -> list[Tensor]:
         """Weight and bias of the linear layer, then of each convolution, each with a first axis E."""

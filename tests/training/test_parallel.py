@@ -155,13 +155,14 @@ TEST = [f"test.{name}" for name in TEST_TERMS]
     [
         {"objective__name": "blend"},
         {"objective__name": "blend", "objective__gating": "hard", "training__batch_size": 7},
+        {"objective__name": "switch", "model__gate": "attentive", "model__decoder": "cp"},
         {"objective__name": "expected", "objective__likelihood": "bernoulli", "training__batch_size": 13},
         {"objective__name": "likelihood"},
         {"objective__name": "likelihood", "training__batch_size": 49},  # the last batch has one image: for one worker
         {"routing": "supervised"},
         {"objective__name": "sinkhorn", "training__batch_size": 13},
         {"objective__name": "likelihood", "objective__error_scale": 30.0, "training__batch_size": 13},
-        {"objective__name": "v_moe", "training__batch_size": 7, "model__gate": "attentive", "model__decoder": "cp"},
+        {"objective__name": "v_moe", "training__batch_size": 7},
         {"objective__name": "blend", "training__budget": "7 steps", "evaluation__latent": "sample"},
     ],
     ids=str,
