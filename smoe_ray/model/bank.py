@@ -8,7 +8,7 @@ nonlinearity between, into its first convolution. Two exact identities make the 
 - *Nearest-neighbour upsampling x2 followed by a 3x3 convolution is a 2x2 convolution of the small image* with four
   outputs, one for each pixel around a corner. Interleaved, they are the large image.
 
-Shapes: B images, E experts, Z latent, C channels, H W pixels, P = C * H * W.
+Shapes: B images, E experts, Z latent, M numbers of the initial map, C channels, H W pixels, P = C * H * W.
 """
 
 from __future__ import annotations

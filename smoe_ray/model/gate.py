@@ -79,6 +79,6 @@ class AttentiveGate(nn.Module):
         self.key = nn.Linear(hidden_size, projection, bias=False)
 
     def forward(self, z_BZ: Tensor, hidden_EBM: Tensor) -> Tensor:
-        """logit_BE, given `Experts.hidden` of the same latent vectors."""
+        """logit_BE, given `ExpertsWithHidden.hidden` of the same latent vectors."""
         q_BD, k_EBD = self.query(z_BZ), self.key(hidden_EBM)
         return torch.einsum("bd,ebd->be", q_BD, k_EBD) / math.sqrt(q_BD.shape[1])
