@@ -31,6 +31,8 @@ class Cost(NamedTuple):
     """Forward and backward pass of a training step that runs the chosen expert alone (supervised routing)."""
     flops_train_expert: int
     """The part of it that each further expert of an image would add."""
+    flops_train_merged: int
+    """Forward and backward pass of a training step with one expert whose parameters are the mean of all experts'."""
 
 
 def model_cost(spec: ModelSpec, image_shape: ImageShape) -> Cost:
@@ -44,11 +46,14 @@ def model_cost(spec: ModelSpec, image_shape: ImageShape) -> Cost:
         StudyError: the decoder cannot make images of this shape.
     """
     encoder = encoder_architecture(spec.encoder).cost(image_shape, spec.latent_dim)
-    experts = decoder_architecture(spec.decoder).cost(image_shape, spec.latent_dim)
-    if isinstance(spec.gate, AttentiveGateSpec):
-        experts = experts.with_hidden_layers_of(spec.num_experts)
+    decoders = decoder_architecture(spec.decoder).cost(image_shape, spec.latent_dim)
+    reads_all = isinstance(spec.gate, AttentiveGateSpec)
+    experts = decoders.with_hidden_layers_of(spec.num_experts) if reads_all else decoders
     shared = encoder + gate_architecture(spec, image_shape).cost()
     hard, soft = shared + experts.of(1), shared + experts.of(spec.num_experts)
+    merged = shared + experts.shared + decoders.each
+    # The gradients, by weights and by parameters, cost it again each.
+    averaging = 2 * spec.num_experts * decoders.each.params
     return Cost(
         params_total=soft.params,
         params_active=hard.params,
@@ -57,11 +62,14 @@ def model_cost(spec: ModelSpec, image_shape: ImageShape) -> Cost:
         flops_train=soft.flops + soft.flops_backward,
         flops_train_hard=hard.flops + hard.flops_backward,
         flops_train_expert=experts.each.flops + experts.each.flops_backward,
+        flops_train_merged=merged.flops + merged.flops_backward + 3 * averaging,
     )
 
 
 def flops_of_training(cost: Cost, objective: ObjectiveSpec | PluginObjective) -> int:
-    """FLOPs of one image in a training step: with all experts, or with as many as the objective dispatches it to."""
+    """FLOPs of one image in a training step, with the experts that `ObjectiveSpec.decodes` says."""
     if objective.decodes == "all":
         return cost.flops_train
+    if objective.decodes == "merged":
+        return cost.flops_train_merged
     return cost.flops_train_hard + (objective.experts_per_image - 1) * cost.flops_train_expert

@@ -51,6 +51,11 @@ def test_values_gradients_and_cost_are_those_of_the_factors(layers: str, image_s
     expected_EBP, image_EBP = factors(z_BZ), bank(z_BZ)
     torch.testing.assert_close(image_EBP, expected_EBP)
     torch.testing.assert_close(bank.chosen(z_BZ, torch.tensor([2, 0, 2, 2])), expected_EBP[[2, 0, 2, 2], range(B)])
+    weight_BE = torch.rand(B, E, dtype=torch.float64).softmax(
+        dim=1
+    )  # the mean layer has the mean of the experts' numbers
+    merged_BR = weight_BE @ factors.expert_ER * factors.from_latent(z_BZ)
+    torch.testing.assert_close(bank.merged(z_BZ, weight_BE), factors.convolutions(factors.to_map(merged_BR)))
     weight_EBP = torch.randn_like(image_EBP)
     for mine, theirs in ((bank.expert_ER, factors.expert_ER), (bank.initial_MR, factors.to_map.weight), (z_BZ, z_BZ)):
         [actual] = torch.autograd.grad((image_EBP * weight_EBP).sum(), mine, retain_graph=True)
