@@ -377,7 +377,8 @@ COST = (
         COUNT,
         "int",
         unit="parameters",
-        meaning="parameters that one image meets under hard gating: encoder, gate and one expert",
+        meaning="parameters that one image meets under hard gating: encoder, gate, one expert, and what experts share "
+        "or an attentive gate reads of them",
         direction="minimize",
         objective=True,
     ),

@@ -22,6 +22,8 @@ _TOKENS: dict[str, str] = {
     "training.budget": "{}",
     "model.encoder": "{} encoder",
     "model.decoder": "{} decoder",
+    "model.decoder.name": "{} decoder",
+    "model.gate.name": "{} gate",
     "model.latent_dim": "Z={}",
     "objective.lambda_balance": "λ_balance={}",
     "objective.lambda_entropy": "λ_entropy={}",
@@ -69,6 +71,9 @@ def arms(results: pd.DataFrame, ignore: Collection[str] = ()) -> pd.Series[str]:
         for path in paths
         if path != DATASET
     }
+    for path in value_of.keys() & {path.removesuffix(".name") for path in value_of if path.endswith(".name")}:
+        names = value_of[f"{path}.name"]  # of a decoder, say, that some trials have as a name and others as a mapping
+        value_of[path] = {trial: names[trial] if value is None else value for trial, value in value_of[path].items()}
     if DATASET in paths:
         value_of[DATASET] = dataset_names(results).to_dict()
 

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from smoe_ray.errors import StudyError
 from smoe_ray.spec.base import NAME_PATTERN, Spec
 from smoe_ray.spec.data import DataSpec, PluginData, SyntheticData
+from smoe_ray.spec.gates import BatchNormGateSpec
 from smoe_ray.spec.messages import nearest, one_line
 from smoe_ray.spec.model import ModelSpec, PluginDecoder, PluginEncoder
 from smoe_ray.spec.modifiers import ModifiersSpec
@@ -84,6 +85,15 @@ class TrialSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _batches_are_whole(self) -> Self:
+        if isinstance(self.model.gate, BatchNormGateSpec) and self.resources.is_distributed:
+            raise ValueError(
+                "the gate 'batch_norm' normalises over the whole batch, which data-parallel workers share; set "
+                "resources.workers to 1 or choose another gate"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _enough_experts(self) -> Self:
         if isinstance(self.objective, ObjectiveSpec) and self.objective.experts_per_image > self.model.num_experts:
             raise ValueError(
@@ -109,6 +119,15 @@ class TrialSpec(Spec):
             raise ValueError(
                 f"the objective {self.objective.name} moves the bias of the gate's last layer, which the gate {gate} "
                 "does not have; set model.gate to mlp"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _gate_has_vectors(self) -> Self:
+        if self.modifiers.orthogonal and self.model.gate.name == "attentive":
+            raise ValueError(
+                "modifiers.orthogonal is about a gate's vectors of the experts; the gate attentive has none: "
+                "set it to null, or another model.gate"
             )
         return self
 

@@ -135,7 +135,7 @@ def evaluate(
     for image_BHW, label_B in test.chunks(IMAGES_AT_ONCE):
         encoded = model.encoder(image_BHW)
         z_BZ = _latent(encoded.mu_BZ, encoded.logvar_BZ, spec.latent, noise)
-        logit_BE = model.gate(z_BZ)
+        logit_BE = model.logits(z_BZ)
         image_EBP = model.experts(z_BZ)
         blended_BP = blend(torch.softmax(logit_BE, dim=1), image_EBP)
         soft_2 = soft_2 + _sums(error, image_BHW.flatten(1), blended_BP)
@@ -239,7 +239,7 @@ def embed(
     for image_BHW, _ in test.chunks(IMAGES_AT_ONCE):
         encoded = model.encoder(image_BHW)
         z_BZ = _latent(encoded.mu_BZ, encoded.logvar_BZ, spec.latent, noise)
-        logit_BE = model.gate(z_BZ)
+        logit_BE = model.logits(z_BZ)
         expert_B = logit_BE.argmax(dim=1)
         columns["mu"].append(encoded.mu_BZ)
         columns["gate"].append(torch.softmax(logit_BE, dim=1))

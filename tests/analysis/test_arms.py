@@ -68,6 +68,14 @@ def test_arms_are_called_by_the_modifiers_that_they_have() -> None:
     ]
 
 
+def test_a_name_alone_and_one_with_fields_are_told_alike() -> None:
+    assert labels(
+        trial("a", [1.0], model__decoder="lite"),
+        trial("b", [1.0], model__decoder__name="cp", model__decoder__rank=8.0),
+        trial("c", [1.0], model__decoder__name="cp", model__decoder__rank=64.0),
+    ) == ["lite decoder", "cp decoder, rank=8", "cp decoder, rank=64"]
+
+
 def test_seeds_and_resources_make_no_arm() -> None:
     assert labels(
         trial("a", [1.0], seed=0, objective__name="blend", resources__cpus=1, evaluation__save_embeddings=True),

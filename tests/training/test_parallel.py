@@ -163,6 +163,7 @@ MODIFIED = {
     [
         {"objective__name": "blend"},
         {"objective__name": "blend", "objective__gating": "hard", "training__batch_size": 7},
+        {"objective__name": "switch", "model__gate": "attentive", "model__decoder": "cp"},
         {"objective__name": "expected", "objective__likelihood": "bernoulli", "training__batch_size": 13},
         {"objective__name": "likelihood"},
         {"objective__name": "likelihood", "training__batch_size": 49},  # the last batch has one image: for one worker

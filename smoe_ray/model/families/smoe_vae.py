@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,16 @@ from smoe_ray.model.architectures import (
     Encoded,
     Encoder,
     Experts,
+    ExpertsWithHidden,
     Gate,
+    GateOverHidden,
     Part,
     decoder_architecture,
     encoder_architecture,
     gate_architecture,
 )
-from smoe_ray.model.bank import ExpertBank
+from smoe_ray.model.bank import Bank
+from smoe_ray.model.gate import AttentiveGate
 from smoe_ray.spec import ImageShape, ModelSpec
 
 
@@ -70,7 +73,7 @@ class SMoEVAE(nn.Module):
     def __init__(self, spec: ModelSpec, image_shape: ImageShape) -> None:
         super().__init__()
         self.encoder: Encoder = encoder_architecture(spec.encoder).build(image_shape, spec.latent_dim)
-        self.gate: Gate = gate_architecture(spec).build()
+        self.gate: Gate | GateOverHidden = gate_architecture(spec, image_shape).build()
         self.experts: Experts = decoder_architecture(spec.decoder).build(image_shape, spec.num_experts, spec.latent_dim)
 
     @classmethod
@@ -117,7 +120,7 @@ class SMoEVAE(nn.Module):
             z_BZ = z_BZ + torch.exp(0.5 * encoded.logvar_BZ) * noise_BZ
         logit_BE = modify(self.logits(z_BZ))
         if merge:
-            if not isinstance(self.experts, ExpertBank):
+            if not isinstance(self.experts, Bank):
                 raise StudyError("the objective averages the parameters of experts, which these decoders do not offer")
             merged_BP = self.experts.merged(z_BZ, torch.softmax(logit_BE, dim=1))
             return Decoded(encoded, logit_BE, None, None, merged_BP=merged_BP)
@@ -130,4 +133,6 @@ class SMoEVAE(nn.Module):
 
     def logits(self, z_BZ: Tensor) -> Tensor:
         """Gate logits (B, E) of latent vectors."""
-        return self.gate(z_BZ)
+        if isinstance(self.gate, AttentiveGate):
+            return cast(GateOverHidden, self.gate)(z_BZ, cast(ExpertsWithHidden, self.experts).hidden(z_BZ))
+        return cast(Gate, self.gate)(z_BZ)
