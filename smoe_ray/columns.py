@@ -160,8 +160,9 @@ TRAINING = (
         "cross-entropy",
         SCORE,
         unit="nats",
-        meaning="cross-entropy of the gate against the class label, unweighted (`objective.cross_entropy_weight`: 200 "
-        "in the released code, 1 by default; the paper names none); 0 in unsupervised routing",
+        meaning="cross-entropy of the gate against the class label (`style_oracle`: the style), unweighted "
+        "(`objective.cross_entropy_weight`: 200 in the released code, 1 by default; the paper names none); 0 in "
+        "unsupervised routing",
         source="supervised baseline",
         direction="minimize",
         objective=True,
@@ -324,8 +325,8 @@ EXPERTS = (
         "label accuracy",
         SCORE,
         unit="0 to 1",
-        meaning="share of the test images whose argmax expert has the number of their class; empty unless the "
-        "objective routes by label",
+        meaning="share of the test images whose argmax expert has the number of their class (`style_oracle`: of "
+        "their style); empty unless the objective routes by label",
         direction="maximize",
     ),
     Column(

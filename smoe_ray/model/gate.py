@@ -1,6 +1,6 @@
 """Gates: from the latent vector to one logit per expert.
 
-Shapes: B images, E experts, Z latent, D projection.
+Shapes: B images, E experts, G groups of L = E / G experts, Z latent, D projection.
 """
 
 from __future__ import annotations
@@ -37,4 +37,25 @@ class CosineGate(nn.Module):
         """logit_BE; within +- scale."""
         h_BD = F.normalize(self.projection(z_BZ), dim=1)
         logit_BE: Tensor = self.log_scale.exp() * h_BD @ F.normalize(self.expert_ED, dim=1).t()
+        return logit_BE
+
+
+class HierarchicalGate(nn.Module):
+    """log p(e | z) = log p(g | z) + log p(e | g, z): a gate over G groups, and one over the experts of each.
+
+    Both are linear above the same hidden layers, so the gate has G outputs more than `MLPGate` and no other parameter:
+    what the tree changes is not mixed up with the size of the gate. The expert with the highest logit need not be in
+    the most probable group: a likely group may share its probability among many experts.
+    """
+
+    def __init__(self, latent_dim: int, hidden: Sequence[int], num_experts: int, groups: int) -> None:
+        super().__init__()
+        self.sizes = groups, num_experts
+        self.both = MLPGate(latent_dim, hidden, groups + num_experts)
+
+    def forward(self, z_BZ: Tensor) -> Tensor:
+        """logit_BE: logarithms of probabilities, so that their softmax is these."""
+        group_BG, expert_BE = self.both(z_BZ).split(self.sizes, dim=1)
+        within_BGL = F.log_softmax(expert_BE.unflatten(1, (self.sizes[0], -1)), dim=2)
+        logit_BE: Tensor = (F.log_softmax(group_BG, dim=1)[:, :, None] + within_BGL).flatten(1)
         return logit_BE

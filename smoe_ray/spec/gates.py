@@ -23,10 +23,20 @@ class CosineGateSpec(Spec):
     scale: float = Field(default=10.0, gt=0, description="what cosines are multiplied by, at first; it is learnt")
 
 
+class HierarchicalGateSpec(Spec):
+    """Two gates in a tree: the group of experts, then the expert within its group, on the same hidden layers.
+
+    Experts g·E/G to (g + 1)·E/G - 1 are the leaves of group g.
+    """
+
+    name: Literal["hierarchical"] = "hierarchical"
+    groups: int = Field(default=2, ge=1, le=1024, description="G; the number of experts is a multiple of it")
+
+
 def _from_name(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-BuiltInGate = MLPGateSpec | CosineGateSpec
+BuiltInGate = MLPGateSpec | CosineGateSpec | HierarchicalGateSpec
 
 GateSpec = Annotated[Annotated[BuiltInGate, Field(discriminator="name")], BeforeValidator(_from_name)]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import Field, Tag, model_serializer, model_validator
 
 from smoe_ray import plugins
 from smoe_ray.spec.architectures import DECODERS, ENCODERS
 from smoe_ray.spec.base import Spec
-from smoe_ray.spec.gates import GateSpec, MLPGateSpec
+from smoe_ray.spec.gates import GateSpec, HierarchicalGateSpec, MLPGateSpec
 from smoe_ray.spec.plugin import BUILT_IN, PLUGIN, PluginReference, choose
 
 
@@ -70,3 +70,12 @@ class ModelSpec(Spec):
         default=(64, 32), description="hidden units of the gate MLP, layer by layer"
     )
     gate: GateSpec = Field(default=MLPGateSpec(), description="how the hidden layers become logits of the experts")
+
+    @model_validator(mode="after")
+    def _groups_are_equal(self) -> Self:
+        if isinstance(self.gate, HierarchicalGateSpec) and self.num_experts % self.gate.groups:
+            raise ValueError(
+                f"the {self.gate.groups} groups of a hierarchical gate have equal numbers of experts: set num_experts "
+                f"to a multiple of {self.gate.groups} (it is {self.num_experts}), or gate.groups to a divisor of it"
+            )
+        return self

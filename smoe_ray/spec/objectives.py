@@ -20,7 +20,9 @@ class ObjectiveSpec(Spec):
     is_annealed: ClassVar[bool] = False
     """Whether the loss depends on the share of the budget that is done."""
     needs_labels: ClassVar[bool] = False
-    """Whether the loss uses the class label; expert number = class number, so E must be the number of classes."""
+    """Whether the loss uses the label of an image; expert number = label number."""
+    label_kind: ClassVar[Literal["class", "style"]] = "class"
+    """Which label that is: its class (E is then the number of classes), or its style (E is at least their number)."""
     draws_noise: ClassVar[bool] = False
     """Whether a training step needs random numbers beside the latent noise: a uniform one per image and expert."""
 
@@ -232,6 +234,18 @@ class OracleRouter(DecoderLikelihoodSpec):
     )
 
 
+class StyleOracle(DecoderLikelihoodSpec):
+    """Control: each image trains the expert of its style, and the gate learns to name that expert."""
+
+    needs_labels: ClassVar[bool] = True
+    label_kind: ClassVar[Literal["class", "style"]] = "style"
+
+    name: Literal["style_oracle"] = "style_oracle"
+    gate_weight: float = Field(
+        default=1.0, ge=0, description="weight of the gate's cross-entropy against the style (nats per image)"
+    )
+
+
 class Supervised(DecoderLikelihoodSpec):
     """The label-routed baseline: error of the predicted class's expert, plus cross-entropy of the gate."""
 
@@ -276,6 +290,12 @@ class PluginObjective(PluginReference):
         return spec.needs_labels
 
     @property
+    def label_kind(self) -> Literal["class", "style"]:
+        """See `ObjectiveSpec.label_kind`."""
+        spec: type[ObjectiveSpec] = self.load().spec
+        return spec.label_kind
+
+    @property
     def draws_noise(self) -> bool:
         """See `ObjectiveSpec.draws_noise`."""
         spec: type[ObjectiveSpec] = self.load().spec
@@ -306,6 +326,7 @@ BuiltInObjective = (
     | FrozenRouter
     | UniformRouter
     | OracleRouter
+    | StyleOracle
     | Supervised
 )
 _NAMES: tuple[str, ...] = tuple(member.model_fields["name"].default for member in get_args(BuiltInObjective))

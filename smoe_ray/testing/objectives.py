@@ -189,9 +189,9 @@ def leaves() -> Leaves:
 
 
 def labels() -> Tensor:
-    """Class labels that agree with the gate's first choice on two thirds of the images."""
+    """Labels that agree with the gate's first choice on three quarters of the images; each occurs."""
     label_B = torch.arange(B) % E
-    label_B[::3] = torch.tensor([1, 2, 1, 2])
+    label_B[::4] = (label_B[::4] + 1) % E
     return label_B
 
 
@@ -276,13 +276,14 @@ def on_shards(objective: ObjectiveSpec, sizes: Sequence[int]) -> list[tuple[Loss
 
 
 def noise_images() -> Splits:
-    """20 images to train on and 6 to test on, of as many classes as there are experts."""
+    """20 images to train on and 6 to test on, of as many classes as there are experts, each of one style."""
     rng = np.random.default_rng(0)
 
     def noise(count: int) -> Dataset:
-        return Dataset(rng.integers(0, 256, (count, 28, 28), dtype=np.uint8), np.arange(count) % E)
+        label_B = np.arange(count) % E
+        return Dataset(rng.integers(0, 256, (count, 28, 28), dtype=np.uint8), label_B, style_B=label_B)
 
-    return Splits(noise(20), noise(6), ("a", "b", "c"), "0" * 64)
+    return Splits(noise(20), noise(6), ("a", "b", "c"), "0" * 64, ("a/1", "b/1", "c/1"))
 
 
 def through_a_file(checkpoint: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:

@@ -21,7 +21,7 @@ from smoe_ray.data.dataset import Dataset, Splits
 from smoe_ray.errors import DivergedError
 from smoe_ray.model import SMoEVAE, build_model, model_cost
 from smoe_ray.model.cost import flops_of_training
-from smoe_ray.spec import TrialSpec, check_experts_per_class
+from smoe_ray.spec import TrialSpec, check_experts_per_label
 from smoe_ray.training import checkpoint
 from smoe_ray.training.collectives import ALONE, Shard, Workers
 from smoe_ray.training.evaluate import Evaluation, embed, evaluate
@@ -78,7 +78,8 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
         DivergedError: a term of the loss became NaN or infinite; the message has the epoch and the terms.
         GroupBroken: this worker or another one failed between collectives.
     """
-    check_experts_per_class(trial, len(data.class_names))
+    styled = data.train.style_B is not None and data.test.style_B is not None
+    check_experts_per_label(trial, len(data.class_names), len(data.style_names) if styled else 0)
     workers = runtime.workers
     with workers.guard_collectives():
         device = resolve_device(runtime.device)
@@ -92,8 +93,7 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
         done = 0
         if runtime.checkpoint is not None:
             done = checkpoint.restore(runtime.checkpoint, model, step.loss, optimizer, generators)
-        images = DeviceImages(data.train, device)
-        test = DeviceImages(data.test, device)
+        images, test = (DeviceImages(part, device, step.loss.spec.label_kind) for part in (data.train, data.test))
     steps_per_epoch = math.ceil(len(data.train) / trial.training.batch_size)
     steps_total = trial.training.budget.steps(steps_per_epoch)
     epochs_total = math.ceil(steps_total / steps_per_epoch)
