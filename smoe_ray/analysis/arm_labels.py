@@ -23,6 +23,8 @@ _TOKENS: dict[str, str] = {
     "model.encoder": "{} encoder",
     "model.decoder": "{} decoder",
     "model.latent_dim": "Z={}",
+    "model.gate.name": "{} gate",
+    "model.gate.groups": "{} groups",
     "objective.lambda_balance": "λ_balance={}",
     "objective.lambda_entropy": "λ_entropy={}",
     "training.learning_rate": "lr={}",
