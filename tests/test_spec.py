@@ -445,7 +445,7 @@ def _other_value(spec: Spec, field: str) -> Any:
     default, annotation = getattr(spec, field), type(spec).model_fields[field].annotation
     if get_origin(annotation) is Literal:
         return next(choice for choice in get_args(annotation) if choice != default)
-    return 30.0 if default is None else type(default)(default / 2) or type(default)(1)
+    return 30.0 if default is None else type(default)(default / 2) or default + 1
 
 
 def _single_changes() -> list[tuple[TrialSpec, str, Any]]:

@@ -74,12 +74,21 @@ class ErrorScaleSpec(DecoderLikelihoodSpec):
 class BalancedObjectiveSpec(ObjectiveSpec):
     """An objective with the balance term L_balance over the global batch (arXiv:2509.10025)."""
 
+    hashed_unless_default: ClassVar[frozenset[str]] = frozenset({"balance_parts"})
+
     lambda_balance: float = Field(
         default=400.0, ge=0, description="weight of L_balance; divided by 128 in the per-image loss"
     )
     balance_form: Literal["released_code", "paper_text"] = Field(
         default="released_code",
         description="released_code: E * sum of squares; paper_text: E * mean of squares (1/E of it)",
+    )
+    balance_parts: int = Field(
+        default=1,
+        ge=1,
+        le=65536,
+        description="parts of the global batch that are balanced each by itself, as data-parallel workers do that "
+        "average losses, not gate probabilities (arXiv:2501.11873); 1: the whole batch. Independent of resources",
     )
 
 

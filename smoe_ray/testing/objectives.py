@@ -214,6 +214,7 @@ def compute(
     image_BP: Tensor | None = None,
     global_mean: GlobalMean = identity,
     uniform_BE: Tensor | None = None,
+    first_row: int = 0,
 ) -> Terms:
     """Terms of a batch, decoded as the objective says; by default of `images()`, repeated as often as they fit."""
     repeats = len(label_B) // B
@@ -227,9 +228,8 @@ def compute(
         assert expert_BK.shape == (len(label_B), objective.experts_per_image)
         chosen_KBP = made.image_EBP[expert_BK.t(), torch.arange(len(label_B))]
         decoded = Decoded(encoded, made.logit_BE, None, chosen_KBP, expert_BK)
-    terms: Terms = loss(
-        LossInput(image_BP, label_B, decoded, 0.5, progress, global_mean, uniform_BE if objective.draws_noise else None)
-    )
+    drawn_BE = uniform_BE if objective.draws_noise else None
+    terms: Terms = loss(LossInput(image_BP, label_B, decoded, 0.5, progress, global_mean, drawn_BE, first_row))
     return terms
 
 
@@ -264,7 +264,12 @@ def on_shards(objective: ObjectiveSpec, sizes: Sequence[int]) -> list[tuple[Loss
         whole, loss = leaves(), loss_for(objective)
         shard = [*(value[rows] for value in whole[:3]), whole.image_EBP[:, rows]]
         made = Leaves._make(value.detach().requires_grad_() for value in shard)
-        options = {"image_BP": images()[rows], "global_mean": global_mean, "uniform_BE": uniform()[rows]}
+        options: dict[str, Any] = {
+            "image_BP": images()[rows],
+            "global_mean": global_mean,
+            "uniform_BE": uniform()[rows],
+        }
+        options["first_row"] = rows.start
         try:
             return loss, *with_gradients(loss, objective, made, labels()[rows], **options)
         except BaseException:

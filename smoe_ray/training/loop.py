@@ -184,7 +184,13 @@ class TrainingStep:
             uniform_BE = drawn_BE.clamp_min(_LEAST_UNIFORM)  # of 0, logarithms and quantiles are infinite
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.trial.training.precision == "bf16"):
             terms = self.terms(
-                image_BHW, label_B, noise_BZ[shard.rows], torch.tensor(progress), torch.tensor(shard.share), uniform_BE
+                image_BHW,
+                label_B,
+                noise_BZ[shard.rows],
+                torch.tensor(progress),
+                torch.tensor(shard.share),
+                uniform_BE,
+                shard.rows.start,
             )
         self.optimizer.zero_grad(set_to_none=True)
         (self.workers.count * shard.share * terms.loss).backward()
@@ -200,12 +206,13 @@ class TrainingStep:
         progress: Tensor,
         share: Tensor,
         uniform_BE: Tensor | None = None,
+        first_row: int = 0,
     ) -> Terms:
         global_mean = partial(self.mean_over_batch, share=share)
         choose = partial(self.loss.choose, global_mean=global_mean, uniform_BE=uniform_BE)
         decoded = self.forward(image_BHW, noise_BZ, hard=self.loss.spec.decodes == "chosen", choose=choose)
         beta = self.trial.training.beta
-        batch = LossInput(image_BHW.flatten(1), label_B, decoded, beta, progress, global_mean, uniform_BE)
+        batch = LossInput(image_BHW.flatten(1), label_B, decoded, beta, progress, global_mean, uniform_BE, first_row)
         terms: Terms = self.loss(batch)
         return terms
 

@@ -42,6 +42,8 @@ class LossInput(NamedTuple):
     global_mean: GlobalMean = identity
     uniform_BE: Tensor | None = None
     """Random numbers in (0, 1), where the spec says `draws_noise`."""
+    first_row: int = 0
+    """Place of this worker's first image in the global batch."""
 
 
 class Terms(NamedTuple):
