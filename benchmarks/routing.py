@@ -19,7 +19,7 @@ from smoe_ray.report.findings import verdict_sentence
 from smoe_ray.results import to_csv
 
 RESULTS = Path(__file__).parent / "results"
-SHOWN = ("arm", "finished", "loss", "loss_soft", "active", "effective", "max_violation", "regret")
+SHOWN = ("arm", "finished", "loss", "loss_soft", "active", "effective", "max_violation", "regret", "nmi")
 
 
 def main() -> None:

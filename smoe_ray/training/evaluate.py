@@ -55,6 +55,11 @@ class Evaluation(NamedTuple):
     """Cosine similarity of two experts' reconstructions of the same image; NaN for a single expert."""
     label_accuracy: float = math.nan
     """Share of the images whose argmax expert has the number of their class; NaN where routing is not by label."""
+    nmi: float = math.nan
+    """Normalised mutual information of argmax expert and class; NaN where all images are of one class."""
+    matched_accuracy: float = math.nan
+    """Share of the images whose class is matched to their argmax expert, one to one, under the best matching; NaN as
+    above."""
 
     def losses(self) -> dict[str, float]:
         """Columns ``test.<name>`` of the results, by name."""
@@ -86,6 +91,8 @@ class Evaluation(NamedTuple):
             "gate_entropy": self.gate_entropy,
             "similarity": _none_if_nan(self.similarity),
             "label_accuracy": _none_if_nan(self.label_accuracy),
+            "nmi": _none_if_nan(self.nmi),
+            "matched_accuracy": _none_if_nan(self.matched_accuracy),
             "usage": list(self.usage_E),
         }
 
@@ -125,7 +132,7 @@ def evaluate(
     """
     model.eval()
     noise = random_stream(test.device, seed, Stream.EVALUATION, epoch)
-    z_chunks, expert_chunks, mu_chunks = [], [], []
+    z_chunks, expert_chunks, mu_chunks, label_chunks = [], [], [], []
     soft_2 = torch.zeros(2, dtype=torch.float64, device=test.device)
     routing_5 = torch.zeros(5, dtype=torch.float64, device=test.device)
     kl = torch.zeros((), dtype=torch.float64, device=test.device)
@@ -141,6 +148,7 @@ def evaluate(
         mu_chunks.append(encoded.mu_BZ)
         z_chunks.append(z_BZ)
         expert_chunks.append(logit_BE.argmax(dim=1))
+        label_chunks.append(label_B)
     expert_B = torch.cat(expert_chunks)
     shown_2 = soft_2 if spec.gating == "soft" else _hard_sums(error, model, test, torch.cat(z_chunks), expert_B)
     usage_E = torch.bincount(expert_B, minlength=model.experts.num_experts).double()
@@ -160,7 +168,29 @@ def evaluate(
         gate_entropy,
         similarity,
         label_accuracy if by_label else math.nan,
+        *_agreement(_counts(expert_B, torch.cat(label_chunks), model.experts.num_experts)),
     )
+
+
+def _counts(expert_B: Tensor, label_B: Tensor, num_experts: int) -> npt.NDArray[np.float64]:
+    """Images by expert and class, on the host: count_EC."""
+    num_classes = int(label_B.max()) + 1
+    pairs = torch.bincount(expert_B * num_classes + label_B, minlength=num_experts * num_classes)
+    return pairs.view(num_experts, num_classes).cpu().numpy().astype(np.float64)
+
+
+def _agreement(count_EC: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """`Evaluation.nmi` (by the mean of the entropies, as scikit-learn's) and `Evaluation.matched_accuracy`."""
+    from scipy.optimize import linear_sum_assignment
+    from scipy.stats import entropy
+
+    if np.count_nonzero(count_EC.sum(axis=0)) < 2:
+        return math.nan, math.nan
+    expert, both = entropy(count_EC.sum(axis=1)), entropy(count_EC.ravel())
+    by_class = entropy(count_EC.sum(axis=0))
+    nmi = 2 * (expert + by_class - both) / (expert + by_class)
+    matched = count_EC[linear_sum_assignment(count_EC, maximize=True)].sum() / count_EC.sum()
+    return max(float(nmi), 0.0), float(matched)
 
 
 def _routing_sums(error: PixelError, image_BP: Tensor, label_B: Tensor, logit_BE: Tensor, image_EBP: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor
 
+from smoe_ray.analysis import routing
 from smoe_ray.columns import EXPERTS, TEST
 from smoe_ray.data import Dataset, Splits
 from smoe_ray.model import SMoEVAE, build_model, model_cost
@@ -92,6 +93,9 @@ def test_the_last_row_is_the_model_measured_image_by_image(epochs: list[Epoch], 
     assert alone["hard"] - alone["oracle"] > 0.01
     assert row["experts.similarity"] == pytest.approx(alone["similarity"], rel=1e-5)
     assert row["experts.gate_entropy"] == pytest.approx(alone["entropy"], rel=1e-5)
+    agreement = routing(alone["experts"], splits.test.label_B, 4, splits.class_names).agreement
+    assert row["experts.nmi"] == pytest.approx(agreement.nmi)
+    assert row["experts.matched_accuracy"] == pytest.approx(agreement.matched_accuracy)
 
 
 def test_the_gate_is_held_to_the_labels_only_where_it_routes_by_them(model: SMoEVAE, splits: Splits) -> None:
