@@ -36,8 +36,6 @@ class TreeRouting(NamedTuple):
     divide (images of a single style or, of data without styles, of a single class) are left out; NaN if all are."""
     second_styles: float
     """The same with styles; NaN of data without styles."""
-    leaf_styles: float
-    """AMI of experts with styles over all images."""
     off_path: float
     """Share of the images whose expert, the one of highest probability, is not in the most probable group."""
 
@@ -77,7 +75,6 @@ def tree_routing(
         float(np.mean(regrouped_N)),
         _within(group_B, expert_B, label_B, finest_B),
         np.nan if style_B is None else _within(group_B, expert_B, style_B, finest_B),
-        np.nan if style_B is None else _ami(expert_B, style_B),
         float(np.mean(likeliest_B != group_B)),
     )
 
@@ -94,7 +91,6 @@ class TreeRoutingOverTrials(NamedTuple):
     second_styles: MeanInterval
     finer: MeanInterval
     """second_styles - second_classes, trial by trial."""
-    leaf_styles: MeanInterval
     off_path: MeanInterval
 
     @property
@@ -138,7 +134,6 @@ def tree_routing_over_trials(trials: Sequence[TreeRouting]) -> TreeRoutingOverTr
         mean_interval(trial.second_classes for trial in trials),
         mean_interval(trial.second_styles for trial in trials),
         mean_interval(trial.second_styles - trial.second_classes for trial in trials),
-        mean_interval(trial.leaf_styles for trial in trials),
         mean_interval(trial.off_path for trial in trials),
     )
 

@@ -151,7 +151,7 @@ def tree_routings(evidence: Evidence) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for arm, tree in evidence.tree_routings.items():
         row: dict[str, Any] = {"arm": arm, "expert_groups": tree.groups, "n": tree.first_classes.n}
-        for name in ("first_classes", "regrouped", "second_classes", "second_styles", "leaf_styles"):
+        for name in ("first_classes", "regrouped", "second_classes", "second_styles"):
             row |= _mean_and_ends(name, getattr(tree, name))
         rows.append(row | {"off_path": tree.off_path.mean})
     return pd.DataFrame(rows)

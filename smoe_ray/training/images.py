@@ -59,11 +59,9 @@ class DeviceImages:
     """Images (uint8) of a dataset and their labels, which are classes or styles, ready to be cut into batches."""
 
     def __init__(self, dataset: Dataset, device: torch.device, label_kind: Literal["class", "style"] = "class") -> None:
-        label_B = dataset.label_B if label_kind == "class" else dataset.style_B
-        assert label_B is not None  # `check_experts_per_label` has refused data without styles
         self.device = device
         self.image_BHW = _tensor(dataset.image_BHW)
-        self.label_B = _tensor(label_B).to(device)
+        self.label_B = _tensor(dataset.labels(label_kind)).to(device)
         if device.type == "cuda" and self._fits():
             self.image_BHW = self.image_BHW.to(device)
 

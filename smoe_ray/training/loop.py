@@ -93,7 +93,8 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
         done = 0
         if runtime.checkpoint is not None:
             done = checkpoint.restore(runtime.checkpoint, model, step.loss, optimizer, generators)
-        images, test = (DeviceImages(part, device, step.loss.spec.label_kind) for part in (data.train, data.test))
+        images = DeviceImages(data.train, device, step.loss.spec.label_kind)
+        test = DeviceImages(data.test, device)
     steps_per_epoch = math.ceil(len(data.train) / trial.training.batch_size)
     steps_total = trial.training.budget.steps(steps_per_epoch)
     epochs_total = math.ceil(steps_total / steps_per_epoch)
@@ -117,7 +118,7 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
                 step.loss.error,
                 seed=trial.seed,
                 epoch=epoch,
-                by_label=step.loss.spec.needs_labels,
+                routed_by_B=data.test.labels(step.loss.spec.label_kind) if step.loss.spec.needs_labels else None,
             )
             _refuse_divergence(epoch, measured.losses())
         row = {

@@ -20,7 +20,7 @@ def routed(expert_B: np.ndarray, groups: int = 3, style_B: np.ndarray | None = S
 
 def test_a_tree_of_classes_and_their_styles() -> None:
     found = routed(STYLE_B)
-    assert (found.first_classes, found.second_styles, found.leaf_styles) == pytest.approx((1, 1, 1))
+    assert (found.first_classes, found.second_styles) == pytest.approx((1, 1))
     assert found.second_classes == 0  # a group has one class: nothing of it is left to divide
     assert 0.2 < found.regrouped < 0.5
     assert found.off_path == 0
@@ -43,7 +43,7 @@ def test_groups_that_divide_no_further() -> None:
 
 def test_data_without_styles() -> None:
     found = routed(STYLE_B, style_B=None)
-    assert np.isnan([found.second_styles, found.leaf_styles, found.second_classes]).all()  # one class in each group
+    assert np.isnan([found.second_styles, found.second_classes]).all()  # one class in each group
     assert found.first_classes == pytest.approx(1)
 
 
