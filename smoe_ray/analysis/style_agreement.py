@@ -107,7 +107,8 @@ def experts_per_style(results: pd.DataFrame) -> tuple[ExpertsPerStyle, ...]:
 
     outcomes = _with_styles(results)
     outcomes = outcomes[~is_supervised(outcomes)]
-    of_data = [column.removeprefix("config.") for column in outcomes if str(column).startswith("config.data.")]
+    columns = outcomes.columns.astype(str)
+    of_data = columns[columns.str.startswith("config.data.")].str.removeprefix("config.").tolist()
     found = []
     for label, runs in outcomes.groupby(outcomes["trial_id"].map(arms(outcomes, of_data)), observed=True):
         if len(runs) < LEAST_RUNS or runs[STYLES].nunique() < 2:

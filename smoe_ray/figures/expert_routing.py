@@ -22,13 +22,8 @@ _MOST_LEVEL_CHARACTERS = 9
 
 
 @style.styled
-def plot_routing(info: Routing, block: str = "expert") -> Figure:
-    """Heatmap of P(class | expert), one row per active expert; shares of experts on the right, of classes above.
-
-    Args:
-        info: experts, or groups of them, against classes or styles.
-        block: what a row is called.
-    """
+def plot_routing(info: Routing) -> Figure:
+    """Heatmap of P(class | expert), one row per active expert; shares of experts on the right, of classes above."""
     experts = info.reading_order
     if not len(experts):
         raise ResultsError("routing: there are no images; evaluate on at least one test image")
@@ -47,7 +42,7 @@ def plot_routing(info: Routing, block: str = "expert") -> Figure:
     corner.remove()
     image = cells.imshow(info.class_given_expert_EC[experts], aspect="auto", cmap="Blues", vmin=0, vmax=1)
     cells.set_xticks(range(len(names)), names, rotation=0 if level else 90)
-    cells.set_yticks(range(len(experts)), [f"{block} {expert}" for expert in experts])
+    cells.set_yticks(range(len(experts)), [f"{info.block} {expert}" for expert in experts])
     if written:
         _write_cells(cells, info)
     above.bar(range(len(names)), info.class_share_C, color=style.GREY, width=0.7)
@@ -59,8 +54,8 @@ def plot_routing(info: Routing, block: str = "expert") -> Figure:
         ax.grid(visible=False)
     above.tick_params(labelbottom=False, length=0)
     right.tick_params(labelleft=False, length=0)
-    figure.colorbar(image, ax=right, label=f"share of the\n{block}'s images", aspect=15, pad=0.15)
-    style.caption(figure, *_routing_sentences(info, block))
+    figure.colorbar(image, ax=right, label=f"share of the\n{info.block}'s images", aspect=15, pad=0.15)
+    style.caption(figure, *_routing_sentences(info))
     return figure
 
 
@@ -78,7 +73,7 @@ def _write_cells(ax: Axes, info: Routing) -> None:
                 ax.text(column, row, f"{share:.0%}", color=colour, fontsize=8, ha="center", va="center")
 
 
-def _routing_sentences(info: Routing, block: str) -> list[str]:
+def _routing_sentences(info: Routing) -> list[str]:
     agreement = info.agreement
     scores = {
         "NMI": agreement.nmi,
@@ -90,7 +85,7 @@ def _routing_sentences(info: Routing, block: str) -> list[str]:
     }
     return [
         count(int(info.count_EC.sum()), "image"),
-        f"{info.active} of {len(info.share_E)} {block}s are active and shown, exp(entropy) {info.effective:.2f}",
+        f"{info.active} of {len(info.share_E)} {info.block}s are active and shown, exp(entropy) {info.effective:.2f}",
         ", ".join(f"{name} {_score_text(score)}" for name, score in scores.items()),
     ]
 

@@ -240,7 +240,7 @@ def _single_trial_sections(evidence: Evidence) -> Iterator[Section]:
                 [trial for trial in trials if trial.groups],
                 "routing-groups",
                 "Groups of experts against classes",
-                lambda trial: plot_routing(trial.group_routing, "group"),
+                lambda trial: plot_routing(trial.group_routing),
             ),
             Exhibit("agreements", "Scores of agreement", lambda: tables.agreements(trials)),
             *_over_seeds(evidence),

@@ -90,7 +90,7 @@ class TrialAnalysis:
         """Groups of a hierarchical gate against classes."""
         groups = self._groups()
         group_B = self.embeddings["expert"] // (self._num_experts // groups)
-        return routing(group_B, self.embeddings["label"], groups, self.class_names)
+        return routing(group_B, self.embeddings["label"], groups, self.class_names)._replace(block="group")
 
     @cached_property
     def agreements(self) -> dict[str, Agreement]:

@@ -291,8 +291,8 @@ def test_cells_are_written_for_reading() -> None:
 
 def test_what_the_layers_of_a_hierarchical_gate_divide_is_told_where_there_is_one(tmp_path: Path) -> None:
     plant(tmp_path, "tree", objectives=("likelihood",), experts=(6,), styles=2, groups=3)
-    plant(tmp_path, "flat", objectives=("likelihood",), experts=(6,), styles=2)
-    evidence = Evidence(tmp_path, ["tree", "flat"])
+    plant(tmp_path, "flat-gate", objectives=("likelihood",), experts=(6,), styles=2)
+    evidence = Evidence(tmp_path, ["tree", "flat-gate"])
     told = {finding.question: finding.sentences for finding in findings(evidence)}
     [tree] = told["What do the two layers of a hierarchical gate divide?"]
     assert re.match(r"hierarchical gate: layer one agrees with classes \(AMI 0\.\d+ \(0\.\d+ to [01]\.\d+\); ", tree)
@@ -304,5 +304,5 @@ def test_what_the_layers_of_a_hierarchical_gate_divide_is_told_where_there_is_on
     assert frame["arm"].tolist() == ["hierarchical gate", "mlp gate"]
     assert frame["styles"].tolist() == [6, 6]
     assert (frame["style_ami"] > frame["class_ami"]).all()
-    flat = Evidence(tmp_path, ["flat"])
+    flat = Evidence(tmp_path, ["flat-gate"])
     assert "What do the two layers of a hierarchical gate divide?" not in {each.question for each in findings(flat)}
