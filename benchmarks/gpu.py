@@ -58,6 +58,10 @@ OBJECTIVES: tuple[dict[str, Any], ...] = (
     {"name": "gshard"},
     {"name": "v_moe"},
     {"name": "sinkhorn"},
+    {"name": "loss_free"},
+    {"name": "expert_choice"},
+    {"name": "relu"},
+    {"name": "smear"},
     {"name": "oracle_router"},
 )
 

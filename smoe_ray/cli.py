@@ -178,10 +178,11 @@ def run(
     from smoe_ray.spec import load_study
     from smoe_ray.study import refuse_failures, run_study
     from smoe_ray.study.progress import StudyProgress
+    from smoe_ray.study.stop_signals import stopping_like_ctrl_c
 
     spec = load_study(study, overrides or ())
     plan = StudyPlan(spec)
-    with plugins.allowing(allow_plugins or ()):
+    with stopping_like_ctrl_c(), plugins.allowing(allow_plugins or ()):
         seen = preview(plan)  # refuses what cannot run before anything is written, and so does what makes the executor
         for note in seen.notes:
             say(f"note: {note}", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -445,7 +446,15 @@ def _other_value(spec: Spec, field: str) -> Any:
     default, annotation = getattr(spec, field), type(spec).model_fields[field].annotation
     if get_origin(annotation) is Literal:
         return next(choice for choice in get_args(annotation) if choice != default)
-    return 30.0 if default is None else type(default)(default / 2) or default + 1
+    return 30.0 if default is None else next(filter(partial(_is_other, spec, field), (default / 2, default + 1)))
+
+
+def _is_other(spec: Spec, field: str, value: float) -> bool:
+    try:
+        changed = type(spec).model_validate({**spec.model_dump(), field: value})
+    except ValidationError:
+        return False
+    return changed != spec
 
 
 def _single_changes() -> list[tuple[TrialSpec, str, Any]]:

@@ -6,19 +6,19 @@ The state of a study is in OUT, from which a later run resumes. Tune's own snaps
 from __future__ import annotations
 
 import logging
-import os
 import queue
+import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from smoe_ray.cluster import resources
-from smoe_ray.cluster.runtime import Logs, connected, environment, refuse_unreachable
+from smoe_ray.cluster.runtime import Connection, connected, environment, refuse_unreachable
 from smoe_ray.errors import ClusterError, StudyError
 from smoe_ray.results import Store, TrialRecord
 from smoe_ray.results.study_file import seal_study
@@ -28,7 +28,6 @@ from smoe_ray.study.events import Event, Notice, OnEvent, TrialEnded
 from smoe_ray.study.local import usable_cpus
 from smoe_ray.study.trial_queue import TrialQueue
 from smoe_ray.study.trial_run import Fit
-from smoe_ray.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from smoe_ray.cluster.tune_bridge import TuneBridge
@@ -83,7 +82,7 @@ class RayExecutor:
         self._fit = fit
         self._uses = 0
         self._ray = ExitStack()
-        self._logs: Logs | None = None
+        self._connection: Connection | None = None
         """None: Ray is not running yet."""
         self._has_dashboard = False
 
@@ -103,15 +102,14 @@ class RayExecutor:
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
         """Yield `function(item)` for each item, in order, computed in Ray tasks. For `run_study(data_jobs=...)`."""
         with self:
-            self._open()
-            yield from _map(function, items)
+            yield from _map(function, items, self._open())
 
     def run(self, run: StudyRun) -> Generator[TrialRecord, None, None]:
         """Train the trials of a study, yielding each as it ends.
 
         Raises:
             StudyError: the cluster cannot host a trial, or has had no resources for `deadline_s`.
-            ClusterError: Ray cannot be reached or started, Tune fails, or the nodes do not share a local OUT.
+            ClusterError: Ray cannot be reached or started, ends, Tune fails, or the nodes do not share a local OUT.
             ResultsError: OUT cannot be read or written, or has been unavailable for `storage_timeout_s`.
         """
         # The queue is used in Tune's thread: its events are passed to this one, and data that a search needs while it
@@ -126,7 +124,7 @@ class RayExecutor:
             return
         with self:
             requests = run.plan.resources
-            logs = self._open(dashboard=any(request.is_distributed for request in requests))
+            connection = self._open(dashboard=any(request.is_distributed for request in requests))
             nodes = resources.cluster_nodes()
             resources.refuse_infeasible(requests, nodes)
             _refuse_unshared(run)
@@ -139,15 +137,17 @@ class RayExecutor:
             from smoe_ray.cluster.tune_bridge import TuneBridge
 
             limit = _ConcurrencyLimit(run.study, self.jobs, requests)
-            bridge = TuneBridge(in_tune, tasks, first, limit, logs, self.storage_timeout_s)
-            thread = threading.Thread(target=self._tune, args=(bridge, events), name="tune")
+            bridge = TuneBridge(in_tune, tasks, first, limit, connection, self.storage_timeout_s)
+            thread = threading.Thread(target=self._tune, args=(bridge, events), name="tune", daemon=True)
             thread.start()
             try:
-                check = _IdleDeadline(run.study, bridge, self.deadline_s)
-                yield from _relay(run, events, LiveMetrics(run.plan, len(run.settled)), check)
+                checks = connection.refuse_lost, _IdleDeadline(run.study, bridge, self.deadline_s)
+                yield from _relay(run, events, LiveMetrics(run.plan, len(run.settled)), checks)
             finally:
-                bridge.abandon()
-                thread.join()
+                bridge.stopping.set()
+                if not connection.is_lost:  # else both would wait for it
+                    bridge.abandon()
+                    thread.join()
             if bridge.problem is not None:
                 raise bridge.problem
 
@@ -162,31 +162,36 @@ class RayExecutor:
         finally:
             events.put(None)
 
-    def _open(self, dashboard: bool = False) -> Logs:
+    def _open(self, dashboard: bool = False) -> Connection:
         if dashboard and not self._has_dashboard:
             self._close()
-        if self._logs is None:
-            self._logs = self._ray.enter_context(connected(self.address, usable_cpus(), dashboard))
+        if self._connection is None:
+            self._connection = self._ray.enter_context(connected(self.address, usable_cpus(), dashboard))
             self._has_dashboard = dashboard
-        return self._logs
+        return self._connection
 
     def _close(self) -> None:
         self._ray.close()
-        self._logs = None
+        self._connection = None
 
 
 def _relay(
-    run: StudyRun, events: queue.SimpleQueue[Event | None], metrics: OnEvent, check: Callable[[], None]
+    run: StudyRun, events: queue.SimpleQueue[Event | None], metrics: OnEvent, checks: Sequence[Callable[[], None]]
 ) -> Iterator[TrialRecord]:
-    """Pass events to the user and to `metrics` until None arrives; yield the trials that end; `check` while idle."""
+    """Pass events to the user and to `metrics` until None arrives; yield the trials that end; check now and then."""
+    checked = time.monotonic()
     while True:
-        try:
+        event: Event | None = None
+        with suppress(queue.Empty):
             event = events.get(timeout=_POLL_S)
-        except queue.Empty:
-            check()
-            continue
+            if event is None:
+                return
+        if time.monotonic() - checked >= _POLL_S:
+            for check in checks:
+                check()
+            checked = time.monotonic()
         if event is None:
-            return
+            continue
         run.emit(event)
         metrics(event)
         if isinstance(event, TrialEnded):
@@ -203,7 +208,7 @@ def _fit_tuner(bridge: TuneBridge, **parameters: Any) -> None:
         tune.with_parameters(train_in_tune, **parameters),
         lambda config: resources.placement(config["task"].trial.resources),
     )
-    with environment(_TUNE), _quiet(), temporary_folder(f"smoe-{os.getpid()}-tune-") as folder:
+    with environment(_TUNE), _quiet(), tempfile.TemporaryDirectory(prefix="tune-", dir=bridge.scratch) as folder:
         tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
@@ -278,7 +283,7 @@ class _IdleDeadline:
             )
 
 
-def _map(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+def _map(function: Callable[[Item], Result], items: Sequence[Item], connection: Connection) -> Iterator[Result]:
     """In Ray tasks of one CPU each, at most as many at a time as the cluster has CPUs."""
     import ray
 
@@ -286,6 +291,8 @@ def _map(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[
     ahead = max(1, int(sum(node["CPU"] for node in resources.cluster_nodes())))
     running = [task.remote(item) for item in items[:ahead]]
     for position in range(len(items)):
+        while not ray.wait(running[:1], timeout=_POLL_S)[0]:
+            connection.refuse_lost()
         yield ray.get(running.pop(0))
         if position + ahead < len(items):
             running.append(task.remote(items[position + ahead]))

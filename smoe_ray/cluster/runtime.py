@@ -5,38 +5,107 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import shutil
+import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from smoe_ray.cluster.scratch import Scratch, scratch
 from smoe_ray.errors import ClusterError
-from smoe_ray.temporary import private_folder
 
 
-class Logs:
-    """Log files of a private Ray, which are deleted when it ends, unless they are kept."""
+class Connection:
+    """This process's connection to Ray.
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder
-        self.are_kept = False
+    Args:
+        scratch: temporary folder of this run.
+        is_private: Ray runs for this process alone, below `scratch`.
+    """
 
-    def keep(self) -> str:
-        """Keep the log files; return where they are, in words."""
-        self.are_kept = True
-        return f"logs in {self._folder}/session_latest/logs" if self._folder else "Ray's logs on its node"
+    def __init__(self, scratch: Scratch, is_private: bool) -> None:
+        from ray._private import worker
+
+        self.scratch = scratch
+        self.is_private = is_private
+        self._node = worker._global_node
+        self._patience_s = 0.0 if is_private else _HEAD_AWAY_S
+        self._head_away_since: float | None = None
+
+    def keep_logs(self) -> str:
+        """Keep the log files of a private Ray, which are deleted when it ends; return where they are, in words."""
+        if not self.is_private:
+            return "Ray's logs on its node"
+        self.scratch.keep()
+        return f"logs in {_ray_folder(self.scratch)}/session_latest/logs"
+
+    def refuse_lost(self, patience_s: float | None = None) -> None:
+        """Raise ClusterError if Ray has ended, of which Ray itself would tell nothing for a minute.
+
+        A connection that is refused is the sign. A process of Ray's that is merely busy accepts it: the kernel does.
+
+        Args:
+            patience_s: how long the head may be away, seconds. Default: not at all if Ray is private; another one may
+                be restarted.
+        """
+        if self._node is None:
+            return
+        if not _accepts(self._node.raylet_socket_name):
+            raise ClusterError(f"Ray on this machine has ended (its raylet is gone); {_GOES_ON}")
+        head = self._node.gcs_address
+        if _accepts(head):
+            self._head_away_since = None
+            return
+        now = time.monotonic()
+        self._head_away_since = self._head_away_since or now
+        if now - self._head_away_since >= (self._patience_s if patience_s is None else patience_s):
+            raise ClusterError(f"Ray's head at {head} has ended (its GCS is gone); {_GOES_ON}")
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether Ray, or its head, is not there at this moment."""
+        try:
+            self.refuse_lost(patience_s=0)
+        except ClusterError:
+            return True
+        return False
+
+
+_HEAD_AWAY_S = 10.0
+"""How long the head of a cluster may refuse connections before its study ends, seconds."""
+
+_GOES_ON = "what was trained is kept: run the same command again to go on"
+
+
+def _accepts(address: str) -> bool:
+    """Whether a server accepts connections at ``host:port``, or at the path of a socket."""
+    try:
+        if address.startswith("/"):
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(_ANSWER_S)
+                connection.connect(address)
+        else:
+            host, _, port = address.rpartition(":")
+            with socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S):
+                pass
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
-def connected(address: str | None, num_cpus: int, dashboard: bool = False) -> Iterator[Logs]:
+def connected(address: str | None, num_cpus: int, dashboard: bool = False) -> Iterator[Connection]:
     """Context in which this process is connected to Ray.
 
     If the process is connected already, that connection is used. Otherwise it connects to `address` (``auto``,
     ``<host>:6379``), by default RAY_ADDRESS, which Ray sets for its jobs. Without an address, a private Ray with
-    `num_cpus` CPUs is started on this machine; it accepts only this process and ends with the context.
+    `num_cpus` CPUs is started on this machine; it accepts only this process and ends with the context, or with this
+    process, however that ends.
 
     Raises:
         ClusterError: no Ray answers at the address, or none can be started.
@@ -46,21 +115,52 @@ def connected(address: str | None, num_cpus: int, dashboard: bool = False) -> It
     refuse_unreachable(address)
     said = _said(address)
     address = address or os.environ.get("RAY_ADDRESS")
-    if ray.is_initialized():
-        yield Logs()
-    elif address:
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
-        except Exception as error:  # Ray raises ConnectionError, RuntimeError, AuthenticationError …
-            raise ClusterError(f"{said}: no Ray answers there ({_first_line(error)}){_way_out(said)}") from error
-        try:
-            with _silenced():
-                yield Logs()
-        finally:
-            ray.shutdown()
-    else:
-        with _private_ray(num_cpus, dashboard) as logs, _silenced():
-            yield logs
+    with scratch() as folder:
+        if ray.is_initialized():
+            connection = Connection(folder, is_private=False)
+            connection.refuse_lost(patience_s=0)
+            yield connection
+        elif address:
+            try:
+                with _our_signals():
+                    ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+            except Exception as error:  # Ray raises ConnectionError, RuntimeError, AuthenticationError …
+                raise ClusterError(f"{said}: no Ray answers there ({_first_line(error)}){_way_out(said)}") from error
+            connection = Connection(folder, is_private=False)
+            try:
+                with _silenced():
+                    yield connection
+            finally:
+                _disconnect(connection)
+        else:
+            with _private_ray(folder, num_cpus, dashboard) as connection, _silenced():
+                yield connection
+
+
+def _disconnect(connection: Connection) -> None:
+    import ray
+
+    if not connection.is_lost:  # else Ray would wait for what is gone, then print its log and end this process
+        ray.shutdown()
+
+
+@contextmanager
+def _our_signals() -> Iterator[None]:
+    """Around `ray.init`, which replaces a handler of SIGTERM by its own, and that by one that prints a stack of C++.
+
+    SIGHUP, which a closed terminal sends to all, is kept from the processes of a private Ray: this one ends them.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        if callable(handler):
+            signal.signal(signal.SIGTERM, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 @contextmanager
@@ -92,38 +192,48 @@ def environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _private_ray(num_cpus: int, dashboard: bool) -> Iterator[Logs]:
+def _private_ray(folder: Scratch, num_cpus: int, dashboard: bool) -> Iterator[Connection]:
     import ray
 
-    folder = private_folder(f"smoe-{os.getpid()}-", _MOST_CHARACTERS)
-    logs = Logs(folder / _RAY)
-    try:
-        with environment({"RAY_USAGE_STATS_ENABLED": "0"}), _private_token():
-            try:
+    with environment({"RAY_USAGE_STATS_ENABLED": "0"}), _private_token():
+        try:
+            with _our_signals():
                 ray.init(
                     address="local",
                     num_cpus=num_cpus,
                     include_dashboard=dashboard,
                     log_to_driver=False,
                     logging_level=logging.CRITICAL,
-                    _temp_dir=str(folder / _RAY),
+                    _temp_dir=str(_ray_folder(folder)),
                 )
-            except Exception as error:
-                raise ClusterError(f"Ray cannot be started on this machine ({_first_line(error)})") from error
-            try:
-                yield logs
-            finally:
-                ray.shutdown()
-    finally:
-        if not logs.are_kept:
-            shutil.rmtree(folder, ignore_errors=True)
+        except Exception as error:
+            raise ClusterError(
+                f"Ray cannot be started on this machine ({_first_line(error)}); if it is busy, try again later, or "
+                "train without Ray: --executor local"
+            ) from error
+        connection = Connection(folder, is_private=True)
+        try:
+            folder.end_with_us(_processes())
+            yield connection
+        finally:
+            _disconnect(connection)
 
 
-_RAY = "r"
-"""Ray's folder inside a private one: Ray opens its own to everybody (mode 777)."""
+def _ray_folder(folder: Scratch) -> Path:
+    """Ray opens its folder to all users: it is inside one that is closed to them."""
+    return folder.folder / "r"
 
-_MOST_CHARACTERS = 107 - len("/smoe-1234567-abcdefgh/r/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
-"""Before what is below it in the path of a socket, which may have 107 (sun_path of unix(7))."""
+
+def _processes() -> Iterator[int]:
+    """Ids of the processes of a private Ray; those that train end with them."""
+    import psutil  # type: ignore[import-untyped]  # one of Ray's
+    from ray._private import worker
+
+    node: Any = worker._global_node
+    for started in chain.from_iterable(node.all_processes.values()):
+        yield started.process.pid
+        with suppress(psutil.Error):  # the agents: they would look for their raylet for a minute
+            yield from (child.pid for child in psutil.Process(started.process.pid).children())
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from ray.tune import Callback, Stopper
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from smoe_ray.cluster.runtime import Logs
+from smoe_ray.cluster.runtime import Connection
 from smoe_ray.cluster.trial import MAX_BACKOFF_S
 from smoe_ray.data import Source
 from smoe_ray.data.dataset import Dataset
@@ -59,7 +59,7 @@ class TuneBridge:
         queue: its tasks.
         first: the first task, already taken from the queue.
         limit: returns how many concurrent trials Tune may have at this moment.
-        logs: Ray's log files.
+        connection: to Ray.
         storage_timeout_s: retry timeout for unavailable storage, seconds.
     """
 
@@ -69,14 +69,14 @@ class TuneBridge:
         queue: TrialQueue,
         first: TrialTask,
         limit: Callable[[], int],
-        logs: Logs,
+        connection: Connection,
         storage_timeout_s: float,
     ) -> None:
         self._run = run
         self._queue = queue
         self._first: TrialTask | None = first
         self._limit = limit
-        self._logs = logs
+        self._connection = connection
         self._sources = _Sources(run)
         self._trials: dict[str, _TuneTrial] = {}
         self.stopping = threading.Event()
@@ -93,6 +93,11 @@ class TuneBridge:
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
         return object, ()  # Tune pickles searcher and callbacks into snapshots, which are never restored
+
+    @property
+    def scratch(self) -> Path:
+        """Folder for temporary files of this run."""
+        return self._connection.scratch.folder
 
     @property
     def is_idle(self) -> bool:
@@ -162,6 +167,10 @@ class TuneBridge:
         """The actor of a trial died, and Tune starts the trial again on another."""
         if self.stopping.is_set():
             return
+        with self._capture_errors():
+            self._connection.refuse_lost(patience_s=0)  # else it did not die, but Ray did
+        if self.stopping.is_set():
+            return
         trial = self._trials[tune_id]
         trial.actor = None
         cause = _cause_of_death(error) or _last_line(error)
@@ -172,10 +181,11 @@ class TuneBridge:
         if self.stopping.is_set():
             return
         with self._capture_errors():
+            self._connection.refuse_lost(patience_s=0)
             cause = _cause_of_death(error)
             if cause is None:  # a trial's own errors are in its record: this one concerns all trials
                 raise WorkerDiedError(f"a worker process failed before it could train anything: {_last_line(error)}")
-            problem = WorkerDiedError(f"{cause}, for the third time; {self._logs.keep()} may say why")
+            problem = WorkerDiedError(f"{cause}, for the third time; {self._connection.keep_logs()} may say why")
             self._end(tune_id, self._retrying(record_failure, self._trials[tune_id].task, problem))
 
     def _end(self, tune_id: str, record: TrialRecord) -> None:

@@ -71,6 +71,22 @@ class ExpertBank(nn.Module):
         image_BP = torch.cat([self._decode(z_BZ[group], *parameters) for group, parameters in pairs if len(group)])
         return torch.empty_like(image_BP).index_copy(0, order_B, image_BP)
 
+    def merged(self, z_BZ: Tensor, weight_BE: Tensor) -> Tensor:
+        """Each latent vector decoded by one expert whose parameters are the weighted mean of all experts': image_BP.
+
+        Args:
+            z_BZ: latent vectors.
+            weight_BE: weights of the experts, which sum to 1 for each image.
+        """
+        activation = _ACTIVATIONS[self.layers.activation]
+        linear, linear_bias, *convolutions = (_mean_parameter(one, weight_BE) for one in self._parameters_of_layers())
+        x = torch.baddbmm(linear_bias[:, :, None], linear, z_BZ[:, :, None])
+        x = x.view(1, -1, *self.initial_shape[1:])  # a group of channels for each image, with kernels of its own
+        for number, layer in enumerate(self.layers.layers):
+            weight, bias = (one.flatten(0, 1) for one in convolutions[2 * number : 2 * number + 2])
+            x = _convolve(layer, activation(x) if number else x, weight, bias, groups=len(z_BZ))
+        return torch.sigmoid(x).view(len(z_BZ), -1)
+
     def _parameters_of_layers(self) -> list[Tensor]:
         """Weight and bias of the linear layer, then of each convolution."""
         pairs = zip(self.conv_weights, self.conv_biases, strict=True)
@@ -128,18 +144,24 @@ def _first_layer(z_BZ: Tensor, columns: Tensor, bias_C: Tensor) -> Tensor:
     return torch.addmm(offset.flatten(), z_BZ, columns[:-1].flatten(1)).view(-1, *columns.shape[1:])
 
 
-def _convolve(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def _mean_parameter(parameter: Tensor, weight_BE: Tensor) -> Tensor:
+    """The weighted mean of a parameter (E, ...) over the experts, for each image: (B, ...)."""
+    mean: Tensor = (weight_BE @ parameter.flatten(1)).unflatten(1, parameter.shape[1:])
+    return mean
+
+
+def _convolve(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1) -> Tensor:
     """A layer of the table, without activation."""
     if layer.kind == "upsampled":
-        return _conv_upsampled(x, weight, bias)
+        return _conv_upsampled(x, weight, bias, groups)
     convolution = F.conv_transpose2d if layer.kind == "transposed" else F.conv2d
-    return convolution(x, weight, bias, stride=layer.stride, padding=1)
+    return convolution(x, weight, bias, stride=layer.stride, padding=1, groups=groups)
 
 
-def _conv_upsampled(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def _conv_upsampled(x: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1) -> Tensor:
     """3x3 convolution (padding 1) of the nearest-neighbour x2 upsampling of x (B, I, H, W), exactly: (B, O, 2H, 2W)."""
     bias = None if bias is None else bias.repeat_interleave(4)
-    corners = F.conv2d(x, corner_kernel(weight).flatten(0, 2), bias, padding=1)
+    corners = F.conv2d(x, corner_kernel(weight).flatten(0, 2), bias, padding=1, groups=groups)
     return F.pixel_shuffle(corners, 2)[..., 1:-1, 1:-1]
 
 

@@ -29,6 +29,8 @@ class Cost(NamedTuple):
     """Forward and backward pass of a training step that runs the chosen expert alone (supervised routing)."""
     flops_train_expert: int
     """The part of it that is the expert's."""
+    flops_train_merged: int
+    """Forward and backward pass of a training step with one expert whose parameters are the mean of all experts'."""
 
 
 def model_cost(spec: ModelSpec, image_shape: ImageShape) -> Cost:
@@ -44,6 +46,7 @@ def model_cost(spec: ModelSpec, image_shape: ImageShape) -> Cost:
     encoder = encoder_architecture(spec.encoder).cost(image_shape, spec.latent_dim)
     expert = decoder_architecture(spec.decoder).cost(image_shape, spec.latent_dim)
     shared = encoder + gate_architecture(spec).cost()
+    averaging = 2 * spec.num_experts * expert.params  # the gradients, by weights and by parameters, cost it again each
     hard, soft = shared + expert, shared + expert.times(spec.num_experts)
     return Cost(
         params_total=soft.params,
@@ -53,11 +56,14 @@ def model_cost(spec: ModelSpec, image_shape: ImageShape) -> Cost:
         flops_train=soft.flops + soft.flops_backward,
         flops_train_hard=hard.flops + hard.flops_backward,
         flops_train_expert=expert.flops + expert.flops_backward,
+        flops_train_merged=hard.flops + hard.flops_backward + 3 * averaging,
     )
 
 
 def flops_of_training(cost: Cost, objective: ObjectiveSpec | PluginObjective) -> int:
-    """FLOPs of one image in a training step: with all experts, or with as many as the objective dispatches it to."""
+    """FLOPs of one image in a training step, with the experts that `ObjectiveSpec.decodes` says."""
     if objective.decodes == "all":
         return cost.flops_train
+    if objective.decodes == "merged":
+        return cost.flops_train_merged
     return cost.flops_train_hard + (objective.experts_per_image - 1) * cost.flops_train_expert

@@ -10,13 +10,15 @@ from smoe_ray import plugins
 from smoe_ray.spec.base import Spec
 from smoe_ray.spec.plugin import BUILT_IN, PLUGIN, PluginReference, choose
 
+Decodes = Literal["all", "chosen", "merged"]
+
 
 class ObjectiveSpec(Spec):
     """Base of all objectives. The class variables are what a training step must know before it computes the loss."""
 
-    decodes: ClassVar[Literal["all", "chosen"]] = "all"
-    """Decoders run in a training step: all of them, or for each image those that `Loss.choose` names, by default the
-    one with the highest gate logit."""
+    decodes: ClassVar[Decodes] = "all"
+    """Decoders run in a training step: all of them; or for each image those that `Loss.choose` names, by default the
+    one with the highest gate logit; or for each image one with the gate-weighted mean of all parameters."""
     is_annealed: ClassVar[bool] = False
     """Whether the loss depends on the share of the budget that is done."""
     needs_labels: ClassVar[bool] = False
@@ -25,6 +27,8 @@ class ObjectiveSpec(Spec):
     """Which label that is: its class (E is then the number of classes), or its style (E is at least their number)."""
     draws_noise: ClassVar[bool] = False
     """Whether a training step needs random numbers beside the latent noise: a uniform one per image and expert."""
+    biases_gate: ClassVar[bool] = False
+    """Whether training adds to the bias of the gate's last linear layer, beside what the optimizer does to it."""
 
     name: str
 
@@ -162,7 +166,7 @@ class Gumbel(BalancedObjectiveSpec, ErrorScaleSpec):
 class DispatchedSpec(DecoderLikelihoodSpec):
     """An objective that runs, for each image, only the experts that the image is dispatched to."""
 
-    decodes: ClassVar[Literal["all", "chosen"]] = "chosen"
+    decodes: ClassVar[Decodes] = "chosen"
 
 
 class LoadBalancedSpec(DispatchedSpec):
@@ -220,6 +224,56 @@ class Sinkhorn(DispatchedSpec):
     iterations: int = Field(default=20, ge=1, le=1000, description="of Sinkhorn's algorithm, per step")
 
 
+class LossFreeBias(DispatchedSpec):
+    """Loss-free balancing: a bias per expert, beside the gradient, makes rarely chosen experts be chosen more often."""
+
+    biases_gate: ClassVar[bool] = True
+
+    name: Literal["loss_free"] = "loss_free"
+    top_k: int = Field(default=2, ge=1, description="experts per image")
+    bias_rate: float = Field(
+        default=1e-3, gt=0, description="what each step adds to the gate logit of an expert below the mean load"
+    )
+
+    @property
+    def experts_per_image(self) -> int:
+        """`top_k`."""
+        return self.top_k
+
+
+class ExpertChoice(DecoderLikelihoodSpec):
+    """Expert choice: in training each expert takes its share of the batch, those images whose gate favours it most."""
+
+    name: Literal["expert_choice"] = "expert_choice"
+    capacity: float = Field(
+        default=2.0, gt=0, description="mean number of experts that take an image; each takes capacity / E of the batch"
+    )
+
+
+class ReLURouter(DecoderLikelihoodSpec):
+    """ReMoE: experts are weighted by ReLU(logits), kept sparse by an L1 term whose weight follows the sparsity."""
+
+    name: Literal["relu"] = "relu"
+    top_k: int = Field(default=1, ge=1, description="mean number of experts with a weight that the L1 term aims at")
+    l1_start: float = Field(default=1e-8, gt=0, description="weight of the L1 term at first, units of an image's error")
+    l1_factor: float = Field(
+        default=1.2, gt=1, description="its factor per step where experts are too many; its divisor where too few"
+    )
+
+    @property
+    def experts_per_image(self) -> int:
+        """`top_k`: the mean of it, for all are decoded."""
+        return self.top_k
+
+
+class Smear(DecoderLikelihoodSpec):
+    """SMEAR: one decoder per image, whose parameters are the gate-weighted mean of those of all experts."""
+
+    decodes: ClassVar[Decodes] = "merged"
+
+    name: Literal["smear"] = "smear"
+
+
 class FrozenRouter(DispatchedSpec):
     """Control: the gate keeps its random initial weights; each image goes to its first choice."""
 
@@ -258,7 +312,7 @@ class StyleOracle(DecoderLikelihoodSpec):
 class Supervised(DecoderLikelihoodSpec):
     """The label-routed baseline: error of the predicted class's expert, plus cross-entropy of the gate."""
 
-    decodes: ClassVar[Literal["all", "chosen"]] = "chosen"
+    decodes: ClassVar[Decodes] = "chosen"
     needs_labels: ClassVar[bool] = True
     # Trial ids were made when supervised trials had the objective null: at their defaults these fields stay unhashed,
     # and an identity without fields is null.
@@ -281,7 +335,7 @@ class PluginObjective(PluginReference):
     name: str = Field(description="package.module:name, or a short name that an installed package registers")
 
     @property
-    def decodes(self) -> Literal["all", "chosen"]:
+    def decodes(self) -> Decodes:
         """See `ObjectiveSpec.decodes`; imports the plug-in, as the following do."""
         spec: type[ObjectiveSpec] = self.load().spec
         return spec.decodes
@@ -332,6 +386,10 @@ BuiltInObjective = (
     | GShard
     | VMoE
     | Sinkhorn
+    | LossFreeBias
+    | ExpertChoice
+    | ReLURouter
+    | Smear
     | FrozenRouter
     | UniformRouter
     | OracleRouter

@@ -87,6 +87,29 @@ class TrialSpec(Spec):
             )
         return self
 
+    @model_validator(mode="after")
+    def _gate_has_a_bias(self) -> Self:
+        gate = self.model.gate.name
+        if isinstance(self.objective, ObjectiveSpec) and self.objective.biases_gate and gate != "mlp":
+            raise ValueError(
+                f"the objective {self.objective.name} moves the bias of the gate's last layer, which the gate {gate} "
+                "does not have; set model.gate to mlp"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _parameters_can_be_averaged(self) -> Self:
+        if (
+            isinstance(self.objective, ObjectiveSpec)
+            and self.objective.decodes == "merged"
+            and isinstance(self.model.decoder, PluginDecoder)
+        ):
+            raise ValueError(
+                f"the objective {self.objective.name} averages the parameters of experts, which a plug-in's decoders "
+                f"do not offer; set model.decoder to a built-in one (it is {self.model.decoder.name})"
+            )
+        return self
+
 
 _SUPERVISED = Supervised()
 _NEEDS_OBJECTIVE = f"unsupervised routing needs an objective: {{name: {' | '.join(UNSUPERVISED_NAMES)}}}"

@@ -19,6 +19,7 @@ from typing import Any
 from smoe_ray.errors import SmoeRayError, StudyError, WorkerDiedError
 from smoe_ray.results import Row, TrialRecord
 from smoe_ray.study.driver import StudyRun
+from smoe_ray.study.stop_signals import ASKED_TO_STOP
 from smoe_ray.study.trial_queue import TrialQueue
 from smoe_ray.study.trial_run import Fit, OnEpoch, TrialTask, fit_on, record_failure, train_trial
 
@@ -134,10 +135,10 @@ class _Pool:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, self._train), daemon=True)
-        # Ctrl-C signals every process of the terminal's job, but only the parent handles it: workers inherit the mask.
-        # (The first start would also start the resource tracker, which unblocks the signal.)
+        # Ctrl-C and a closed terminal signal every process of the terminal's job, but only the parent handles that:
+        # workers inherit the mask. (The first start would also start the resource tracker, which unblocks signals.)
         resource_tracker.ensure_running()
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *ASKED_TO_STOP})
         try:
             process.start()
             self._workers.append(worker := _Worker(process, ours))

@@ -39,6 +39,7 @@ from smoe_ray.spec import DecoderLikelihood, DecoderLikelihoodSpec, ObjectiveSpe
 from smoe_ray.training import Runtime, fit
 from smoe_ray.training.objectives import Loss, LossInput, Terms, loss_for
 from smoe_ray.training.objectives.base import GlobalMean, identity
+from smoe_ray.training.objectives.terms import blend
 
 B, E, Z, P = 12, 3, 2, 5
 
@@ -223,6 +224,10 @@ def compute(
     encoded = Encoded(made.mu_BZ, made.logvar_BZ)
     if objective.decodes == "all":
         decoded = Decoded(encoded, made.logit_BE, made.image_EBP, None)
+    elif objective.decodes == "merged":
+        # As of experts whose images are linear in their parameters: the mean of these makes the mean of the images.
+        blended_BP = blend(torch.softmax(made.logit_BE, dim=1), made.image_EBP)
+        decoded = Decoded(encoded, made.logit_BE, None, None, merged_BP=blended_BP)
     else:
         expert_BK = loss.choose(made.logit_BE, global_mean, uniform_BE)
         assert expert_BK.shape == (len(label_B), objective.experts_per_image)

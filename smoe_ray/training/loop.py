@@ -165,6 +165,8 @@ class TrainingStep:
             bank: Any = model.experts
             bank.forward = torch.compiler.disable(bank.forward)
             bank.chosen = torch.compiler.disable(bank.chosen)
+            if self.loss.spec.decodes == "merged":
+                bank.merged = torch.compiler.disable(bank.merged)
             self.mean_over_batch = torch.compiler.disable(workers.mean)
             self.terms = torch.compile(self._terms, dynamic=False)
         self.forward = workers.wrap(model)
@@ -211,7 +213,8 @@ class TrainingStep:
     ) -> Terms:
         global_mean = partial(self.mean_over_batch, share=share)
         choose = partial(self.loss.choose, global_mean=global_mean, uniform_BE=uniform_BE)
-        decoded = self.forward(image_BHW, noise_BZ, hard=self.loss.spec.decodes == "chosen", choose=choose)
+        decodes = self.loss.spec.decodes
+        decoded = self.forward(image_BHW, noise_BZ, decodes == "chosen", choose, decodes == "merged")
         beta = self.trial.training.beta
         batch = LossInput(image_BHW.flatten(1), label_B, decoded, beta, progress, global_mean, uniform_BE, first_row)
         terms: Terms = self.loss(batch)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
+import re
 import signal
-import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ from smoe_ray.study import LocalExecutor, run_study, trial_queue
 from smoe_ray.study.events import EpochDone, Notice
 from smoe_ray.study.search import SearchSource
 from smoe_ray.testing.toy_training import BASE, Toy, epochs_computed, toy_grid
-from support.processes import alive, wait_until
+from support.processes import alive, descendants, wait_until
 from support.toy_runs import STUDY, assert_same, start, workers
 from support.toy_training import Blocks, FailsOnArrival, Moods, square
+
+SLOW = pytest.mark.slow
 
 
 def notices(events: list[Any]) -> list[str]:
@@ -181,25 +183,40 @@ def test_an_address_that_is_no_ray_is_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("ending", ["killed", "interrupted"])
-def test_a_driver_that_ends_early_leaves_everything_resumable(
+@pytest.mark.parametrize(
+    "ending",
+    ["killed", "told to stop", *(pytest.param(end, marks=pytest.mark.slow) for end in ("gcs_server", "raylet"))],
+)
+def test_a_driver_that_ends_early_leaves_everything_resumable_and_nothing_else(
     out: Path, log: Path, undisturbed: Path, ending: str
 ) -> None:
     process = start(out, "ray", pause=0.3)
     wait_until(lambda: len(epochs_computed(log)) >= 6)
+    of_ray = descendants(process.pid)
+    began = time.monotonic()
     if ending == "killed":
         process.kill()
+    elif ending == "told to stop":
+        process.terminate()
     else:
-        os.killpg(process.pid, signal.SIGINT)
+        [victim] = [each for each, name in of_ray.items() if name == ending]
+        os.kill(victim, signal.SIGKILL)
     printed, said = process.communicate(timeout=120)
     assert printed == ""
-    if ending == "interrupted":
+    if ending == "told to stop":
         assert process.returncode == 130
         assert said == "Interrupted. Nothing that was trained is lost: run the same command again to resume.\n"
-    wait_until(lambda: not any(map(alive, workers(log))))
-    for left in Path(tempfile.gettempdir()).glob(f"smoe-{process.pid}-*"):
-        assert ending == "killed"  # else it tidies up
-        shutil.rmtree(left, ignore_errors=True)
+    elif ending != "killed":
+        assert time.monotonic() - began < 15
+        assert process.returncode == 1
+        assert re.fullmatch(
+            r"error: Ray.* has ended \(its (GCS|raylet) is gone\); what was trained is kept: "
+            r"run the same command again to go on\n",
+            said,
+        )
+    wait_until(lambda: not any(map(alive, workers(log))), seconds=20)
+    wait_until(lambda: not any(map(alive, of_ray)), "Ray's processes end with their driver", seconds=20)
+    wait_until(lambda: not list(Path("/tmp").glob(f"smoe-{process.pid}-*")), "its folder goes", seconds=20)
     finished = {record.trial_id: record for record in read_trials(out, "toy") if record.status == "finished"}
     run_study(STUDY, out, LocalExecutor(fit=Toy(log=log)))
     assert_same(out, undisturbed)

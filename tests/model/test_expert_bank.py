@@ -16,7 +16,7 @@ from smoe_ray.model import ExpertBank, SMoEVAE, build_model, lite_decoders
 from smoe_ray.model.lite_decoders import corner_kernel
 from smoe_ray.spec import ImageShape, ModelSpec
 from smoe_ray.spec.architectures import DECODERS
-from support.textbook_model import GREY, Textbook, bank_parameters, copy_to_bank, make_decoder
+from support.textbook_model import GREY, Textbook, bank_parameters, copy_to_bank, make_decoder, merged_decoder
 
 Z = 5
 
@@ -113,6 +113,25 @@ def test_chosen_is_each_images_own_expert(name: str, chosen: list[int]) -> None:
     for grad in grads[1:]:  # an expert without an image learns nothing
         idle = [e for e in range(4) if e not in chosen]
         assert not grad[idle].any()
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_merged_is_the_decoder_of_the_mean_parameters(name: str) -> None:
+    decoders, bank = pair(name, 3, torch.float64, (2, 12, 20))
+    z_BZ = torch.randn(4, Z, dtype=torch.float64, requires_grad=True)
+    score_BE = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    weight_BE = score_BE.softmax(dim=1)
+    pairs = zip(weight_BE, z_BZ, strict=True)
+    expected_BP = torch.cat([merged_decoder(decoders, weight_E, z[None]) for weight_E, z in pairs])
+    actual_BP = bank.merged(z_BZ, weight_BE)
+    assert (actual_BP - expected_BP).abs().max() < 1e-12
+    weight_BP = torch.randn_like(expected_BP)
+    grads = gradients(actual_BP, weight_BP, z_BZ, score_BE, *bank_parameters(bank))
+    expected_z, expected_score, *parts = gradients(expected_BP, weight_BP, z_BZ, score_BE, *decoders.parameters())
+    count = len(bank_parameters(bank))
+    stacked = [torch.stack(parts[number::count]) for number in range(count)]
+    for grad, expected in zip(grads, [expected_z, expected_score, *stacked], strict=True):
+        assert relative(grad, expected) < 1e-10
 
 
 def test_the_batch_size_may_change_between_calls() -> None:

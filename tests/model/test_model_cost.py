@@ -15,7 +15,7 @@ from smoe_ray.model import build_model, model_cost
 from smoe_ray.model.architectures import encoder_architecture
 from smoe_ray.spec import MAX_SIDE, MIN_SIDE, ImageShape, ModelSpec
 from smoe_ray.spec.architectures import DECODERS, ENCODERS
-from support.textbook_model import Textbook
+from support.textbook_model import GREY, Textbook, merged_decoder
 
 B = 2
 
@@ -75,6 +75,17 @@ def test_flops_of_a_hard_training_step(spec: ModelSpec, image_shape: ImageShape)
         )
         loss.backward()
     assert counter.get_total_flops() == model_cost(spec, image_shape).flops_train_hard
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_flops_of_a_training_step_with_merged_parameters(decoder: str) -> None:
+    spec = ModelSpec(encoder="lite", decoder=decoder, num_experts=3, latent_dim=5, gate_hidden=())
+    textbook = Textbook(spec)
+    with FlopCounterMode(display=False) as counter:
+        mu_BZ, logvar_BZ = textbook.encode(torch.rand(1, *GREY[1:]))
+        z_BZ = mu_BZ + (logvar_BZ / 2).exp() * torch.randn(1, 5)
+        merged_decoder(textbook.decoders, textbook.gate(z_BZ).softmax(dim=1)[0], z_BZ).sum().backward()
+    assert counter.get_total_flops() == model_cost(spec, GREY).flops_train_merged
 
 
 def test_the_papers_model_by_hand() -> None:

@@ -214,13 +214,15 @@ def test_a_worker_that_cannot_start_ends_the_study_in_one_line(out: Path, capfd:
     assert "cannot be imported twice" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_ctrl_c_leaves_everything_resumable(out: Path, log: Path, undisturbed: Path, jobs: int) -> None:
+@pytest.mark.parametrize(("jobs", "number"), [(1, signal.SIGTERM), (2, signal.SIGINT), (2, signal.SIGHUP)])
+def test_a_signal_to_stop_leaves_everything_resumable(
+    out: Path, log: Path, undisturbed: Path, jobs: int, number: signal.Signals
+) -> None:
     process = start(out, jobs, pause=0.3)
     wait_until(lambda: len(epochs_computed(log)) >= 6)
     # A worker that heard it would now and then print its own traceback: see that none can.
     assert all(has_sigint_blocked(pid) == (pid != process.pid) for pid in workers(log))
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers, too
+    os.killpg(process.pid, number)  # as a terminal does: to the workers, too
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130
     assert said == "Interrupted. Nothing that was trained is lost: run the same command again to resume.\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 TESTS = str(Path(__file__).resolve().parents[1])
@@ -25,6 +26,20 @@ def alive(pid: int) -> bool:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return False
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """Names of the processes that this one started, and those that they started, by id."""
+    name_of, parent_of = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            before, _, after = stat.read_text().rpartition(")")
+            number = int(stat.parent.name)
+            name_of[number], parent_of[number] = before.partition("(")[2], int(after.split()[1])
+    found = [pid]
+    for each in found:
+        found += [child for child, parent in parent_of.items() if parent == each]
+    return {each: name_of[each] for each in found[1:]}
 
 
 def seeing_tests() -> dict[str, str]:

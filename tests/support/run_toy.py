@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 from smoe_ray.cluster.ray_executor import RayExecutor
+from smoe_ray.cluster.runtime import leave
 from smoe_ray.errors import SmoeRayError
 from smoe_ray.study import LocalExecutor, run_study
 from smoe_ray.study.events import Event, Notice
+from smoe_ray.study.stop_signals import stopping_like_ctrl_c
 from smoe_ray.testing.toy_training import Toy, toy_grid
 from support.toy_training import RealFit
 
@@ -26,9 +28,11 @@ if __name__ == "__main__":
     training = {"toy": Toy, "real": RealFit}[sys.argv[3]]
     fit = training(log=out.parent / "log", **json.loads(sys.argv[4]))
     try:
-        made = RayExecutor(fit=fit) if executor == "ray" else LocalExecutor(int(executor), fit=fit)
-        run_study(toy_grid(), out, made, on_event=_say)
+        with stopping_like_ctrl_c():
+            made = RayExecutor(fit=fit) if executor == "ray" else LocalExecutor(int(executor), fit=fit)
+            run_study(toy_grid(), out, made, on_event=_say)
     except KeyboardInterrupt:
-        sys.exit(130)
+        leave(130)
     except SmoeRayError as error:
-        sys.exit(f"error: {error}")
+        sys.stderr.write(f"error: {error}\n")
+        leave(1)

@@ -11,6 +11,8 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.utils import parameters_to_vector
 
 from smoe_ray.model import ExpertBank
 from smoe_ray.spec import ImageShape, ModelSpec
@@ -135,6 +137,16 @@ class Textbook(nn.Module):
         z_BZ = mu_BZ + (logvar_BZ / 2).exp() * noise_BZ
         expert_B = self.gate(z_BZ).argmax(dim=1)
         return torch.cat([self.decoders[int(e)](z[None]) for e, z in zip(expert_B, z_BZ, strict=True)])
+
+
+def merged_decoder(decoders: nn.ModuleList, weight_E: Tensor, z_BZ: Tensor) -> Tensor:
+    """Images (B, P) of one decoder whose parameters are the weighted mean of those of all."""
+    flat_EN = torch.stack([parameters_to_vector(decoder.parameters()) for decoder in decoders])
+    shapes = {name: parameter.shape for name, parameter in decoders[0].named_parameters()}
+    parts = (weight_E[None] @ flat_EN)[0].split([shape.numel() for shape in shapes.values()])
+    means = {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+    image_BP: Tensor = functional_call(decoders[0], means, z_BZ)
+    return image_BP
 
 
 def bank_parameters(bank: ExpertBank) -> list[nn.Parameter]:

@@ -413,6 +413,8 @@ def test_bf16_follows_fp32_within_a_few_percent(changes: dict[str, Any], splits:
         {"objective__name": "blend"},
         {"objective__likelihood": "bernoulli"},
         {"objective__error_scale": 30.0},
+        {"objective__name": "loss_free"},
+        {"objective__name": "relu", "objective__l1_start": 1.0},
     ],
     ids=str,
 )

@@ -21,14 +21,19 @@ from smoe_ray.errors import StudyError
 from smoe_ray.model import Decoded, Encoded, build_model, model_cost
 from smoe_ray.spec import (
     Blend,
+    ExpertChoice,
     FrozenRouter,
     GShard,
     Gumbel,
     HardEM,
+    LossFreeBias,
+    ModelSpec,
     MutualInformation,
     ObjectiveSpec,
     OracleRouter,
+    ReLURouter,
     Sinkhorn,
+    Smear,
     StyleOracle,
     Switch,
     TrialSpec,
@@ -42,8 +47,10 @@ from smoe_ray.training.objectives import LossInput, Terms, loss_for
 from smoe_ray.training.objectives.base import identity
 from smoe_ray.training.objectives.dispatch import load_loss, squared_cv
 from smoe_ray.training.objectives.error_scale import ErrorScale
+from smoe_ray.training.objectives.expert_choice import favourites
 from smoe_ray.training.objectives.gumbel import gumbel
 from smoe_ray.training.objectives.sinkhorn import balanced_assignment
+from smoe_ray.training.objectives.terms import blend
 
 
 def tensor(values: Any) -> Tensor:
@@ -308,3 +315,154 @@ def test_gshard_scales_the_two_weights_to_sum_to_one_and_leaves_out_the_third_ex
     found = loss(LossInput(IMAGE_BP, torch.zeros(2, dtype=torch.int64), decoded, 0, 0.0))
     blended = 0.625 * image_EBP[0] + 0.375 * image_EBP[2]
     assert found.loss.item() == pytest.approx((IMAGE_BP - blended).square().sum(dim=1).mean().item())
+
+
+# --- loss-free balancing ----------------------------------------------------------------------------------------------
+
+
+def test_loss_free_bias_brings_a_planted_skew_below_a_tenth_of_the_mean_load() -> None:
+    model = build_model(ModelSpec(encoder="lite", num_experts=4, latent_dim=8), (1, 28, 28), seed=0)
+    objective = LossFreeBias(top_k=1, bias_rate=0.003)
+    loss, z_BZ = loss_for(objective), torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
+    encoded = Encoded(torch.zeros(400, 1), torch.zeros(400, 1))
+    with torch.no_grad():
+        model.gate[-1].bias[2] += 1  # every image's first choice
+        score_BE = model.gate(z_BZ)
+    violations = []
+    for _ in range(350):
+        logit_BE = model.gate(z_BZ)
+        expert_BK = loss.choose(logit_BE, identity, None)
+        decoded = Decoded(encoded, logit_BE, None, torch.zeros(1, 400, 2), expert_BK)
+        found = loss(LossInput(torch.zeros(400, 2), torch.zeros(400), decoded, 0, 0.0))
+        violations.append(own(found, "max_violation"))
+        loss.after_step(model)
+    assert violations[0] == pytest.approx(3)  # all images at one of four experts
+    assert violations[-1] < 0.1
+    # A test image goes to the argmax of the logits, which know the bias; without it they are what they were.
+    load_E = torch.bincount(model.gate(z_BZ).argmax(dim=1), minlength=4) / 100
+    assert load_E.max() - 1 < 0.1
+    torch.testing.assert_close(model.gate(z_BZ) - loss.bias_E, score_BE)
+
+
+def test_loss_free_bias_moves_by_the_sign_of_the_load_and_not_at_the_mean() -> None:
+    model = build_model(trial_with(TrialSpec(), TINY).model, (1, 28, 28), seed=0)
+    before_E = model.gate[-1].bias.detach().clone()
+    loss = loss_for(LossFreeBias(bias_rate=0.5))
+    for load in ([3 / 6, 1 / 6, 2 / 6], [0.5, 0.25, 0.25], [1 / 3, 1 / 3, 1 / 3 + 1e-8]):  # the last: a rounding error
+        loss.load_E = tensor(load)
+        loss.after_step(model)
+    assert loss.bias_E.tolist() == [-1, 1, 0.5]
+    assert (model.gate[-1].bias - before_E).tolist() == pytest.approx([-1, 1, 0.5])
+
+
+def test_loss_free_weighs_by_the_gate_without_the_bias() -> None:
+    loss = loss_for(LossFreeBias(top_k=1))
+    loss.bias_E = tensor([2.0, 0])  # so that image 0 goes to expert 0, which p = (0.25, 0.75) would not choose
+    logit_BE = GATE_BE.log() + loss.bias_E
+    expert_BK = loss.choose(logit_BE, identity, None)
+    assert expert_BK.tolist() == [[0], [0]]
+    decoded = Decoded(ENCODED, logit_BE, None, IMAGE_EBP[expert_BK.t(), torch.arange(2)], expert_BK)
+    found = loss(LossInput(IMAGE_BP, torch.zeros(2, dtype=torch.int64), decoded, 0, 0.0))
+    assert found.loss.item() == pytest.approx((1 + 2 * 0.5**2) / 2)  # black in place of (0, 1); (1, 1) scaled by 0.5
+    assert own(found, "max_violation") == 1
+    # Of several experts the weights sum to 1: the blend by p, whatever the bias chose first.
+    loss = loss_for(LossFreeBias(top_k=2))
+    loss.bias_E = tensor([2.0, 0])
+    expert_BK = loss.choose(logit_BE, identity, None)
+    decoded = Decoded(ENCODED, logit_BE, None, IMAGE_EBP[expert_BK.t(), torch.arange(2)], expert_BK)
+    both = loss(LossInput(IMAGE_BP, torch.zeros(2, dtype=torch.int64), decoded, 0, 0.0))
+    blended_BP = blend(GATE_BE, IMAGE_EBP)
+    assert both.loss.item() == pytest.approx((blended_BP - IMAGE_BP).square().sum(dim=1).mean().item())
+    assert own(both, "max_violation") == 0
+
+
+@pytest.mark.parametrize("gate", ["cosine"])
+def test_a_gate_without_a_bias_is_refused_with_loss_free(gate: str) -> None:
+    with pytest.raises(ValueError, match=f"loss_free moves the bias .* gate {gate} does not have; set model.gate"):
+        TrialSpec.model_validate({"objective": {"name": "loss_free"}, "model": {"gate": gate}})
+
+
+# --- expert choice ----------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 60), st.integers(1, 6), st.floats(0.05, 1), st.integers(0, 1000))
+def test_each_experts_favourites_are_torchs_topk(B: int, E: int, share: float, seed: int) -> None:
+    logit_BE = 20 * torch.randn(B, E, generator=torch.Generator().manual_seed(seed))
+    wanted = math.ceil(B * share - 1e-6 * B)
+    p_BE = torch.log_softmax(logit_BE, dim=1)
+    is_taken_BE = favourites(logit_BE, share, identity)
+    for e in range(E):
+        least = p_BE[:, e].topk(wanted).values[-1]
+        assert is_taken_BE[:, e].tolist() == (p_BE[:, e] >= least).tolist()
+
+
+def test_expert_choice_by_hand() -> None:
+    # Both experts take one image of the two: expert 0 image 1 (p = 0.5), expert 1 image 0 (p = 0.75).
+    found = terms_of(ExpertChoice(capacity=1))
+    errors = [(0.75 * 0.5) ** 2 + 1, 2 * 0.5**2]
+    assert found.loss.item() == pytest.approx(sum(errors) / 2)
+    assert own(found, "dispatched") == 1
+
+
+def test_an_image_that_no_expert_takes_is_left_out_of_the_error() -> None:
+    gate_BE = tensor([[0.5, 0.5, 0], [0.1, 0.1, 0.8], [0.3, 0.3, 0.4]]).clamp(1e-300)
+    image_EBP = tensor([0.2, 0.4, 0.8])[:, None, None].expand(3, 3, 1)
+    zero_BZ = torch.zeros(3, 1, dtype=torch.float64)
+    decoded = Decoded(Encoded(zero_BZ, zero_BZ), gate_BE.log(), image_EBP, None)
+    batch = LossInput(torch.ones(3, 1, dtype=torch.float64), torch.zeros(3), decoded, 0, 0.0)
+    found = loss_for(ExpertChoice(capacity=1))(batch)  # one image each: 0, 0 and 1
+    blended, alone = 0.5 * 0.2 + 0.5 * 0.4, 0.8 * 0.8
+    assert found.loss.item() == pytest.approx(((1 - blended) ** 2 + (1 - alone) ** 2) / 2)
+    assert own(found, "dispatched") == pytest.approx(2 / 3)
+
+
+# --- ReMoE ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_relu_router_by_hand() -> None:
+    loss = loss_for(ReLURouter(top_k=2, l1_start=0.1))
+    logit_BE = tensor([[0.5, -1], [0.5, 0.25]])
+    decoded = Decoded(ENCODED, logit_BE, IMAGE_EBP, None)
+    found = loss(LossInput(IMAGE_BP, torch.zeros(2), decoded, 0, 0.0))
+    blended_BP = tensor([[0, 0], [0.75, 0.5]])
+    error = (IMAGE_BP - blended_BP).square().sum(dim=1).mean().item()
+    l1 = 2 / 2 * (1 * 0.5 + 0.5 * 0.125)  # E / k * share of images with a weight, times the mean weight
+    assert own(found, "l1") == pytest.approx(l1)
+    assert own(found, "active_experts") == 1.5
+    assert found.loss.item() == pytest.approx(error + 0.1 * l1)
+
+
+@pytest.mark.parametrize(("top_k", "factors"), [(1, [2, 4, 8]), (2, [0.5, 0.25, 0.125])])
+def test_the_weight_of_the_l1_term_follows_the_number_of_active_experts(top_k: int, factors: list[float]) -> None:
+    model = build_model(trial_with(TrialSpec(), TINY).model, (1, 28, 28), seed=0)
+    loss, weights = loss_for(ReLURouter(top_k=top_k, l1_start=1, l1_factor=2)), []
+    for _ in range(3):
+        loss.active = tensor(1.5)
+        loss.after_step(model)
+        weights.append(loss.l1_weight.item())
+    assert weights == factors
+    loss.active = tensor(top_k + 1e-8)  # a rounding error
+    loss.after_step(model)
+    assert loss.l1_weight.item() == factors[-1]
+
+
+# --- SMEAR ------------------------------------------------------------------------------------------------------------
+
+
+def test_smear_trains_on_the_image_of_the_mean_parameters() -> None:
+    merged_BP = tensor([[0.5, 0.5], [1, 0]])
+    decoded = Decoded(ENCODED, GATE_BE.log(), None, None, merged_BP=merged_BP)
+    found = loss_for(Smear())(LossInput(IMAGE_BP, torch.zeros(2), decoded, 0, 0.0))
+    assert found.loss.item() == found.reconstruction.item() == (0.5 + 1) / 2
+    trial = trial_with(TrialSpec(objective=Smear()), TINY)
+    model = build_model(trial.model, (1, 28, 28), seed=0)
+    made = model(torch.rand(4, 28, 28, generator=torch.Generator().manual_seed(0)), None, merge=True)
+    weight_BE = made.logit_BE.softmax(dim=1)
+    assert torch.equal(made.merged_BP, model.experts.merged(made.encoded.mu_BZ, weight_BE))
+    [epoch] = fit(trial_with(trial, {"training.budget": "1 epochs"}), noise_images(), Runtime("cpu"))
+    assert epoch.row["cost.flops"] == 20 * model_cost(trial.model, (1, 28, 28)).flops_train_merged
+
+
+def test_smear_with_the_decoders_of_a_plug_in_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"smear averages the parameters .*it is my_package\.decoders:Mine"):
+        TrialSpec.model_validate({"objective": {"name": "smear"}, "model": {"decoder": "my_package.decoders:Mine"}})

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from smoe_ray.errors import StudyError
 from smoe_ray.model.architectures import (
     Encoded,
     Encoder,
@@ -22,6 +23,7 @@ from smoe_ray.model.architectures import (
     encoder_architecture,
     gate_architecture,
 )
+from smoe_ray.model.bank import ExpertBank
 from smoe_ray.spec import ImageShape, ModelSpec
 
 
@@ -37,6 +39,9 @@ class Decoded(NamedTuple):
     """Reconstructions by the K experts that each image was dispatched to; None when all experts were run."""
     expert_BK: Tensor | None = None
     """These experts; None when all were run."""
+    merged_BP: Tensor | None = None
+    """Reconstructions by one expert per image with the gate-weighted mean of all parameters; None when experts were
+    run as they are."""
 
     @property
     def chosen_BP(self) -> Tensor | None:  # noqa: N802 - named by its shape
@@ -75,7 +80,12 @@ class SMoEVAE(nn.Module):
         return load_pretrained(folder)
 
     def forward(
-        self, image_BHW: Tensor, noise_BZ: Tensor | None, hard: bool = False, choose: Choose = first_choice
+        self,
+        image_BHW: Tensor,
+        noise_BZ: Tensor | None,
+        hard: bool = False,
+        choose: Choose = first_choice,
+        merge: bool = False,
     ) -> Decoded:
         """Encode, sample, gate and decode.
 
@@ -84,12 +94,21 @@ class SMoEVAE(nn.Module):
             noise_BZ: standard normal noise of the latent sample; None takes z = mu.
             hard: run the chosen experts of each image alone instead of all experts.
             choose: which these are, where `hard`; by default the argmax of the gate.
+            merge: run one expert per image, with the gate-weighted mean of all parameters.
+
+        Raises:
+            StudyError: `merge`, and the experts are a plug-in's decoders, whose parameters have no mean.
         """
         encoded = self.encoder(image_BHW)
         z_BZ = encoded.mu_BZ
         if noise_BZ is not None:
             z_BZ = z_BZ + torch.exp(0.5 * encoded.logvar_BZ) * noise_BZ
         logit_BE = self.gate(z_BZ)
+        if merge:
+            if not isinstance(self.experts, ExpertBank):
+                raise StudyError("the objective averages the parameters of experts, which these decoders do not offer")
+            merged_BP = self.experts.merged(z_BZ, torch.softmax(logit_BE, dim=1))
+            return Decoded(encoded, logit_BE, None, None, merged_BP=merged_BP)
         if hard:
             expert_BK = choose(logit_BE)
             K = expert_BK.shape[1]

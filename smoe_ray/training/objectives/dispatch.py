@@ -66,3 +66,11 @@ def load_loss(dispatched_E: Tensor, mean_gate_E: Tensor) -> Tensor:
 def squared_cv(load_E: Tensor) -> Tensor:
     """Squared coefficient of variation: variance / mean^2 over the experts (arXiv:2106.05974)."""
     return load_E.var(correction=0) / load_E.mean().square()
+
+
+def sign_of_difference(first: Tensor, second: Tensor) -> Tensor:
+    """Sign of first - second, two means over the global batch; 0 where they differ by a rounding error.
+
+    Each worker rounds the same mean in its own way: on a tie, their signs would not agree.
+    """
+    return torch.sign((first - second).round(decimals=6))
