@@ -80,7 +80,7 @@ from smoe_ray.analysis.survival import (
     expert_deaths,
     expert_survival,
 )
-from smoe_ray.analysis.tree_routing import (
+from smoe_ray.analysis.tree_layers import (
     TreeRouting,
     TreeRoutingOverTrials,
     tree_routing,
