@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from smoe_ray.analysis import (
     Agreement,
     ColouredMap,
@@ -67,10 +69,11 @@ class TrialAnalysis:
 
     @cached_property
     def style_routing(self) -> Routing:
-        """Experts against styles."""
+        """Experts against styles; those of a hierarchical gate by number, so that a group stands together."""
         if not self.style_names:
             raise ResultsError("routing against styles: these data have no styles; synthetic data do")
-        return routing(self.embeddings["expert"], self.embeddings["style"], self._num_experts, self.style_names)
+        found = routing(self.embeddings["expert"], self.embeddings["style"], self._num_experts, self.style_names)
+        return found if self.groups is None else found._replace(reading_order=np.sort(found.reading_order))
 
     @property
     def groups(self) -> int | None:
