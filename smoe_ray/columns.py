@@ -160,8 +160,9 @@ TRAINING = (
         "cross-entropy",
         SCORE,
         unit="nats",
-        meaning="cross-entropy of the gate against the class label, unweighted (`objective.cross_entropy_weight`: 200 "
-        "in the released code, 1 by default; the paper names none); 0 in unsupervised routing",
+        meaning="cross-entropy of the gate against the class label (`style_oracle`: the style), unweighted "
+        "(`objective.cross_entropy_weight`: 200 in the released code, 1 by default; the paper names none); 0 in "
+        "unsupervised routing",
         source="supervised baseline",
         direction="minimize",
         objective=True,
@@ -324,8 +325,8 @@ EXPERTS = (
         "label accuracy",
         SCORE,
         unit="0 to 1",
-        meaning="share of the test images whose argmax expert has the number of their class; empty unless the "
-        "objective routes by label",
+        meaning="share of the test images whose argmax expert has the number of their class (`style_oracle`: of "
+        "their style); empty unless the objective routes by label",
         direction="maximize",
     ),
     Column(
@@ -528,6 +529,28 @@ STATISTICS = (
     Column("matched_accuracy", "matched accuracy", SCORE),
     Column("matched_correlation", "matched correlation", SCORE),
     Column("matched_share", "matched share", SCORE),
+    # layers of a hierarchical gate, and styles
+    Column("expert_groups", "groups", COUNT),
+    Column("first_classes", "AMI groups, classes", SCORE),
+    Column("first_classes_low", "low", SCORE),
+    Column("first_classes_high", "high", SCORE),
+    Column("regrouped", "random groups", SCORE),
+    Column("regrouped_low", "low", SCORE),
+    Column("regrouped_high", "high", SCORE),
+    Column("second_classes", "AMI within groups, classes", SCORE),
+    Column("second_classes_low", "low", SCORE),
+    Column("second_classes_high", "high", SCORE),
+    Column("second_styles", "AMI within groups, styles", SCORE),
+    Column("second_styles_low", "low", SCORE),
+    Column("second_styles_high", "high", SCORE),
+    Column("off_path", "off the likeliest group", SHARE),
+    Column("styles", "styles", COUNT),
+    Column("class_ami", "AMI with classes", SCORE),
+    Column("class_ami_low", "low", SCORE),
+    Column("class_ami_high", "high", SCORE),
+    Column("style_ami", "AMI with styles", SCORE),
+    Column("style_ami_low", "low", SCORE),
+    Column("style_ami_high", "high", SCORE),
     # separability
     Column("control", "control"),
     Column("groups", "groups", COUNT),

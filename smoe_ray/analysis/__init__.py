@@ -35,6 +35,7 @@ from smoe_ray.analysis.gallery import (
     swap_matrix,
 )
 from smoe_ray.analysis.gaussian_process import GaussianProcessEstimate
+from smoe_ray.analysis.intervals import MeanInterval, mean_interval
 from smoe_ray.analysis.latent_separability import (
     MeanOverTrials,
     ProbeBar,
@@ -62,6 +63,13 @@ from smoe_ray.analysis.scaling import (
     loss_against_samples_per_expert,
     loss_surface,
 )
+from smoe_ray.analysis.style_agreement import (
+    ArmStyles,
+    ExpertsPerStyle,
+    compare_style_agreement,
+    experts_per_style,
+    style_agreements,
+)
 from smoe_ray.analysis.summary import Representative, Representatives, arm_summary, representatives, trial_summary
 from smoe_ray.analysis.surface_fit import Cells, Form, HeldOut, NoiseFloor, SurfaceFit, fit_surface
 from smoe_ray.analysis.survival import (
@@ -72,10 +80,17 @@ from smoe_ray.analysis.survival import (
     expert_deaths,
     expert_survival,
 )
+from smoe_ray.analysis.tree_layers import (
+    TreeRouting,
+    TreeRoutingOverTrials,
+    tree_routing,
+    tree_routing_over_trials,
+)
 
 __all__ = [
     "Agreement",
     "ArmComparison",
+    "ArmStyles",
     "Baseline",
     "BestCurve",
     "BimodalityTest",
@@ -93,6 +108,7 @@ __all__ = [
     "ExpertBlock",
     "ExpertGallery",
     "ExpertSurvival",
+    "ExpertsPerStyle",
     "FittedSurface",
     "Forecast",
     "Form",
@@ -108,6 +124,7 @@ __all__ = [
     "LossAgainstExperts",
     "LossAgainstSamplesPerExpert",
     "LossSurface",
+    "MeanInterval",
     "MeanOverTrials",
     "MissingRuns",
     "NoiseFloor",
@@ -129,6 +146,8 @@ __all__ = [
     "Survival",
     "SwapMatrix",
     "TrainingCurves",
+    "TreeRouting",
+    "TreeRoutingOverTrials",
     "TrialInUse",
     "TrialUsage",
     "UsageOverEpochs",
@@ -142,12 +161,14 @@ __all__ = [
     "coloured_map",
     "compare_arms",
     "compare_cells",
+    "compare_style_agreement",
     "dataset_names",
     "dataset_verdict",
     "expert_deaths",
     "expert_gallery",
     "expert_survival",
     "experts_in_use",
+    "experts_per_style",
     "fit_surface",
     "fitted_grid",
     "has_label_routing",
@@ -159,6 +180,7 @@ __all__ = [
     "loss_against_experts",
     "loss_against_samples_per_expert",
     "loss_surface",
+    "mean_interval",
     "of_dataset",
     "phase_diagram",
     "posterior_warning",
@@ -171,8 +193,11 @@ __all__ = [
     "separability",
     "separability_over_trials",
     "study_runs",
+    "style_agreements",
     "swap_matrix",
     "training_curves",
+    "tree_routing",
+    "tree_routing_over_trials",
     "trial_summary",
     "usage_over_epochs",
     "with_soft_loss",

@@ -25,6 +25,7 @@ _TOKENS: dict[str, str] = {
     "model.decoder.name": "{} decoder",
     "model.gate.name": "{} gate",
     "model.latent_dim": "Z={}",
+    "model.gate.groups": "{} groups",
     "objective.lambda_balance": "λ_balance={}",
     "objective.lambda_entropy": "λ_entropy={}",
     "training.learning_rate": "lr={}",

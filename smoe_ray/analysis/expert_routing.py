@@ -69,6 +69,8 @@ class Routing(NamedTuple):
     effective: float
     """exp(H(share_E)), 1 to E; NaN without images."""
     agreement: Agreement
+    block: str = "expert"
+    """What a row is called: groups of experts are compared with classes as experts are."""
 
 
 def routing(expert_B: IntArray, class_B: IntArray, num_experts: int, class_names: Sequence[str]) -> Routing:

@@ -63,10 +63,13 @@ def is_collapsed(outcomes: pd.DataFrame, below: float = 0.5) -> pd.Series[bool]:
 
 
 def is_supervised(results: pd.DataFrame) -> pd.Series[bool]:
-    """Rows of label-routed trials (``routing: supervised``)."""
-    if "config.routing" in results.columns:
-        return results["config.routing"] == "supervised"
-    return pd.Series(data=False, index=results.index, dtype=bool)
+    """Rows of label-routed trials: by class (``routing: supervised``) or by style (objective ``style_oracle``)."""
+    told = {"config.routing": "supervised", "config.objective.name": "style_oracle"}
+    found = pd.Series(data=False, index=results.index, dtype=bool)
+    for column, value in told.items():
+        if column in results.columns:
+            found |= results[column] == value
+    return found
 
 
 def unsupervised_outcomes(results: pd.DataFrame, figure: str) -> pd.DataFrame:

@@ -6,6 +6,7 @@ Shapes: B images, C channels, H W pixels, P continuous parameters.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,13 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.label_B)
+
+    def labels(self, kind: Literal["class", "style"]) -> npt.NDArray[np.int64]:
+        """`label_B` or `style_B`; the images must have styles then."""
+        if kind == "class":
+            return self.label_B
+        assert self.style_B is not None
+        return self.style_B
 
     @property
     def image_shape(self) -> ImageShape:

@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from smoe_ray.data.dataset import Dataset, Splits
 from smoe_ray.data.prepared import Source
+from smoe_ray.data.sources.synthetic import style_names
 from smoe_ray.errors import DataError
-from smoe_ray.spec import DataSpec, Imbalance
+from smoe_ray.spec import CombinedData, DataSpec, Imbalance, PluginData, SyntheticData
 from smoe_ray.spec.data_base import normalised
 from smoe_ray.spec.messages import nearest
 
@@ -52,6 +53,13 @@ def planned_train_images(spec: DataSpec) -> int | None:
     if spec.classes is None or spec.train_per_class is None:
         return None
     return sum(_kept([spec.train_per_class] * len(spec.classes), spec.classes, spec))
+
+
+def planned_num_styles(spec: DataSpec) -> int | None:
+    """Number of styles of the data, if the spec alone determines it (0: none); None if it depends on the files."""
+    if isinstance(spec, SyntheticData):
+        return len(style_names(spec))
+    return None if isinstance(spec, (CombinedData, PluginData)) else 0
 
 
 def _kept(available_C: Sequence[int], class_names: Sequence[str], spec: DataSpec) -> list[int]:

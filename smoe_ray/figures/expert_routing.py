@@ -42,7 +42,7 @@ def plot_routing(info: Routing) -> Figure:
     corner.remove()
     image = cells.imshow(info.class_given_expert_EC[experts], aspect="auto", cmap="Blues", vmin=0, vmax=1)
     cells.set_xticks(range(len(names)), names, rotation=0 if level else 90)
-    cells.set_yticks(range(len(experts)), [f"expert {expert}" for expert in experts])
+    cells.set_yticks(range(len(experts)), [f"{info.block} {expert}" for expert in experts])
     if written:
         _write_cells(cells, info)
     above.bar(range(len(names)), info.class_share_C, color=style.GREY, width=0.7)
@@ -54,7 +54,7 @@ def plot_routing(info: Routing) -> Figure:
         ax.grid(visible=False)
     above.tick_params(labelbottom=False, length=0)
     right.tick_params(labelleft=False, length=0)
-    figure.colorbar(image, ax=right, label="share of the\nexpert's images", aspect=15, pad=0.15)
+    figure.colorbar(image, ax=right, label=f"share of the\n{info.block}'s images", aspect=15, pad=0.15)
     style.caption(figure, *_routing_sentences(info))
     return figure
 
@@ -85,7 +85,7 @@ def _routing_sentences(info: Routing) -> list[str]:
     }
     return [
         count(int(info.count_EC.sum()), "image"),
-        f"{info.active} of {len(info.share_E)} experts are active and shown, exp(entropy) {info.effective:.2f}",
+        f"{info.active} of {len(info.share_E)} {info.block}s are active and shown, exp(entropy) {info.effective:.2f}",
         ", ".join(f"{name} {_score_text(score)}" for name, score in scores.items()),
     ]
 

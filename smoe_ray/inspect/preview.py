@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from smoe_ray.columns import count
 from smoe_ray.data import DataRequirement, requirements
 from smoe_ray.data.dataset import shape_in_words
-from smoe_ray.data.splits import planned_train_images
+from smoe_ray.data.splits import planned_num_styles, planned_train_images
 from smoe_ray.errors import DataError
 from smoe_ray.model.cost import Cost, flops_of_training, model_cost
 from smoe_ray.planning import StudyPlan
@@ -26,7 +26,7 @@ from smoe_ray.spec import (
     SearchStudy,
     Spec,
     TrialSpec,
-    check_experts_per_class,
+    check_experts_per_label,
     plugin_references,
     wanted_values,
 )
@@ -93,8 +93,9 @@ def preview(study: GridStudy | SearchStudy | StudyPlan, load_plugins: bool = Tru
     else:
         trials, configurations = plan.corners, 1
     for trial in trials:
-        if trial.data.classes is not None and not _is_unknown(trial.objective, load_plugins):
-            check_experts_per_class(trial, len(trial.data.classes))
+        if not _is_unknown(trial.objective, load_plugins):
+            num_classes = None if trial.data.classes is None else len(trial.data.classes)
+            check_experts_per_label(trial, num_classes, planned_num_styles(trial.data))
     shapes = _all_known(_image_shape(trial.data, load_plugins) for trial in trials)
     costs = _all_known(_cost(trial, load_plugins) for trial in trials)
     images = _all_known(_train_images(trial, load_plugins) for trial in trials)

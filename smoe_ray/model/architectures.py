@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from smoe_ray.spec import ModelSpec, PluginDecoder, PluginEncoder
 from smoe_ray.spec.architectures import DECODERS, ENCODERS, DecoderLayers, EncoderLayers, ImageShape, LayerShapes
 from smoe_ray.spec.decoders import CPDecoderSpec
-from smoe_ray.spec.gates import AttentiveGateSpec, BatchNormGateSpec, CosineGateSpec
+from smoe_ray.spec.gates import AttentiveGateSpec, BatchNormGateSpec, CosineGateSpec, HierarchicalGateSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -347,11 +347,36 @@ class AttentiveGateArchitecture:
         return math.prod(layers.initial_shape(self.image_shape))
 
 
+@dataclass(frozen=True)
+class HierarchicalGateArchitecture:
+    """A gate over groups and one over the experts of each."""
+
+    spec: ModelSpec
+    image_shape: ImageShape
+
+    def cost(self) -> ComponentCost:
+        """See `GateArchitecture.cost`."""
+        spec = self.spec
+        return _perceptron(spec.latent_dim, *spec.gate_hidden, self._groups() + spec.num_experts)
+
+    def build(self) -> Gate:
+        """See `GateArchitecture.build`."""
+        from smoe_ray.model.gate import HierarchicalGate
+
+        spec = self.spec
+        return HierarchicalGate(spec.latent_dim, spec.gate_hidden, spec.num_experts, self._groups())
+
+    def _groups(self) -> int:
+        assert isinstance(self.spec.gate, HierarchicalGateSpec)
+        return self.spec.gate.groups
+
+
 _GATES: dict[str, Callable[[ModelSpec, ImageShape], GateArchitecture]] = {
     "mlp": MLPGateArchitecture,
     "cosine": CosineGateArchitecture,
     "batch_norm": BatchNormGateArchitecture,
     "attentive": AttentiveGateArchitecture,
+    "hierarchical": HierarchicalGateArchitecture,
 }
 
 

@@ -1,6 +1,7 @@
 """Gates: from the latent vector to one logit per expert.
 
-Shapes: B images, E experts, Z latent, D projection, M values of an expert's hidden layer.
+Shapes: B images, E experts, G groups of L = E / G experts, Z latent, D projection, M values of an expert's hidden
+layer.
 """
 
 from __future__ import annotations
@@ -100,3 +101,28 @@ class AttentiveGate(nn.Module):
         """logit_BE, given `ExpertsWithHidden.hidden` of the same latent vectors."""
         q_BD, k_EBD = self.query(z_BZ), self.key(hidden_EBM)
         return torch.einsum("bd,ebd->be", q_BD, k_EBD) / math.sqrt(q_BD.shape[1])
+
+
+class HierarchicalGate(nn.Module):
+    """log p(e | z) = log p(g | z) + log p(e | g, z): a gate over G groups, and one over the experts of each.
+
+    Both are linear above the same hidden layers, so the gate has G outputs more than `MLPGate` and no other parameter:
+    what the tree changes is not mixed up with the size of the gate. The expert with the highest logit need not be in
+    the most probable group: a likely group may share its probability among many experts.
+    """
+
+    def __init__(self, latent_dim: int, hidden: Sequence[int], num_experts: int, groups: int) -> None:
+        super().__init__()
+        self.sizes = groups, num_experts
+        self.both = MLPGate(latent_dim, hidden, groups + num_experts)
+
+    def parts_of(self, expert: int) -> list[Part]:
+        """Its row of the layer that divides the groups."""
+        return self.both.parts_of(self.sizes[0] + expert)
+
+    def forward(self, z_BZ: Tensor) -> Tensor:
+        """logit_BE: logarithms of probabilities, so that their softmax is these."""
+        group_BG, expert_BE = self.both(z_BZ).split(self.sizes, dim=1)
+        within_BGL = F.log_softmax(expert_BE.unflatten(1, (self.sizes[0], -1)), dim=2)
+        logit_BE: Tensor = (F.log_softmax(group_BG, dim=1)[:, :, None] + within_BGL).flatten(1)
+        return logit_BE

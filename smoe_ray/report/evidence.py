@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from smoe_ray.analysis import (
     ArmComparison,
@@ -13,6 +16,8 @@ from smoe_ray.analysis import (
     LabelRouting,
     Recommendations,
     Representatives,
+    TreeRouting,
+    TreeRoutingOverTrials,
     arms,
     compare_arms,
     dataset_names,
@@ -22,14 +27,21 @@ from smoe_ray.analysis import (
     of_dataset,
     recommend,
     representatives,
+    tree_routing_over_trials,
 )
-from smoe_ray.errors import StudyError
+from smoe_ray.analysis.style_agreement import CLASS_AMI, STYLE_AMI, STYLES
+from smoe_ray.errors import ResultsError, StudyError
 from smoe_ray.report.trial_analysis import TrialAnalysis
-from smoe_ray.results import Store, read_together, read_trials
+from smoe_ray.results import Store, TrialRecord, read_together, read_trials
 from smoe_ray.results.study_file import read_study_text
+from smoe_ray.spec.gates import HierarchicalGateSpec
 
 MOST_TRIALS = 4
 """Maximum number of arms with analyses of a single trial, each of which takes up to a minute."""
+
+
+MOST_TRIALS_WITH_STYLES = 500
+"""Maximum number of trials whose embeddings are read to compare experts with styles, a tenth of a second each."""
 
 
 class Evidence:
@@ -87,6 +99,56 @@ class Evidence:
         return label_routing(self.results)
 
     @property
+    def has_styles(self) -> bool:
+        """Whether some finished trial is on data with styles."""
+        return any(record.data is not None and record.data.style_names for record in self._finished())
+
+    @cached_property
+    def with_styles(self) -> pd.DataFrame:
+        """The results with the columns that `style_agreements` needs. Raises ResultsError for too many trials."""
+        scores = {}
+        styled = [record for record in self._finished() if record.data is not None and record.data.style_names]
+        if len(styled) > MOST_TRIALS_WITH_STYLES:
+            raise ResultsError(
+                f"agreement with styles: {len(styled):,} trials have styles, and it is computed for "
+                f"{MOST_TRIALS_WITH_STYLES} at most; report fewer studies at once"
+            )
+        for record in styled:
+            trial = TrialAnalysis(self.out, record, "")  # not kept: its arrays are large
+            with suppress(ResultsError):  # it stored no embeddings
+                styles = trial.style_routing
+                scores[record.trial_id] = (len(styles.class_names), trial.routing.agreement.ami, styles.agreement.ami)
+        frame = pd.DataFrame.from_dict(scores, orient="index", columns=[STYLES, CLASS_AMI, STYLE_AMI])
+        joined = self.results.join(frame, on="trial_id")
+        joined.attrs = dict(self.results.attrs)
+        return joined
+
+    @property
+    def has_trees(self) -> bool:
+        """Whether some finished trial has a hierarchical gate."""
+        return any(_has_tree(record) for record in self._finished())
+
+    @cached_property
+    def tree_routings(self) -> dict[str, TreeRoutingOverTrials]:
+        """By arm, the layers of hierarchical gates. Raises ResultsError if no such trial stored its embeddings."""
+        found: dict[str, list[TreeRouting]] = {}
+        problems = []
+        arm_of = self.arm_of()
+        for record in filter(_has_tree, self._finished()):
+            try:
+                tree = TrialAnalysis(self.out, record, "").tree_routing
+            except ResultsError as error:
+                problems.append(error)
+            else:
+                found.setdefault(arm_of[record.trial_id], []).append(tree)
+        if not found:
+            raise problems[0]
+        return {arm: tree_routing_over_trials(trees) for arm, trees in found.items()}
+
+    def _finished(self) -> Iterator[TrialRecord]:
+        return (record for record in self.records if record.status == "finished")
+
+    @property
     def has_several_datasets(self) -> bool:
         """Whether the losses of the trials have no common scale."""
         return dataset_names(self.results).nunique() > 1
@@ -135,3 +197,7 @@ class Evidence:
         except yaml.YAMLError:
             return ""
         return str(said.get("question") or "") if isinstance(said, dict) else ""
+
+
+def _has_tree(record: TrialRecord) -> bool:
+    return isinstance(record.spec.model.gate, HierarchicalGateSpec)

@@ -6,7 +6,17 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from smoe_ray.analysis import ArmComparison, Difference, arm_summary, arms, expert_deaths, posterior_warning
+from smoe_ray.analysis import (
+    ArmComparison,
+    Difference,
+    arm_summary,
+    arms,
+    compare_style_agreement,
+    expert_deaths,
+    experts_per_style,
+    posterior_warning,
+    style_agreements,
+)
 from smoe_ray.columns import count, format_cell, listed
 from smoe_ray.errors import ResultsError
 from smoe_ray.report.evidence import Evidence
@@ -40,6 +50,8 @@ def findings(evidence: Evidence) -> Iterator[Finding]:
         ("How many experts?", _recommended),
         *(by_label if evidence.has_label_routing else ()),
         ("Which arm is better?", _compared),
+        *((("What do the two layers of a hierarchical gate divide?", _trees),) if evidence.has_trees else ()),
+        *((("Do experts follow styles?", _styles),) if evidence.has_styles else ()),
         ("Do the experts stay in use?", _alive),
     ):
         try:
@@ -78,6 +90,19 @@ def _compared(evidence: Evidence) -> list[str]:
     return [*_differences(evidence.comparison), *_changed_margin(evidence)]
 
 
+def _trees(evidence: Evidence) -> list[str]:
+    return [f"{arm}: {tree.sentence}." for arm, tree in evidence.tree_routings.items()]
+
+
+def _styles(evidence: Evidence) -> list[str]:
+    sentences = [f"{line.sentence}." for line in experts_per_style(evidence.with_styles)]
+    agreements = style_agreements(evidence.with_styles)
+    if len(agreements) == 1:
+        [arm] = agreements
+        return [*sentences, f"{arm.label}: AMI of experts with styles {arm.style_ami}, n = {arm.style_ami.n}."]
+    return [*sentences, *_differences(compare_style_agreement(evidence.with_styles), "AMI of experts with styles")]
+
+
 def _changed_margin(evidence: Evidence) -> list[str]:
     margins = Counter(record.equivalence_margin for record in evidence.records if record.status == "finished")
     now = evidence.equivalence_margin
@@ -91,15 +116,16 @@ def _changed_margin(evidence: Evidence) -> list[str]:
     return [f"The margin of equivalence, {now:g}, was not fixed before the study ran: {told} had finished."]
 
 
-def _differences(found: ArmComparison) -> list[str]:
+def _differences(found: ArmComparison, measure: str | None = None) -> list[str]:
+    measure = measure or found.measure
     if len(found.differences) <= _MOST_SENTENCES:
-        return [verdict_sentence(difference, found.measure, found) for difference in found.differences]
+        return [verdict_sentence(difference, measure, found) for difference in found.differences]
     number = Counter(difference.verdict.partition(" (")[0] for difference in found.differences)
     rarer = [verdict for verdict in ("equivalent", "cannot tell") if number[verdict]]
     verdicts = ("lower", "higher", "not distinguishable", *rarer)
     told = ", ".join(f"{verdict} in {number[verdict]}" for verdict in verdicts)
     return [
-        f"Of {len(found.differences)} differences in {found.measure} from {found.reference}: {told} "
+        f"Of {len(found.differences)} differences in {measure} from {found.reference}: {told} "
         f"(probability of any false verdict at most {100 * found.alpha:g} %)."
     ]
 

@@ -236,7 +236,14 @@ def _single_trial_sections(evidence: Evidence) -> Iterator[Section]:
                 "Experts against styles",
                 lambda trial: plot_routing(trial.style_routing),
             ),
+            *_per_trial(
+                [trial for trial in trials if trial.groups],
+                "routing-groups",
+                "Groups of experts against classes",
+                lambda trial: plot_routing(trial.group_routing),
+            ),
             Exhibit("agreements", "Scores of agreement", lambda: tables.agreements(trials)),
+            *_over_seeds(evidence),
         ),
     )
     probed = partial(tables.that_have, trials, lambda trial: trial.separability)
@@ -296,6 +303,19 @@ def _swap_matrix(trial: TrialAnalysis) -> Figure:
 
 def _interpolation(trial: TrialAnalysis) -> Figure:
     return plot_interpolation(interpolation(trial.embeddings, trial.model, label=trial.title))
+
+
+def _over_seeds(evidence: Evidence) -> Iterator[Exhibit]:
+    if evidence.has_trees:
+        yield Exhibit(
+            "tree-routings", "Layers of hierarchical gates, over seeds", lambda: tables.tree_routings(evidence)
+        )
+    if evidence.has_styles:
+        yield Exhibit(
+            "style-agreements",
+            "Agreement with classes and styles, over seeds",
+            lambda: tables.style_agreements(evidence),
+        )
 
 
 def _has_styles(trial: TrialAnalysis) -> bool:

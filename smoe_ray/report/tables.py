@@ -10,6 +10,7 @@ import pandas as pd
 from smoe_ray.analysis import (
     Difference,
     Homogeneity,
+    MeanInterval,
     Recommendations,
     arm_summary,
     bimodality_tests,
@@ -17,6 +18,7 @@ from smoe_ray.analysis import (
     expert_survival,
     trial_summary,
 )
+from smoe_ray.analysis import style_agreements as agreements_by_arm
 from smoe_ray.errors import ResultsError
 from smoe_ray.report.evidence import Evidence
 from smoe_ray.report.trial_analysis import TrialAnalysis
@@ -142,6 +144,31 @@ def agreements(trials: Sequence[TrialAnalysis]) -> pd.DataFrame:
         for target, agreement in agreement_of.items():
             rows.append({"arm": trial.title, "target": target, **used, **agreement._asdict()})
     return pd.DataFrame(rows)
+
+
+def tree_routings(evidence: Evidence) -> pd.DataFrame:
+    """Layers of hierarchical gates, one row per arm. Raises ResultsError if no trial has one."""
+    rows: list[dict[str, Any]] = []
+    for arm, tree in evidence.tree_routings.items():
+        row: dict[str, Any] = {"arm": arm, "expert_groups": tree.groups, "n": tree.first_classes.n}
+        for name in ("first_classes", "regrouped", "second_classes", "second_styles"):
+            row |= _mean_and_ends(name, getattr(tree, name))
+        rows.append(row | {"off_path": tree.off_path.mean})
+    return pd.DataFrame(rows)
+
+
+def style_agreements(evidence: Evidence) -> pd.DataFrame:
+    """Experts in use and their agreement with classes and styles, one row per arm. Raises ResultsError if none has."""
+    rows = []
+    for arm in agreements_by_arm(evidence.with_styles):
+        row: dict[str, Any] = {"arm": arm.label, "styles": arm.styles, "configured": arm.configured}
+        row |= {"active": arm.active.mean, "effective": arm.effective.mean, "n": arm.style_ami.n}
+        rows.append(row | _mean_and_ends("class_ami", arm.class_ami) | _mean_and_ends("style_ami", arm.style_ami))
+    return pd.DataFrame(rows)
+
+
+def _mean_and_ends(name: str, found: MeanInterval) -> dict[str, float]:
+    return {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def separabilities(trials: Sequence[TrialAnalysis]) -> pd.DataFrame:

@@ -5,21 +5,26 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from smoe_ray.analysis import (
     Agreement,
     ColouredMap,
     LatentMap,
     Routing,
     Separability,
+    TreeRouting,
     coloured_map,
     latent_map,
     routing,
     routing_within_classes,
     separability,
+    tree_routing,
 )
 from smoe_ray.errors import ResultsError
 from smoe_ray.results import DataFacts, TrialRecord, read_embeddings
 from smoe_ray.results.trial import Arrays
+from smoe_ray.spec.gates import HierarchicalGateSpec
 
 if TYPE_CHECKING:
     from smoe_ray.training.inference import TrainedModel
@@ -64,10 +69,31 @@ class TrialAnalysis:
 
     @cached_property
     def style_routing(self) -> Routing:
-        """Experts against styles."""
+        """Experts against styles; those of a hierarchical gate by number, so that a group stands together."""
         if not self.style_names:
             raise ResultsError("routing against styles: these data have no styles; synthetic data do")
-        return routing(self.embeddings["expert"], self.embeddings["style"], self._num_experts, self.style_names)
+        found = routing(self.embeddings["expert"], self.embeddings["style"], self._num_experts, self.style_names)
+        return found if self.groups is None else found._replace(reading_order=np.sort(found.reading_order))
+
+    @property
+    def groups(self) -> int | None:
+        """Groups of experts of a hierarchical gate; None of another gate."""
+        gate = self.record.spec.model.gate
+        return gate.groups if isinstance(gate, HierarchicalGateSpec) else None
+
+    @cached_property
+    def tree_routing(self) -> TreeRouting:
+        """Layers of a hierarchical gate against classes and styles."""
+        groups = self._groups()
+        stored = self.embeddings
+        return tree_routing(stored["gate"], stored["expert"], stored["label"], stored.get("style"), groups)
+
+    @cached_property
+    def group_routing(self) -> Routing:
+        """Groups of a hierarchical gate against classes."""
+        groups = self._groups()
+        group_B = self.embeddings["expert"] // (self._num_experts // groups)
+        return routing(group_B, self.embeddings["label"], groups, self.class_names)._replace(block="group")
 
     @cached_property
     def agreements(self) -> dict[str, Agreement]:
@@ -125,6 +151,11 @@ class TrialAnalysis:
         if self.record.data is None:
             raise ResultsError(f"trial {self.record.trial_id}: its record names no data; run the trial again")
         return self.record.data
+
+    def _groups(self) -> int:
+        if self.groups is None:
+            raise ResultsError(f"trial {self.record.trial_id}: its gate is not hierarchical")
+        return self.groups
 
     @property
     def _num_experts(self) -> int:

@@ -22,7 +22,8 @@ class Spec(BaseModel):
     not_identity: ClassVar[frozenset[str]] = frozenset()
     """Fields that cannot change the numbers of a trial (where data lies, how many threads): not hashed."""
     hashed_unless_default: ClassVar[frozenset[str]] = frozenset()
-    """Fields that were added later: at their default they are not hashed, so that older trial ids stay as they are."""
+    """Fields that were added later: at their default they are not hashed, so that older trial ids stay as they are.
+    Those of all base classes count."""
 
     @model_validator(mode="before")
     @classmethod
@@ -38,13 +39,18 @@ class Spec(BaseModel):
         return {
             name: identity_of_value(value)
             for name in _names_of_identity(type(self))
-            if (value := getattr(self, name)) != fields[name].default or name not in self.hashed_unless_default
+            if (value := getattr(self, name)) != fields[name].default or name not in _added_later(type(self))
         }
 
 
 @cache
 def _names_of_identity(spec: type[Spec]) -> tuple[str, ...]:
     return tuple(sorted(spec.model_fields.keys() - spec.not_identity))
+
+
+@cache
+def _added_later(spec: type[Spec]) -> frozenset[str]:
+    return frozenset().union(*(base.hashed_unless_default for base in spec.__mro__ if issubclass(base, Spec)))
 
 
 def identity_of_value(value: Any) -> Any:

@@ -39,10 +39,20 @@ class AttentiveGateSpec(Spec):
     projection: int = Field(default=16, ge=1, le=65536, description="size of the query and of the keys")
 
 
+class HierarchicalGateSpec(Spec):
+    """Two gates in a tree: the group of experts, then the expert within its group, on the same hidden layers.
+
+    Experts g·E/G to (g + 1)·E/G - 1 are the leaves of group g.
+    """
+
+    name: Literal["hierarchical"] = "hierarchical"
+    groups: int = Field(default=2, ge=1, le=1024, description="G; the number of experts is a multiple of it")
+
+
 def _from_name(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-BuiltInGate = MLPGateSpec | CosineGateSpec | BatchNormGateSpec | AttentiveGateSpec
+BuiltInGate = MLPGateSpec | CosineGateSpec | BatchNormGateSpec | AttentiveGateSpec | HierarchicalGateSpec
 
 GateSpec = Annotated[Annotated[BuiltInGate, Field(discriminator="name")], BeforeValidator(_from_name)]

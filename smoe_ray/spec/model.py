@@ -10,7 +10,7 @@ from smoe_ray import plugins
 from smoe_ray.spec.architectures import DECODERS, ENCODERS
 from smoe_ray.spec.base import Spec
 from smoe_ray.spec.decoders import CPDecoderSpec
-from smoe_ray.spec.gates import AttentiveGateSpec, GateSpec, MLPGateSpec
+from smoe_ray.spec.gates import AttentiveGateSpec, GateSpec, HierarchicalGateSpec, MLPGateSpec
 from smoe_ray.spec.plugin import BUILT_IN, PLUGIN, PluginReference, choose
 
 
@@ -85,5 +85,14 @@ class ModelSpec(Spec):
             raise ValueError(
                 f"the gate 'attentive' reads the experts' hidden layers, which a plug-in ({self.decoder.plugin}) does "
                 "not show; choose a built-in decoder or another gate"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _groups_are_equal(self) -> Self:
+        if isinstance(self.gate, HierarchicalGateSpec) and self.num_experts % self.gate.groups:
+            raise ValueError(
+                f"the {self.gate.groups} groups of a hierarchical gate have equal numbers of experts: set num_experts "
+                f"to a multiple of {self.gate.groups} (it is {self.num_experts}), or gate.groups to a divisor of it"
             )
         return self

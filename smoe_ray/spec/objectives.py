@@ -22,7 +22,9 @@ class ObjectiveSpec(Spec):
     is_annealed: ClassVar[bool] = False
     """Whether the loss depends on the share of the budget that is done."""
     needs_labels: ClassVar[bool] = False
-    """Whether the loss uses the class label; expert number = class number, so E must be the number of classes."""
+    """Whether the loss uses the label of an image; expert number = label number."""
+    label_kind: ClassVar[Literal["class", "style"]] = "class"
+    """Which label that is: its class (E is then the number of classes), or its style (E is at least their number)."""
     draws_noise: ClassVar[bool] = False
     """Whether a training step needs random numbers beside the latent noise: a uniform one per image and expert."""
     biases_gate: ClassVar[bool] = False
@@ -76,12 +78,21 @@ class ErrorScaleSpec(DecoderLikelihoodSpec):
 class BalancedObjectiveSpec(ObjectiveSpec):
     """An objective with the balance term L_balance over the global batch (arXiv:2509.10025)."""
 
+    hashed_unless_default: ClassVar[frozenset[str]] = frozenset({"balance_parts"})
+
     lambda_balance: float = Field(
         default=400.0, ge=0, description="weight of L_balance; divided by 128 in the per-image loss"
     )
     balance_form: Literal["released_code", "paper_text"] = Field(
         default="released_code",
         description="released_code: E * sum of squares; paper_text: E * mean of squares (1/E of it)",
+    )
+    balance_parts: int = Field(
+        default=1,
+        ge=1,
+        le=65536,
+        description="parts of the global batch that are balanced each by itself, as data-parallel workers do that "
+        "average losses, not gate probabilities (arXiv:2501.11873); 1: the whole batch. Independent of resources",
     )
 
 
@@ -286,6 +297,18 @@ class OracleRouter(DecoderLikelihoodSpec):
     )
 
 
+class StyleOracle(DecoderLikelihoodSpec):
+    """Control: each image trains the expert of its style, and the gate learns to name that expert."""
+
+    needs_labels: ClassVar[bool] = True
+    label_kind: ClassVar[Literal["class", "style"]] = "style"
+
+    name: Literal["style_oracle"] = "style_oracle"
+    gate_weight: float = Field(
+        default=1.0, ge=0, description="weight of the gate's cross-entropy against the style (nats per image)"
+    )
+
+
 class Supervised(DecoderLikelihoodSpec):
     """The label-routed baseline: error of the predicted class's expert, plus cross-entropy of the gate."""
 
@@ -330,6 +353,12 @@ class PluginObjective(PluginReference):
         return spec.needs_labels
 
     @property
+    def label_kind(self) -> Literal["class", "style"]:
+        """See `ObjectiveSpec.label_kind`."""
+        spec: type[ObjectiveSpec] = self.load().spec
+        return spec.label_kind
+
+    @property
     def draws_noise(self) -> bool:
         """See `ObjectiveSpec.draws_noise`."""
         spec: type[ObjectiveSpec] = self.load().spec
@@ -364,6 +393,7 @@ BuiltInObjective = (
     | FrozenRouter
     | UniformRouter
     | OracleRouter
+    | StyleOracle
     | Supervised
 )
 _NAMES: tuple[str, ...] = tuple(member.model_fields["name"].default for member in get_args(BuiltInObjective))

@@ -192,12 +192,30 @@ def merge_trial(
     return merge(base, over)
 
 
-def check_experts_per_class(trial: TrialSpec, num_classes: int) -> None:
-    """An objective with labels has one expert per class. Raises StudyError when there are more or fewer."""
-    if trial.objective.needs_labels and trial.model.num_experts != num_classes:
+def check_experts_per_label(trial: TrialSpec, num_classes: int | None, num_styles: int | None) -> None:
+    """An objective with labels has one expert per class, or at least one per style; None: not known yet.
+
+    Raises:
+        StudyError: there are more or fewer, or the data have no styles.
+    """
+    name, num_experts = trial.objective.name, trial.model.num_experts
+    if not trial.objective.needs_labels:
+        return
+    if trial.objective.label_kind == "class":
+        if num_classes not in (None, num_experts):
+            raise StudyError(
+                f"{name} routing needs one expert per class: set model.num_experts to {num_classes} "
+                f"(it is {num_experts})"
+            )
+    elif num_styles == 0:
         raise StudyError(
-            f"{trial.objective.name} routing needs one expert per class: set model.num_experts to {num_classes} "
-            f"(it is {trial.model.num_experts})"
+            f"{name} routes by style, and data of the source {trial.data.source} have no styles; "
+            f"set data.source to synthetic, or take another objective"
+        )
+    elif num_styles is not None and num_experts < num_styles:
+        raise StudyError(
+            f"{name} routing needs an expert for each style: set model.num_experts to {num_styles} or more "
+            f"(it is {num_experts})"
         )
 
 

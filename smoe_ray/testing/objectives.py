@@ -190,9 +190,9 @@ def leaves() -> Leaves:
 
 
 def labels() -> Tensor:
-    """Class labels that agree with the gate's first choice on two thirds of the images."""
+    """Labels that agree with the gate's first choice on three quarters of the images; each occurs."""
     label_B = torch.arange(B) % E
-    label_B[::3] = torch.tensor([1, 2, 1, 2])
+    label_B[::4] = (label_B[::4] + 1) % E
     return label_B
 
 
@@ -215,6 +215,7 @@ def compute(
     image_BP: Tensor | None = None,
     global_mean: GlobalMean = identity,
     uniform_BE: Tensor | None = None,
+    first_row: int = 0,
 ) -> Terms:
     """Terms of a batch, decoded as the objective says; by default of `images()`, repeated as often as they fit."""
     repeats = len(label_B) // B
@@ -232,9 +233,8 @@ def compute(
         assert expert_BK.shape == (len(label_B), objective.experts_per_image)
         chosen_KBP = made.image_EBP[expert_BK.t(), torch.arange(len(label_B))]
         decoded = Decoded(encoded, made.logit_BE, None, chosen_KBP, expert_BK)
-    terms: Terms = loss(
-        LossInput(image_BP, label_B, decoded, 0.5, progress, global_mean, uniform_BE if objective.draws_noise else None)
-    )
+    drawn_BE = uniform_BE if objective.draws_noise else None
+    terms: Terms = loss(LossInput(image_BP, label_B, decoded, 0.5, progress, global_mean, drawn_BE, first_row))
     return terms
 
 
@@ -269,7 +269,12 @@ def on_shards(objective: ObjectiveSpec, sizes: Sequence[int]) -> list[tuple[Loss
         whole, loss = leaves(), loss_for(objective)
         shard = [*(value[rows] for value in whole[:3]), whole.image_EBP[:, rows]]
         made = Leaves._make(value.detach().requires_grad_() for value in shard)
-        options = {"image_BP": images()[rows], "global_mean": global_mean, "uniform_BE": uniform()[rows]}
+        options: dict[str, Any] = {
+            "image_BP": images()[rows],
+            "global_mean": global_mean,
+            "uniform_BE": uniform()[rows],
+        }
+        options["first_row"] = rows.start
         try:
             return loss, *with_gradients(loss, objective, made, labels()[rows], **options)
         except BaseException:
@@ -281,13 +286,14 @@ def on_shards(objective: ObjectiveSpec, sizes: Sequence[int]) -> list[tuple[Loss
 
 
 def noise_images() -> Splits:
-    """20 images to train on and 6 to test on, of as many classes as there are experts."""
+    """20 images to train on and 6 to test on, of as many classes as there are experts, each of one style."""
     rng = np.random.default_rng(0)
 
     def noise(count: int) -> Dataset:
-        return Dataset(rng.integers(0, 256, (count, 28, 28), dtype=np.uint8), np.arange(count) % E)
+        label_B = np.arange(count) % E
+        return Dataset(rng.integers(0, 256, (count, 28, 28), dtype=np.uint8), label_B, style_B=label_B)
 
-    return Splits(noise(20), noise(6), ("a", "b", "c"), "0" * 64)
+    return Splits(noise(20), noise(6), ("a", "b", "c"), "0" * 64, ("a/1", "b/1", "c/1"))
 
 
 def through_a_file(checkpoint: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:

@@ -54,7 +54,7 @@ class Evaluation(NamedTuple):
     similarity: float = math.nan
     """Cosine similarity of two experts' reconstructions of the same image; NaN for a single expert."""
     label_accuracy: float = math.nan
-    """Share of the images whose argmax expert has the number of their class; NaN where routing is not by label."""
+    """Share of the images whose argmax expert has the number of their label; NaN where routing is not by label."""
     nmi: float = math.nan
     """Normalised mutual information of argmax expert and class; NaN where all images are of one class."""
 
@@ -119,18 +119,19 @@ def evaluate(
     *,
     seed: int,
     epoch: int,
-    by_label: bool = False,
+    routed_by_B: npt.NDArray[np.int64] | None = None,
 ) -> Evaluation:
     """Measure the losses (in units of `error`) and the usage of experts on the test set.
 
     Hard gating runs the chosen expert of each image alone. A latent sample is the same for the same seed and epoch, so
-    that a resumed trial draws what an uninterrupted one draws. `by_label`: expert number = class number.
+    that a resumed trial draws what an uninterrupted one draws. `routed_by_B`: the label of each image,
+    class or style, where training routes by it.
     """
     model.eval()
     noise = random_stream(test.device, seed, Stream.EVALUATION, epoch)
     z_chunks, expert_chunks, mu_chunks, label_chunks = [], [], [], []
     soft_2 = torch.zeros(2, dtype=torch.float64, device=test.device)
-    routing_5 = torch.zeros(5, dtype=torch.float64, device=test.device)
+    routing_4 = torch.zeros(4, dtype=torch.float64, device=test.device)
     kl = torch.zeros((), dtype=torch.float64, device=test.device)
     for image_BHW, label_B in test.chunks(IMAGES_AT_ONCE):
         encoded = model.encoder(image_BHW)
@@ -139,7 +140,7 @@ def evaluate(
         image_EBP = model.experts(z_BZ)
         blended_BP = blend(torch.softmax(logit_BE, dim=1), image_EBP)
         soft_2 = soft_2 + _sums(error, image_BHW.flatten(1), blended_BP)
-        routing_5 = routing_5 + _routing_sums(error, image_BHW.flatten(1), label_B, logit_BE, image_EBP)
+        routing_4 = routing_4 + _routing_sums(error, image_BHW.flatten(1), logit_BE, image_EBP)
         kl = kl + kl_divergence(encoded).double().sum()
         mu_chunks.append(encoded.mu_BZ)
         z_chunks.append(z_BZ)
@@ -149,7 +150,8 @@ def evaluate(
     shown_2 = soft_2 if spec.gating == "soft" else _hard_sums(error, model, test, torch.cat(z_chunks), expert_B)
     usage_E = torch.bincount(expert_B, minlength=model.experts.num_experts).double()
     reconstruction, squared, soft, kl_mean = (torch.stack([*shown_2, soft_2[0], kl]) / len(test)).tolist()
-    oracle, regret, gate_entropy, similarity, label_accuracy = (routing_5 / len(test)).tolist()
+    oracle, regret, gate_entropy, similarity = (routing_4 / len(test)).tolist()
+    label_accuracy = math.nan if routed_by_B is None else float(np.mean(expert_B.cpu().numpy() == routed_by_B))
     mu_variance_Z = torch.cat(mu_chunks).double().var(dim=0, correction=0)
     return Evaluation(
         reconstruction,
@@ -163,7 +165,7 @@ def evaluate(
         regret,
         gate_entropy,
         similarity,
-        label_accuracy if by_label else math.nan,
+        label_accuracy,
         _nmi(_counts(expert_B, torch.cat(label_chunks), model.experts.num_experts)),
     )
 
@@ -189,8 +191,8 @@ def _entropy(count_N: npt.NDArray[np.float64]) -> float:
     return float(-(share_N * np.log(share_N)).sum())
 
 
-def _routing_sums(error: PixelError, image_BP: Tensor, label_B: Tensor, logit_BE: Tensor, image_EBP: Tensor) -> Tensor:
-    """Sums over the images of `Evaluation`'s oracle, regret, gate_entropy, similarity and label_accuracy: (5,)."""
+def _routing_sums(error: PixelError, image_BP: Tensor, logit_BE: Tensor, image_EBP: Tensor) -> Tensor:
+    """Sums over the images of `Evaluation`'s oracle, regret, gate_entropy and similarity: (4,)."""
     E = len(image_EBP)
     error_BE = expert_errors(image_BP, image_EBP, error).double()
     expert_B = logit_BE.argmax(dim=1)
@@ -202,9 +204,7 @@ def _routing_sums(error: PixelError, image_BP: Tensor, label_B: Tensor, logit_BE
     norm_BE = torch.linalg.vector_norm(image_EBP, dim=2).t().clamp_min(torch.finfo(image_EBP.dtype).tiny)
     pairs_B = blend(1 / norm_BE, image_EBP).double().square().sum(dim=1) - E
     similarity_B = pairs_B / (E * (E - 1)) if E > 1 else torch.full_like(pairs_B, math.nan)
-    return torch.stack(
-        [each.sum() for each in (least_B, regret_B, entropy_B, similarity_B, (expert_B == label_B).double())]
-    )
+    return torch.stack([each.sum() for each in (least_B, regret_B, entropy_B, similarity_B)])
 
 
 def _sums(error: PixelError, image_BP: Tensor, reconstruction_BP: Tensor) -> Tensor:

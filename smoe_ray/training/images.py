@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy.typing as npt
 import torch
@@ -56,12 +56,12 @@ class Batch(NamedTuple):
 
 
 class DeviceImages:
-    """Images (uint8) and labels of a dataset, ready to be cut into batches on `device`."""
+    """Images (uint8) of a dataset and their labels, which are classes or styles, ready to be cut into batches."""
 
-    def __init__(self, dataset: Dataset, device: torch.device) -> None:
+    def __init__(self, dataset: Dataset, device: torch.device, label_kind: Literal["class", "style"] = "class") -> None:
         self.device = device
         self.image_BHW = _tensor(dataset.image_BHW)
-        self.label_B = _tensor(dataset.label_B).to(device)
+        self.label_B = _tensor(dataset.labels(label_kind)).to(device)
         if device.type == "cuda" and self._fits():
             self.image_BHW = self.image_BHW.to(device)
 

@@ -21,7 +21,7 @@ from smoe_ray.data.dataset import Dataset, Splits
 from smoe_ray.errors import DivergedError
 from smoe_ray.model import SMoEVAE, build_model, model_cost
 from smoe_ray.model.cost import flops_of_training
-from smoe_ray.spec import TrialSpec, check_experts_per_class
+from smoe_ray.spec import TrialSpec, check_experts_per_label
 from smoe_ray.training import checkpoint
 from smoe_ray.training.collectives import ALONE, Shard, Workers
 from smoe_ray.training.evaluate import Evaluation, embed, evaluate
@@ -79,7 +79,8 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
         DivergedError: a term of the loss became NaN or infinite; the message has the epoch and the terms.
         GroupBroken: this worker or another one failed between collectives.
     """
-    check_experts_per_class(trial, len(data.class_names))
+    styled = data.train.style_B is not None and data.test.style_B is not None
+    check_experts_per_label(trial, len(data.class_names), len(data.style_names) if styled else 0)
     workers = runtime.workers
     with workers.guard_collectives():
         device = resolve_device(runtime.device)
@@ -93,7 +94,7 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
         done = 0
         if runtime.checkpoint is not None:
             done = checkpoint.restore(runtime.checkpoint, step.modules, optimizer, generators)
-        images = DeviceImages(data.train, device)
+        images = DeviceImages(data.train, device, step.loss.spec.label_kind)
         test = DeviceImages(data.test, device)
     steps_per_epoch = math.ceil(len(data.train) / trial.training.batch_size)
     steps_total = trial.training.budget.steps(steps_per_epoch)
@@ -118,7 +119,7 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
                 step.loss.error,
                 seed=trial.seed,
                 epoch=epoch,
-                by_label=step.loss.spec.needs_labels,
+                routed_by_B=data.test.labels(step.loss.spec.label_kind) if step.loss.spec.needs_labels else None,
             )
             _refuse_divergence(epoch, measured.losses())
         row = {
@@ -189,7 +190,13 @@ class TrainingStep:
             uniform_BE = drawn_BE.clamp_min(_LEAST_UNIFORM)  # of 0, logarithms and quantiles are infinite
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.trial.training.precision == "bf16"):
             terms = self.terms(
-                image_BHW, label_B, noise_BZ[shard.rows], torch.tensor(progress), torch.tensor(shard.share), uniform_BE
+                image_BHW,
+                label_B,
+                noise_BZ[shard.rows],
+                torch.tensor(progress),
+                torch.tensor(shard.share),
+                uniform_BE,
+                shard.rows.start,
             )
         self.optimizer.zero_grad(set_to_none=True)
         (self.workers.count * shard.share * terms.loss).backward()
@@ -205,6 +212,7 @@ class TrainingStep:
         progress: Tensor,
         share: Tensor,
         uniform_BE: Tensor | None = None,
+        first_row: int = 0,
     ) -> Terms:
         global_mean = partial(self.mean_over_batch, share=share)
         choose = partial(self.loss.choose, global_mean=global_mean, uniform_BE=uniform_BE)
@@ -212,7 +220,7 @@ class TrainingStep:
         modify = partial(self.modifiers.logits, progress=progress)
         decoded = self.forward(image_BHW, noise_BZ, decodes == "chosen", choose, decodes == "merged", modify)
         beta = self.trial.training.beta
-        batch = LossInput(image_BHW.flatten(1), label_B, decoded, beta, progress, global_mean, uniform_BE)
+        batch = LossInput(image_BHW.flatten(1), label_B, decoded, beta, progress, global_mean, uniform_BE, first_row)
         return self.modifiers.terms(self.loss(batch), batch, self.model)
 
 

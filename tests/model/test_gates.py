@@ -12,7 +12,7 @@ from smoe_ray.errors import StudyError
 from smoe_ray.model import ExpertBank, build_model, model_cost
 from smoe_ray.model.architectures import decoder_architecture, gate_architecture
 from smoe_ray.model.bank import CPExpertBank
-from smoe_ray.model.gate import AttentiveGate, BatchNormGate, CosineGate
+from smoe_ray.model.gate import AttentiveGate, BatchNormGate, CosineGate, HierarchicalGate
 from smoe_ray.spec import ModelSpec, TrialSpec, trial_with
 from smoe_ray.spec.gates import AttentiveGateSpec, BuiltInGate
 
@@ -136,3 +136,21 @@ def test_a_mistake_is_one_line(values: dict[str, object], message: str) -> None:
         trial_with(TrialSpec(), values)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_the_hierarchical_gate_multiplies_the_probabilities_of_its_two_layers() -> None:
+    gate = HierarchicalGate(latent_dim=1, hidden=(), num_experts=6, groups=2)
+    group_G, within_GL = torch.tensor([0.6, 0.4]), torch.tensor([[0.3, 0.4, 0.3], [0.1, 0.8, 0.1]])
+    with torch.no_grad():
+        gate.both[0].weight.zero_()
+        # Each layer's logits are free up to a constant: the experts of a group say nothing about the group.
+        gate.both[0].bias.copy_(torch.cat([group_G.log() + 3, within_GL[0].log() + 5, within_GL[1].log() - 7]))
+        logit_E = gate(torch.zeros(1, 1))[0]
+    torch.testing.assert_close(logit_E.exp(), (group_G[:, None] * within_GL).flatten())
+    torch.testing.assert_close(logit_E.softmax(dim=0), logit_E.exp())
+    assert logit_E.argmax() == 4  # 0.32 in the less probable group; descending greedily would give expert 1 with 0.24
+
+
+def test_groups_of_unequal_size_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"set num_experts to a multiple of 4 \(it is 6\)"):
+        ModelSpec(num_experts=6, gate={"name": "hierarchical", "groups": 4})

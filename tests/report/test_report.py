@@ -11,7 +11,9 @@ import pytest
 
 from smoe_ray.columns import COLUMNS, format_cell
 from smoe_ray.errors import ResultsError
-from smoe_ray.report import write_report
+from smoe_ray.report import tables, write_report
+from smoe_ray.report.evidence import Evidence
+from smoe_ray.report.findings import findings
 from smoe_ray.report.page import table_item
 from smoe_ray.study import LocalExecutor, run_study
 from smoe_ray.testing.toy_training import Toy, toy_grid
@@ -285,3 +287,22 @@ def test_cells_are_written_for_reading() -> None:
     assert format_cell("half_life", float("inf")) == "never"
     assert format_cell("loss", float("nan")) == "\N{EN DASH}"
     assert not {name for name in COLUMNS if name.endswith("_sd") and name != "basin_sd"}
+
+
+def test_what_the_layers_of_a_hierarchical_gate_divide_is_told_where_there_is_one(tmp_path: Path) -> None:
+    plant(tmp_path, "tree", objectives=("likelihood",), experts=(6,), styles=2, groups=3)
+    plant(tmp_path, "flat-gate", objectives=("likelihood",), experts=(6,), styles=2)
+    evidence = Evidence(tmp_path, ["tree", "flat-gate"])
+    told = {finding.question: finding.sentences for finding in findings(evidence)}
+    [tree] = told["What do the two layers of a hierarchical gate divide?"]
+    assert re.match(r"hierarchical gate: layer one agrees with classes \(AMI 0\.\d+ \(0\.\d+ to [01]\.\d+\); ", tree)
+    assert "; layer two agrees with styles (" in tree
+    [styles] = told["Do experts follow styles?"]
+    assert "AMI of experts with styles mean 0." in styles
+    assert tables.tree_routings(evidence)["expert_groups"].tolist() == [3]
+    frame = tables.style_agreements(evidence)
+    assert frame["arm"].tolist() == ["hierarchical gate", "mlp gate"]
+    assert frame["styles"].tolist() == [6, 6]
+    assert (frame["style_ami"] > frame["class_ami"]).all()
+    flat = Evidence(tmp_path, ["flat-gate"])
+    assert "What do the two layers of a hierarchical gate divide?" not in {each.question for each in findings(flat)}

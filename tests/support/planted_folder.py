@@ -35,10 +35,13 @@ def plant(
     embeddings: bool = True,
     image_shape: ImageShape = (1, 28, 28),
     ends: Sequence[dict[str, Any]] = (),
+    styles: int = 0,
+    groups: int | None = None,
 ) -> list[TrialRecord]:
     """A study whose loss falls with experts and data; its first trials end as `ends` says (fields of the record).
 
-    Images of another shape than that of drawings come from files.
+    Images of another shape than that of drawings come from files. With so many `styles` of each class, most images
+    go to the expert of their style; `groups` are those of a hierarchical gate.
     """
     source = {"source": "synthetic"} if image_shape == (1, 28, 28) else {"source": "images", "root": "photos"}
     store = Store(out)
@@ -49,7 +52,8 @@ def plant(
             TrialSpec(seed=seed),
             {
                 "routing": routing,
-                "model": {"num_experts": count, "encoder": "lite", "latent_dim": 2},
+                "model": {"num_experts": count, "encoder": "lite", "latent_dim": 2}
+                | ({"gate": {"name": "hierarchical", "groups": groups}} if groups else {}),
                 "objective.name": objective,
                 "data": source | {"train_per_class": images},
                 "training.budget": f"{EPOCHS} epochs",
@@ -69,6 +73,7 @@ def plant(
                 test_images=60,
                 image_shape=image_shape,
                 class_names=tuple(class_names),
+                style_names=tuple(f"{name}/{style}" for name in class_names for style in range(styles)),
             ),
             **end,
         )
@@ -117,6 +122,13 @@ def _embeddings(record: TrialRecord, seed: int) -> dict[str, Any]:
     count, classes = record.spec.model.num_experts, len(record.data.class_names)
     label_B = np.arange(60) % classes
     expert_B = label_B % count
+    styled = {}
+    if styles := len(record.data.style_names) // classes:
+        style_B = styles * label_B + np.arange(60) // classes % styles
+        expert_B = style_B % count
+        lost = rng.choice(60, 4 + seed, replace=False)
+        expert_B[lost] = rng.integers(count, size=len(lost))
+        styled = {"style": style_B}
     mu_BZ = np.stack([4.0 * expert_B, label_B], axis=1) + rng.normal(0, 0.5, (60, 2))
     gate_BE = np.full((60, count), 0.1 / count) + 0.9 * np.eye(count)[expert_B]
     channels, *size = record.data.image_shape
@@ -128,4 +140,5 @@ def _embeddings(record: TrialRecord, seed: int) -> dict[str, Any]:
         "gate": gate_BE.astype(np.float32),
         "image": image_BHW,
         "reconstruction": (image_BHW / 255).astype(np.float16),
+        **styled,
     }

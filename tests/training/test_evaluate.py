@@ -99,7 +99,7 @@ def test_the_last_row_is_the_model_measured_image_by_image(epochs: list[Epoch], 
 
 def test_the_gate_is_held_to_the_labels_only_where_it_routes_by_them(model: SMoEVAE, splits: Splits) -> None:
     right = np.mean(one_by_one(model, splits)["experts"] == splits.test.label_B)
-    assert measure(model, splits, by_label=True).usage()["label_accuracy"] == pytest.approx(right)
+    assert measure(model, splits, routed_by_B=splits.test.label_B).usage()["label_accuracy"] == pytest.approx(right)
     assert measure(model, splits).usage()["label_accuracy"] is None
 
 
@@ -140,10 +140,10 @@ def test_usage_by_hand() -> None:
 
 
 def measure(
-    model: SMoEVAE, splits: Splits, seed: int = 0, epoch: int = 1, by_label: bool = False, **spec: Any
+    model: SMoEVAE, splits: Splits, seed: int = 0, epoch: int = 1, routed_by_B: np.ndarray | None = None, **spec: Any
 ) -> Evaluation:
     images = DeviceImages(splits.test, CPU)
-    return evaluate(model, images, EvaluationSpec(**spec), seed=seed, epoch=epoch, by_label=by_label)
+    return evaluate(model, images, EvaluationSpec(**spec), seed=seed, epoch=epoch, routed_by_B=routed_by_B)
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,20 @@ class PlainSpec(ObjectiveSpec):
     """Of a plug-in that knows no likelihood."""
 
 
+def test_parts_of_a_batch_are_balanced_each_by_itself() -> None:
+    gate_BE = tensor([[1, 0], [0, 1], [1, 0], [0, 1], [0.5, 0.5]])
+    batch = LossInput(IMAGE_BP, torch.zeros(5), decoded(), 0, 0)
+    # Rows 0, 2, 4 have the mean (5/6, 1/6), and rows 1, 3 have (0, 1); all of them are even.
+    parts = [2 * 2 * (1 / 3) ** 2, 2 * 2 * 0.5**2]
+    assert shared_terms.global_balance(gate_BE, batch).item() == pytest.approx(0)
+    assert shared_terms.global_balance(gate_BE, batch, parts=2).item() == pytest.approx(
+        (3 * parts[0] + 2 * parts[1]) / 5
+    )
+    # A part without an image does not count: each image is then balanced by itself.
+    alone = shared_terms.global_balance(gate_BE, batch, parts=9)
+    assert alone.item() == pytest.approx(4 / 5)
+
+
 def test_an_objective_without_a_likelihood_has_the_squared_error() -> None:
     assert error_of(PlainSpec(name="plain")) is error_of(Blend())
 
@@ -407,6 +421,7 @@ VARIANTS = [
     Likelihood(likelihood="laplace"),
     Supervised(likelihood="laplace"),
     *(objective(error_scale=0.5) for objective in (Blend, Expected, Likelihood, HardEM, Gumbel)),
+    Expected(balance_parts=4),
     MutualInformation(usage_weight=2),
     VMoE(top_k=1),
     Sinkhorn(temperature=0.1, iterations=50),

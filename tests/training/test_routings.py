@@ -6,6 +6,7 @@ Shapes: B images, E experts, K of them for each image, Z latent, P pixels.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from smoe_ray.data import Splits
+from smoe_ray.errors import StudyError
 from smoe_ray.model import Decoded, Encoded, build_model, model_cost
 from smoe_ray.spec import (
     Blend,
@@ -32,6 +34,7 @@ from smoe_ray.spec import (
     ReLURouter,
     Sinkhorn,
     Smear,
+    StyleOracle,
     Switch,
     TrialSpec,
     UniformRouter,
@@ -63,14 +66,18 @@ ENCODED = Encoded(torch.zeros(2, 1, dtype=torch.float64), torch.zeros(2, 1, dtyp
 
 
 def terms_of(
-    objective: ObjectiveSpec, gate_BE: Tensor = GATE_BE, progress: float = 0.0, uniform_BE: Tensor | None = None
+    objective: ObjectiveSpec,
+    gate_BE: Tensor = GATE_BE,
+    progress: float = 0.0,
+    uniform_BE: Tensor | None = None,
+    label: int = 0,
 ) -> Terms:
     loss, logit_BE = loss_for(objective), gate_BE.log()
     decoded = Decoded(ENCODED, logit_BE, IMAGE_EBP, None)
     if objective.decodes == "chosen":
         expert_BK = loss.choose(logit_BE, identity, uniform_BE)
         decoded = Decoded(ENCODED, logit_BE, None, IMAGE_EBP[expert_BK.t(), torch.arange(2)], expert_BK)
-    label_B = torch.zeros(2, dtype=torch.int64)
+    label_B = torch.full((2,), label)
     found: Terms = loss(LossInput(IMAGE_BP, label_B, decoded, 0, progress, uniform_BE=uniform_BE))
     return found
 
@@ -203,6 +210,46 @@ def test_no_gradient_reaches_the_gate_of_these_controls(objective: ObjectiveSpec
     assert before
     for name, value in before.items():
         assert np.array_equal(weights[f"gate.{name}"], value.numpy()), name
+
+
+def test_the_style_oracle_trains_the_expert_of_the_style_and_teaches_the_gate_its_name() -> None:
+    found = terms_of(StyleOracle(gate_weight=3), label=1)
+    assert found.reconstruction.item() == (1.25 + 1) / 2
+    assert found.cross_entropy.item() == pytest.approx(-(math.log(0.75) + math.log(0.5)) / 2)
+    assert found.loss.item() == pytest.approx(1.125 + 3 * found.cross_entropy.item())
+
+
+def test_the_style_oracle_is_told_styles_not_classes() -> None:
+    trial = trial_with(TrialSpec(objective=StyleOracle()), {**TINY, "training.budget": "1 epochs"})
+    data = noise_images()
+
+    def row(**changed: np.ndarray) -> dict[str, Any]:
+        train, test = (
+            replace(part, **{key: array[: len(part)] for key, array in changed.items()})
+            for part in (data.train, data.test)
+        )
+        return next(fit(trial, replace(data, train=train, test=test), Runtime("cpu"))).row
+
+    plain, others = row(), np.arange(20) // 7
+    other = row(label_B=others)
+    assert other["train.cross_entropy"] == plain["train.cross_entropy"]
+    assert other["experts.label_accuracy"] == plain["experts.label_accuracy"]
+    assert (other["experts.nmi"], plain["experts.nmi"] is None) == (None, False)  # of classes: one is left in the test
+    other = row(style_B=others)
+    assert other["train.cross_entropy"] != plain["train.cross_entropy"]
+    assert other["experts.label_accuracy"] != plain["experts.label_accuracy"]
+
+
+def test_the_style_oracle_needs_styles_and_an_expert_for_each() -> None:
+    data = noise_images()
+    few = trial_with(TrialSpec(objective=StyleOracle()), {**TINY, "model.num_experts": 2})
+    with pytest.raises(StudyError, match=r"set model.num_experts to 3 or more \(it is 2\)"):
+        next(fit(few, data, Runtime("cpu")))
+    train = replace(data.train, style_B=None)
+    with pytest.raises(
+        StudyError, match="style_oracle routes by style, and data of the source synthetic have no styles"
+    ):
+        next(fit(few, replace(data, train=train), Runtime("cpu")))
 
 
 def test_the_oracle_trains_the_best_expert_and_teaches_the_gate_its_name() -> None:

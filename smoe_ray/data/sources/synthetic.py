@@ -76,8 +76,8 @@ def key(_spec: SyntheticData, _found: None, _context: ReadContext) -> list[str]:
 
 def read(spec: SyntheticData, _found: None, _context: ReadContext) -> Content:
     """The drawings that `spec` describes."""
-    train, test, style_names, parameter_names = draw(spec)
-    return Content(train, test, spec.classes, style_names, parameter_names)
+    train, test, styles, parameter_names = draw(spec)
+    return Content(train, test, spec.classes, styles, parameter_names)
 
 
 # --- pen strokes ------------------------------------------------------------------------------------------------------
@@ -402,12 +402,16 @@ def draw(spec: SyntheticData) -> tuple[Dataset, Dataset, tuple[str, ...], tuple[
     Returns:
         training set, test set, style names (``eye/lashes``; `Dataset.style_B` points into them), parameter names.
     """
-    style_names = tuple(f"{family}/{style}" for family in spec.classes for style in FAMILIES[family])
     train, test = (
         _draw_split(spec, split, per_class)
         for split, per_class in enumerate((spec.train_per_class, spec.test_per_class))
     )
-    return train, test, style_names, PARAMETER_NAMES
+    return train, test, style_names(spec), PARAMETER_NAMES
+
+
+def style_names(spec: SyntheticData) -> tuple[str, ...]:
+    """``<class>/<style>`` of every style that is drawn."""
+    return tuple(f"{family}/{style}" for family in spec.classes for style in FAMILIES[family])
 
 
 def _draw_split(spec: SyntheticData, split: int, per_class: int) -> Dataset:

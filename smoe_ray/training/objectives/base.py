@@ -32,7 +32,7 @@ class LossInput(NamedTuple):
     image_BP: Tensor
     """Pixels in [0, 1]."""
     label_B: Tensor
-    """Class labels; expert number = class number where an objective uses them."""
+    """Labels of the kind `ObjectiveSpec.label_kind`; expert number = label number where an objective uses them."""
     decoded: Decoded
     """Forward pass with the decoders that the spec's `decodes` names."""
     beta: float
@@ -42,6 +42,8 @@ class LossInput(NamedTuple):
     global_mean: GlobalMean = identity
     uniform_BE: Tensor | None = None
     """Random numbers in (0, 1), where the spec says `draws_noise`."""
+    first_row: int = 0
+    """Place of this worker's first image in the global batch."""
 
 
 class Terms(NamedTuple):
@@ -58,7 +60,7 @@ class Terms(NamedTuple):
     entropy: Tensor
     """Mean gate entropy, nats, unweighted (reported even where it is no part of the loss)."""
     cross_entropy: Tensor
-    """Cross-entropy of the gate against the class label, nats; zero where labels are not used."""
+    """Cross-entropy of the gate against the label, nats; zero where labels are not used."""
     own: Mapping[str, Tensor] | None = None
     """Further terms that only this objective has; reported as ``train.<name>``."""
 

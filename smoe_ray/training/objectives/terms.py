@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor
 
 from smoe_ray.model import Encoded
 from smoe_ray.spec.objectives import BalancedObjectiveSpec
-from smoe_ray.training.objectives.base import GlobalMean, LossInput, Terms
+from smoe_ray.training.objectives.base import LossInput, Terms
 from smoe_ray.training.objectives.errors import SQUARED_ERROR, PixelError
 from smoe_ray.training.objectives.errors import squared_error as squared_error  # plug-ins find it here
 
@@ -42,7 +43,11 @@ def complete(
         scale: factor of both weights; see `ErrorScale`.
     """
     kl = kl_divergence(batch.decoded.encoded).mean()
-    balance = global_balance(gate_BE, balanced.balance_form if balanced else "released_code", batch.global_mean)
+    balance = (
+        global_balance(gate_BE, batch, balanced.balance_form, balanced.balance_parts)
+        if balanced
+        else global_balance(gate_BE, batch)
+    )
     entropy = entropy_term(gate_BE)
     loss = reconstruction + batch.beta * kl
     if balanced is not None:
@@ -58,9 +63,22 @@ def annealed(start: float, end: float, progress: float | Tensor) -> float | Tens
     return start * (end / start) ** progress
 
 
-def global_balance(gate_BE: Tensor, form: str, global_mean: GlobalMean) -> Tensor:
-    """L_balance of the average gate over the global batch, whatever part of it this worker has (arXiv:2501.11873)."""
-    return balance_term(global_mean(gate_BE.mean(dim=0)), form)
+def global_balance(gate_BE: Tensor, batch: LossInput, form: str = "released_code", parts: int = 1) -> Tensor:
+    """L_balance of the average gate over the global batch, whatever shard of it this worker has (arXiv:2501.11873).
+
+    With several `parts` M, image number i of the global batch is in part i mod M, and the result is the mean over
+    images of the L_balance of their parts: again the same for any number of workers.
+    """
+    if parts == 1:
+        return balance_term(batch.global_mean(gate_BE.mean(dim=0)), form)
+    row_B = batch.first_row + torch.arange(len(gate_BE), device=gate_BE.device)
+    part_BM = F.one_hot(row_B % parts, parts).to(gate_BE.dtype)
+    share_M = batch.global_mean(part_BM.mean(dim=0))
+    sum_ME = batch.global_mean(part_BM.t() @ gate_BE / len(gate_BE))
+    balances = [
+        balance_term(sum_E / share.clamp_min(1e-12), form) for sum_E, share in zip(sum_ME, share_M, strict=True)
+    ]
+    return (share_M * torch.stack(balances)).sum()
 
 
 def blend(gate_BE: Tensor, image_EBP: Tensor) -> Tensor:
