@@ -50,7 +50,9 @@ from smoe_ray.spec import (
 )
 from smoe_ray.spec.decoders import CPDecoderSpec
 from smoe_ray.spec.gates import BuiltInGate, MLPGateSpec
+from smoe_ray.spec.modifiers import ModifiersSpec
 from smoe_ray.spec.objectives import BuiltInObjective, DecoderLikelihoodSpec
+from smoe_ray.spec.paths import models_in
 
 FINGERPRINT = "0" * 64
 STUDIES = Path(__file__).resolve().parents[1] / "studies"
@@ -471,6 +473,12 @@ def _single_changes() -> list[tuple[TrialSpec, str, Any]]:
     cp = TrialSpec(model=ModelSpec(decoder=CPDecoderSpec()))
     changes += [(TrialSpec(), "model.decoder", "cp"), (cp, "model.decoder.layers", "medium")]
     changes += [(cp, "model.decoder.rank", 8)]
+    for name, field in ModifiersSpec.model_fields.items():
+        modifier = next(models_in(field.annotation))()
+        trial = TrialSpec(objective=Blend(), modifiers=ModifiersSpec(**{name: modifier}))
+        changes += [(TrialSpec(), f"modifiers.{name}", modifier.model_dump())]
+        for parameter in sorted(type(modifier).model_fields):
+            changes += [(trial, f"modifiers.{name}.{parameter}", _other_value(modifier, parameter))]
     files = (QuickDrawData(layout="ndjson"), ImageData(root="here"), ParquetData(root="here"), *NAMED)
     for data in (SyntheticData(), *files):
         for field in sorted(type(data).model_fields.keys() - {"source", "image"}):

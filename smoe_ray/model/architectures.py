@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from types import EllipsisType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from smoe_ray.spec import ModelSpec, PluginDecoder, PluginEncoder
@@ -68,6 +69,19 @@ class Encoded(NamedTuple):
     logvar_BZ: Tensor
 
 
+class Part(NamedTuple):
+    """What belongs to one expert in a parameter or buffer."""
+
+    tensor: Tensor
+    row: int | EllipsisType
+    """Along the first axis; ``...``: the whole tensor."""
+
+    @property
+    def value(self) -> Tensor:
+        """A view of this part."""
+        return self.tensor[self.row]
+
+
 class Encoder(Protocol):
     """A module from images to the posterior of their latent vectors."""
 
@@ -81,12 +95,18 @@ class Gate(Protocol):
     def __call__(self, z_BZ: Tensor, /) -> Tensor:
         """logit_BE; its softmax is the gate probability."""
 
+    def parts_of(self, expert: int) -> list[Part]:
+        """What of the last layer is one expert's own; first its vector, a row of the same matrix for each."""
+
 
 class GateOverHidden(Protocol):
     """A module from latent vectors, and what the experts make of them, to one logit per expert."""
 
     def __call__(self, z_BZ: Tensor, hidden_EBM: Tensor, /) -> Tensor:
         """logit_BE, given `ExpertsWithHidden.hidden` of the same latent vectors."""
+
+    def parts_of(self, expert: int) -> list[Part]:
+        """See `Gate.parts_of`; nothing where all parameters are the same for all experts."""
 
 
 class Experts(Protocol):
@@ -99,6 +119,9 @@ class Experts(Protocol):
 
     def chosen(self, z_BZ: Tensor, expert_B: Tensor) -> Tensor:
         """Each latent vector decoded by its own expert alone: image_BP."""
+
+    def parts_of(self, expert: int) -> list[Part]:
+        """Parameters and buffers of one expert, in the same order for each."""
 
 
 class ExpertsWithHidden(Experts, Protocol):

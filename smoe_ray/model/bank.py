@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor, nn
 
+from smoe_ray.model.architectures import Part
 from smoe_ray.model.lite_decoders import Size, corner_kernel, decode_lite, lite_layers
 from smoe_ray.spec.architectures import DecoderLayers, ImageShape, Layer, LayerShapes
 
@@ -80,6 +81,10 @@ class Bank(nn.Module):
             x = _convolve(layer, activation(x) if number else x, weight, bias, groups=len(z_BZ))
         return torch.sigmoid(x).view(len(z_BZ), -1)
 
+    def parts_of(self, expert: int) -> list[Part]:
+        """See `Experts.parts_of`."""
+        raise NotImplementedError
+
     def _parameters_of_layers(self) -> list[Tensor]:
         """Weight and bias of the linear layer, then of each convolution, each with a first axis E."""
         raise NotImplementedError
@@ -112,6 +117,10 @@ class ExpertBank(Bank):
         self.linear_bias = _parameter(num_experts, num_initial, fan_in=latent_dim)
         self.conv_weights, self.conv_biases = _convolutions(layers.shapes(image_shape), num_experts)
 
+    def parts_of(self, expert: int) -> list[Part]:
+        """One expert's part of every parameter."""
+        return [Part(parameter, expert) for parameter in self.parameters()]
+
     def _parameters_of_layers(self) -> list[Tensor]:
         return [self.linear_weight, self.linear_bias, *_alternating(self.conv_weights, self.conv_biases)]
 
@@ -139,6 +148,10 @@ class CPExpertBank(Bank):
         self.initial_MR = _parameter(math.prod(self.initial_shape), rank, fan_in=rank)
         self.latent_RY = _parameter(rank, latent_dim + 1, fan_in=latent_dim)
         self.conv_weights, self.conv_biases = _convolutions(layers.shapes(image_shape))
+
+    def parts_of(self, expert: int) -> list[Part]:
+        """The expert's R numbers."""
+        return [Part(self.expert_ER, expert)]
 
     def _parameters_of_layers(self) -> list[Tensor]:
         # First the R rank-one matrices: their size does not depend on E.

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor, nn
 
+from smoe_ray.model.architectures import Part
+
 
 class MLPGate(nn.Sequential):
     """Multilayer perceptron (ReLU) from the latent vector to one logit per expert: logit_BE."""
@@ -24,6 +26,10 @@ class MLPGate(nn.Sequential):
             layers += [nn.Linear(n_in, n_out), nn.ReLU(inplace=True)]
         super().__init__(*layers, nn.Linear(sizes[-1], num_experts, bias=bias))
 
+    def parts_of(self, expert: int) -> list[Part]:
+        """Its row of the last layer's weight, and of its bias."""
+        return [Part(parameter, expert) for parameter in self[-1].parameters()]
+
 
 class CosineGate(nn.Module):
     """s_e = scale cos(h(z), v_e): h a multilayer perceptron, v_e and the scale learnt (arXiv:2204.09179, section 3)."""
@@ -33,6 +39,10 @@ class CosineGate(nn.Module):
         self.projection = MLPGate(latent_dim, hidden, projection)
         self.expert_ED = nn.Parameter(torch.randn(num_experts, projection))
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
+
+    def parts_of(self, expert: int) -> list[Part]:
+        """Its vector."""
+        return [Part(self.expert_ED, expert)]
 
     def forward(self, z_BZ: Tensor) -> Tensor:
         """logit_BE; within +- scale."""
@@ -59,6 +69,10 @@ class BatchNormGate(nn.Module):
         self.register_buffer("mean_E", torch.zeros(num_experts))
         self.register_buffer("variance_E", torch.ones(num_experts))
 
+    def parts_of(self, expert: int) -> list[Part]:
+        """Its row of the last layer's weight, and its running mean and variance."""
+        return [*self.logits.parts_of(expert), Part(self.mean_E, expert), Part(self.variance_E, expert)]
+
     def forward(self, z_BZ: Tensor) -> Tensor:
         """logit_BE."""
         over_batch = self.training and len(z_BZ) > 1
@@ -77,6 +91,10 @@ class AttentiveGate(nn.Module):
         super().__init__()
         self.query = MLPGate(latent_dim, hidden, projection)
         self.key = nn.Linear(hidden_size, projection, bias=False)
+
+    def parts_of(self, expert: int) -> list[Part]:  # noqa: ARG002
+        """Nothing: its key is made of its hidden layer."""
+        return []
 
     def forward(self, z_BZ: Tensor, hidden_EBM: Tensor) -> Tensor:
         """logit_BE, given `ExpertsWithHidden.hidden` of the same latent vectors."""

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from smoe_ray import plugins
 from smoe_ray.errors import PluginError
-from smoe_ray.model.architectures import ComponentCost, Encoded, Encoder, Experts, ExpertsCost
+from smoe_ray.model.architectures import ComponentCost, Encoded, Encoder, Experts, ExpertsCost, Part
 from smoe_ray.spec import ImageShape, PluginDecoder, PluginEncoder
 
 
@@ -90,6 +90,11 @@ class ModuleExperts(nn.Module):
         pairs = zip(groups, self.decoders, strict=True)
         image_BP = torch.cat([decoder(z_BZ[group]).flatten(1) for group, decoder in pairs if len(group)])
         return torch.empty_like(image_BP).index_copy(0, order_B, image_BP)
+
+    def parts_of(self, expert: int) -> list[Part]:
+        """One expert's parameters and buffers, each a tensor of its own."""
+        decoder = self.decoders[expert]
+        return [Part(tensor, ...) for tensor in (*decoder.parameters(), *decoder.buffers())]
 
 
 def _made(reference: PluginEncoder | PluginDecoder, image_shape: ImageShape, latent_dim: int) -> nn.Module:

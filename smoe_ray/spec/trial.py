@@ -13,9 +13,10 @@ from pydantic import Field, ValidationError, model_validator
 from smoe_ray.errors import StudyError
 from smoe_ray.spec.base import NAME_PATTERN, Spec
 from smoe_ray.spec.data import DataSpec, PluginData, SyntheticData
-from smoe_ray.spec.gates import BatchNormGateSpec
+from smoe_ray.spec.gates import AttentiveGateSpec, BatchNormGateSpec
 from smoe_ray.spec.messages import nearest, one_line
 from smoe_ray.spec.model import ModelSpec, PluginDecoder, PluginEncoder
+from smoe_ray.spec.modifiers import ModifiersSpec
 from smoe_ray.spec.objectives import (
     UNSUPERVISED_NAMES,
     Likelihood,
@@ -36,6 +37,7 @@ class TrialSpec(Spec):
     """One training run. Defaults are those of the preset `recommended`."""
 
     not_identity: ClassVar[frozenset[str]] = frozenset({"resources", "dataset"})
+    hashed_unless_default: ClassVar[frozenset[str]] = frozenset({"modifiers"})
 
     seed: int = Field(default=0, ge=0, lt=2**31, description="fixes initial weights, batch order and latent noise")
     dataset: str | None = Field(
@@ -49,6 +51,9 @@ class TrialSpec(Spec):
         default="unsupervised", description="supervised: the gate learns the class label; any other objective is unused"
     )
     objective: Objective = Field(default=Likelihood(), description="what training minimises")
+    modifiers: ModifiersSpec = Field(
+        default=ModifiersSpec(), description="changes to how the objective is trained, whichever it is"
+    )
     training: TrainingSpec = Field(default=TrainingSpec(), description="optimizer and budget")
     evaluation: EvaluationSpec = Field(default=EvaluationSpec(), description="how test columns are measured")
     resources: ResourcesSpec = Field(default=ResourcesSpec(), description="what the trial occupies")
@@ -80,6 +85,15 @@ class TrialSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _gate_has_vectors(self) -> Self:
+        if self.modifiers.orthogonal is not None and isinstance(self.model.gate, AttentiveGateSpec):
+            raise ValueError(
+                "modifiers.orthogonal needs a gate with a vector of each expert, which 'attentive' does not have; choose "
+                "another gate"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _batches_are_whole(self) -> Self:
         if isinstance(self.model.gate, BatchNormGateSpec) and self.resources.is_distributed:
             raise ValueError(
@@ -94,6 +108,16 @@ class TrialSpec(Spec):
             raise ValueError(
                 f"the objective {self.objective.name} sends each image to {self.objective.experts_per_image} experts; "
                 f"model.num_experts is {self.model.num_experts}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_the_term_that_warms_up(self) -> Self:
+        warm_up = self.modifiers.warm_up
+        if warm_up and warm_up.terms == "entropy" and getattr(self.objective, "lambda_entropy", None) is None:
+            raise ValueError(
+                f"the objective {self.objective.name} has no lambda_entropy (blend has): "
+                "set modifiers.warm_up.terms to regularisers"
             )
         return self
 

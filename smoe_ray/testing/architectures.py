@@ -118,6 +118,16 @@ class DecoderContract(_ArchitectureContract):
         """A gradient reaches each parameter."""
         _check_gradients(experts, experts.train()(latents).square().sum())
 
+    def test_an_expert_with_the_parts_of_another_decodes_as_it(self, experts: nn.Module, latents: Tensor) -> None:
+        """What `Experts.parts_of` names is all that tells one expert from another."""
+        before_EBP, parts_of = experts(latents), cast(Any, experts).parts_of
+        with torch.no_grad():
+            for source, target in zip(parts_of(0), parts_of(1), strict=True):
+                target.value.copy_(source.value)
+        after_EBP = experts(latents)
+        assert torch.equal(after_EBP[1], after_EBP[0])
+        assert torch.equal(after_EBP[[0, 2]], before_EBP[[0, 2]])
+
     def test_cost_is_that_of_the_experts(self, decoder: Decoder, experts: nn.Module, image_shape: ImageShape) -> None:
         """All parameters, and some FLOPs of each."""
         cost = decoder_architecture(decoder).cost(image_shape, Z)

@@ -41,6 +41,17 @@ def test_cost(spec: ModelSpec) -> None:
     assert logit_BE.shape == (B, E)
 
 
+def test_an_expert_with_the_parts_of_another_has_its_logit(spec: ModelSpec) -> None:
+    model = build_model(spec, (1, 8, 8), seed=0)
+    z_BZ = torch.randn(B, Z, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for source, target in zip(model.gate.parts_of(0), model.gate.parts_of(1), strict=True):
+            target.value.copy_(source.value)
+        logit_BE = model.logits(z_BZ)
+    torch.testing.assert_close(logit_BE[:, 1], logit_BE[:, 0])
+    assert not torch.equal(logit_BE[:, 2], logit_BE[:, 0])
+
+
 def test_the_cosine_gate_measures_angles() -> None:
     gate = CosineGate(latent_dim=2, hidden=(), num_experts=3, projection=2, scale=4.0)
     with torch.no_grad():
@@ -115,6 +126,7 @@ def test_an_image_meets_the_hidden_layers_of_all_experts_behind_an_attentive_gat
         ({"model.gate": "batchnorm"}, "model.gate.name: 'batchnorm' is none of mlp, cosine, batch_norm"),
         ({"model.gate": {"name": "batch_norm", "scale": 0}}, "model.gate.scale: must be above 0"),
         ({"model.gate": "batch_norm", "resources.workers": 2}, "set resources.workers to 1 or choose another gate"),
+        ({"model.gate": "attentive", "modifiers.orthogonal.weight": 1}, "needs a gate with a vector of each expert"),
         ({"model.gate": "attentive", "model.decoder": "a.b:C"}, "which a plug-in (a.b:C) does not show"),
     ],
     ids=str,

@@ -148,6 +148,14 @@ def distance(first: Arrays, second: Arrays) -> float:
 
 TRAIN = [f"train.{name}" for name in TRAIN_TERMS]
 TEST = [f"test.{name}" for name in TEST_TERMS]
+MODIFIED = {
+    "gate_temperature": {},
+    "warm_up": {"terms": "entropy"},
+    "kmeans_gate": {},
+    "revival": {"every": 3, "below": 0.9, "noise": 0.5},
+    "orthogonal": {},
+    "similarity": {},
+}
 
 
 @pytest.mark.parametrize(
@@ -163,6 +171,7 @@ TEST = [f"test.{name}" for name in TEST_TERMS]
         {"objective__name": "sinkhorn", "training__batch_size": 13},
         {"objective__name": "likelihood", "objective__error_scale": 30.0, "training__batch_size": 13},
         {"objective__name": "v_moe", "training__batch_size": 7},
+        {"objective__name": "blend", "modifiers": MODIFIED, "training__batch_size": 13},
         {"objective__name": "loss_free", "training__batch_size": 7},
         {"objective__name": "expert_choice", "training__batch_size": 13},
         {"objective__name": "relu", "training__batch_size": 13},

@@ -21,6 +21,7 @@ from smoe_ray.model.architectures import (
     ExpertsWithHidden,
     Gate,
     GateOverHidden,
+    Part,
     decoder_architecture,
     encoder_architecture,
     gate_architecture,
@@ -56,6 +57,11 @@ Choose = Callable[[Tensor], Tensor]
 """From gate logits (B, E) to the experts of each image (B, K)."""
 
 
+def as_it_is(logit_BE: Tensor) -> Tensor:
+    """Gate logits without a change."""
+    return logit_BE
+
+
 def first_choice(logit_BE: Tensor) -> Tensor:
     """The expert with the highest gate logit: (B, 1)."""
     return logit_BE.argmax(dim=1, keepdim=True)
@@ -82,6 +88,10 @@ class SMoEVAE(nn.Module):
 
         return load_pretrained(folder)
 
+    def parts_of(self, expert: int) -> list[Part]:
+        """What belongs to one expert alone: its part of the gate's last layer, and its decoder."""
+        return [*self.gate.parts_of(expert), *self.experts.parts_of(expert)]
+
     def forward(
         self,
         image_BHW: Tensor,
@@ -89,6 +99,7 @@ class SMoEVAE(nn.Module):
         hard: bool = False,
         choose: Choose = first_choice,
         merge: bool = False,
+        modify: Callable[[Tensor], Tensor] = as_it_is,
     ) -> Decoded:
         """Encode, sample, gate and decode.
 
@@ -98,6 +109,7 @@ class SMoEVAE(nn.Module):
             hard: run the chosen experts of each image alone instead of all experts.
             choose: which these are, where `hard`; by default the argmax of the gate.
             merge: run one expert per image, with the gate-weighted mean of all parameters.
+            modify: makes the gate logits of this pass from those of the gate.
 
         Raises:
             StudyError: `merge`, and the experts are a plug-in's decoders, whose parameters have no mean.
@@ -106,7 +118,7 @@ class SMoEVAE(nn.Module):
         z_BZ = encoded.mu_BZ
         if noise_BZ is not None:
             z_BZ = z_BZ + torch.exp(0.5 * encoded.logvar_BZ) * noise_BZ
-        logit_BE = self.logits(z_BZ)
+        logit_BE = modify(self.logits(z_BZ))
         if merge:
             if not isinstance(self.experts, Bank):
                 raise StudyError("the objective averages the parameters of experts, which these decoders do not offer")
