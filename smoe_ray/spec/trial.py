@@ -88,8 +88,8 @@ class TrialSpec(Spec):
     def _gate_has_vectors(self) -> Self:
         if self.modifiers.orthogonal is not None and isinstance(self.model.gate, AttentiveGateSpec):
             raise ValueError(
-                "modifiers.orthogonal needs a gate with a vector of each expert, which 'attentive' does not have; choose "
-                "another gate"
+                "modifiers.orthogonal needs a gate with a vector of each expert, which 'attentive' does not have; "
+                "choose another gate"
             )
         return self
 
