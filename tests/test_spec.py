@@ -470,15 +470,15 @@ def _single_changes() -> list[tuple[TrialSpec, str, Any]]:
         for field in sorted(type(gate).model_fields.keys() - {"name"}):
             trial = TrialSpec(model=ModelSpec(gate=gate))
             changes += [(trial, f"model.gate.{field}", _other_value(gate, field))]
-    cp = TrialSpec(model=ModelSpec(decoder=CPDecoderSpec()))
-    changes += [(TrialSpec(), "model.decoder", "cp"), (cp, "model.decoder.layers", "medium")]
-    changes += [(cp, "model.decoder.rank", 8)]
     for name, field in ModifiersSpec.model_fields.items():
         modifier = next(models_in(field.annotation))()
         trial = TrialSpec(objective=Blend(), modifiers=ModifiersSpec(**{name: modifier}))
         changes += [(TrialSpec(), f"modifiers.{name}", modifier.model_dump())]
         for parameter in sorted(type(modifier).model_fields):
             changes += [(trial, f"modifiers.{name}.{parameter}", _other_value(modifier, parameter))]
+    cp = TrialSpec(model=ModelSpec(decoder=CPDecoderSpec()))
+    changes += [(TrialSpec(), "model.decoder", "cp"), (cp, "model.decoder.layers", "medium")]
+    changes += [(cp, "model.decoder.rank", 8)]
     files = (QuickDrawData(layout="ndjson"), ImageData(root="here"), ParquetData(root="here"), *NAMED)
     for data in (SyntheticData(), *files):
         for field in sorted(type(data).model_fields.keys() - {"source", "image"}):

@@ -106,7 +106,7 @@ class GateOverHidden(Protocol):
         """logit_BE, given `ExpertsWithHidden.hidden` of the same latent vectors."""
 
     def parts_of(self, expert: int) -> list[Part]:
-        """See `Gate.parts_of`; nothing where all parameters are the same for all experts."""
+        """What of the gate is one expert's own, if anything is."""
 
 
 class Experts(Protocol):

@@ -82,7 +82,7 @@ class Bank(nn.Module):
         return torch.sigmoid(x).view(len(z_BZ), -1)
 
     def parts_of(self, expert: int) -> list[Part]:
-        """See `Experts.parts_of`."""
+        """What is one expert's own."""
         raise NotImplementedError
 
     def _parameters_of_layers(self) -> list[Tensor]:
@@ -150,7 +150,7 @@ class CPExpertBank(Bank):
         self.conv_weights, self.conv_biases = _convolutions(layers.shapes(image_shape))
 
     def parts_of(self, expert: int) -> list[Part]:
-        """The expert's R numbers."""
+        """Its R numbers."""
         return [Part(self.expert_ER, expert)]
 
     def _parameters_of_layers(self) -> list[Tensor]:

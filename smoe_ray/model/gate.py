@@ -70,7 +70,7 @@ class BatchNormGate(nn.Module):
         self.register_buffer("variance_E", torch.ones(num_experts))
 
     def parts_of(self, expert: int) -> list[Part]:
-        """Its row of the last layer's weight, and its running mean and variance."""
+        """Its row of the last layer, and its running mean and variance."""
         return [*self.logits.parts_of(expert), Part(self.mean_E, expert), Part(self.variance_E, expert)]
 
     def forward(self, z_BZ: Tensor) -> Tensor:
@@ -92,8 +92,8 @@ class AttentiveGate(nn.Module):
         self.query = MLPGate(latent_dim, hidden, projection)
         self.key = nn.Linear(hidden_size, projection, bias=False)
 
-    def parts_of(self, expert: int) -> list[Part]:  # noqa: ARG002
-        """Nothing: its key is made of its hidden layer."""
+    def parts_of(self, expert: int) -> list[Part]:  # noqa: ARG002 - as every gate
+        """Nothing: what tells one expert from another is their hidden layers."""
         return []
 
     def forward(self, z_BZ: Tensor, hidden_EBM: Tensor) -> Tensor:

@@ -132,6 +132,15 @@ class TrialSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _gate_has_vectors(self) -> Self:
+        if self.modifiers.orthogonal and self.model.gate.name == "attentive":
+            raise ValueError(
+                "modifiers.orthogonal is about a gate's vectors of the experts; the gate attentive has none: "
+                "set it to null, or another model.gate"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _parameters_can_be_averaged(self) -> Self:
         if (
             isinstance(self.objective, ObjectiveSpec)

@@ -42,14 +42,13 @@ def test_cost(spec: ModelSpec) -> None:
 
 
 def test_an_expert_with_the_parts_of_another_has_its_logit(spec: ModelSpec) -> None:
-    model = build_model(spec, (1, 8, 8), seed=0)
+    model = build_model(spec, SHAPE, seed=0)
     z_BZ = torch.randn(B, Z, generator=torch.Generator().manual_seed(0))
+    owner = model if isinstance(spec.gate, AttentiveGateSpec) else model.gate  # it tells experts by their hidden layers
     with torch.no_grad():
-        of_gate = not isinstance(spec.gate, AttentiveGateSpec)  # which knows experts by their hidden layers alone
-        parts_of = model.gate.parts_of if of_gate else model.parts_of
-        for source, target in zip(parts_of(0), parts_of(1), strict=True):
+        for source, target in zip(owner.parts_of(0), owner.parts_of(1), strict=True):
             target.value.copy_(source.value)
-        logit_BE = model.eval().logits(z_BZ)
+        logit_BE = model.logits(z_BZ)
     torch.testing.assert_close(logit_BE[:, 1], logit_BE[:, 0])
     assert not torch.equal(logit_BE[:, 2], logit_BE[:, 0])
 
