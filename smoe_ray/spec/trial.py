@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from smoe_ray.errors import StudyError
 from smoe_ray.spec.base import NAME_PATTERN, Spec
 from smoe_ray.spec.data import DataSpec, PluginData, SyntheticData
-from smoe_ray.spec.gates import AttentiveGateSpec, BatchNormGateSpec
+from smoe_ray.spec.gates import BatchNormGateSpec
 from smoe_ray.spec.messages import nearest, one_line
 from smoe_ray.spec.model import ModelSpec, PluginDecoder, PluginEncoder
 from smoe_ray.spec.modifiers import ModifiersSpec
@@ -81,15 +81,6 @@ class TrialSpec(Spec):
                 _NEEDS_OBJECTIVE
                 if self.routing == "unsupervised"
                 else f"supervised routing has the objective 'supervised' (it is {self.objective.name!r})"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _gate_has_vectors(self) -> Self:
-        if self.modifiers.orthogonal is not None and isinstance(self.model.gate, AttentiveGateSpec):
-            raise ValueError(
-                "modifiers.orthogonal needs a gate with a vector of each expert, which 'attentive' does not have; "
-                "choose another gate"
             )
         return self
 
