@@ -127,6 +127,7 @@ def test_an_image_meets_the_hidden_layers_of_all_experts_behind_an_attentive_gat
         ({"model.gate": "batchnorm"}, "model.gate.name: 'batchnorm' is none of mlp, cosine, batch_norm"),
         ({"model.gate": {"name": "batch_norm", "scale": 0}}, "model.gate.scale: must be above 0"),
         ({"model.gate": "batch_norm", "resources.workers": 2}, "set resources.workers to 1 or choose another gate"),
+        ({"model.gate": "attentive", "modifiers.orthogonal.weight": 1}, "the gate attentive has none"),
         ({"model.gate": "attentive", "model.decoder": "a.b:C"}, "which a plug-in (a.b:C) does not show"),
     ],
     ids=str,

@@ -142,10 +142,12 @@ class PlainDecoder(nn.Sequential):
         super().__init__(nn.Linear(2, 4), nn.BatchNorm1d(4))
 
 
-@pytest.mark.parametrize("gate", ["mlp", "cosine"])
-@pytest.mark.parametrize("bank", ["stacked", "modules"])
+@pytest.mark.parametrize(
+    ("gate", "bank"), [("mlp", "stacked"), ("cosine", "modules"), ("batch_norm", "modules"), ("attentive", "cp")]
+)
 def test_a_dead_expert_becomes_the_busiest_one(gate: str, bank: str) -> None:
-    trial = trial_of({"revival": {"every": 10, "below": 0.2, "noise": 0}}, **{"model.gate": gate})
+    paths = {"model.gate": gate, "model.decoder": "cp" if bank == "cp" else "lite"}
+    trial = trial_of({"revival": {"every": 10, "below": 0.2, "noise": 0}}, **paths)
     model = build_model(trial.model, (1, 28, 28), 0)
     if bank == "modules":
         model.experts = ModuleExperts([PlainDecoder() for _ in range(E)])
