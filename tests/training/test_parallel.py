@@ -172,7 +172,7 @@ MODIFIED = {
         {"objective__name": "likelihood", "objective__error_scale": 30.0, "training__batch_size": 13},
         {"objective__name": "v_moe", "training__batch_size": 7},
         {"objective__name": "blend", "modifiers": MODIFIED, "training__batch_size": 13},
-        # Of two experts alike, as at the start, the gate's gradient is rounding, which Adam makes as large as any other.
+        # With two experts, alike as they begin, the gate's gradient would be rounding, which Adam makes a full step.
         {"objective__name": "loss_free", "objective__top_k": 1, "training__batch_size": 7},
         {"objective__name": "expert_choice", "training__batch_size": 13},
         {"objective__name": "relu", "training__batch_size": 13},
