@@ -11,12 +11,12 @@ from pathlib import Path
 import pages
 import pandas as pd
 
-from smoe_ray.analysis import trial_summary
+from smoe_ray.analysis import Agreement, routing, trial_summary
 from smoe_ray.columns import COLUMNS, format_cell
-from smoe_ray.results import to_csv
+from smoe_ray.results import TrialRecord, read_embeddings, to_csv
 
 STUDY = "clusters"
-MEASURES = ("experts.matched_accuracy", "experts.nmi", "test.reconstruction", "experts.active", "experts.effective")
+MEASURES = ("matched_accuracy", "nmi", "test.reconstruction", "experts.active", "experts.effective")
 PUBLISHED = (
     ("MoE-Sim-VAE (published, doi:10.1371/journal.pcbi.1009086)", "0.975", "0.935"),
     ("VaDE (published, arXiv:1611.05148)", "0.945", "-"),
@@ -31,10 +31,19 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.to.mkdir(parents=True, exist_ok=True)
     trials = trial_summary(pages.read_without_places(arguments.out, STUDY))
+    agreement = {each.trial_id: _agreement(arguments.out, each) for each in pages.finished(arguments.out, STUDY)}
+    for name in ("matched_accuracy", "nmi"):
+        trials[name] = trials["trial_id"].map({trial: getattr(each, name) for trial, each in agreement.items()})
     files = {"trials.csv": to_csv(trials), "README.md": page(arguments.out, trials)}
     for name, content in files.items():
         (arguments.to / name).write_text(content)
         print(arguments.to / name)
+
+
+def _agreement(out: str, record: TrialRecord) -> Agreement:
+    stored = read_embeddings(out, STUDY, record.trial_id)
+    assert record.data is not None
+    return routing(stored["expert"], stored["label"], record.spec.model.num_experts, record.data.class_names).agreement
 
 
 def page(out: str, trials: pd.DataFrame) -> str:

@@ -338,15 +338,6 @@ EXPERTS = (
         "empty where all images are of one class",
     ),
     Column(
-        "experts.matched_accuracy",
-        "matched accuracy",
-        SCORE,
-        unit="0 to 1",
-        meaning="share of the test images whose class is matched to their argmax expert, under the one-to-one matching "
-        "of experts and classes that maximises it (Hungarian method): accuracy of the experts as clusters; empty where "
-        "all images are of one class",
-    ),
-    Column(
         "experts.usage",
         "usage",
         dtype="list",
@@ -387,7 +378,8 @@ COST = (
         COUNT,
         "int",
         unit="parameters",
-        meaning="parameters that one image meets under hard gating: encoder, gate and one expert",
+        meaning="parameters that one image meets under hard gating: encoder, gate, one expert, and what experts share "
+        "or an attentive gate reads of them",
         direction="minimize",
         objective=True,
     ),

@@ -48,8 +48,11 @@ from smoe_ray.spec import (
     trial_with,
     value_at,
 )
+from smoe_ray.spec.decoders import CPDecoderSpec
 from smoe_ray.spec.gates import BuiltInGate, MLPGateSpec
+from smoe_ray.spec.modifiers import ModifiersSpec
 from smoe_ray.spec.objectives import BuiltInObjective, DecoderLikelihoodSpec
+from smoe_ray.spec.paths import models_in
 
 FINGERPRINT = "0" * 64
 STUDIES = Path(__file__).resolve().parents[1] / "studies"
@@ -467,6 +470,15 @@ def _single_changes() -> list[tuple[TrialSpec, str, Any]]:
         for field in sorted(type(gate).model_fields.keys() - {"name"}):
             trial = TrialSpec(model=ModelSpec(gate=gate))
             changes += [(trial, f"model.gate.{field}", _other_value(gate, field))]
+    for name, field in ModifiersSpec.model_fields.items():
+        modifier = next(models_in(field.annotation))()
+        trial = TrialSpec(objective=Blend(), modifiers=ModifiersSpec(**{name: modifier}))
+        changes += [(TrialSpec(), f"modifiers.{name}", modifier.model_dump())]
+        for parameter in sorted(type(modifier).model_fields):
+            changes += [(trial, f"modifiers.{name}.{parameter}", _other_value(modifier, parameter))]
+    cp = TrialSpec(model=ModelSpec(decoder=CPDecoderSpec()))
+    changes += [(TrialSpec(), "model.decoder", "cp"), (cp, "model.decoder.layers", "medium")]
+    changes += [(cp, "model.decoder.rank", 8)]
     files = (QuickDrawData(layout="ndjson"), ImageData(root="here"), ParquetData(root="here"), *NAMED)
     for data in (SyntheticData(), *files):
         for field in sorted(type(data).model_fields.keys() - {"source", "image"}):
@@ -509,7 +521,7 @@ def test_every_leaf_of_a_trial_was_changed() -> None:
     keys = dotted_keys(TrialSpec)
     leaves = {key for key in keys if not any(other.startswith(f"{key}.") for other in keys)}
     changed = {path for _, path, _ in _single_changes()}
-    choices = {"data.source", "objective.name", "model.gate.name"}  # changed with their whole mapping
+    choices = {"data.source", "objective.name", "model.gate.name", "model.decoder.name"}  # changed with their mapping
     under_names = {"data.parts", "data.imbalance.weights"}  # changed below a name
     elastic = {"resources.workers.min", "resources.workers.max"}  # with a mapping in place of a number
     assert leaves - changed == choices | under_names | elastic

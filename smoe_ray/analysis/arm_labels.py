@@ -22,8 +22,9 @@ _TOKENS: dict[str, str] = {
     "training.budget": "{}",
     "model.encoder": "{} encoder",
     "model.decoder": "{} decoder",
-    "model.latent_dim": "Z={}",
+    "model.decoder.name": "{} decoder",
     "model.gate.name": "{} gate",
+    "model.latent_dim": "Z={}",
     "model.gate.groups": "{} groups",
     "objective.lambda_balance": "λ_balance={}",
     "objective.lambda_entropy": "λ_entropy={}",
@@ -32,6 +33,8 @@ _TOKENS: dict[str, str] = {
     "training.batch_size": "batch={}",
 }
 """Format of a value in a label. Also the order in which paths split the trials; other paths follow alphabetically."""
+
+_MODIFIERS = "modifiers."
 
 _IRRELEVANT = ("seed", "resources.", "evaluation.save_embeddings")
 """Config paths (or prefixes) that never separate arms: seeds are replicates, the rest cannot change a result."""
@@ -69,6 +72,9 @@ def arms(results: pd.DataFrame, ignore: Collection[str] = ()) -> pd.Series[str]:
         for path in paths
         if path != DATASET
     }
+    for path in value_of.keys() & {path.removesuffix(".name") for path in value_of if path.endswith(".name")}:
+        names = value_of[f"{path}.name"]  # of a decoder, say, that some trials have as a name and others as a mapping
+        value_of[path] = {trial: names[trial] if value is None else value for trial, value in value_of[path].items()}
     if DATASET in paths:
         value_of[DATASET] = dataset_names(results).to_dict()
 
@@ -120,6 +126,9 @@ def _distinct_tokens(path: str, values: Sequence[Any]) -> list[str]:
 
 def _token(path: str, value: Any) -> str:
     name = path.rpartition(".")[2]
+    if path.startswith(_MODIFIERS):
+        # A label names the modifiers that an arm has: `revival.every=100`.
+        return "" if value is None else f"{path.removeprefix(_MODIFIERS)}={_text(value)}"
     if value is None:
         return f"{name}=none"
     if path == "data.fraction":
@@ -138,7 +147,8 @@ def _text(value: Any) -> str:
 def _join(tokens: Sequence[str]) -> str:
     # "unsupervised" is the default and implied by the name of an objective; "supervised" is both a routing and the name
     # of its objective: once is enough.
-    return ", ".join(dict.fromkeys([word for word in tokens if word != "unsupervised"] or tokens))
+    words = [word for word in tokens if word and word != "unsupervised"]
+    return ", ".join(dict.fromkeys(words or [token or "no modifier" for token in tokens]))
 
 
 def _common_label(trial: Sequence[str], paths: Sequence[str], value_of: Mapping[str, Mapping[str, Any]]) -> str:

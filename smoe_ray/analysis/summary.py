@@ -63,7 +63,6 @@ _MEASURES = {
     "regret": "test.regret",
     "label_accuracy": "experts.label_accuracy",
     "nmi": "experts.nmi",
-    "matched_accuracy": "experts.matched_accuracy",
     "kl": "test.kl",
     "latents": "latent.active",
 }
@@ -79,9 +78,9 @@ def arm_summary(results: pd.DataFrame) -> pd.DataFrame:
         One row per arm. Columns: arm; finished, failed, pruned, running (trials); images (training images, maximum over
         trials); configured (experts); loss, loss_soft and gap (error per image: as evaluated, with soft gating, their
         difference), psnr (dB), active and effective (experts), max_violation, regret (error per image),
-        label_accuracy, nmi and matched_accuracy (of experts with classes), kl (nats per image) and latents (active
-        latent dimensions), each the mean over finished trials (NaN if not measured) and, with ``_sd`` appended, their
-        sample standard deviation (ddof = 1; NaN for one trial).
+        label_accuracy, nmi (of experts and classes), kl (nats per image) and latents (active latent dimensions), each
+        the mean over finished trials (NaN if not measured) and, with ``_sd`` appended, their sample standard deviation
+        (ddof = 1; NaN for one trial).
 
     Raises:
         ResultsError: `results` is not such a table.

@@ -8,14 +8,17 @@ channel, else (B, C, H, W).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from types import EllipsisType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from smoe_ray.spec import ModelSpec, PluginDecoder, PluginEncoder
 from smoe_ray.spec.architectures import DECODERS, ENCODERS, DecoderLayers, EncoderLayers, ImageShape, LayerShapes
-from smoe_ray.spec.gates import CosineGateSpec, HierarchicalGateSpec
+from smoe_ray.spec.decoders import CPDecoderSpec
+from smoe_ray.spec.gates import AttentiveGateSpec, BatchNormGateSpec, CosineGateSpec, HierarchicalGateSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,11 +43,43 @@ class ComponentCost(NamedTuple):
         return ComponentCost(*(count * value for value in self))
 
 
+class ExpertsCost(NamedTuple):
+    """What the experts of a model cost."""
+
+    shared: ComponentCost
+    """What an image needs once, however many experts decode it."""
+    each: ComponentCost
+    """Of each expert that decodes the image."""
+    hidden: ComponentCost = ComponentCost(0, 0, 0)
+    """The part of `each` that makes the expert's hidden layer (`ExpertsWithHidden`)."""
+
+    def of(self, count: int) -> ComponentCost:
+        """Of an image that `count` experts decode: the parameters that it meets, and its FLOPs."""
+        return self.shared + self.each.times(count)
+
+    def with_hidden_layers_of(self, num_experts: int) -> ExpertsCost:
+        """Where an image meets the hidden layers of all experts, whichever decode it."""
+        return ExpertsCost(self.shared + self.hidden.times(num_experts), self.each + self.hidden.times(-1))
+
+
 class Encoded(NamedTuple):
     """Posterior of the latent vector of each image."""
 
     mu_BZ: Tensor
     logvar_BZ: Tensor
+
+
+class Part(NamedTuple):
+    """What belongs to one expert in a parameter or buffer."""
+
+    tensor: Tensor
+    row: int | EllipsisType
+    """Along the first axis; ``...``: the whole tensor."""
+
+    @property
+    def value(self) -> Tensor:
+        """A view of this part."""
+        return self.tensor[self.row]
 
 
 class Encoder(Protocol):
@@ -60,6 +95,19 @@ class Gate(Protocol):
     def __call__(self, z_BZ: Tensor, /) -> Tensor:
         """logit_BE; its softmax is the gate probability."""
 
+    def parts_of(self, expert: int) -> list[Part]:
+        """What of the last layer is one expert's own; first its vector, a row of the same matrix for each."""
+
+
+class GateOverHidden(Protocol):
+    """A module from latent vectors, and what the experts make of them, to one logit per expert."""
+
+    def __call__(self, z_BZ: Tensor, hidden_EBM: Tensor, /) -> Tensor:
+        """logit_BE, given `ExpertsWithHidden.hidden` of the same latent vectors."""
+
+    def parts_of(self, expert: int) -> list[Part]:
+        """What of the gate is one expert's own, if anything is."""
+
 
 class Experts(Protocol):
     """A module of E decoders that read the same latent vector."""
@@ -71,6 +119,16 @@ class Experts(Protocol):
 
     def chosen(self, z_BZ: Tensor, expert_B: Tensor) -> Tensor:
         """Each latent vector decoded by its own expert alone: image_BP."""
+
+    def parts_of(self, expert: int) -> list[Part]:
+        """Parameters and buffers of one expert, in the same order for each."""
+
+
+class ExpertsWithHidden(Experts, Protocol):
+    """Experts that show what they make of a latent vector before they decode it."""
+
+    def hidden(self, z_BZ: Tensor, /) -> Tensor:
+        """Every expert's hidden layer for every latent vector, before any activation: hidden_EBM."""
 
 
 class EncoderArchitecture(Protocol):
@@ -86,8 +144,8 @@ class EncoderArchitecture(Protocol):
 class DecoderArchitecture(Protocol):
     """The decoder that each of the experts is, before they are built."""
 
-    def cost(self, image_shape: ImageShape, latent_dim: int) -> ComponentCost:
-        """Cost of one expert. Raises StudyError for a shape that the decoder cannot make."""
+    def cost(self, image_shape: ImageShape, latent_dim: int) -> ExpertsCost:
+        """Cost of the experts. Raises StudyError for a shape that the decoder cannot make."""
 
     def build(self, image_shape: ImageShape, num_experts: int, latent_dim: int) -> Experts:
         """A freshly initialised module of all experts; needs torch. Raises StudyError as `cost` does."""
@@ -99,7 +157,7 @@ class GateArchitecture(Protocol):
     def cost(self) -> ComponentCost:
         """Cost for one latent vector."""
 
-    def build(self) -> Gate:
+    def build(self) -> Gate | GateOverHidden:
         """A freshly initialised module; needs torch."""
 
 
@@ -112,12 +170,14 @@ def encoder_architecture(name: str | PluginEncoder) -> EncoderArchitecture:
     return ConvEncoderArchitecture(ENCODERS[name])
 
 
-def decoder_architecture(name: str | PluginDecoder) -> DecoderArchitecture:
-    """What `model.decoder` names: a row of the table, or a plug-in."""
+def decoder_architecture(name: str | CPDecoderSpec | PluginDecoder) -> DecoderArchitecture:
+    """What `model.decoder` names: a row of the table, one in CP form, or a plug-in."""
     if isinstance(name, PluginDecoder):
         from smoe_ray.model.plugin_architectures import PluginDecoderArchitecture
 
         return PluginDecoderArchitecture(name)
+    if isinstance(name, CPDecoderSpec):
+        return CPDecoderArchitecture(DECODERS[name.layers], name.rank)
     return ConvDecoderArchitecture(DECODERS[name])
 
 
@@ -148,10 +208,10 @@ class ConvDecoderArchitecture:
 
     layers: DecoderLayers
 
-    def cost(self, image_shape: ImageShape, latent_dim: int) -> ComponentCost:
+    def cost(self, image_shape: ImageShape, latent_dim: int) -> ExpertsCost:
         """See `DecoderArchitecture.cost`."""
-        channels, height, width = self.layers.initial_shape(image_shape)
-        return sum(map(_convolution, self.layers.shapes(image_shape)), _linear(latent_dim, channels * height * width))
+        linear = _linear(latent_dim, math.prod(self.layers.initial_shape(image_shape)))
+        return ExpertsCost(_NOTHING, sum(map(_convolution, self.layers.shapes(image_shape)), linear), linear)
 
     def build(self, image_shape: ImageShape, num_experts: int, latent_dim: int) -> Experts:
         """See `DecoderArchitecture.build`."""
@@ -160,9 +220,34 @@ class ConvDecoderArchitecture:
         return ExpertBank(self.layers, image_shape, num_experts, latent_dim)
 
 
-def gate_architecture(spec: ModelSpec) -> GateArchitecture:
-    """What `model.gate` names."""
-    return _GATES[spec.gate.name](spec)
+@dataclass(frozen=True)
+class CPDecoderArchitecture:
+    """A row of the table of decoders, the linear layers in CP form and the convolutions shared."""
+
+    layers: DecoderLayers
+    rank: int
+
+    def cost(self, image_shape: ImageShape, latent_dim: int) -> ExpertsCost:
+        """See `DecoderArchitecture.cost`: latent vector to R numbers, times the expert's own, to the initial map."""
+        convolutions = sum(map(_convolution, self.layers.shapes(image_shape)), _NOTHING)
+        to_map = _product(self.rank, math.prod(self.layers.initial_shape(image_shape)))
+        from_latent = _linear(latent_dim, self.rank)
+        return ExpertsCost(
+            from_latent._replace(params=from_latent.params + to_map.params + convolutions.params),
+            (to_map + convolutions)._replace(params=self.rank),
+            to_map._replace(params=self.rank),
+        )
+
+    def build(self, image_shape: ImageShape, num_experts: int, latent_dim: int) -> Experts:
+        """See `DecoderArchitecture.build`."""
+        from smoe_ray.model.bank import CPExpertBank
+
+        return CPExpertBank(self.layers, image_shape, num_experts, latent_dim, self.rank)
+
+
+def gate_architecture(spec: ModelSpec, image_shape: ImageShape) -> GateArchitecture:
+    """What `model.gate` names, in a model of images of this shape."""
+    return _GATES[spec.gate.name](spec, image_shape)
 
 
 @dataclass(frozen=True)
@@ -170,6 +255,7 @@ class MLPGateArchitecture:
     """A multilayer perceptron."""
 
     spec: ModelSpec
+    image_shape: ImageShape
 
     def cost(self) -> ComponentCost:
         """See `GateArchitecture.cost`."""
@@ -187,14 +273,14 @@ class CosineGateArchitecture:
     """Cosine similarity with a learnt vector per expert."""
 
     spec: ModelSpec
+    image_shape: ImageShape
 
     def cost(self) -> ComponentCost:
         """See `GateArchitecture.cost`."""
         gate = self._gate()
-        similarities = _linear(gate.projection, self.spec.num_experts)
-        biases, scale = self.spec.num_experts, 1  # the vectors have no biases
+        similarities = _product(gate.projection, self.spec.num_experts)
         projection = _perceptron(self.spec.latent_dim, *self.spec.gate_hidden, gate.projection)
-        return projection + similarities._replace(params=similarities.params - biases + scale)
+        return projection + similarities._replace(params=similarities.params + 1)  # the scale
 
     def build(self) -> Gate:
         """See `GateArchitecture.build`."""
@@ -209,10 +295,64 @@ class CosineGateArchitecture:
 
 
 @dataclass(frozen=True)
+class BatchNormGateArchitecture:
+    """Logits normalised over the batch."""
+
+    spec: ModelSpec
+    image_shape: ImageShape
+
+    def cost(self) -> ComponentCost:
+        """See `GateArchitecture.cost`."""
+        *hidden, last = self.spec.latent_dim, *self.spec.gate_hidden
+        return _perceptron(*hidden, last) + _product(last, self.spec.num_experts)
+
+    def build(self) -> Gate:
+        """See `GateArchitecture.build`."""
+        from smoe_ray.model.gate import BatchNormGate
+
+        spec = self.spec
+        assert isinstance(spec.gate, BatchNormGateSpec)
+        return BatchNormGate(spec.latent_dim, spec.gate_hidden, spec.num_experts, spec.gate.scale)
+
+
+@dataclass(frozen=True)
+class AttentiveGateArchitecture:
+    """A query against a key of each expert's hidden layer; these layers are the experts' cost."""
+
+    spec: ModelSpec
+    image_shape: ImageShape
+
+    def cost(self) -> ComponentCost:
+        """See `GateArchitecture.cost`."""
+        size, spec = self._gate().projection, self.spec
+        keys, dot_products = _product(self._hidden_size(), size), _product(size, 1)._replace(params=0)
+        of_experts = (keys + dot_products).times(spec.num_experts)._replace(params=keys.params)
+        return _perceptron(spec.latent_dim, *spec.gate_hidden, size) + of_experts
+
+    def build(self) -> GateOverHidden:
+        """See `GateArchitecture.build`."""
+        from smoe_ray.model.gate import AttentiveGate
+
+        size, spec = self._gate().projection, self.spec
+        return AttentiveGate(spec.latent_dim, spec.gate_hidden, self._hidden_size(), size)
+
+    def _gate(self) -> AttentiveGateSpec:
+        assert isinstance(self.spec.gate, AttentiveGateSpec)
+        return self.spec.gate
+
+    def _hidden_size(self) -> int:
+        decoder = self.spec.decoder
+        assert not isinstance(decoder, PluginDecoder), "the spec refuses it"
+        layers = DECODERS[decoder.layers if isinstance(decoder, CPDecoderSpec) else decoder]
+        return math.prod(layers.initial_shape(self.image_shape))
+
+
+@dataclass(frozen=True)
 class HierarchicalGateArchitecture:
     """A gate over groups and one over the experts of each."""
 
     spec: ModelSpec
+    image_shape: ImageShape
 
     def cost(self) -> ComponentCost:
         """See `GateArchitecture.cost`."""
@@ -231,20 +371,32 @@ class HierarchicalGateArchitecture:
         return self.spec.gate.groups
 
 
-_GATES: dict[str, Callable[[ModelSpec], GateArchitecture]] = {
+_GATES: dict[str, Callable[[ModelSpec, ImageShape], GateArchitecture]] = {
     "mlp": MLPGateArchitecture,
     "cosine": CosineGateArchitecture,
+    "batch_norm": BatchNormGateArchitecture,
+    "attentive": AttentiveGateArchitecture,
     "hierarchical": HierarchicalGateArchitecture,
 }
 
 
+_NOTHING = ComponentCost(0, 0, 0)
+
+
 def _perceptron(*sizes: int) -> ComponentCost:
-    return sum((_linear(*pair) for pair in pairwise(sizes)), ComponentCost(0, 0, 0))
+    return sum((_linear(*pair) for pair in pairwise(sizes)), _NOTHING)
 
 
 def _linear(n_in: int, n_out: int) -> ComponentCost:
+    """A linear layer with a bias."""
+    product = _product(n_in, n_out)
+    return product._replace(params=product.params + n_out)
+
+
+def _product(n_in: int, n_out: int) -> ComponentCost:
+    """A linear layer without a bias."""
     flops = 2 * n_in * n_out
-    return ComponentCost(n_in * n_out + n_out, flops, 2 * flops)
+    return ComponentCost(n_in * n_out, flops, 2 * flops)
 
 
 def _convolution(shapes: LayerShapes, needs_input_gradient: bool = True) -> ComponentCost:

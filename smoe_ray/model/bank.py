@@ -8,21 +8,22 @@ nonlinearity between, into its first convolution. Two exact identities make the 
 - *Nearest-neighbour upsampling x2 followed by a 3x3 convolution is a 2x2 convolution of the small image* with four
   outputs, one for each pixel around a corner. Interleaved, they are the large image.
 
-Shapes: B images, E experts, Z latent, C channels, H W pixels, P = C * H * W.
+Shapes: B images, E experts, Z latent, M numbers of the initial map, C channels, H W pixels, P = C * H * W.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor, nn
 
+from smoe_ray.model.architectures import Part
 from smoe_ray.model.lite_decoders import Size, corner_kernel, decode_lite, lite_layers
-from smoe_ray.spec.architectures import DecoderLayers, ImageShape, Layer
+from smoe_ray.spec.architectures import DecoderLayers, ImageShape, Layer, LayerShapes
 
 _TILE = 256
 """Images decoded at once by their chosen expert."""
@@ -30,28 +31,16 @@ _TILE = 256
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "elu": F.elu}
 
 
-class ExpertBank(nn.Module):
-    """E decoders of one row of the table (`smoe_ray.spec.architectures.DECODERS`), initialised as torch's own modules.
+class Bank(nn.Module):
+    """E decoders of one row of the table (`smoe_ray.spec.architectures.DECODERS`), wherever their weights come from."""
 
-    Parameters are stacked along a first axis E.
-    """
-
-    def __init__(self, layers: DecoderLayers, image_shape: ImageShape, num_experts: int, latent_dim: int) -> None:
+    def __init__(self, layers: DecoderLayers, image_shape: ImageShape, num_experts: int) -> None:
         super().__init__()
         self.layers = layers.for_images(image_shape)
         self.num_experts = num_experts
         self.initial_shape = layers.initial_shape(image_shape)
         self.num_pixels = math.prod(image_shape)
         self.is_lite = _is_lite(self.layers)
-        num_initial = math.prod(self.initial_shape)
-        self.linear_weight = _parameter(num_experts, num_initial, latent_dim, fan_in=latent_dim)
-        self.linear_bias = _parameter(num_experts, num_initial, fan_in=latent_dim)
-        self.conv_weights = nn.ParameterList()
-        self.conv_biases = nn.ParameterList()
-        for shapes in layers.shapes(image_shape):
-            fan_in = math.prod(shapes.weight[1:])  # as torch computes it, for a transposed convolution too
-            self.conv_weights.append(_parameter(num_experts, *shapes.weight, fan_in=fan_in))
-            self.conv_biases.append(_parameter(num_experts, shapes.after[0], fan_in=fan_in))
 
     def forward(self, z_BZ: Tensor) -> Tensor:
         """Every expert's decoding of every latent vector: image_EBP in [0, 1]."""
@@ -59,6 +48,11 @@ class ExpertBank(nn.Module):
             decode_all = partial(_decode_all_lite, self.initial_shape[1:])
             return _in_one_dtype(decode_all, z_BZ, *self._parameters_of_layers())
         return torch.stack([self._decode(z_BZ, *parameters) for parameters in self._parameters_of_each()])
+
+    def hidden(self, z_BZ: Tensor) -> Tensor:
+        """What every expert's linear layer makes of every latent vector: hidden_EBM, M numbers of the initial map."""
+        weight_EMZ, bias_EM, *_ = self._parameters_of_layers()
+        return z_BZ @ weight_EMZ.transpose(1, 2) + bias_EM[:, None]
 
     def chosen(self, z_BZ: Tensor, expert_B: Tensor) -> Tensor:
         """Each latent vector decoded by its own expert alone: image_BP. Images are grouped by expert, one pass each."""
@@ -87,10 +81,13 @@ class ExpertBank(nn.Module):
             x = _convolve(layer, activation(x) if number else x, weight, bias, groups=len(z_BZ))
         return torch.sigmoid(x).view(len(z_BZ), -1)
 
+    def parts_of(self, expert: int) -> list[Part]:
+        """What is one expert's own."""
+        raise NotImplementedError
+
     def _parameters_of_layers(self) -> list[Tensor]:
-        """Weight and bias of the linear layer, then of each convolution."""
-        pairs = zip(self.conv_weights, self.conv_biases, strict=True)
-        return [self.linear_weight, self.linear_bias, *(tensor for pair in pairs for tensor in pair)]
+        """Weight and bias of the linear layer, then of each convolution, each with a first axis E."""
+        raise NotImplementedError
 
     def _parameters_of_each(self) -> list[tuple[Tensor, ...]]:
         # unbind, not indexing: the gradient of indexing fills a whole tensor with zeros for every expert.
@@ -105,6 +102,79 @@ class ExpertBank(nn.Module):
         for layer, weight, bias in others:
             x = _convolve(layer, activation(x), weight, bias)
         return torch.sigmoid(x).flatten(1)
+
+
+class ExpertBank(Bank):
+    """E decoders without anything in common, initialised as torch's own modules.
+
+    Parameters are stacked along a first axis E.
+    """
+
+    def __init__(self, layers: DecoderLayers, image_shape: ImageShape, num_experts: int, latent_dim: int) -> None:
+        super().__init__(layers, image_shape, num_experts)
+        num_initial = math.prod(self.initial_shape)
+        self.linear_weight = _parameter(num_experts, num_initial, latent_dim, fan_in=latent_dim)
+        self.linear_bias = _parameter(num_experts, num_initial, fan_in=latent_dim)
+        self.conv_weights, self.conv_biases = _convolutions(layers.shapes(image_shape), num_experts)
+
+    def parts_of(self, expert: int) -> list[Part]:
+        """One expert's part of every parameter."""
+        return [Part(parameter, expert) for parameter in self.parameters()]
+
+    def _parameters_of_layers(self) -> list[Tensor]:
+        return [self.linear_weight, self.linear_bias, *_alternating(self.conv_weights, self.conv_biases)]
+
+
+class CPExpertBank(Bank):
+    """E decoders whose linear layers are one tensor in CP form, and which share their convolutions: muMoE
+    (arXiv:2402.12550, section 3.1) in the place of the layer that has most of the weights.
+
+    Weight and bias of expert e, as one matrix for the latent vector with a 1 behind it (Y = Z + 1), of rank R:
+
+        W_e = sum_r a_er u_r v_r^T,  u_r in R^M (M numbers of the initial map), v_r in R^Y.
+
+    A further expert is R numbers, a_e. Nothing else grows with E, which convolutions of its own would undo (those of a
+    lite decoder have 1,313 parameters). Initialised as there: a_er from N(1, 1), u uniform in +-1/sqrt(R) and v uniform
+    in +-1/sqrt(Z), so that experts begin as variations of one layer.
+
+    The images are computed from W_e, as `ExpertBank` does; its cost is counted in the factors, as they are defined.
+    """
+
+    def __init__(
+        self, layers: DecoderLayers, image_shape: ImageShape, num_experts: int, latent_dim: int, rank: int
+    ) -> None:
+        super().__init__(layers, image_shape, num_experts)
+        self.expert_ER = nn.Parameter(torch.empty(num_experts, rank).normal_(mean=1))
+        self.initial_MR = _parameter(math.prod(self.initial_shape), rank, fan_in=rank)
+        self.latent_RY = _parameter(rank, latent_dim + 1, fan_in=latent_dim)
+        self.conv_weights, self.conv_biases = _convolutions(layers.shapes(image_shape))
+
+    def parts_of(self, expert: int) -> list[Part]:
+        """Its R numbers."""
+        return [Part(self.expert_ER, expert)]
+
+    def _parameters_of_layers(self) -> list[Tensor]:
+        # First the R rank-one matrices: their size does not depend on E.
+        term_RMY = self.initial_MR.t()[:, :, None] * self.latent_RY[:, None]
+        weight_EMY = (self.expert_ER @ term_RMY.flatten(1)).unflatten(1, term_RMY.shape[1:])
+        shared = _alternating(self.conv_weights, self.conv_biases)
+        each = [tensor.expand(self.num_experts, *tensor.shape) for tensor in shared]
+        return [weight_EMY[..., :-1], weight_EMY[..., -1], *each]
+
+
+def _convolutions(layers: Sequence[LayerShapes], *experts: int) -> tuple[nn.ParameterList, nn.ParameterList]:
+    """Weights and biases of convolutions; with a first axis, where `experts` is its size."""
+    weights, biases = nn.ParameterList(), nn.ParameterList()
+    for shapes in layers:
+        fan_in = math.prod(shapes.weight[1:])  # as torch computes it, for a transposed convolution too
+        weights.append(_parameter(*experts, *shapes.weight, fan_in=fan_in))
+        biases.append(_parameter(*experts, shapes.after[0], fan_in=fan_in))
+    return weights, biases
+
+
+def _alternating(weights: Iterable[Tensor], biases: Iterable[Tensor]) -> list[Tensor]:
+    """Weight and bias of each layer in turn."""
+    return [tensor for pair in zip(weights, biases, strict=True) for tensor in pair]
 
 
 def _is_lite(layers: DecoderLayers) -> bool:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from smoe_ray.model.architectures import decoder_architecture, encoder_architecture, gate_architecture
 from smoe_ray.spec import ImageShape, ModelSpec, ObjectiveSpec, PluginObjective
+from smoe_ray.spec.gates import AttentiveGateSpec
 
 
 class Cost(NamedTuple):
@@ -18,7 +19,8 @@ class Cost(NamedTuple):
 
     params_total: int
     params_active: int
-    """Parameters that one image meets under hard gating: encoder, gate and one expert."""
+    """Parameters that one image meets under hard gating: encoder, gate, one expert, and what all experts share or the
+    gate reads of them."""
     flops_hard: int
     """Forward pass with the chosen expert alone."""
     flops_soft: int
@@ -28,7 +30,7 @@ class Cost(NamedTuple):
     flops_train_hard: int
     """Forward and backward pass of a training step that runs the chosen expert alone (supervised routing)."""
     flops_train_expert: int
-    """The part of it that is the expert's."""
+    """The part of it that each further expert of an image would add."""
     flops_train_merged: int
     """Forward and backward pass of a training step with one expert whose parameters are the mean of all experts'."""
 
@@ -44,10 +46,14 @@ def model_cost(spec: ModelSpec, image_shape: ImageShape) -> Cost:
         StudyError: the decoder cannot make images of this shape.
     """
     encoder = encoder_architecture(spec.encoder).cost(image_shape, spec.latent_dim)
-    expert = decoder_architecture(spec.decoder).cost(image_shape, spec.latent_dim)
-    shared = encoder + gate_architecture(spec).cost()
-    averaging = 2 * spec.num_experts * expert.params  # the gradients, by weights and by parameters, cost it again each
-    hard, soft = shared + expert, shared + expert.times(spec.num_experts)
+    decoders = decoder_architecture(spec.decoder).cost(image_shape, spec.latent_dim)
+    reads_all = isinstance(spec.gate, AttentiveGateSpec)
+    experts = decoders.with_hidden_layers_of(spec.num_experts) if reads_all else decoders
+    shared = encoder + gate_architecture(spec, image_shape).cost()
+    hard, soft = shared + experts.of(1), shared + experts.of(spec.num_experts)
+    merged = shared + experts.shared + decoders.each
+    # The gradients, by weights and by parameters, cost it again each.
+    averaging = 2 * spec.num_experts * decoders.each.params
     return Cost(
         params_total=soft.params,
         params_active=hard.params,
@@ -55,8 +61,8 @@ def model_cost(spec: ModelSpec, image_shape: ImageShape) -> Cost:
         flops_soft=soft.flops,
         flops_train=soft.flops + soft.flops_backward,
         flops_train_hard=hard.flops + hard.flops_backward,
-        flops_train_expert=expert.flops + expert.flops_backward,
-        flops_train_merged=hard.flops + hard.flops_backward + 3 * averaging,
+        flops_train_expert=experts.each.flops + experts.each.flops_backward,
+        flops_train_merged=merged.flops + merged.flops_backward + 3 * averaging,
     )
 
 

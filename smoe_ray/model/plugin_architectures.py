@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from smoe_ray import plugins
 from smoe_ray.errors import PluginError
-from smoe_ray.model.architectures import ComponentCost, Encoded, Encoder, Experts
+from smoe_ray.model.architectures import ComponentCost, Encoded, Encoder, Experts, ExpertsCost, Part
 from smoe_ray.spec import ImageShape, PluginDecoder, PluginEncoder
 
 
@@ -55,7 +55,7 @@ class PluginDecoderArchitecture:
     def __init__(self, reference: PluginDecoder) -> None:
         self._reference = reference
 
-    def cost(self, image_shape: ImageShape, latent_dim: int) -> ComponentCost:
+    def cost(self, image_shape: ImageShape, latent_dim: int) -> ExpertsCost:
         """See `DecoderArchitecture.cost`."""
         z_BZ = torch.zeros(1, latent_dim, requires_grad=True)
         module, output, cost = _measured(self._reference, image_shape, latent_dim, z_BZ)
@@ -64,7 +64,7 @@ class PluginDecoderArchitecture:
                 f"plug-in {self._reference.plugin}: {type(module).__name__}.forward gives {_described(output)}, not a "
                 f"tensor of B images of {math.prod(image_shape)} pixels"
             )
-        return cost
+        return ExpertsCost(ComponentCost(0, 0, 0), cost)
 
     def build(self, image_shape: ImageShape, num_experts: int, latent_dim: int) -> Experts:
         """See `DecoderArchitecture.build`."""
@@ -90,6 +90,11 @@ class ModuleExperts(nn.Module):
         pairs = zip(groups, self.decoders, strict=True)
         image_BP = torch.cat([decoder(z_BZ[group]).flatten(1) for group, decoder in pairs if len(group)])
         return torch.empty_like(image_BP).index_copy(0, order_B, image_BP)
+
+    def parts_of(self, expert: int) -> list[Part]:
+        """One expert's parameters and buffers, each a tensor of its own."""
+        decoder = self.decoders[expert]
+        return [Part(tensor, ...) for tensor in (*decoder.parameters(), *decoder.buffers())]
 
 
 def _made(reference: PluginEncoder | PluginDecoder, image_shape: ImageShape, latent_dim: int) -> nn.Module:

@@ -26,7 +26,7 @@ from smoe_ray.report.trial_analysis import TrialAnalysis
 Answer = TypeVar("Answer")
 
 
-_NOT_ALWAYS = ("psnr", "max_violation", "regret", "label_accuracy", "nmi", "matched_accuracy", "kl", "latents")
+_NOT_ALWAYS = ("psnr", "max_violation", "regret", "label_accuracy", "nmi", "kl", "latents")
 """Measures that trials of earlier versions, or of other routings, lack."""
 
 

@@ -69,5 +69,8 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _is_parent(name: str, described: pd.DataFrame) -> bool:
-    """Whether other columns hold the fields of this one: `config.objective`, null in supervised trials."""
-    return any(other.startswith(f"{name}.") for other in described.columns)
+    """Whether other columns hold the fields of this one: `config.objective`, null in supervised trials.
+
+    A column with values of its own stays: some trials may have a decoder that is a name, others one with fields.
+    """
+    return bool(described[name].isna().all()) and any(other.startswith(f"{name}.") for other in described.columns)

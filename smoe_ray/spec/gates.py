@@ -23,6 +23,22 @@ class CosineGateSpec(Spec):
     scale: float = Field(default=10.0, gt=0, description="what cosines are multiplied by, at first; it is learnt")
 
 
+class BatchNormGateSpec(Spec):
+    """The paper's gate, its logits normalised over the batch (muMoE, arXiv:2402.12550): no expert is preferred to
+    another over a whole batch, without a balance term. The batch must be one worker's.
+    """
+
+    name: Literal["batch_norm"] = "batch_norm"
+    scale: float = Field(default=1.0, gt=0, description="what normalised logits are multiplied by; it is fixed")
+
+
+class AttentiveGateSpec(Spec):
+    """The gate's query against a key of each expert, which is made of the expert's hidden layer (arXiv:2302.14703)."""
+
+    name: Literal["attentive"] = "attentive"
+    projection: int = Field(default=16, ge=1, le=65536, description="size of the query and of the keys")
+
+
 class HierarchicalGateSpec(Spec):
     """Two gates in a tree: the group of experts, then the expert within its group, on the same hidden layers.
 
@@ -37,6 +53,6 @@ def _from_name(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-BuiltInGate = MLPGateSpec | CosineGateSpec | HierarchicalGateSpec
+BuiltInGate = MLPGateSpec | CosineGateSpec | BatchNormGateSpec | AttentiveGateSpec | HierarchicalGateSpec
 
 GateSpec = Annotated[Annotated[BuiltInGate, Field(discriminator="name")], BeforeValidator(_from_name)]

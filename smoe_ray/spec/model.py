@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
-from pydantic import Field, Tag, model_serializer, model_validator
+from pydantic import AfterValidator, Field, Tag, model_serializer, model_validator
 
 from smoe_ray import plugins
 from smoe_ray.spec.architectures import DECODERS, ENCODERS
 from smoe_ray.spec.base import Spec
-from smoe_ray.spec.gates import GateSpec, HierarchicalGateSpec, MLPGateSpec
+from smoe_ray.spec.decoders import CPDecoderSpec
+from smoe_ray.spec.gates import AttentiveGateSpec, GateSpec, HierarchicalGateSpec, MLPGateSpec
 from smoe_ray.spec.plugin import BUILT_IN, PLUGIN, PluginReference, choose
 
 
@@ -46,7 +47,12 @@ if TYPE_CHECKING:
     EncoderName: TypeAlias = str
     DecoderName: TypeAlias = str
 else:
-    EncoderName, DecoderName = Literal[tuple(ENCODERS)], Literal[tuple(DECODERS)]
+    EncoderName, DecoderName = Literal[tuple(ENCODERS)], Literal[(*DECODERS, "cp")]
+
+
+def _with_parameters(name: str) -> str | CPDecoderSpec:
+    """A name alone: short for all of its parameters at their defaults, where it has some."""
+    return CPDecoderSpec() if name == "cp" else name
 
 
 class ModelSpec(Spec):
@@ -61,8 +67,10 @@ class ModelSpec(Spec):
         choose(PluginEncoder, ENCODERS),
     ] = Field(default="medium", description="convolutional encoder; medium deepens with the size of the images")
     decoder: Annotated[
-        Annotated[DecoderName, Tag(BUILT_IN)] | Annotated[PluginDecoder, Tag(PLUGIN)],
-        choose(PluginDecoder, DECODERS),
+        Annotated[DecoderName, AfterValidator(_with_parameters), Tag(BUILT_IN)]
+        | Annotated[CPDecoderSpec, Tag("cp")]
+        | Annotated[PluginDecoder, Tag(PLUGIN)],
+        choose(PluginDecoder, DECODERS, with_fields={"cp": CPDecoderSpec}),
     ] = Field(
         default="lite", description="architecture of each expert; medium and large deepen with the size of the images"
     )
@@ -70,6 +78,15 @@ class ModelSpec(Spec):
         default=(64, 32), description="hidden units of the gate MLP, layer by layer"
     )
     gate: GateSpec = Field(default=MLPGateSpec(), description="how the hidden layers become logits of the experts")
+
+    @model_validator(mode="after")
+    def _experts_have_what_the_gate_reads(self) -> Self:
+        if isinstance(self.gate, AttentiveGateSpec) and isinstance(self.decoder, PluginDecoder):
+            raise ValueError(
+                f"the gate 'attentive' reads the experts' hidden layers, which a plug-in ({self.decoder.plugin}) does "
+                "not show; choose a built-in decoder or another gate"
+            )
+        return self
 
     @model_validator(mode="after")
     def _groups_are_equal(self) -> Self:

@@ -25,7 +25,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
-        if key in ("encoder", "decoder") and isinstance(below, str) and isinstance(value, Mapping):
+        if key in ("encoder", "decoder", "gate") and isinstance(below, str) and isinstance(value, Mapping):
             below = {"name": below}  # short for a mapping with the name alone
         if isinstance(value, Mapping) and isinstance(below, Mapping) and not _changes_tag(below, value):
             merged[key] = merge(below, value)

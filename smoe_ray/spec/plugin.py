@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, ValidationError, model_validator
@@ -119,17 +120,31 @@ def plugin_identities(spec: Spec) -> dict[str, str]:
     return {reference.plugin: reference.load().identity for reference in plugin_references(spec)}
 
 
-def choose(reference: type[PluginReference], built_in: Collection[str]) -> Discriminator:
-    """Discriminator of a union of built-in specs (tag `BUILT_IN`) and a reference to a plug-in (tag `PLUGIN`).
+def choose(
+    reference: type[PluginReference],
+    built_in: Collection[str],
+    with_fields: Mapping[str, type[Spec]] = MappingProxyType({}),
+) -> Discriminator:
+    """Discriminator of a union of built-in names (tag `BUILT_IN`) and a reference to a plug-in (tag `PLUGIN`).
 
-    What is neither, such as a misspelt name, is for the built-in specs to refuse.
+    What is neither, such as a misspelt name, is for the built-in names to refuse.
+
+    Args:
+        reference: what refers to a plug-in.
+        built_in: names that are no plug-in's.
+        with_fields: further members of the union, mappings with fields of their own, by name: their tags.
     """
 
     def tag(value: Any) -> str:
         if isinstance(value, PluginReference):
             return PLUGIN
+        for its_name, spec in with_fields.items():
+            if isinstance(value, spec) or (isinstance(value, Mapping) and value.get(reference.tag) == its_name):
+                return its_name
         name = value.get(reference.tag) if isinstance(value, Mapping) else value
-        is_plugin = isinstance(name, str) and name not in built_in and names_plugin(reference.kind, name)
+        is_plugin = (
+            isinstance(name, str) and name not in {*built_in, *with_fields} and names_plugin(reference.kind, name)
+        )
         return PLUGIN if is_plugin else BUILT_IN
 
     return Discriminator(tag)

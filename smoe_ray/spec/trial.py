@@ -13,8 +13,10 @@ from pydantic import Field, ValidationError, model_validator
 from smoe_ray.errors import StudyError
 from smoe_ray.spec.base import NAME_PATTERN, Spec
 from smoe_ray.spec.data import DataSpec, PluginData, SyntheticData
+from smoe_ray.spec.gates import BatchNormGateSpec
 from smoe_ray.spec.messages import nearest, one_line
 from smoe_ray.spec.model import ModelSpec, PluginDecoder, PluginEncoder
+from smoe_ray.spec.modifiers import ModifiersSpec
 from smoe_ray.spec.objectives import (
     UNSUPERVISED_NAMES,
     Likelihood,
@@ -35,6 +37,7 @@ class TrialSpec(Spec):
     """One training run. Defaults are those of the preset `recommended`."""
 
     not_identity: ClassVar[frozenset[str]] = frozenset({"resources", "dataset"})
+    hashed_unless_default: ClassVar[frozenset[str]] = frozenset({"modifiers"})
 
     seed: int = Field(default=0, ge=0, lt=2**31, description="fixes initial weights, batch order and latent noise")
     dataset: str | None = Field(
@@ -48,6 +51,9 @@ class TrialSpec(Spec):
         default="unsupervised", description="supervised: the gate learns the class label; any other objective is unused"
     )
     objective: Objective = Field(default=Likelihood(), description="what training minimises")
+    modifiers: ModifiersSpec = Field(
+        default=ModifiersSpec(), description="changes to how the objective is trained, whichever it is"
+    )
     training: TrainingSpec = Field(default=TrainingSpec(), description="optimizer and budget")
     evaluation: EvaluationSpec = Field(default=EvaluationSpec(), description="how test columns are measured")
     resources: ResourcesSpec = Field(default=ResourcesSpec(), description="what the trial occupies")
@@ -79,11 +85,30 @@ class TrialSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _batches_are_whole(self) -> Self:
+        if isinstance(self.model.gate, BatchNormGateSpec) and self.resources.is_distributed:
+            raise ValueError(
+                "the gate 'batch_norm' normalises over the whole batch, which data-parallel workers share; set "
+                "resources.workers to 1 or choose another gate"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _enough_experts(self) -> Self:
         if isinstance(self.objective, ObjectiveSpec) and self.objective.experts_per_image > self.model.num_experts:
             raise ValueError(
                 f"the objective {self.objective.name} sends each image to {self.objective.experts_per_image} experts; "
                 f"model.num_experts is {self.model.num_experts}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_the_term_that_warms_up(self) -> Self:
+        warm_up = self.modifiers.warm_up
+        if warm_up and warm_up.terms == "entropy" and getattr(self.objective, "lambda_entropy", None) is None:
+            raise ValueError(
+                f"the objective {self.objective.name} has no lambda_entropy (blend has): "
+                "set modifiers.warm_up.terms to regularisers"
             )
         return self
 
@@ -94,6 +119,15 @@ class TrialSpec(Spec):
             raise ValueError(
                 f"the objective {self.objective.name} moves the bias of the gate's last layer, which the gate {gate} "
                 "does not have; set model.gate to mlp"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _gate_has_vectors(self) -> Self:
+        if self.modifiers.orthogonal and self.model.gate.name == "attentive":
+            raise ValueError(
+                "modifiers.orthogonal is about a gate's vectors of the experts; the gate attentive has none: "
+                "set it to null, or another model.gate"
             )
         return self
 

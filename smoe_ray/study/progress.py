@@ -281,8 +281,9 @@ def _shown(trial: TrialSpec, path: str, keys: Sequence[str] = ()) -> Any:
 
 
 def _telling_keys(values: Sequence[Any]) -> tuple[str, ...]:
-    """Of an axis of mappings: the keys that tell them apart, just the name where that does."""
-    mappings = [value for value in values if isinstance(value, dict)]
+    """Of an axis of mappings: the keys that tell them apart, just the name where that does. A word is a name alone."""
+    mappings = [{"name": value} if isinstance(value, str) else value for value in values]
+    mappings = [value for value in mappings if isinstance(value, dict)]
     for key in ("name", "source"):
         names = [str(mapping.get(key)) for mapping in mappings]
         if mappings and "None" not in names and len(set(names)) == len(names):

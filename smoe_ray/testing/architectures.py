@@ -23,8 +23,11 @@ from torch import Tensor, nn
 
 from smoe_ray.model.architectures import decoder_architecture, encoder_architecture
 from smoe_ray.spec import ImageShape, PluginDecoder, PluginEncoder
+from smoe_ray.spec.decoders import CPDecoderSpec
 
 B, E, Z = 5, 3, 4
+
+Decoder = str | CPDecoderSpec | PluginDecoder
 
 
 class _ArchitectureContract:
@@ -88,12 +91,12 @@ class DecoderContract(_ArchitectureContract):
     """What every decoder must do; subclass it and override `decoder` (see the module)."""
 
     @pytest.fixture
-    def decoder(self) -> str | PluginDecoder:
+    def decoder(self) -> Decoder:
         """The decoder under test, as `model.decoder` has it."""
         raise NotImplementedError("override the fixture decoder")
 
     @pytest.fixture
-    def experts(self, decoder: str | PluginDecoder, image_shape: ImageShape) -> nn.Module:
+    def experts(self, decoder: Decoder, image_shape: ImageShape) -> nn.Module:
         """E experts with weights of their own, not in training."""
         return _seeded(decoder_architecture(decoder), image_shape, E, Z)
 
@@ -115,13 +118,21 @@ class DecoderContract(_ArchitectureContract):
         """A gradient reaches each parameter."""
         _check_gradients(experts, experts.train()(latents).square().sum())
 
-    def test_cost_is_that_of_one_expert(
-        self, decoder: str | PluginDecoder, experts: nn.Module, image_shape: ImageShape
-    ) -> None:
-        """All parameters and some FLOPs."""
+    def test_an_expert_with_the_parts_of_another_decodes_as_it(self, experts: nn.Module, latents: Tensor) -> None:
+        """What `Experts.parts_of` names is all that tells one expert from another."""
+        before_EBP, parts_of = experts(latents), cast(Any, experts).parts_of
+        with torch.no_grad():
+            for source, target in zip(parts_of(0), parts_of(1), strict=True):
+                target.value.copy_(source.value)
+        after_EBP = experts(latents)
+        assert torch.equal(after_EBP[1], after_EBP[0])
+        assert torch.equal(after_EBP[[0, 2]], before_EBP[[0, 2]])
+
+    def test_cost_is_that_of_the_experts(self, decoder: Decoder, experts: nn.Module, image_shape: ImageShape) -> None:
+        """All parameters, and some FLOPs of each."""
         cost = decoder_architecture(decoder).cost(image_shape, Z)
-        assert E * cost.params == sum(parameter.numel() for parameter in experts.parameters())
-        assert min(cost.flops, cost.flops_backward) > 0
+        assert cost.of(E).params == sum(parameter.numel() for parameter in experts.parameters())
+        assert min(cost.each.flops, cost.each.flops_backward) > 0
 
 
 def _seeded(architecture: Any, *arguments: Any) -> nn.Module:

@@ -20,14 +20,12 @@ def weights(model: nn.Module) -> Arrays:
 
 def take(
     epoch: int,
-    model: nn.Module,
-    loss: nn.Module,
+    modules: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer,
     generators: tuple[torch.Generator, ...],
 ) -> Arrays:
-    """Everything that the next epoch depends on, copied to the host."""
-    arrays = {f"model/{name}": value for name, value in weights(model).items()}
-    arrays |= {f"loss/{name}": value for name, value in weights(loss).items()}
+    """Everything that the next epoch depends on, copied to the host. `modules` by the prefix of their arrays' names."""
+    arrays = {f"{part}/{name}": value for part, module in modules.items() for name, value in weights(module).items()}
     for number, state in optimizer.state_dict()["state"].items():
         arrays |= {f"optimizer/{number}/{name}": _array(value) for name, value in state.items()}
     arrays |= {f"generator/{i}": _array(generator.get_state()) for i, generator in enumerate(generators)}
@@ -42,13 +40,12 @@ def epochs_done(arrays: Mapping[str, npt.NDArray[Any]]) -> int:
 
 def restore(
     arrays: Mapping[str, npt.NDArray[Any]],
-    model: nn.Module,
-    loss: nn.Module,
+    modules: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer,
     generators: tuple[torch.Generator, ...],
 ) -> int:
     """Put a checkpoint's state into freshly built objects of the same trial; returns the epochs that it holds."""
-    for part, module in (("model", model), ("loss", loss)):
+    for part, module in modules.items():
         module.load_state_dict({name: torch.tensor(arrays[f"{part}/{name}"]) for name in module.state_dict()})
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}

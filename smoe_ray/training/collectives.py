@@ -71,6 +71,10 @@ class Workers:
         """Sum over workers, without gradient."""
         return value
 
+    def of_leader(self, value: Tensor) -> Tensor:
+        """Rank 0's value, on every worker, without gradient; the others' may be overwritten in place."""
+        return value
+
     def guard_collectives(self) -> AbstractContextManager[None]:
         """Encloses code with collectives. Raises GroupBroken for any Exception inside."""
         return nullcontext()
@@ -105,6 +109,11 @@ class WorkerGroup(Workers):
     def sum(self, value: Tensor) -> Tensor:
         """See `Workers.sum`."""
         dist.all_reduce(value)
+        return value
+
+    def of_leader(self, value: Tensor) -> Tensor:
+        """See `Workers.of_leader`."""
+        dist.broadcast(value, src=0)
         return value
 
     def guard_collectives(self) -> AbstractContextManager[None]:

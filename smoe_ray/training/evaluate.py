@@ -57,9 +57,6 @@ class Evaluation(NamedTuple):
     """Share of the images whose argmax expert has the number of their label; NaN where routing is not by label."""
     nmi: float = math.nan
     """Normalised mutual information of argmax expert and class; NaN where all images are of one class."""
-    matched_accuracy: float = math.nan
-    """Share of the images whose class is matched to their argmax expert, one to one, under the best matching; NaN as
-    above."""
 
     def losses(self) -> dict[str, float]:
         """Columns ``test.<name>`` of the results, by name."""
@@ -92,7 +89,6 @@ class Evaluation(NamedTuple):
             "similarity": _none_if_nan(self.similarity),
             "label_accuracy": _none_if_nan(self.label_accuracy),
             "nmi": _none_if_nan(self.nmi),
-            "matched_accuracy": _none_if_nan(self.matched_accuracy),
             "usage": list(self.usage_E),
         }
 
@@ -140,7 +136,7 @@ def evaluate(
     for image_BHW, label_B in test.chunks(IMAGES_AT_ONCE):
         encoded = model.encoder(image_BHW)
         z_BZ = _latent(encoded.mu_BZ, encoded.logvar_BZ, spec.latent, noise)
-        logit_BE = model.gate(z_BZ)
+        logit_BE = model.logits(z_BZ)
         image_EBP = model.experts(z_BZ)
         blended_BP = blend(torch.softmax(logit_BE, dim=1), image_EBP)
         soft_2 = soft_2 + _sums(error, image_BHW.flatten(1), blended_BP)
@@ -170,7 +166,7 @@ def evaluate(
         gate_entropy,
         similarity,
         label_accuracy,
-        *_agreement(_counts(expert_B, torch.cat(label_chunks), model.experts.num_experts)),
+        _nmi(_counts(expert_B, torch.cat(label_chunks), model.experts.num_experts)),
     )
 
 
@@ -181,18 +177,18 @@ def _counts(expert_B: Tensor, label_B: Tensor, num_experts: int) -> npt.NDArray[
     return pairs.view(num_experts, num_classes).cpu().numpy().astype(np.float64)
 
 
-def _agreement(count_EC: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """`Evaluation.nmi` (by the mean of the entropies, as scikit-learn's) and `Evaluation.matched_accuracy`."""
-    from scipy.optimize import linear_sum_assignment
-    from scipy.stats import entropy
-
+def _nmi(count_EC: npt.NDArray[np.float64]) -> float:
+    """`Evaluation.nmi`: 2 I / (H + H), as scikit-learn's."""
     if np.count_nonzero(count_EC.sum(axis=0)) < 2:
-        return math.nan, math.nan
-    expert, both = entropy(count_EC.sum(axis=1)), entropy(count_EC.ravel())
-    by_class = entropy(count_EC.sum(axis=0))
-    nmi = 2 * (expert + by_class - both) / (expert + by_class)
-    matched = count_EC[linear_sum_assignment(count_EC, maximize=True)].sum() / count_EC.sum()
-    return max(float(nmi), 0.0), float(matched)
+        return math.nan
+    expert, by_class, both = map(_entropy, (count_EC.sum(axis=1), count_EC.sum(axis=0), count_EC.ravel()))
+    return max(2 * (expert + by_class - both) / (expert + by_class), 0.0)
+
+
+def _entropy(count_N: npt.NDArray[np.float64]) -> float:
+    """Nats."""
+    share_N = count_N[count_N > 0] / count_N.sum()
+    return float(-(share_N * np.log(share_N)).sum())
 
 
 def _routing_sums(error: PixelError, image_BP: Tensor, logit_BE: Tensor, image_EBP: Tensor) -> Tensor:
@@ -243,7 +239,7 @@ def embed(
     for image_BHW, _ in test.chunks(IMAGES_AT_ONCE):
         encoded = model.encoder(image_BHW)
         z_BZ = _latent(encoded.mu_BZ, encoded.logvar_BZ, spec.latent, noise)
-        logit_BE = model.gate(z_BZ)
+        logit_BE = model.logits(z_BZ)
         expert_B = logit_BE.argmax(dim=1)
         columns["mu"].append(encoded.mu_BZ)
         columns["gate"].append(torch.softmax(logit_BE, dim=1))

@@ -81,7 +81,7 @@ class TrainedModel:
     @torch.inference_mode()
     def gate(self, z_BZ: FloatArray) -> FloatArray:
         """Gate probability of each expert at each latent vector: (B, E). Raises ResultsError for a wrong shape."""
-        gate_BE: FloatArray = torch.softmax(self._model.gate(self._latent(z_BZ)), dim=1).numpy()
+        gate_BE: FloatArray = torch.softmax(self._model.logits(self._latent(z_BZ)), dim=1).numpy()
         return gate_BE
 
     @torch.inference_mode()

@@ -26,6 +26,7 @@ from smoe_ray.training import checkpoint
 from smoe_ray.training.collectives import ALONE, Shard, Workers
 from smoe_ray.training.evaluate import Evaluation, embed, evaluate
 from smoe_ray.training.images import Batch, DeviceImages, resolve_device
+from smoe_ray.training.modifiers import Modifiers, Moment
 from smoe_ray.training.objectives import LossInput, Terms, loss_for
 from smoe_ray.training.rng import Stream, random_stream
 
@@ -54,8 +55,8 @@ class Epoch(NamedTuple):
     """One row of epochs.parquet; see docs/metrics.md. Test columns are None in epochs without evaluation."""
     last: bool
     checkpoint: Callable[[], Arrays]
-    """Model, state of the loss, optimizer and generators: enough to continue to bit-identical weights on the same
-    machine."""
+    """Model, state of loss and modifiers, optimizer and generators: enough to continue to bit-identical weights on the
+    same machine."""
     weights: Callable[[], Arrays]
     embeddings: Callable[[], Arrays]
     """Latent vector, gate, expert and reconstruction of each test image."""
@@ -92,7 +93,7 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
         step = TrainingStep(trial, model, optimizer, noise, workers)
         done = 0
         if runtime.checkpoint is not None:
-            done = checkpoint.restore(runtime.checkpoint, model, step.loss, optimizer, generators)
+            done = checkpoint.restore(runtime.checkpoint, step.modules, optimizer, generators)
         images = DeviceImages(data.train, device, step.loss.spec.label_kind)
         test = DeviceImages(data.test, device)
     steps_per_epoch = math.ceil(len(data.train) / trial.training.batch_size)
@@ -105,7 +106,7 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
         steps = min(steps_per_epoch, steps_total - first_step)
         with workers.guard_collectives():
             batches = images.batches(trial.training.batch_size, steps, shuffling, workers)
-            terms = _train_epoch(step, batches, first_step, steps_total)
+            terms = _train_epoch(step, batches, images, first_step, steps_total)
         _refuse_divergence(epoch, terms)
         trained = time.perf_counter()
         last = epoch == epochs_total
@@ -134,7 +135,7 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
             epoch,
             row,
             last,
-            checkpoint=partial(checkpoint.take, epoch, model, step.loss, optimizer, generators),
+            checkpoint=partial(checkpoint.take, epoch, step.modules, optimizer, generators),
             weights=partial(checkpoint.weights, model),
             embeddings=partial(embed, model, test, data.test, trial.evaluation, seed=trial.seed, epoch=epoch),
         )
@@ -156,6 +157,8 @@ class TrainingStep:
         workers: Workers = ALONE,
     ) -> None:
         self.loss = loss_for(trial.objective).to(noise.device)
+        self.modifiers = Modifiers(trial).to(noise.device)
+        self.modules = {"model": model, "loss": self.loss, "modifiers": self.modifiers}
         self.trial, self.model, self.optimizer, self.noise = trial, model, optimizer, noise
         self.device, self.workers = noise.device, workers
         self.terms, self.mean_over_batch = self._terms, workers.mean
@@ -214,20 +217,24 @@ class TrainingStep:
         global_mean = partial(self.mean_over_batch, share=share)
         choose = partial(self.loss.choose, global_mean=global_mean, uniform_BE=uniform_BE)
         decodes = self.loss.spec.decodes
-        decoded = self.forward(image_BHW, noise_BZ, decodes == "chosen", choose, decodes == "merged")
+        modify = partial(self.modifiers.logits, progress=progress)
+        decoded = self.forward(image_BHW, noise_BZ, decodes == "chosen", choose, decodes == "merged", modify)
         beta = self.trial.training.beta
         batch = LossInput(image_BHW.flatten(1), label_B, decoded, beta, progress, global_mean, uniform_BE, first_row)
-        terms: Terms = self.loss(batch)
-        return terms
+        return self.modifiers.terms(self.loss(batch), batch, self.model)
 
 
-def _train_epoch(step: TrainingStep, batches: Iterator[Batch], first_step: int, steps_total: int) -> dict[str, float]:
-    """Train on the batches; means of the terms over images, those of all workers."""
+def _train_epoch(
+    step: TrainingStep, batches: Iterator[Batch], images: DeviceImages, first_step: int, steps_total: int
+) -> dict[str, float]:
+    """Train on the batches of `images`; means of the terms over images, those of all workers."""
     step.model.train()
     sums = torch.zeros((), dtype=torch.float64, device=step.device)
     names: list[str] = []
     count = 0
     for number, (image_BHW, label_B, shard) in enumerate(batches, start=first_step):
+        moment = Moment(number, steps_total, step.trial.seed, step.model, step.optimizer, images, step.workers)
+        step.modifiers.before_step(moment)
         terms = step(image_BHW, label_B, number / max(1, steps_total - 1), shard)
         names = list(terms)
         # No .item() here: on a GPU it would wait for the device at every step.

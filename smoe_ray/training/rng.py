@@ -14,6 +14,8 @@ class Stream(IntEnum):
     SHUFFLING = 0
     LATENT_NOISE = 1
     EVALUATION = 2
+    KMEANS = 3
+    REVIVAL = 4
 
 
 def random_stream(device: torch.device, seed: int, stream: Stream, epoch: int = 0) -> torch.Generator:

@@ -51,6 +51,31 @@ def test_a_path_shows_only_where_it_still_tells_arms_apart() -> None:
     ) == ["blend, λ_balance=200", "blend, λ_balance=400", "likelihood"]
 
 
+def test_arms_are_called_by_the_modifiers_that_they_have() -> None:
+    def arm(name: str, **modifiers: float) -> list:
+        fields = {"revival__every": np.nan, "orthogonal__weight": np.nan} | modifiers
+        return trial(name, [1.0], **{f"modifiers__{path}": value for path, value in fields.items()})
+
+    assert labels(arm("a"), arm("b", revival__every=50), arm("c", revival__every=100)) == [
+        "no modifier",
+        "revival.every=50",
+        "revival.every=100",
+    ]
+    assert labels(arm("a"), arm("b", revival__every=50), arm("c", orthogonal__weight=1.0)) == [
+        "no modifier",
+        "revival.every=50",
+        "orthogonal.weight=1",
+    ]
+
+
+def test_a_name_alone_and_one_with_fields_are_told_alike() -> None:
+    assert labels(
+        trial("a", [1.0], model__decoder="lite"),
+        trial("b", [1.0], model__decoder__name="cp", model__decoder__rank=8.0),
+        trial("c", [1.0], model__decoder__name="cp", model__decoder__rank=64.0),
+    ) == ["lite decoder", "cp decoder, rank=8", "cp decoder, rank=64"]
+
+
 def test_seeds_and_resources_make_no_arm() -> None:
     assert labels(
         trial("a", [1.0], seed=0, objective__name="blend", resources__cpus=1, evaluation__save_embeddings=True),

@@ -6,7 +6,8 @@ import pytest
 
 from smoe_ray.spec import ImageShape
 from smoe_ray.spec.architectures import DECODERS, ENCODERS
-from smoe_ray.testing.architectures import DecoderContract, EncoderContract
+from smoe_ray.spec.decoders import CPDecoderSpec
+from smoe_ray.testing.architectures import Decoder, DecoderContract, EncoderContract
 
 
 class _Shapes:
@@ -23,6 +24,7 @@ class TestEncoders(_Shapes, EncoderContract):
 
 
 class TestDecoders(_Shapes, DecoderContract):
-    @pytest.fixture(params=DECODERS)
-    def decoder(self, request: pytest.FixtureRequest) -> str:
-        return request.param
+    @pytest.fixture(params=[*DECODERS, CPDecoderSpec(rank=5)], ids=str)
+    def decoder(self, request: pytest.FixtureRequest) -> Decoder:
+        decoder: Decoder = request.param
+        return decoder

@@ -115,7 +115,7 @@ def test_a_trial_without_epochs_keeps_one_row(tmp_path: Path) -> None:
 
 
 def test_trials_of_different_shape_share_one_table(tmp_path: Path) -> None:
-    supervised = trial_with(TrialSpec(), {"routing": "supervised"})
+    supervised = trial_with(TrialSpec(), {"routing": "supervised", "model.decoder": {"name": "cp", "rank": 8}})
     blend = trial_with(TrialSpec(), {"objective": {"name": "blend", "lambda_entropy": 3.0}})
     for name, spec in (("aaa", supervised), ("bbb", blend)):
         folder(tmp_path, name).write_record(record(name, spec))
@@ -125,6 +125,9 @@ def test_trials_of_different_shape_share_one_table(tmp_path: Path) -> None:
     assert table.loc["aaa", "config.objective.name"] == "supervised"
     assert pd.isna(table.loc["aaa", "config.objective.lambda_entropy"])
     assert table.loc["bbb", "config.objective.lambda_entropy"] == 3.0
+    assert table.loc["bbb", "config.model.decoder"] == "lite"
+    assert pd.isna(table.loc["aaa", "config.model.decoder"])
+    assert table.loc["aaa", "config.model.decoder.rank"] == 8
 
 
 def test_a_study_without_trials_is_an_empty_table(tmp_path: Path) -> None:

@@ -19,7 +19,14 @@ from smoe_ray.study.events import DataProgress, EpochDone, StudyStarted, TrialDe
 from smoe_ray.study.progress import StudyProgress, Tally, describe, fraction_done
 from smoe_ray.testing.toy_training import Toy, toy_grid
 
-STUDY = toy_grid(**{"axes.model.num_experts": [2, 3], "axes.objective": [{"name": "blend"}], "seeds": [0]})
+STUDY = toy_grid(
+    **{
+        "axes.model.num_experts": [2, 3],
+        "axes.objective": [{"name": "blend"}],
+        "axes.model.gate": ["mlp"],
+        "seeds": [0],
+    }
+)
 
 
 def shown(out: Path, terminal: bool, fit: Any) -> str:
@@ -34,7 +41,7 @@ def test_a_log_file_gets_one_plain_line_a_trial(tmp_path: Path) -> None:
     lines = shown(tmp_path, terminal=False, fit=Toy()).splitlines()
     assert "\x1b" not in "".join(lines)
     assert lines[0] == "toy: 2 trials, 0 of them done before"
-    assert "num_experts=2 objective=blend seed=0 finished after" in lines[1]
+    assert "num_experts=2 objective=blend gate=mlp seed=0 finished after" in lines[1]
     assert lines[2].startswith("[2/2 done, best test loss 3.")
     assert len(lines) == 3
     assert shown(tmp_path, terminal=False, fit=Toy()).splitlines() == ["toy: 2 trials, 2 of them done before"]

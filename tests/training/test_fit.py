@@ -222,6 +222,8 @@ def test_two_interleaved_trials_do_not_touch_each_other(splits: Splits) -> None:
 VARIANTS = {  # `ObjectiveContract` resumes every objective
     "sampled": {"objective__name": "expected", "evaluation__latent": "sample"},
     "steps": {"training__budget": "14 steps"},
+    "batch_norm": {"model__gate": "batch_norm", "training__batch_size": 49},  # the last batch has one image
+    "attentive, cp": {"model__gate": "attentive", "model__decoder": "cp", "objective__name": "switch"},
 }
 
 

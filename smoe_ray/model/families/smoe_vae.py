@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,16 @@ from smoe_ray.model.architectures import (
     Encoded,
     Encoder,
     Experts,
+    ExpertsWithHidden,
     Gate,
+    GateOverHidden,
+    Part,
     decoder_architecture,
     encoder_architecture,
     gate_architecture,
 )
-from smoe_ray.model.bank import ExpertBank
+from smoe_ray.model.bank import Bank
+from smoe_ray.model.gate import AttentiveGate
 from smoe_ray.spec import ImageShape, ModelSpec
 
 
@@ -53,6 +57,11 @@ Choose = Callable[[Tensor], Tensor]
 """From gate logits (B, E) to the experts of each image (B, K)."""
 
 
+def as_it_is(logit_BE: Tensor) -> Tensor:
+    """Gate logits without a change."""
+    return logit_BE
+
+
 def first_choice(logit_BE: Tensor) -> Tensor:
     """The expert with the highest gate logit: (B, 1)."""
     return logit_BE.argmax(dim=1, keepdim=True)
@@ -64,7 +73,7 @@ class SMoEVAE(nn.Module):
     def __init__(self, spec: ModelSpec, image_shape: ImageShape) -> None:
         super().__init__()
         self.encoder: Encoder = encoder_architecture(spec.encoder).build(image_shape, spec.latent_dim)
-        self.gate: Gate = gate_architecture(spec).build()
+        self.gate: Gate | GateOverHidden = gate_architecture(spec, image_shape).build()
         self.experts: Experts = decoder_architecture(spec.decoder).build(image_shape, spec.num_experts, spec.latent_dim)
 
     @classmethod
@@ -79,6 +88,10 @@ class SMoEVAE(nn.Module):
 
         return load_pretrained(folder)
 
+    def parts_of(self, expert: int) -> list[Part]:
+        """What belongs to one expert alone: its part of the gate's last layer, and its decoder."""
+        return [*self.gate.parts_of(expert), *self.experts.parts_of(expert)]
+
     def forward(
         self,
         image_BHW: Tensor,
@@ -86,6 +99,7 @@ class SMoEVAE(nn.Module):
         hard: bool = False,
         choose: Choose = first_choice,
         merge: bool = False,
+        modify: Callable[[Tensor], Tensor] = as_it_is,
     ) -> Decoded:
         """Encode, sample, gate and decode.
 
@@ -95,6 +109,7 @@ class SMoEVAE(nn.Module):
             hard: run the chosen experts of each image alone instead of all experts.
             choose: which these are, where `hard`; by default the argmax of the gate.
             merge: run one expert per image, with the gate-weighted mean of all parameters.
+            modify: makes the gate logits of this pass from those of the gate.
 
         Raises:
             StudyError: `merge`, and the experts are a plug-in's decoders, whose parameters have no mean.
@@ -103,9 +118,9 @@ class SMoEVAE(nn.Module):
         z_BZ = encoded.mu_BZ
         if noise_BZ is not None:
             z_BZ = z_BZ + torch.exp(0.5 * encoded.logvar_BZ) * noise_BZ
-        logit_BE = self.gate(z_BZ)
+        logit_BE = modify(self.logits(z_BZ))
         if merge:
-            if not isinstance(self.experts, ExpertBank):
+            if not isinstance(self.experts, Bank):
                 raise StudyError("the objective averages the parameters of experts, which these decoders do not offer")
             merged_BP = self.experts.merged(z_BZ, torch.softmax(logit_BE, dim=1))
             return Decoded(encoded, logit_BE, None, None, merged_BP=merged_BP)
@@ -115,3 +130,9 @@ class SMoEVAE(nn.Module):
             chosen = self.experts.chosen(z_BZ.repeat(K, 1), expert_BK.t().flatten())
             return Decoded(encoded, logit_BE, None, chosen.unflatten(0, (K, -1)), expert_BK)
         return Decoded(encoded, logit_BE, self.experts(z_BZ), None)
+
+    def logits(self, z_BZ: Tensor) -> Tensor:
+        """Gate logits (B, E) of latent vectors."""
+        if isinstance(self.gate, AttentiveGate):
+            return cast(GateOverHidden, self.gate)(z_BZ, cast(ExpertsWithHidden, self.experts).hidden(z_BZ))
+        return cast(Gate, self.gate)(z_BZ)

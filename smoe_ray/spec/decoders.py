@@ -1,0 +1,25 @@
+"""Decoders with parameters of their own: those that are more than a row of the table of layers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from pydantic import Field
+
+from smoe_ray.spec.architectures import DECODERS
+from smoe_ray.spec.base import Spec
+
+if TYPE_CHECKING:
+    RowName: TypeAlias = str
+else:
+    RowName = Literal[tuple(DECODERS)]
+
+
+class CPDecoderSpec(Spec):
+    """Decoders whose linear layers are one CP-factorised tensor, and whose convolutions are the same for all experts
+    (muMoE, arXiv:2402.12550): a further expert costs `rank` parameters.
+    """
+
+    name: Literal["cp"] = "cp"
+    layers: RowName = Field(default="lite", description="the layers that a decoder has")
+    rank: int = Field(default=64, ge=1, le=4096, description="terms of the CP factorisation (R)")
