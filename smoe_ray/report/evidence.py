@@ -142,7 +142,9 @@ class Evidence:
             else:
                 found.setdefault(arm_of[record.trial_id], []).append(tree)
         if not found:
-            raise problems[0]
+            raise (
+                problems[0] if problems else ResultsError("layers of a gate: no finished trial has a hierarchical one")
+            )
         return {arm: tree_routing_over_trials(trees) for arm, trees in found.items()}
 
     def _finished(self) -> Iterator[TrialRecord]:
