@@ -142,13 +142,13 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("paper-supervised", "supervised"):
         plant(results, name, experts=(4,), seeds=2, embeddings=False, routing="supervised", objectives=("blend",))
     drawn = [f"data.root={folder / 'drawings'}"]
-    for name, overrides in (("collapse_phase", []), ("supervised_weight", drawn), ("routing_zoo", drawn)):
-        trained = load_study(folder / "studies" / f"{name}.yaml", overrides)  # nothing planted has its axes
-        run_study(trained, results, LocalExecutor(jobs=1, device="cpu"), cache=folder / "cache" / "data")
-    several = load_study(folder / "studies" / "datasets.yaml")
+    trained = {"supervised_weight": drawn, "routing_zoo": drawn}  # nothing planted has the axes of these
+    trained |= dict.fromkeys(("collapse_phase", "styles", "hierarchical", "clusters", "datasets"), [])
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("SMOE_RAY_CACHE", str(folder / "cache"))
-        run_study(several, results, LocalExecutor(jobs=1, device="cpu"), cache=folder / "cache" / "data")
+        for name, overrides in trained.items():
+            study = load_study(folder / "studies" / f"{name}.yaml", overrides)
+            run_study(study, results, LocalExecutor(jobs=1, device="cpu"), cache=folder / "cache" / "data")
     for name in ("loss-surface", "paper-loss-surface"):
         plant(
             results, name, objectives=("likelihood",), experts=(2, 4, 8, 16), per_class=(50, 200, 800), seeds=2,

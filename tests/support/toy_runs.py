@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -35,13 +36,20 @@ def workers(log: Path) -> set[int]:
 
 
 def start(out: Path, executor: int | str, training: str = "toy", **fields: Any) -> subprocess.Popen[str]:
-    """Run the toy study in a process of its own: `support.run_toy` tells the arguments."""
+    """Run the toy study in a process of its own: `support.run_toy` tells the arguments.
+
+    It hears SIGHUP even where the tests run under nohup.
+    """
     command = [sys.executable, "-m", "support.run_toy", str(out), str(executor), training, json.dumps(fields)]
-    return subprocess.Popen(
-        command,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        env=os.environ | seeing_tests(),
-    )
+    ours = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        return subprocess.Popen(
+            command,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            env=os.environ | seeing_tests(),
+        )
+    finally:
+        signal.signal(signal.SIGHUP, ours)
