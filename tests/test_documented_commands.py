@@ -143,7 +143,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         plant(results, name, experts=(4,), seeds=2, embeddings=False, routing="supervised", objectives=("blend",))
     drawn = [f"data.root={folder / 'drawings'}"]
     trained = {"supervised_weight": drawn, "routing_zoo": drawn}  # nothing planted has the axes of these
-    trained |= dict.fromkeys(("collapse_phase", "styles", "hierarchical", "clusters", "datasets"), [])
+    trained |= {name: [] for name in ("collapse_phase", "styles", "hierarchical", "clusters", "datasets")}
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("SMOE_RAY_CACHE", str(folder / "cache"))
         for name, overrides in trained.items():
