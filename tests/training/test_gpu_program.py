@@ -19,6 +19,7 @@ def gpu(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
+@pytest.mark.slow
 def test_every_known_answer_holds_on_a_cpu_and_a_table_is_written(tmp_path: Path) -> None:
     done = gpu("--device", "cpu", "--to", str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
