@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def write_source(content: Content, folder: Path) -> None:
     sums = {f"{name}.npy": sha256_of(folder / f"{name}.npy") for name in shapes} | {
         META: hashlib.sha256(text).hexdigest()
     }
-    (folder / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()), encoding="utf-8")
+    (folder / SUMS).write_text(_lines_of_sums(sums), encoding="utf-8")
     (folder / META).write_bytes(text)
 
 
@@ -98,11 +98,18 @@ def damaged_file(folder: Path, hashes: Path | None = None) -> str | None:
 
 def parse_sums(content: bytes) -> dict[str, str]:
     """Name of each file -> SHA-256 (hex), from the content of `SUMS`. Raises ValueError if it is not that."""
-    lines = [line.split("  ") for line in content.decode().splitlines()]
+    text = content.decode()
+    lines = [line.split("  ") for line in text.splitlines()]
     sums = {name: digest for digest, name in lines}
     if META not in sums or any("/" in name for name in sums):
         raise ValueError(f"no sum of {META}")
+    if text != _lines_of_sums(sums):  # a line may end in more characters than a line feed, one bit away from it
+        raise ValueError("not as it was written")
     return sums
+
+
+def _lines_of_sums(sums: Mapping[str, str]) -> str:
+    return "".join(f"{digest}  {name}\n" for name, digest in sums.items())
 
 
 def _arrays(content: Content) -> Iterator[tuple[str, npt.NDArray[Any]]]:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from smoe_ray.data.prepared import SUMS, parse_sums
 from smoe_ray.errors import StudyError
 from smoe_ray.inspect.integrity import scrub
 from smoe_ray.results import Store, TrialFolder, read_embeddings, read_trials, read_weights
@@ -102,6 +103,21 @@ def check(out: Path, batches: range) -> int:
 
 def test_flipped_bits_are_found_and_mended(out: Path) -> None:
     assert check(out, range(1, 6)) >= 30
+
+
+def test_no_bit_of_the_sums_of_prepared_data_can_flip_unseen(out: Path) -> None:
+    run(out)
+    [file] = (out / ".cache/data/prepared").glob(f"*/{SUMS}")
+    written = file.read_bytes()
+    expected = parse_sums(written)
+    for position in range(8 * len(written)):
+        content = bytearray(written)
+        content[position // 8] ^= 1 << position % 8
+        try:
+            found = parse_sums(bytes(content))
+        except ValueError:
+            continue
+        assert found != expected, divmod(position, 8)  # another sum, or the sum of another file
 
 
 @pytest.mark.slow
