@@ -110,7 +110,7 @@ def our_hard_decoding(model: SMoEVAE, z_BZ: Tensor, expert_B: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def our_evaluation(model: SMoEVAE, image_BCHW: Tensor) -> Tensor:
-    decoded = model(image_BCHW, None, hard=True)
+    decoded = model(image_BCHW, None, decodes="chosen")
     assert decoded.chosen_BP is not None
     return (image_BCHW.flatten(1) - decoded.chosen_BP).square().sum(dim=1).mean()
 

@@ -216,9 +216,8 @@ class TrainingStep:
     ) -> Terms:
         global_mean = partial(self.mean_over_batch, share=share)
         choose = partial(self.loss.choose, global_mean=global_mean, uniform_BE=uniform_BE)
-        decodes = self.loss.spec.decodes
         modify = partial(self.modifiers.logits, progress=progress)
-        decoded = self.forward(image_BHW, noise_BZ, decodes == "chosen", choose, decodes == "merged", modify)
+        decoded = self.forward(image_BHW, noise_BZ, self.loss.spec.decodes, choose, modify)
         beta = self.trial.training.beta
         batch = LossInput(image_BHW.flatten(1), label_B, decoded, beta, progress, global_mean, uniform_BE, first_row)
         return self.modifiers.terms(self.loss(batch), batch, self.model)

@@ -289,7 +289,7 @@ def test_the_model_is_the_textbooks(spec: ModelSpec, shape: tuple[int, ...]) -> 
     assert decoded.chosen_BP is None
     blended = torch.einsum("be,ebp->bp", decoded.logit_BE.softmax(dim=1), decoded.image_EBP)
     assert torch.allclose(blended, textbook.soft(image_BHW, noise_BZ), atol=1e-12)
-    hard = model(image_BHW, noise_BZ, hard=True)
+    hard = model(image_BHW, noise_BZ, decodes="chosen")
     assert hard.image_EBP is None
     assert len(hard.logit_BE.argmax(dim=1).unique()) > 1
     assert torch.allclose(hard.chosen_BP, textbook.hard(image_BHW, noise_BZ), atol=1e-12)

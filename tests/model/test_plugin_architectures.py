@@ -85,7 +85,7 @@ def test_the_model_is_made_of_them(folder: Path) -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) == model_cost(SPEC, SHAPE).params_total
     image_BHW = torch.rand(5, 12, 20)
     decoded = model(image_BHW, None)
-    hard = model(image_BHW, None, hard=True)
+    hard = model(image_BHW, None, decodes="chosen")
     assert decoded.image_EBP.shape == (E, 5, PIXELS)
     expected = decoded.image_EBP[decoded.logit_BE.argmax(dim=1), torch.arange(5)]
     torch.testing.assert_close(hard.chosen_BP, expected)

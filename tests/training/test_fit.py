@@ -437,7 +437,7 @@ def test_supervised_reconstruction_never_reaches_the_gate(splits: Splits) -> Non
     model = build_model(tiny().model, (1, 28, 28), 0)
     image_BHW = torch.from_numpy(splits.train.image_BHW[:8]).float() / 255
     label_B = torch.from_numpy(splits.train.label_B[:8])
-    decoded = model(image_BHW, torch.zeros(8, 6), hard=True)
+    decoded = model(image_BHW, torch.zeros(8, 6), decodes="chosen")
     terms = loss_for(Supervised())(LossInput(image_BHW.flatten(1), label_B, decoded, beta=0.01, progress=0))
     gate, encoder = list(model.gate.parameters()), list(model.encoder.parameters())
     of_reconstruction = torch.autograd.grad(terms.reconstruction, gate, retain_graph=True, allow_unused=True)

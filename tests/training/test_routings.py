@@ -456,7 +456,7 @@ def test_smear_trains_on_the_image_of_the_mean_parameters() -> None:
     assert found.loss.item() == found.reconstruction.item() == (0.5 + 1) / 2
     trial = trial_with(TrialSpec(objective=Smear()), TINY)
     model = build_model(trial.model, (1, 28, 28), seed=0)
-    made = model(torch.rand(4, 28, 28, generator=torch.Generator().manual_seed(0)), None, merge=True)
+    made = model(torch.rand(4, 28, 28, generator=torch.Generator().manual_seed(0)), None, decodes="merged")
     weight_BE = made.logit_BE.softmax(dim=1)
     assert torch.equal(made.merged_BP, model.experts.merged(made.encoded.mu_BZ, weight_BE))
     [epoch] = fit(trial_with(trial, {"training.budget": "1 epochs"}), noise_images(), Runtime("cpu"))

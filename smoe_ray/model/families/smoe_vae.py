@@ -29,6 +29,7 @@ from smoe_ray.model.architectures import (
 from smoe_ray.model.bank import Bank
 from smoe_ray.model.gate import AttentiveGate
 from smoe_ray.spec import ImageShape, ModelSpec
+from smoe_ray.spec.objectives import Decodes
 
 
 class Decoded(NamedTuple):
@@ -96,9 +97,8 @@ class SMoEVAE(nn.Module):
         self,
         image_BHW: Tensor,
         noise_BZ: Tensor | None,
-        hard: bool = False,
+        decodes: Decodes = "all",
         choose: Choose = first_choice,
-        merge: bool = False,
         modify: Callable[[Tensor], Tensor] = as_it_is,
     ) -> Decoded:
         """Encode, sample, gate and decode.
@@ -106,25 +106,25 @@ class SMoEVAE(nn.Module):
         Args:
             image_BHW: pixels in [0, 1].
             noise_BZ: standard normal noise of the latent sample; None takes z = mu.
-            hard: run the chosen experts of each image alone instead of all experts.
-            choose: which these are, where `hard`; by default the argmax of the gate.
-            merge: run one expert per image, with the gate-weighted mean of all parameters.
+            decodes: which experts run: all; the chosen ones of each image alone; or one per image with the
+                gate-weighted mean of all parameters (``merged``).
+            choose: which are ``chosen``; by default the argmax of the gate.
             modify: makes the gate logits of this pass from those of the gate.
 
         Raises:
-            StudyError: `merge`, and the experts are a plug-in's decoders, whose parameters have no mean.
+            StudyError: ``merged``, and the experts are a plug-in's decoders, whose parameters have no mean.
         """
         encoded = self.encoder(image_BHW)
         z_BZ = encoded.mu_BZ
         if noise_BZ is not None:
             z_BZ = z_BZ + torch.exp(0.5 * encoded.logvar_BZ) * noise_BZ
         logit_BE = modify(self.logits(z_BZ))
-        if merge:
+        if decodes == "merged":
             if not isinstance(self.experts, Bank):
                 raise StudyError("the objective averages the parameters of experts, which these decoders do not offer")
             merged_BP = self.experts.merged(z_BZ, torch.softmax(logit_BE, dim=1))
             return Decoded(encoded, logit_BE, None, None, merged_BP=merged_BP)
-        if hard:
+        if decodes == "chosen":
             expert_BK = choose(logit_BE)
             K = expert_BK.shape[1]
             chosen = self.experts.chosen(z_BZ.repeat(K, 1), expert_BK.t().flatten())
