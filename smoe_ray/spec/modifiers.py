@@ -70,3 +70,7 @@ class ModifiersSpec(Spec):
     revival: RevivalSpec | None = Field(default=None, description="copies the busiest expert over dead ones")
     orthogonal: OrthogonalSpec | None = Field(default=None, description="adds a term on the gate's last layer")
     similarity: SimilaritySpec | None = Field(default=None, description="adds a term on images that share an expert")
+
+
+MODIFIERS_OF_THE_GATE = ("kmeans_gate", "revival", "orthogonal", "similarity")
+"""Those that change the gate's weights, or have a gradient for them."""

@@ -29,6 +29,8 @@ class ObjectiveSpec(Spec):
     """Whether a training step needs random numbers beside the latent noise: a uniform one per image and expert."""
     biases_gate: ClassVar[bool] = False
     """Whether training adds to the bias of the gate's last linear layer, beside what the optimizer does to it."""
+    freezes_gate: ClassVar[bool] = False
+    """Whether the gate must keep its initial weights."""
 
     name: str
 
@@ -276,6 +278,8 @@ class Smear(DecoderLikelihoodSpec):
 
 class FrozenRouter(DispatchedSpec):
     """Control: the gate keeps its random initial weights; each image goes to its first choice."""
+
+    freezes_gate: ClassVar[bool] = True
 
     name: Literal["frozen_router"] = "frozen_router"
 

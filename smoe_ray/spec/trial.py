@@ -16,7 +16,7 @@ from smoe_ray.spec.data import DataSpec, PluginData, SyntheticData
 from smoe_ray.spec.gates import BatchNormGateSpec
 from smoe_ray.spec.messages import nearest, one_line
 from smoe_ray.spec.model import ModelSpec, PluginDecoder, PluginEncoder
-from smoe_ray.spec.modifiers import ModifiersSpec
+from smoe_ray.spec.modifiers import MODIFIERS_OF_THE_GATE, ModifiersSpec
 from smoe_ray.spec.objectives import (
     UNSUPERVISED_NAMES,
     Likelihood,
@@ -119,6 +119,29 @@ class TrialSpec(Spec):
             raise ValueError(
                 f"the objective {self.objective.name} moves the bias of the gate's last layer, which the gate {gate} "
                 "does not have; set model.gate to mlp"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _bias_is_in_the_logits(self) -> Self:
+        if isinstance(self.objective, ObjectiveSpec) and self.objective.biases_gate and self.modifiers.gate_temperature:
+            raise ValueError(
+                f"the objective {self.objective.name} takes its bias from the gate's logits again, which "
+                "modifiers.gate_temperature divides: set it to null, or another objective"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_gate_stays_frozen(self) -> Self:
+        if not (isinstance(self.objective, ObjectiveSpec) and self.objective.freezes_gate):
+            return self
+        changes = [f"modifiers.{name}" for name in MODIFIERS_OF_THE_GATE if getattr(self.modifiers, name)]
+        if self.model.gate.name == "attentive":  # its keys are made of what the experts learn
+            changes.append("the gate attentive")
+        if changes:
+            raise ValueError(
+                f"the objective {self.objective.name} keeps the gate's initial weights, which {changes[0]} changes: "
+                "leave it out, or set another objective"
             )
         return self
 

@@ -6,6 +6,7 @@ Shapes: B images, E experts, Z latent, D a gate's last hidden layer, P pixels.
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, get_args
 
 import numpy as np
@@ -20,7 +21,7 @@ from smoe_ray.model import Decoded, Encoded, SMoEVAE, build_model
 from smoe_ray.model.plugin_architectures import ModuleExperts
 from smoe_ray.spec import ModelSpec, TrialSpec, trial_with
 from smoe_ray.spec.gates import BuiltInGate
-from smoe_ray.spec.modifiers import ModifiersSpec
+from smoe_ray.spec.modifiers import MODIFIERS_OF_THE_GATE, ModifiersSpec
 from smoe_ray.testing.objectives import TINY, B, E, compute, images, labels, leaves, noise_images, through_a_file
 from smoe_ray.training import Epoch, Runtime, fit
 from smoe_ray.training.collectives import ALONE
@@ -93,6 +94,32 @@ def test_the_entropy_term_alone_rises(scaled: dict[str, Any]) -> None:
 def test_what_has_no_entropy_term_cannot_warm_it_up() -> None:
     with pytest.raises(StudyError, match=r"objective expected has no lambda_entropy .*: set modifiers\.warm_up"):
         trial_with(TrialSpec(), {"objective.name": "expected", "modifiers.warm_up.terms": "entropy"})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"objective.name": "loss_free", "modifiers.gate_temperature": {}}, "gate_temperature divides: set it to null"),
+        *(
+            ({"objective.name": "frozen_router", f"modifiers.{name}": {}}, f"which modifiers.{name} changes: leave it")
+            for name in MODIFIERS_OF_THE_GATE
+        ),
+        ({"objective.name": "frozen_router", "model.gate": "attentive"}, "which the gate attentive changes: leave it"),
+    ],
+    ids=str,
+)
+def test_a_modifier_that_contradicts_the_objective_is_one_line(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(StudyError, match=re.escape(message)) as raised:
+        trial_with(TrialSpec(), values)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_frozen_gate_is_where_it_was_under_every_other_modifier() -> None:
+    trial = trial_of({"gate_temperature": {}, "warm_up": {}}, objective={"name": "frozen_router"})
+    data = noise_images()
+    before = build_model(trial.model, data.train.image_shape, trial.seed).gate.state_dict()
+    weights = list(fit(trial, data, Runtime("cpu")))[-1].weights()
+    assert all(np.array_equal(weights[f"gate.{name}"], value.numpy()) for name, value in before.items())
 
 
 def test_kmeans_finds_clusters_that_are_apart_and_the_gate_learns_them() -> None:
