@@ -44,6 +44,8 @@ def test_cost(spec: ModelSpec) -> None:
 def test_an_expert_with_the_parts_of_another_has_its_logit(spec: ModelSpec) -> None:
     model = build_model(spec, SHAPE, seed=0)
     z_BZ = torch.randn(B, Z, generator=torch.Generator().manual_seed(0))
+    for buffer in model.gate.eval().buffers():  # as different as training makes them
+        buffer.uniform_(0.5, 2)
     owner = model if isinstance(spec.gate, AttentiveGateSpec) else model.gate  # it tells experts by their hidden layers
     with torch.no_grad():
         for source, target in zip(owner.parts_of(0), owner.parts_of(1), strict=True):

@@ -50,7 +50,6 @@ from smoe_ray.training.objectives.error_scale import ErrorScale
 from smoe_ray.training.objectives.expert_choice import favourites
 from smoe_ray.training.objectives.gumbel import gumbel
 from smoe_ray.training.objectives.sinkhorn import balanced_assignment
-from smoe_ray.training.objectives.terms import blend
 
 
 def tensor(values: Any) -> Tensor:
@@ -365,15 +364,18 @@ def test_loss_free_weighs_by_the_gate_without_the_bias() -> None:
     found = loss(LossInput(IMAGE_BP, torch.zeros(2, dtype=torch.int64), decoded, 0, 0.0))
     assert found.loss.item() == pytest.approx((1 + 2 * 0.5**2) / 2)  # black in place of (0, 1); (1, 1) scaled by 0.5
     assert own(found, "max_violation") == 1
-    # Of several experts the weights sum to 1: the blend by p, whatever the bias chose first.
+
+
+def test_the_weights_of_several_experts_of_loss_free_sum_to_one() -> None:
     loss = loss_for(LossFreeBias(top_k=2))
-    loss.bias_E = tensor([2.0, 0])
+    loss.bias_E = tensor([0, 0, 5.0])  # expert 2 is chosen first, expert 1 next; p = (0.1, 0.3, 0.6) weighs them
+    logit_BE = tensor([[0.1, 0.3, 0.6]]).log() + loss.bias_E
     expert_BK = loss.choose(logit_BE, identity, None)
-    decoded = Decoded(ENCODED, logit_BE, None, IMAGE_EBP[expert_BK.t(), torch.arange(2)], expert_BK)
-    both = loss(LossInput(IMAGE_BP, torch.zeros(2, dtype=torch.int64), decoded, 0, 0.0))
-    blended_BP = blend(GATE_BE, IMAGE_EBP)
-    assert both.loss.item() == pytest.approx((blended_BP - IMAGE_BP).square().sum(dim=1).mean().item())
-    assert own(both, "max_violation") == 0
+    assert expert_BK.tolist() == [[2, 1]]
+    decoded = Decoded(Encoded(*torch.zeros(2, 1, 1)), logit_BE, None, tensor([[[1.0]], [[0.0]]]), expert_BK)
+    found = loss(LossInput(tensor([[0.0]]), torch.zeros(1, dtype=torch.int64), decoded, 0, 0.0))
+    assert found.loss.item() == pytest.approx((0.6 / 0.9) ** 2)
+    assert own(found, "max_violation") == pytest.approx(0.5)  # loads 0, 1, 1 of a mean of 2 / 3
 
 
 @pytest.mark.parametrize("gate", ["cosine"])
