@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from smoe_ray.cluster.scratch import scratch
 from support.processes import wait_until
@@ -30,19 +34,22 @@ def test_a_killed_driver_takes_its_processes_and_its_folder_along() -> None:
     wait_until(lambda: child.poll() is not None and not folder.exists(), seconds=20)
 
 
-def test_what_a_dead_run_left_is_deleted_and_nothing_else() -> None:
-    with scratch() as mine:
-        dead = mine.folder.with_name("smoe-1-dead")
-        dead.mkdir()
-        (dead / "lock").touch()
-        unknown = mine.folder.with_name("smoe-1-unknown")
-        unknown.mkdir()
-        with scratch() as kept:
-            assert not dead.exists()
-            assert unknown.exists()
-            assert mine.folder.exists()
-            kept.keep()
-    with scratch():
-        assert kept.folder.exists()
-    for folder in (unknown, kept.folder):
-        folder.rmdir()
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Folder for temporary files that no other run of this user knows, short enough for the paths of sockets."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
+
+
+def test_what_a_dead_run_left_is_deleted_and_nothing_else(place: Path) -> None:
+    dead, unknown = place / "smoe-1-dead", place / "smoe-1-unknown"
+    for folder in (dead, unknown):
+        folder.mkdir()
+    (dead / "lock").touch()
+    with scratch() as mine, scratch() as kept:
+        kept.keep()
+        assert {*place.iterdir()} == {unknown, mine.folder, kept.folder}
+    with scratch() as later:
+        assert {*place.iterdir()} == {unknown, kept.folder, later.folder}
+    assert {*place.iterdir()} == {unknown, kept.folder}
