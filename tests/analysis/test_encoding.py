@@ -49,7 +49,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 def test_selectivity_of_an_expert_of_one_class_and_of_one_of_all() -> None:
     gate_BE = np.array([[1, 0, 0], [0.5, 0.5, 0], [0, 0.8, 0.2], [0, 0.7, 0.3]])
-    found = class_selectivity(gate_BE, np.array([0, 0, 1, 0]), ("a", "b"))
+    found = class_selectivity(gate_BE, gate_BE.argmax(axis=1), np.array([0, 0, 1, 0]), ("a", "b"))
     assert found.routing.class_given_expert_EC.tolist()[:2] == [[1, 0], [0.5, 0.5]]
     assert found.routing.selectivity_E[:2] == pytest.approx([1, 0])
     assert found.gate_EC[0] == pytest.approx([0.5, 0])
@@ -66,8 +66,11 @@ def test_lifetime_sparseness_by_hand() -> None:
 
 def test_a_gate_that_spreads_every_image_is_not_sparse() -> None:
     label_B = np.array([0, 1, 0, 1])
-    assert class_selectivity(np.full((4, 5), 0.2), label_B, ("a", "b")).gate_sparseness == pytest.approx(0)
-    assert class_selectivity(np.eye(5)[:4], label_B, ("a", "b")).gate_sparseness == pytest.approx(1)
+    expert_B = np.arange(4)
+    even, sharp = (
+        class_selectivity(gate, expert_B, label_B, ("a", "b")) for gate in (np.full((4, 5), 0.2), np.eye(5)[:4])
+    )
+    assert (even.gate_sparseness, sharp.gate_sparseness) == pytest.approx((0, 1))
 
 
 # --- separability of classes ------------------------------------------------------------------------------------------
@@ -417,7 +420,7 @@ def test_five_classes_are_too_few_for_any_dichotomy_to_be_unlikely() -> None:
 def test_ablation_and_swap_by_hand() -> None:
     logit_BE = np.array([[3, 2, 1], [3, 1, 2], [0, 5, 4], [0, 1, 0]], float)
     error_BE = np.array([[1, 2, 9], [2, 9, 5], [7, 3, 2], [8, 4, 4]], float)
-    found = ablate_experts(logit_BE, error_BE, np.array([0, 1, 1, 1]), 3)
+    found = ablate_experts(logit_BE, error_BE, logit_BE.argmax(axis=1), np.array([0, 1, 1, 1]), ("a", "b", "none"))
     # images 0, 1 go to expert 0 (then 1, 2), images 2, 3 to expert 1 (then 2, 0)
     assert found.loss == (1 + 2 + 3 + 4) / 4
     assert found.loss_C[:2].tolist() == [1, 3]
@@ -431,7 +434,7 @@ def test_ablation_and_swap_by_hand() -> None:
 
 
 def test_a_single_expert_cannot_be_removed() -> None:
-    found = ablate_experts(np.zeros((2, 1)), np.ones((2, 1)), np.zeros(2, int), 1)
+    found = ablate_experts(np.zeros((2, 1)), np.ones((2, 1)), np.zeros(2, int), np.zeros(2, int), ("a",))
     assert np.isnan(found.increase_E).all()
     assert found.loss == 1
 
@@ -446,11 +449,14 @@ def test_permuting_experts_permutes_everything(seed: int, experts: int) -> None:
     logit_BE, error_BE = rng.normal(size=(30, experts)), rng.exponential(size=(30, experts))
     label_B, order = rng.integers(0, 3, 30), rng.permutation(experts)
     names = ("a", "b", "c")
-    before, after = (ablate_experts(logit_BE[:, o], error_BE[:, o], label_B, 3) for o in (np.arange(experts), order))
+    before, after = (
+        ablate_experts(logit_BE[:, o], error_BE[:, o], logit_BE[:, o].argmax(axis=1), label_B, names)
+        for o in (np.arange(experts), order)
+    )
     assert after.increase_EC == pytest.approx(before.increase_EC[order], nan_ok=True)
     assert after.swap_EE == pytest.approx(before.swap_EE[np.ix_(order, order)], nan_ok=True)
     gate_BE = np.exp(logit_BE) / np.exp(logit_BE).sum(axis=1, keepdims=True)
-    one, other = (class_selectivity(gate, label_B, names) for gate in (gate_BE, gate_BE[:, order]))
+    one, other = (class_selectivity(gate, gate.argmax(axis=1), label_B, names) for gate in (gate_BE, gate_BE[:, order]))
     assert other.sparseness_E == pytest.approx(one.sparseness_E[order])
     assert other.routing.selectivity_E == pytest.approx(one.routing.selectivity_E[order], nan_ok=True)
     here, there = (

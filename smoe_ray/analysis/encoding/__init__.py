@@ -26,7 +26,13 @@ from smoe_ray.analysis.encoding.findings import (
     seed_encoding,
     three_findings,
 )
-from smoe_ray.analysis.encoding.mismatch import RoutingMismatch, advantage, routing_mismatch
+from smoe_ray.analysis.encoding.mismatch import (
+    ClassPreference,
+    RoutingMismatch,
+    advantage,
+    class_preference,
+    routing_mismatch,
+)
 from smoe_ray.analysis.encoding.permutation import PERMUTATIONS, PermutationTest, SeedStatistic, over_seeds
 from smoe_ray.analysis.encoding.selectivity import ClassSelectivity, class_selectivity, lifetime_sparseness
 from smoe_ray.analysis.encoding.similarity import (
@@ -50,8 +56,10 @@ from smoe_ray.analysis.encoding.stability import (
 )
 from smoe_ray.analysis.encoding.tuning import (
     ORIENTATION_PERIOD,
+    ExpertTuning,
     TuningCurve,
     TuningCurves,
+    expert_tuning,
     orientation_index,
     relative_precision,
     tuning_curves,
@@ -63,11 +71,13 @@ __all__ = [
     "Ablation",
     "BeyondClass",
     "ClassAxis",
+    "ClassPreference",
     "ClassSelectivity",
     "Criterion",
     "EncodingFinding",
     "ExpertSeparability",
     "ExpertSimilarity",
+    "ExpertTuning",
     "FirstSplit",
     "HiddenSeparability",
     "PermutationTest",
@@ -86,10 +96,12 @@ __all__ = [
     "beyond_class",
     "cka_matrix",
     "class_axis",
+    "class_preference",
     "class_selectivity",
     "dichotomy_agreement",
     "expert_separability",
     "expert_similarity",
+    "expert_tuning",
     "feature_profile",
     "first_split",
     "hidden_separability",

@@ -5,6 +5,7 @@ Shapes: B images, E experts, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from smoe_ray.analysis.expert_routing import require_aligned
 class Ablation(NamedTuple):
     """Test loss (squared error per image) without each expert, its images rerouted to the next best by logit."""
 
+    class_names: tuple[str, ...]
     loss: float
     """With all experts."""
     loss_C: FloatArray
@@ -35,24 +37,28 @@ class Ablation(NamedTuple):
 
 
 def ablate_experts(
-    logit_BE: npt.NDArray[Any], error_BE: npt.NDArray[Any], label_B: IntArray, num_classes: int
+    logit_BE: npt.NDArray[Any],
+    error_BE: npt.NDArray[Any],
+    expert_B: IntArray,
+    label_B: IntArray,
+    class_names: Sequence[str],
 ) -> Ablation:
     """Remove each expert in turn; decode each image by the remaining expert with the highest logit.
 
     Args:
-        logit_BE: gate logits; images go to the expert of highest logit, of equal ones to the first.
+        logit_BE: gate logits.
         error_BE: squared error of each expert alone.
+        expert_B: expert of each image, with all experts.
         label_B: class of each image.
-        num_classes: C.
+        class_names: C names.
 
     Raises:
         ResultsError: the arrays have different lengths.
     """
-    require_aligned("ablation", logit=logit_BE, error=error_BE, label=label_B)
+    require_aligned("ablation", logit=logit_BE, error=error_BE, expert=expert_B, label=label_B)
     error_BE = np.asarray(error_BE, np.float64)
     images, experts = error_BE.shape
     row_B = np.arange(images)
-    expert_B = logit_BE.argmax(axis=1)
     loss_B = error_BE[row_B, expert_B]
     is_chosen_BE = np.arange(experts) == expert_B[:, None]
     next_B = np.where(is_chosen_BE, -np.inf, logit_BE).argmax(axis=1)
@@ -62,11 +68,13 @@ def ablate_experts(
     rerouted_to_EE = np.zeros((experts, experts), np.int64)
     if experts > 1:
         np.add.at(rerouted_to_EE, (expert_B, next_B), 1)
+    classes = len(class_names)
     return Ablation(
+        tuple(class_names),
         float(loss_B.mean()),
-        class_means(loss_B[:, None], label_B, num_classes)[:, 0],
+        class_means(loss_B[:, None], label_B, classes)[:, 0],
         increase_BE.mean(axis=0),
-        class_means(increase_BE, label_B, num_classes).T,
+        class_means(increase_BE, label_B, classes).T,
         rerouted_to_EE,
         class_means(error_BE - loss_B[:, None], expert_B, experts),
     )

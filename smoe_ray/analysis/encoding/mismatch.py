@@ -6,6 +6,7 @@ Shapes: B images, E experts, C classes.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from smoe_ray.analysis.curves import FloatArray, IntArray
 from smoe_ray.analysis.encoding.permutation import class_means
+from smoe_ray.analysis.encoding.selectivity import ClassSelectivity, class_selectivity
 from smoe_ray.analysis.expert_routing import contingency, require_aligned
 
 
@@ -32,6 +34,27 @@ class RoutingMismatch(NamedTuple):
     """The same over the images routed to each expert; NaN for dead experts."""
     misrouted: float
     """Share of the images that another expert decodes with a lower error."""
+
+
+class ClassPreference(NamedTuple):
+    """Which classes each expert of a trial is given, and which it is good at."""
+
+    selectivity: ClassSelectivity
+    mismatch: RoutingMismatch
+
+
+def class_preference(
+    gate_BE: npt.NDArray[Any],
+    error_BE: npt.NDArray[Any],
+    expert_B: IntArray,
+    label_B: IntArray,
+    class_names: Sequence[str],
+) -> ClassPreference:
+    """`class_selectivity` and `routing_mismatch` of one trial. Raises ResultsError as they do."""
+    return ClassPreference(
+        class_selectivity(gate_BE, expert_B, label_B, class_names),
+        routing_mismatch(error_BE, expert_B, label_B, len(class_names)),
+    )
 
 
 def routing_mismatch(

@@ -30,11 +30,14 @@ class ClassSelectivity(NamedTuple):
     one expert, 0 where all take part equally."""
 
 
-def class_selectivity(gate_BE: npt.NDArray[Any], label_B: IntArray, class_names: Sequence[str]) -> ClassSelectivity:
-    """Preferences of each expert among classes; images go to their expert of highest probability.
+def class_selectivity(
+    gate_BE: npt.NDArray[Any], expert_B: IntArray, label_B: IntArray, class_names: Sequence[str]
+) -> ClassSelectivity:
+    """Preferences of each expert among classes.
 
     Args:
         gate_BE: gate probabilities.
+        expert_B: expert of each image.
         label_B: class of each image, an index into `class_names`.
         class_names: C names.
 
@@ -43,13 +46,13 @@ def class_selectivity(gate_BE: npt.NDArray[Any], label_B: IntArray, class_names:
     """
     from scipy.special import entr
 
-    require_aligned("class selectivity", gate=gate_BE, label=label_B)
+    require_aligned("class selectivity", gate=gate_BE, expert=expert_B, label=label_B)
     images, experts = gate_BE.shape
     gate_EC = class_means(gate_BE, label_B, len(class_names)).T
     entropy = float(entr(np.asarray(gate_BE, np.float64)).sum(axis=1).mean()) if images else np.nan
     sparseness = 1 - (np.exp(entropy) - 1) / (experts - 1) if experts > 1 else np.nan
     return ClassSelectivity(
-        routing(gate_BE.argmax(axis=1), label_B, experts, class_names),
+        routing(expert_B, label_B, experts, class_names),
         gate_EC,
         lifetime_sparseness(gate_EC),
         float(sparseness),

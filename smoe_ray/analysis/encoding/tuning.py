@@ -5,6 +5,7 @@ Shapes: N stimuli, E experts, K values of the parameter, B images, P permutation
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,6 +53,57 @@ class TuningCurves(NamedTuple):
     """After which the parameter repeats; None: it does not."""
     curves: tuple[TuningCurve, ...]
     """By expert."""
+
+
+class ExpertTuning(NamedTuple):
+    """Every expert against every parameter of the stimuli, by what the gate sends it and by what it decodes well."""
+
+    routing: tuple[TuningCurves, ...]
+    """By parameter, of the gate probability."""
+    decoding: tuple[TuningCurves, ...]
+    """By parameter, of the `relative_precision`."""
+
+
+def expert_tuning(
+    names: Sequence[str],
+    parameter_N: IntArray,
+    value_N: npt.NDArray[Any],
+    gate_NE: npt.NDArray[Any],
+    error_NE: npt.NDArray[Any],
+    *,
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+) -> ExpertTuning:
+    """Tuning to stimuli of which each varies one parameter.
+
+    Args:
+        names: of the parameters; *orientation* is circular, in degrees.
+        parameter_N: the parameter that a stimulus varies, an index into `names`.
+        value_N: its value.
+        gate_NE: gate probabilities of the stimuli.
+        error_NE: squared error of each expert alone.
+        permutations: P, of the values.
+        seed: of the permutations.
+
+    Raises:
+        ResultsError: the arrays have different lengths, or a parameter has fewer than two values.
+    """
+    require_aligned("tuning", parameter=parameter_N, value=value_N, gate=gate_NE, error=error_NE)
+
+    def curves(response_NE: npt.NDArray[Any]) -> tuple[TuningCurves, ...]:
+        return tuple(
+            tuning_curves(
+                name,
+                value_N[parameter_N == number],
+                response_NE[parameter_N == number],
+                period=ORIENTATION_PERIOD if name == "orientation" else None,
+                permutations=permutations,
+                seed=seed,
+            )
+            for number, name in enumerate(names)
+        )
+
+    return ExpertTuning(curves(gate_NE), curves(relative_precision(error_NE)))
 
 
 def tuning_curves(
