@@ -28,6 +28,12 @@ from smoe_ray.figures.comparison import plot_comparison
 from smoe_ray.figures.curves import plot_training_curves
 from smoe_ray.figures.data_homogeneity import plot_homogeneity
 from smoe_ray.figures.dataset_verdicts import plot_dataset_verdict
+from smoe_ray.figures.encoding import (
+    plot_ablation,
+    plot_class_preference,
+    plot_expert_similarity,
+    plot_expert_tuning,
+)
 from smoe_ray.figures.expert_routing import plot_probes, plot_routing
 from smoe_ray.figures.experts import plot_loss_against_experts, plot_usage_over_epochs
 from smoe_ray.figures.export import render, save
@@ -132,10 +138,14 @@ __all__ = [
     "Drawing",
     "FigureKind",
     "draw",
+    "plot_ablation",
     "plot_best_experts",
+    "plot_class_preference",
     "plot_comparison",
     "plot_dataset_verdict",
+    "plot_expert_similarity",
     "plot_expert_survival",
+    "plot_expert_tuning",
     "plot_gallery",
     "plot_homogeneity",
     "plot_interpolation",
