@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from smoe_ray.results import Status
     from smoe_ray.spec import DataSpec, GridStudy, SearchStudy
     from smoe_ray.study import Executor
+    from smoe_ray.study.probe_run import Map as MapOfProbes
 
 app = typer.Typer(
     name="smoe-ray",
@@ -216,6 +217,59 @@ def _executor(
         raise SmoeRayError(f"--address {address}: is for --executor ray")
     default_jobs = 1 if resolve_device(device).type == "cuda" else max(1, usable_cpus() // study.base.resources.cpus)
     yield LocalExecutor(jobs or default_jobs, device), usable_cpus()
+
+
+@app.command(epilog="Example: smoe-ray probe results drawings --jobs 2")
+def probe(
+    out: Out,
+    study: StudyName,
+    trial: Annotated[str | None, typer.Option("--trial", metavar="ID", help="Only this trial.")] = None,
+    executor: Annotated[Literal["ray", "local"], typer.Option(help="Where trials are probed.")] = "ray",
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="A Ray cluster: auto or <host>:6379. Default: RAY_ADDRESS, or a private Ray."),
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Trials at a time at most. Default: one per CPU.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also measure again what is measured.")] = False,
+    allow_plugins: AllowPlugins = None,
+) -> None:
+    """Measure what the experts of finished trials encode, beside the trials. To resume, run the same command."""
+    from smoe_ray import plugins
+    from smoe_ray.study.probe_run import plan_probes, probe_trial
+    from smoe_ray.study.stop_signals import stopping_like_ctrl_c
+
+    plan = plan_probes(out, _study_name(study), trial, force=force)
+    for trial_id, reason in plan.left_out.items():
+        say(f"left out: {trial_id} {reason}", err=True)
+    if plan.current:
+        say(f"{count(len(plan.current), 'trial')} probed before; --force measures them again")
+    errors = 0
+    with stopping_like_ctrl_c(), plugins.allowing(allow_plugins or ()):
+        for outcome in _map_of(executor, address, jobs)(probe_trial, plan.tasks) if plan.tasks else ():
+            errors += outcome.error is not None
+            if outcome.error is not None:
+                say(f"not probed: {outcome.trial_id}: {outcome.error}", err=True)
+            else:
+                say(f"{outcome.trial_id} probed in {outcome.seconds:.0f} s{_after(outcome.note)}")
+    if errors:
+        raise ResultsError(f"{count(errors, 'trial')} of {len(plan.tasks)} could not be probed; see above")
+
+
+def _after(note: str | None) -> str:
+    return "" if note is None else f", {note}"
+
+
+def _map_of(name: Literal["ray", "local"], address: str | None, jobs: int | None) -> MapOfProbes:
+    if name == "ray":
+        from smoe_ray.cluster.ray_executor import RayExecutor
+
+        return RayExecutor(address, jobs).map
+    from smoe_ray.study import LocalExecutor
+    from smoe_ray.study.local import usable_cpus
+
+    if address is not None:
+        raise SmoeRayError(f"--address {address}: is for --executor ray")
+    return LocalExecutor(jobs or usable_cpus(), "cpu").map
 
 
 @app.command(epilog="Example: smoe-ray table results quickstart --csv > quickstart.csv")

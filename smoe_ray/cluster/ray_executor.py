@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from smoe_ray.cluster import resources
 from smoe_ray.cluster.runtime import Connection, connected, environment, refuse_unreachable
-from smoe_ray.errors import ClusterError, StudyError
+from smoe_ray.errors import ClusterError, SmoeRayError, StudyError
 from smoe_ray.results import Store, TrialRecord
 from smoe_ray.results.study_file import seal_study
 from smoe_ray.spec import GridStudy, ResourcesSpec, SearchStudy, dump_study
@@ -100,9 +100,13 @@ class RayExecutor:
             self._close()
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        """Yield `function(item)` for each item, in order, computed in Ray tasks. For `run_study(data_jobs=...)`."""
+        """Yield `function(item)` for each item, in order, computed in Ray tasks: of data, and of probes.
+
+        Raises:
+            ClusterError: Ray ends, or a task's process dies again and again.
+        """
         with self:
-            yield from _map(function, items, self._open())
+            yield from _map(function, items, self._open(), self.jobs)
 
     def run(self, run: StudyRun) -> Generator[TrialRecord, None, None]:
         """Train the trials of a study, yielding each as it ends.
@@ -283,17 +287,27 @@ class _IdleDeadline:
             )
 
 
-def _map(function: Callable[[Item], Result], items: Sequence[Item], connection: Connection) -> Iterator[Result]:
-    """In Ray tasks of one CPU each, at most as many at a time as the cluster has CPUs."""
+def _map(
+    function: Callable[[Item], Result], items: Sequence[Item], connection: Connection, jobs: int | None
+) -> Iterator[Result]:
+    """In Ray tasks of one CPU each, at most as many at a time as the cluster has CPUs, or `jobs`."""
     import ray
 
     task = ray.remote(num_cpus=1)(function)
     ahead = max(1, int(sum(node["CPU"] for node in resources.cluster_nodes())))
+    ahead = min(ahead, jobs or ahead)
     running = [task.remote(item) for item in items[:ahead]]
     for position in range(len(items)):
         while not ray.wait(running[:1], timeout=_POLL_S)[0]:
             connection.refuse_lost()
-        yield ray.get(running.pop(0))
+        try:
+            result = ray.get(running.pop(0))
+        except SmoeRayError:  # of the function itself: Ray raises it as both
+            raise
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise ClusterError(f"a task ended early: {reason[0]}; run the same command again to go on") from error
+        yield result
         if position + ahead < len(items):
             running.append(task.remote(items[position + ahead]))
 

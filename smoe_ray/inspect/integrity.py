@@ -12,6 +12,7 @@ from smoe_ray.data.prepared import META, SUMS, parse_sums
 from smoe_ray.errors import DamagedError, ResultsError, StudyError
 from smoe_ray.results import Store, TrialFolder, list_studies
 from smoe_ray.results.integrity import damage, expected_files
+from smoe_ray.results.probe import probe_of, read_probe_record, why_stale
 from smoe_ray.results.record import FileDigest, TrialRecord
 from smoe_ray.results.study_file import read_study_text
 from smoe_ray.results.trial import EMBEDDINGS, EPOCHS, SET_ASIDE, WEIGHTS
@@ -67,8 +68,9 @@ def _scrub_study(store: Store, study: str, found: Scrub, repair: bool) -> None:
     found.counts["set aside"] += sum(SET_ASIDE in name for name in names)
     folders = [TrialFolder(store, study, name) for name in names if SET_ASIDE not in name]
     with ThreadPoolExecutor(_THREADS) as threads:
-        for folder, (problems, counts) in zip(folders, threads.map(_scrub_trial, folders), strict=True):
+        for folder, (problems, of_probe, counts) in zip(folders, threads.map(_scrub_trial, folders), strict=True):
             found.counts += counts
+            found.problems += [str(error) for error in of_probe]  # no reason to set the trial aside
             if not problems:
                 continue
             kept = _set_aside(folder) if repair else None
@@ -90,18 +92,21 @@ def _study_file_problem(store: Store, study: str) -> str | None:
     return None
 
 
-def _scrub_trial(folder: TrialFolder) -> tuple[list[DamagedError], Counter[str]]:
+def _scrub_trial(folder: TrialFolder) -> tuple[list[DamagedError], list[DamagedError], Counter[str]]:
+    """Damage of the trial, damage of its probe, and what was read."""
     counts = Counter[str](trials=1)
+    of_probe: list[DamagedError] = []
     try:
         record = folder.read_record()
         if record is None:
-            return [], counts
+            return [], [], counts
         counts["files"] += 1
         problems = list(damage(folder, record, partial(_counted_digest, counts)))
         problems += _unreadable(folder, record)
+        of_probe += _damage_of_probe(folder, record, counts)
     except DamagedError as error:
         problems = [error]
-    return problems, counts
+    return problems, of_probe, counts
 
 
 def _counted_digest(counts: Counter[str], folder: TrialFolder, _record: TrialRecord, file: str) -> FileDigest | None:
@@ -127,6 +132,16 @@ def _unreadable(folder: TrialFolder, record: TrialRecord) -> Iterator[DamagedErr
                 read()
             except DamagedError as error:
                 yield error
+
+
+def _damage_of_probe(folder: TrialFolder, record: TrialRecord, counts: Counter[str]) -> Iterator[DamagedError]:
+    try:
+        probe = read_probe_record(folder)
+        if probe is not None and why_stale(probe, folder, record) is None:
+            probe_of(folder, record)
+            counts.update(files=2, bytes=probe.arrays.size)
+    except DamagedError as error:
+        yield error
 
 
 def _set_aside(folder: TrialFolder) -> str | None:

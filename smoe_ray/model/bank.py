@@ -14,7 +14,7 @@ Shapes: B images, E experts, Z latent, M numbers of the initial map, C channels,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -53,6 +53,15 @@ class Bank(nn.Module):
         """What every expert's linear layer makes of every latent vector: hidden_EBM, M numbers of the initial map."""
         weight_EMZ, bias_EM, *_ = self._parameters_of_layers()
         return z_BZ @ weight_EMZ.transpose(1, 2) + bias_EM[:, None]
+
+    def first_maps(self, z_BZ: Tensor) -> Iterator[Tensor]:
+        """Each expert's map behind its first convolution and activation: map_BCHW of expert 0, 1, ... in turn.
+
+        What `hidden` gives is affine in the latent vector, so that all experts know the same; this is where they part.
+        """
+        activation = _ACTIVATIONS[self.layers.activation]
+        for linear, linear_bias, weight, bias, *_ in self._parameters_of_each():
+            yield activation(self._first_layer_of(z_BZ, linear, linear_bias, weight, bias))
 
     def chosen(self, z_BZ: Tensor, expert_B: Tensor) -> Tensor:
         """Each latent vector decoded by its own expert alone: image_BP. Images are grouped by expert, one pass each."""
@@ -96,12 +105,18 @@ class Bank(nn.Module):
     def _decode(self, z_BZ: Tensor, linear: Tensor, linear_bias: Tensor, *convolutions: Tensor) -> Tensor:
         """One expert from the latent vector to the image: image_BP."""
         activation = _ACTIVATIONS[self.layers.activation]
-        (first, weight, bias), *others = zip(self.layers.layers, convolutions[::2], convolutions[1::2], strict=True)
-        columns = torch.cat([linear.t(), linear_bias[None]]).unflatten(1, self.initial_shape)
-        x = _first_layer(z_BZ, _convolve(first, columns, weight), bias)
+        (_, weight, bias), *others = zip(self.layers.layers, convolutions[::2], convolutions[1::2], strict=True)
+        x = self._first_layer_of(z_BZ, linear, linear_bias, weight, bias)
         for layer, weight, bias in others:
             x = _convolve(layer, activation(x), weight, bias)
         return torch.sigmoid(x).flatten(1)
+
+    def _first_layer_of(
+        self, z_BZ: Tensor, linear: Tensor, linear_bias: Tensor, weight: Tensor, bias: Tensor
+    ) -> Tensor:
+        """One expert from the latent vector through its first convolution, before the activation: (B, C, H, W)."""
+        columns = torch.cat([linear.t(), linear_bias[None]]).unflatten(1, self.initial_shape)
+        return _first_layer(z_BZ, _convolve(self.layers.layers[0], columns, weight), bias)
 
 
 class ExpertBank(Bank):

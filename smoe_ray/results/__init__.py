@@ -10,6 +10,7 @@ from smoe_ray.results.export import as_json, to_csv, to_json
 from smoe_ray.results.incremental import StudyReader
 from smoe_ray.results.pack import Packer
 from smoe_ray.results.places import check_place
+from smoe_ray.results.probe import Probe, ProbeRecord, read_probe
 from smoe_ray.results.read import list_studies, read_embeddings, read_results, read_together, read_trials, read_weights
 from smoe_ray.results.record import DataFacts, Status, Timings, TrialRecord, Versions
 from smoe_ray.results.store import Store
@@ -21,6 +22,8 @@ __all__ = [
     "Arrays",
     "DataFacts",
     "Packer",
+    "Probe",
+    "ProbeRecord",
     "Row",
     "Status",
     "Store",
@@ -34,6 +37,7 @@ __all__ = [
     "current_trials",
     "list_studies",
     "read_embeddings",
+    "read_probe",
     "read_results",
     "read_together",
     "read_trials",

@@ -35,6 +35,11 @@ def load_embeddings(content: bytes, most_bytes: int, record: TrialRecord | None)
     """
     if record is not None and record.data is not None:
         most_bytes = min(most_bytes, _bytes_of(record) + _SLACK)
+    return load_arrays(content, most_bytes)
+
+
+def load_arrays(content: bytes, most_bytes: int) -> dict[str, npt.NDArray[Any]]:
+    """The arrays in an archive that unpacks to at most `most_bytes`, nothing unpickled. Raises ValueError."""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             unpacked = sum(info.file_size for info in archive.zip.infolist())

@@ -112,15 +112,16 @@ def read_embeddings(out: str | Path, study: str, trial_id: str) -> Arrays:
     Raises:
         ResultsError: no such trial, it stored none, or the file is unreadable.
     """
-    return _trial(out, study, trial_id).read_embeddings()
+    return trial_folder(out, study, trial_id).read_embeddings()
 
 
 def read_weights(out: str | Path, study: str, trial_id: str) -> Arrays:
     """Final weights of a finished trial, name -> array. Raises ResultsError if absent or unreadable."""
-    return _trial(out, study, trial_id).read_weights()
+    return trial_folder(out, study, trial_id).read_weights()
 
 
-def _trial(out: str | Path, study: str, trial_id: str) -> TrialFolder:
+def trial_folder(out: str | Path, study: str, trial_id: str) -> TrialFolder:
+    """The files of a trial. Raises ResultsError for names that could lead out of OUT."""
     store = Store(out)
     for name in (study, trial_id):
         check_name(store, name)

@@ -74,9 +74,7 @@ class TrialFolder:
 
     def write_record(self, record: TrialRecord) -> None:
         """Write `trial.json`."""
-        text = record.model_dump_json(indent=2).encode()
-        seal = f',\n  "sha256": "{hashlib.sha256(text).hexdigest()}"\n}}'
-        self.store.write(f"{self.name}/{RECORD}", text[: -len(b"\n}")] + seal.encode())
+        self.store.write(f"{self.name}/{RECORD}", sealed(record.model_dump_json(indent=2).encode()))
 
     def read_record(self) -> TrialRecord | None:
         """Read `trial.json`; None if the trial was never started."""
@@ -86,7 +84,7 @@ class TrialFolder:
     def parse_record(self, content: bytes) -> TrialRecord:
         """Parse the content of `trial.json`."""
         seal = _SEAL.search(content)
-        if seal and hashlib.sha256(content[: seal.start()] + b"\n}").hexdigest().encode() != seal[1]:
+        if seal and not is_sealed(content):
             raise self.broken(RECORD, "not what was written: its SHA-256 is another")
         try:
             record = TrialRecord.model_validate_json(content)
@@ -178,11 +176,7 @@ class TrialFolder:
 
     def write_embeddings(self, embeddings: Mapping[str, npt.NDArray[Any]]) -> None:
         """Write `embeddings.npz`."""
-        buffer = io.BytesIO()
-        plain = {name: np.asarray(array) for name, array in embeddings.items()}
-        assert not any(array.dtype.hasobject for array in plain.values()), "objects would be pickled"
-        np.savez_compressed(buffer, **plain)  # type: ignore[arg-type]  # numpy types **kwds like its own option
-        self._write(EMBEDDINGS, buffer.getvalue())
+        self._write(EMBEDDINGS, to_npz(embeddings))
 
     def read_embeddings(self) -> Arrays:
         """Arrays over the fixed test set: see `results.read_embeddings`. Their shapes fit the trial's record."""
@@ -303,6 +297,27 @@ class TrialFolder:
 
     def _absent(self, file: str, hint: str) -> ResultsError:
         return ResultsError(f"{self.store.path(f'{self.name}/{file}')}: no such file; {hint}")
+
+
+def sealed(text: bytes) -> bytes:
+    """An object in indented JSON, with its own SHA-256 as one more key in its last line."""
+    seal = f',\n  "sha256": "{hashlib.sha256(text).hexdigest()}"\n}}'
+    return text[: -len(b"\n}")] + seal.encode()
+
+
+def is_sealed(content: bytes) -> bool:
+    """Whether this is what `sealed` made."""
+    seal = _SEAL.search(content)
+    return seal is not None and hashlib.sha256(content[: seal.start()] + b"\n}").hexdigest().encode() == seal[1]
+
+
+def to_npz(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """Arrays as a compressed archive without pickles."""
+    buffer = io.BytesIO()
+    plain = {name: np.asarray(array) for name, array in arrays.items()}
+    assert not any(array.dtype.hasobject for array in plain.values()), "objects would be pickled"
+    np.savez_compressed(buffer, **plain)  # type: ignore[arg-type]  # numpy types **kwds like its own option
+    return buffer.getvalue()
 
 
 def _version(trial_json: bytes) -> str:

@@ -6,7 +6,9 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +16,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from smoe_ray.errors import SmoeRayError, StudyError, WorkerDiedError
 from smoe_ray.results import Row, TrialRecord
@@ -24,6 +26,9 @@ from smoe_ray.study.trial_queue import TrialQueue
 from smoe_ray.study.trial_run import Fit, OnEpoch, TrialTask, fit_on, record_failure, train_trial
 
 Train = Callable[[TrialTask, OnEpoch], TrialRecord | None]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class LocalExecutor:
@@ -50,6 +55,30 @@ class LocalExecutor:
         queue = TrialQueue(run)
         jobs = min(self.jobs, run.study.max_concurrent_trials or self.jobs)
         return _in_process(queue, self._train) if jobs == 1 else _Pool(queue, self._train, jobs).run()
+
+    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """Yield `function(item)` for each item, in order: in this process, or in `jobs` of their own.
+
+        Raises:
+            WorkerDiedError: one of these died.
+        """
+        if self.jobs == 1:
+            yield from map(function, items)
+            return
+        others = set(multiprocessing.active_children())
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(self.jobs, len(items) or 1), context, initializer=_serve_parent) as pool:
+            try:
+                yield from pool.map(function, items)
+            except BrokenProcessPool:
+                raise WorkerDiedError(
+                    "a worker process died (out of memory? lower --jobs); run the same command again to go on"
+                ) from None
+            except BaseException:  # Ctrl-C, too: nobody waits for what is under way
+                pool.shutdown(wait=False, cancel_futures=True)
+                for worker in set(multiprocessing.active_children()) - others:
+                    worker.kill()
+                raise
 
 
 def usable_cpus() -> int:
@@ -217,6 +246,13 @@ def _serve(pipe: Connection[Any, Any], train: Train) -> None:
             except SmoeRayError as error:
                 answer = ("error", error)
             pipe.send(answer)
+
+
+def _serve_parent() -> None:
+    """In a worker of a pool: signals of the terminal are the parent's to handle, and its end is the worker's."""
+    for each in (signal.SIGINT, *ASKED_TO_STOP):
+        signal.signal(each, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
 def _exit_with_parent() -> None:

@@ -52,6 +52,11 @@ class TrainedModel:
         """Shape of an image's array."""
 
     @property
+    def network(self) -> SMoEVAE:
+        """Encoder, gate and experts, in evaluation mode; not to be changed."""
+        return self._model
+
+    @property
     def ink(self) -> DrawingColours | None:
         """How the trial's drawings are inked; None where its spec does not say (images without `ink`, mixed parts)."""
         return drawing_ink(self.record.spec.data)

@@ -16,6 +16,7 @@ class Stream(IntEnum):
     EVALUATION = 2
     KMEANS = 3
     REVIVAL = 4
+    PROBE = 5
 
 
 def random_stream(device: torch.device, seed: int, stream: Stream, epoch: int = 0) -> torch.Generator:

@@ -22,8 +22,8 @@ from smoe_ray.data.sources.synthetic import (
     PARAMETER_NAMES,
     SIZE_RANGE,
     Strokes,
-    _tremor,
     draw,
+    tremor,
 )
 from smoe_ray.spec import SyntheticData
 
@@ -365,7 +365,7 @@ def test_strokes_follow_the_parts(splits: tuple[Dataset, Dataset]) -> None:
 def test_tremor_is_smooth_and_as_strong_as_recorded() -> None:
     line_BN2 = np.broadcast_to(np.stack([np.linspace(0, 400, 401), np.zeros(401)], axis=1), (300, 401, 2))
     jitter_B = np.linspace(0.5, 3, 300)
-    shift_BN2 = _tremor(line_BN2, jitter_B, np.random.default_rng(0))
+    shift_BN2 = tremor(line_BN2, jitter_B, np.random.default_rng(0))
     strength_B = np.sqrt(np.mean(np.sum(shift_BN2**2, axis=2), axis=1))
     assert np.mean(strength_B / jitter_B) == pytest.approx(1, abs=0.03)
     assert np.corrcoef(strength_B, jitter_B)[0, 1] > 0.9

@@ -97,7 +97,7 @@ def _line(*vertices: tuple[Scalar, Scalar], points: int = 8) -> Array:
     return _mix(np.maximum(0, 1 - np.abs(position_N1 - np.arange(last + 1))), vertices)
 
 
-def _curve(*vertices: tuple[Scalar, Scalar], points: int = 16) -> Array:
+def curve(*vertices: tuple[Scalar, Scalar], points: int = 16) -> Array:
     """Bezier curve with any number of control points."""
     degree = len(vertices) - 1
     t_N = np.linspace(0, 1, points + 1)
@@ -157,7 +157,7 @@ def _face(p: Parameters, rng: Generator) -> Strokes:
         _outline(rng, count, 0, 0, p["aspect"], 1),
         _dot(-eye_x, eye_y, p["detail"]),
         _dot(eye_x, eye_y, p["detail"]),
-        _curve((-mouth_x, mouth_y + depth / 2), (0, mouth_y - 1.5 * depth), (mouth_x, mouth_y + depth / 2)),
+        curve((-mouth_x, mouth_y + depth / 2), (0, mouth_y - 1.5 * depth), (mouth_x, mouth_y + depth / 2)),
     ]
 
 
@@ -183,10 +183,10 @@ def _face_with_long_hair(p: Parameters, rng: Generator) -> Strokes:
     strokes, width, count = _face(p, rng), p["aspect"], len(p["aspect"])
     end = rng.uniform(-1.4, -0.9, count)
     for side in (-1, 1):
-        strokes.append(_curve((0, 1), (side * 0.5 * width, 0.8), (side * 0.95 * width, 0.3)))
+        strokes.append(curve((0, 1), (side * 0.5 * width, 0.8), (side * 0.95 * width, 0.3)))
         for lock in range(2):
             out = side * (width + 0.1 + 0.25 * lock)
-            path = _curve((0, 1), (out, 1.35 + 0.1 * lock), (1.25 * out, 0.3), (out, end))
+            path = curve((0, 1), (out, 1.35 + 0.1 * lock), (1.25 * out, 0.3), (out, end))
             strokes.append(_only(lock < p["parts"], path))
     return strokes
 
@@ -198,8 +198,8 @@ def _eye(p: Parameters, rng: Generator) -> Strokes:
     lower = 2 - upper
     middle = (upper - lower) / 2
     return [
-        _curve((-width, 0), (0, 2 * upper), (width, 0)),
-        _curve((width, 0), (0, -2 * lower), (-width, 0)),
+        curve((-width, 0), (0, 2 * upper), (width, 0)),
+        curve((width, 0), (0, -2 * lower), (-width, 0)),
         _outline(rng, count, gaze, middle, p["detail"], p["detail"]),
         _dot(gaze, middle, 0.12),
     ]
@@ -223,12 +223,12 @@ def _eye_with_lashes(p: Parameters, rng: Generator) -> Strokes:
 def _eye_with_brow(p: Parameters, rng: Generator) -> Strokes:
     """A brow above that rises by `curvature` times its half-width."""
     width, y = p["aspect"], rng.uniform(1.3, 1.6, len(p["aspect"]))
-    return [*_eye(p, rng), _curve((-width, y), (0, y + 2 * p["curvature"] * width), (width, y))]
+    return [*_eye(p, rng), curve((-width, y), (0, y + 2 * p["curvature"] * width), (width, y))]
 
 
 def _closed_eye(p: Parameters, rng: Generator) -> Strokes:
     width = p["aspect"]
-    return [_curve((-width, 0), (0, -4), (width, 0)), *_lashes(p, rng, height=-2)]
+    return [curve((-width, 0), (0, -4), (width, 0)), *_lashes(p, rng, height=-2)]
 
 
 def _cat_head(p: Parameters, rng: Generator, x: Scalar, y: Scalar, radius_x: Scalar, radius_y: Scalar) -> Strokes:
@@ -272,7 +272,7 @@ def _sitting_cat(p: Parameters, rng: Generator) -> Strokes:
         *(_dot(eye * 0.4 * head, y + 0.1, 0.06) for eye in (-1, 1)),
         _outline(rng, count, 0, 0, width, 1),
         *(_line((leg * 0.3 * width, -0.2), (leg * 0.3 * width, -1)) for leg in (-1, 1)),
-        _curve((side * 0.8 * width, -0.7), (tail, -1.1), (1.2 * tail, 0.2), (tail - side * p["curvature"], 0.7)),
+        curve((side * 0.8 * width, -0.7), (tail, -1.1), (1.2 * tail, 0.2), (tail - side * p["curvature"], 0.7)),
     ]
 
 
@@ -288,7 +288,7 @@ def _walking_cat(p: Parameters, rng: Generator) -> Strokes:
         *(_dot(x + eye * 0.4 * head, y + 0.05, 0.04) for eye in (-1, 1)),
         _outline(rng, count, 0, 0, half, 0.5),
         *(_line((at * half, -0.35), (at * half, -0.4 - leg)) for at in (-0.75, -0.45, 0.45, 0.75)),
-        _curve((back, 0.1), (1.5 * back, 0.2), (1.5 * back, 1.0), (back * (1.5 - p["curvature"]), 1.2)),
+        curve((back, 0.1), (1.5 * back, 0.2), (1.5 * back, 1.0), (back * (1.5 - p["curvature"]), 1.2)),
     ]
 
 
@@ -452,14 +452,14 @@ def _draw_chunk(
         strokes = style.strokes(p, rng)
         lengths = [stroke.shape[1] for stroke in strokes]
         path_BN2 = np.concatenate([np.broadcast_to(s, (rounds, *s.shape[1:])) for s in strokes], axis=1)
-        path_BN2 = _fit(_turn(path_BN2, p["orientation"]), p["size"])
-        path_BN2 = _fit(path_BN2 + _tremor(path_BN2, p["jitter"], rng), p["size"])
+        path_BN2 = fit(turn(path_BN2, p["orientation"]), p["size"])
+        path_BN2 = fit(path_BN2 + tremor(path_BN2, p["jitter"], rng), p["size"])
         strokes = np.split(path_BN2, np.cumsum(lengths)[:-1], axis=1)
         p["strokes"] = np.sum([np.isfinite(stroke[:, 0, 0]) for stroke in strokes], axis=0).astype(float)
         for name, value_B in p.items():
             parameter_BP[member_B, PARAMETER_NAMES.index(name)] = value_B
         wanted = int(np.sum(member_B < count))
-        image_BHW[member_B[:wanted]] = _rasterise([stroke[:wanted] for stroke in strokes])
+        image_BHW[member_B[:wanted]] = rasterise([stroke[:wanted] for stroke in strokes])
     return image_BHW[:count], style_B[:count], parameter_BP[:count]
 
 
@@ -469,13 +469,13 @@ def _uniform(rng: Generator, name: str, bounds: tuple[float, float], size: int) 
     return rng.uniform(*bounds, size)
 
 
-def _turn(path_BN2: Array, degrees_B: Array) -> Array:
+def turn(path_BN2: Array, degrees_B: Array) -> Array:
     cos_B1, sin_B1 = np.cos(np.radians(degrees_B))[:, None], np.sin(np.radians(degrees_B))[:, None]
     x_BN, y_BN = path_BN2[..., 0], path_BN2[..., 1]
     return np.stack([cos_B1 * x_BN - sin_B1 * y_BN, sin_B1 * x_BN + cos_B1 * y_BN], axis=-1)
 
 
-def _fit(path_BN2: Array, size_B: Array) -> Array:
+def fit(path_BN2: Array, size_B: Array) -> Array:
     """Centred on the origin, with a bounding box whose longer side is `size_B` of the canvas, in pixels."""
     low_B12, high_B12 = np.nanmin(path_BN2, axis=1, keepdims=True), np.nanmax(path_BN2, axis=1, keepdims=True)
     scale_B11 = CANVAS_SIDE * size_B[:, None, None] / np.max(high_B12 - low_B12, axis=2, keepdims=True)
@@ -483,7 +483,7 @@ def _fit(path_BN2: Array, size_B: Array) -> Array:
     return fitted_BN2
 
 
-def _tremor(path_BN2: Array, jitter_B: Array, rng: Generator) -> Array:
+def tremor(path_BN2: Array, jitter_B: Array, rng: Generator) -> Array:
     """Smooth displacement with root mean square length `jitter_B`, in pixels.
 
     A sum of waves along the pen's path, with amplitude proportional to wavelength: short waves bend a stroke, long ones
@@ -501,18 +501,24 @@ def _tremor(path_BN2: Array, jitter_B: Array, rng: Generator) -> Array:
     )
 
 
-def _rasterise(strokes: Strokes) -> npt.NDArray[np.uint8]:
-    """Black lines on white: (B, N, 2) paths in pixels around the origin, y up, to (B, 28, 28)."""
+def rasterise(strokes: Strokes, side: int = IMAGE_SIDE, width_B: Array | None = None) -> npt.NDArray[np.uint8]:
+    """Black lines on white: (B, N, 2) paths in pixels of the 56x56 canvas around the origin, y up, to (B, side, side).
+
+    `width_B` is the width of the lines, in pixels of that canvas too; `LINE_WIDTH` by default.
+    """
     from PIL import Image, ImageDraw
 
+    canvas = CANVAS_SIDE * side // IMAGE_SIDE
+    scale = canvas / CANVAS_SIDE
     # Pillow truncates fractions of a pixel; rounding first keeps drawings centred.
-    pixel_strokes = [np.rint(stroke * (1, -1) + (CANVAS_SIDE - 1) / 2) for stroke in strokes]
+    pixel_strokes = [np.rint(stroke * (scale, -scale) + (canvas - 1) / 2) for stroke in strokes]
     images = []
     for drawing in range(len(strokes[0])):
-        image = Image.new("L", (CANVAS_SIDE, CANVAS_SIDE), 255)
+        image = Image.new("L", (canvas, canvas), 255)
         pen = ImageDraw.Draw(image)
+        width = max(1, round(scale * (LINE_WIDTH if width_B is None else float(width_B[drawing]))))
         for stroke in pixel_strokes:
             if not math.isnan(stroke[drawing, 0, 0]):
-                pen.line(stroke[drawing].ravel().tolist(), fill=0, width=LINE_WIDTH)
-        images.append(np.asarray(image.resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.LANCZOS)))
-    return np.stack(images) if images else np.empty((0, IMAGE_SIDE, IMAGE_SIDE), np.uint8)
+                pen.line(stroke[drawing].ravel().tolist(), fill=0, width=width)
+        images.append(np.asarray(image.resize((side, side), Image.Resampling.LANCZOS)))
+    return np.stack(images) if images else np.empty((0, side, side), np.uint8)
