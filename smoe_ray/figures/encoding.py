@@ -101,7 +101,7 @@ def plot_expert_tuning(info: ExpertTuning) -> Figure:
         max(float(curve.mean_K.max()) for curves in (*info.routing, *info.decoding) for curve in curves.curves)
     )
     axes[0, 0].set_ylim(0, 1.05 * top)
-    axes[0, 0].set_yticks([0, top])
+    axes[0, 0].set_yticks([0, top], ["0", f"{top:g}"])
     even = 1 / len(info.routing[0].curves)
     for ax in axes.flat:
         ax.axhline(even, color=style.GREY, linewidth=0.7, linestyle=":", zorder=1)
@@ -152,10 +152,10 @@ def plot_ablation(info: Ablation) -> Figure:
     experts = np.flatnonzero(info.rerouted_to_EE.sum(axis=1) > 0)
     if not len(experts):
         raise ResultsError("ablation: a single expert cannot be left out; configure two or more")
-    figure, (cells, right, swap) = _matrices(len(experts), info.class_names, matrices=1, square=len(experts))
+    figure, (cells, right, swap) = _matrices(len(experts), info.class_names, matrices=1, square=len(info.increase_E))
     for ax, matrix, names, title in (
         (cells, info.increase_EC[experts], info.class_names, "loss without it, by class"),
-        (swap, info.swap_EE[np.ix_(experts, experts)], tuple(map(str, experts)), "its images decoded by expert"),
+        (swap, info.swap_EE[experts], tuple(map(str, range(len(info.increase_E)))), "its images decoded by expert"),
     ):
         image = _heatmap(ax, matrix, names, high=_largest(matrix), diverging=True)
         ax.set_title(title)
@@ -172,7 +172,7 @@ def plot_ablation(info: Ablation) -> Figure:
         f"squared error per image, {info.loss:.2f} with all experts",
         "left: without the expert of a row, its images go to the next by gate logit; mean over all images of a class",
         "right: mean over the images routed to the expert of a row, whose own error is subtracted",
-        f"{len(experts)} of {len(info.increase_E)} experts are active and shown",
+        f"{len(experts)} of {len(info.increase_E)} experts are active, one row each",
     )
     return figure
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -29,10 +29,22 @@ from smoe_ray.analysis import (
     representatives,
     tree_routing_over_trials,
 )
+from smoe_ray.analysis.encoding import (
+    EncodingFinding,
+    SeedAgreement,
+    SeedSimilarity,
+    animate_classes,
+    partition_agreement,
+    similarity_across_seeds,
+    three_findings,
+    tuning_agreement,
+)
 from smoe_ray.analysis.style_agreement import CLASS_AMI, STYLE_AMI, STYLES
 from smoe_ray.errors import ResultsError, StudyError
 from smoe_ray.report.trial_analysis import TrialAnalysis
-from smoe_ray.results import Store, TrialRecord, read_together, read_trials
+from smoe_ray.report.trial_encoding import TrialEncoding
+from smoe_ray.results import Store, TrialFolder, TrialRecord, read_together, read_trials
+from smoe_ray.results.probe import read_probe_record
 from smoe_ray.results.study_file import read_study_text
 from smoe_ray.spec.gates import HierarchicalGateSpec
 
@@ -42,6 +54,20 @@ MOST_TRIALS = 4
 
 MOST_TRIALS_WITH_STYLES = 500
 """Maximum number of trials whose embeddings are read to compare experts with styles, a tenth of a second each."""
+
+
+MOST_PROBED_SEEDS = 10
+"""Maximum number of seeds of an arm whose experts are compared, up to half a minute each."""
+
+
+class Stability(NamedTuple):
+    """Experts of one arm compared between seeds."""
+
+    seeds: int
+    partition: SeedAgreement
+    tuning: SeedAgreement
+    hidden: SeedSimilarity | None
+    """None: the experts show no hidden values."""
 
 
 class Evidence:
@@ -147,6 +173,55 @@ class Evidence:
             )
         return {arm: tree_routing_over_trials(trees) for arm, trees in found.items()}
 
+    @cached_property
+    def encodings(self) -> dict[str, tuple[TrialEncoding, ...]]:
+        """By arm, its probed trials in the order of their seeds, of at most `MOST_TRIALS` arms."""
+        found: dict[str, list[TrialEncoding]] = {}
+        arm_of = self.arm_of()
+        for record in self._finished():
+            if self._is_probed(record):
+                arm = arm_of[record.trial_id]
+                found.setdefault(arm, []).append(TrialEncoding(self.out, record, arm))
+        return {
+            arm: tuple(sorted(found[arm], key=lambda trial: trial.record.spec.seed)[:MOST_PROBED_SEEDS])
+            for arm in list(found)[:MOST_TRIALS]
+        }
+
+    @property
+    def has_probes(self) -> bool:
+        """Whether some finished trial was probed."""
+        return bool(self.encodings)
+
+    @cached_property
+    def encoding_findings(self) -> dict[str, tuple[EncodingFinding, ...]]:
+        """By arm, the three findings over its probed trials. Raises ResultsError if no arm can be asked."""
+        found: dict[str, tuple[EncodingFinding, ...]] = {}
+        problems = []
+        for arm, trials in self.encodings.items():
+            animate_C = animate_classes(trials[0].class_names)
+            dichotomy = None if animate_C is None else ("animate-inanimate", animate_C)
+            try:
+                found[arm] = three_findings([trial.measures for trial in trials], dichotomy)
+            except ResultsError as error:
+                problems.append(error)
+        if not found:
+            raise problems[0]
+        return found
+
+    @cached_property
+    def stability(self) -> dict[str, Stability]:
+        """By arm with two probed seeds or more. Raises ResultsError if there is none."""
+        found = {arm: _stability(trials) for arm, trials in self.encodings.items() if len(trials) > 1}
+        if not found:
+            raise ResultsError("stability of experts: no arm has two probed seeds; probe more trials")
+        return found
+
+    def _is_probed(self, record: TrialRecord) -> bool:
+        try:
+            return read_probe_record(TrialFolder(Store(self.out), record.study, record.trial_id)) is not None
+        except ResultsError:
+            return True  # damaged: its exhibits say so
+
     def _finished(self) -> Iterator[TrialRecord]:
         return (record for record in self.records if record.status == "finished")
 
@@ -203,3 +278,16 @@ class Evidence:
 
 def _has_tree(record: TrialRecord) -> bool:
     return isinstance(record.spec.model.gate, HierarchicalGateSpec)
+
+
+def _stability(trials: tuple[TrialEncoding, ...]) -> Stability:
+    try:
+        hidden = similarity_across_seeds([trial.hidden_EBH for trial in trials])
+    except ResultsError:
+        hidden = None
+    return Stability(
+        len(trials),
+        partition_agreement([trial.expert_B for trial in trials]),
+        tuning_agreement([trial.stimulus_tuning_EN for trial in trials]),
+        hidden,
+    )

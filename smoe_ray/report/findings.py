@@ -53,6 +53,7 @@ def findings(evidence: Evidence) -> Iterator[Finding]:
         *((("What do the two layers of a hierarchical gate divide?", _trees),) if evidence.has_trees else ()),
         *((("Do experts follow styles?", _styles),) if evidence.has_styles else ()),
         ("Do the experts stay in use?", _alive),
+        *((("What do the experts encode (arXiv:2605.20610)?", _encoding),) if evidence.has_probes else ()),
     ):
         try:
             yield Finding(question, tuple(say(evidence)))
@@ -92,6 +93,12 @@ def _compared(evidence: Evidence) -> list[str]:
 
 def _trees(evidence: Evidence) -> list[str]:
     return [f"{arm}: {tree.sentence}." for arm, tree in evidence.tree_routings.items()]
+
+
+def _encoding(evidence: Evidence) -> list[str]:
+    found = evidence.encoding_findings
+    arm = "" if len(found) == 1 else "{}: "
+    return [f"{arm.format(label)}{finding.sentence}" for label, three in found.items() for finding in three]
 
 
 def _styles(evidence: Evidence) -> list[str]:

@@ -25,10 +25,14 @@ from smoe_ray.analysis import (
 from smoe_ray.analysis.outcomes import loss_unit
 from smoe_ray.errors import ResultsError
 from smoe_ray.figures import (
+    plot_ablation,
     plot_best_experts,
+    plot_class_preference,
     plot_comparison,
     plot_dataset_verdict,
+    plot_expert_similarity,
     plot_expert_survival,
+    plot_expert_tuning,
     plot_gallery,
     plot_homogeneity,
     plot_interpolation,
@@ -48,6 +52,7 @@ from smoe_ray.figures import (
 )
 from smoe_ray.report import tables
 from smoe_ray.report.evidence import Evidence
+from smoe_ray.report.tables import Of
 from smoe_ray.report.trial_analysis import TrialAnalysis
 
 if TYPE_CHECKING:
@@ -169,6 +174,8 @@ def sections(evidence: Evidence) -> Iterator[Section]:
         ),
     )
     yield from _single_trial_sections(evidence)
+    if evidence.has_probes:
+        yield _encoding(evidence)
     yield Section(
         "Homogeneity",
         reading("homogeneity"),
@@ -272,6 +279,36 @@ def _single_trial_sections(evidence: Evidence) -> Iterator[Section]:
     )
 
 
+def _encoding(evidence: Evidence) -> Section:
+    trials = [of_arm[0] for of_arm in evidence.encodings.values()]
+    return Section(
+        "What each expert encodes",
+        reading("encoding"),
+        (
+            Exhibit("encoding-findings", "The three findings", lambda: tables.encoding_findings(evidence)),
+            *_per_trial(
+                trials,
+                "class-preference",
+                "Classes given and classes decoded best",
+                lambda trial: plot_class_preference(trial.preference),
+            ),
+            *_per_trial(trials, "expert-tuning", "Tuning curves", lambda trial: plot_expert_tuning(trial.tuning)),
+            *_per_trial(
+                trials,
+                "expert-similarity",
+                "Similarity of experts",
+                lambda trial: plot_expert_similarity(trial.similarity),
+            ),
+            *_per_trial(
+                trials, "ablation", "Without an expert, and by another", lambda trial: plot_ablation(trial.ablation)
+            ),
+            Exhibit("encodings", "Each expert in numbers", lambda: tables.encodings(trials)),
+            Exhibit("encoding-trials", "All experts together", lambda: tables.encoding_trials(trials)),
+            Exhibit("encoding-stability", "Between seeds", lambda: tables.encoding_stability(evidence)),
+        ),
+    )
+
+
 @cache
 def _readings() -> dict[str, dict[str, str]]:
     return tomllib.loads((resources.files("smoe_ray.report") / "readings.toml").read_text(encoding="utf-8"))
@@ -287,7 +324,7 @@ def _of_recommendations(name: str, title: str, plot: Callable[..., Figure], evid
 
 
 def _per_trial(
-    trials: Sequence[TrialAnalysis], name: str, title: str, make: Callable[[TrialAnalysis], Figure | pd.DataFrame]
+    trials: Sequence[Of], name: str, title: str, make: Callable[[Of], Figure | pd.DataFrame]
 ) -> Iterator[Exhibit]:
     for trial in trials:
         yield Exhibit(f"{name}-{trial.record.trial_id}", f"{title}: {trial.title}", partial(make, trial))

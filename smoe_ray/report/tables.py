@@ -19,11 +19,14 @@ from smoe_ray.analysis import (
     trial_summary,
 )
 from smoe_ray.analysis import style_agreements as agreements_by_arm
+from smoe_ray.analysis.encoding import first_split, input_specificity
 from smoe_ray.errors import ResultsError
 from smoe_ray.report.evidence import Evidence
 from smoe_ray.report.trial_analysis import TrialAnalysis
+from smoe_ray.report.trial_encoding import TrialEncoding
 
 Answer = TypeVar("Answer")
+Of = TypeVar("Of", TrialAnalysis, TrialEncoding)
 
 
 _NOT_ALWAYS = ("psnr", "max_violation", "regret", "label_accuracy", "nmi", "kl", "latents")
@@ -171,6 +174,134 @@ def _mean_and_ends(name: str, found: MeanInterval) -> dict[str, float]:
     return {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
+def encodings(trials: Sequence[TrialEncoding]) -> pd.DataFrame:
+    """What each expert encodes, in numbers; one row per trial and expert. Columns without a value are left out."""
+    rows = [row for trial, found in that_have(trials, _encoding_rows).items() for row in found]
+    return pd.DataFrame(rows).dropna(axis="columns", how="all")
+
+
+def _encoding_rows(trial: TrialEncoding) -> list[dict[str, Any]]:
+    preference, ablation, beyond = trial.preference, trial.ablation, trial.beyond_class
+    orientation = next((curves for curves in trial.tuning.routing if curves.period is not None), None)
+    exciting = {
+        target: input_specificity(cross_EE)
+        for target, cross_EE in zip(trial.probe.record.targets, trial.probe.arrays["cross"], strict=True)
+    }
+    separability = trial.separability if "hidden" in trial.probe.arrays else None
+    rows = []
+    for expert, share in enumerate(preference.selectivity.routing.share_E):
+        row: dict[str, Any] = {
+            "arm": trial.title,
+            "expert": expert,
+            "share": share,
+            "selectivity": preference.selectivity.routing.selectivity_E[expert],
+            "gate_sparseness": preference.selectivity.sparseness_E[expert],
+            "divergence": preference.mismatch.divergence_E[expert],
+            "regret": preference.mismatch.regret_E[expert],
+            "loss_increase": ablation.increase_E[expert],
+            "feature_gain": beyond.gain[expert].value,
+            "feature_p": beyond.gain[expert].p,
+        }
+        if orientation is not None:
+            curve = orientation.curves[expert]
+            row |= {"orientation_index": curve.orientation_index, "preferred_orientation": curve.preferred}
+        if separability is not None:
+            everything, routed = separability.everything[expert], separability.routed[expert]
+            row |= {
+                "class_accuracy": everything.accuracy,
+                "class_ridge": everything.ridge.value,
+                "class_chance": everything.ridge.chance,
+                "class_p": separability.adjusted_p_E[expert],
+                "routed_accuracy": routed.accuracy,
+                "d_prime": everything.d_prime,
+                "fisher": everything.fisher.value,
+                "fisher_chance": everything.fisher.chance,
+            }
+        row |= {f"{target}_margin": found.margin_E[expert] for target, found in exciting.items()}
+        rows.append(row)
+    return rows
+
+
+def encoding_trials(trials: Sequence[TrialEncoding]) -> pd.DataFrame:
+    """What a trial's experts encode together; one row per trial."""
+    rows = []
+    for trial, preference in that_have(trials, lambda trial: trial.preference).items():
+        row: dict[str, Any] = {
+            "arm": trial.title,
+            "image_sparseness": preference.selectivity.gate_sparseness,
+            "regret": preference.mismatch.regret,
+            "misrouted": preference.mismatch.misrouted,
+            "feature_gain": trial.beyond_class.mean_gain.value,
+            "feature_p": trial.beyond_class.mean_gain.p,
+        }
+        if "hidden" in trial.probe.arrays:
+            spread, cka = trial.separability.spread, trial.similarity.cka
+            row |= {"class_spread": spread.value, "class_spread_chance": spread.chance, "class_spread_p": spread.p}
+            row |= {"cka": cka.value, "cka_chance": cka.chance, "cka_p": cka.p, "rsa": trial.similarity.rsa.value}
+        for target, cross_EE in zip(trial.probe.record.targets, trial.probe.arrays["cross"], strict=True):
+            found = input_specificity(cross_EE)
+            row |= {f"{target}_specificity": found.specificity, f"{target}_diagonal": found.diagonal}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def encoding_findings(evidence: Evidence) -> pd.DataFrame:
+    """The three findings of each arm, one row per criterion. Raises ResultsError if no arm can be asked."""
+    rows = []
+    for arm, found in evidence.encoding_findings.items():
+        for finding in found:
+            for criterion in finding.criteria:
+                interval, chance, p = criterion.statistic
+                rows.append(
+                    {
+                        "arm": arm,
+                        "finding": finding.claim,
+                        "answer": finding.answer,
+                        "criterion": criterion.text,
+                        "met": {True: "met", False: "refuted", None: "open"}[criterion.met],
+                        **_mean_and_ends("score", interval),
+                        "chance_level": chance,
+                        "p": p,
+                        "n": interval.n,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def encoding_stability(evidence: Evidence) -> pd.DataFrame:
+    """Experts compared between seeds, one row per arm and measure. Raises ResultsError if no arm has two seeds."""
+    rows: list[dict[str, Any]] = []
+    for arm, found in evidence.stability.items():
+        for measure, agreement in (
+            ("AMI of the partitions of the test images", found.partition),
+            ("correlation of the tuning of matched experts", found.tuning),
+        ):
+            tested = agreement.mean
+            row = {"score": tested.value, "chance_level": tested.chance, "p": tested.p}
+            rows.append({"arm": arm, "measure": measure, **row, "n": found.seeds})
+        if found.hidden is not None:
+            row = {"measure": "linear CKA of matched experts", "score": found.hidden.ceiling}
+            rows.append({"arm": arm, **row, "n": found.seeds})
+        rows += _first_splits(arm, evidence.encodings[arm])
+    return pd.DataFrame(rows)
+
+
+def _first_splits(arm: str, trials: Sequence[TrialEncoding]) -> list[dict[str, Any]]:
+    """Which classes the gate of each seed divides first."""
+    rows: list[dict[str, Any]] = []
+    for trial in trials:
+        if len(trial.class_names) < 2:
+            continue
+        split = first_split(trial.preference.selectivity.gate_EC.T)
+        sides = [
+            ", ".join(name for name, side in zip(trial.class_names, split.side_C, strict=True) if side == which)
+            for which in (True, False)
+        ]
+        row = {"measure": f"first split of seed {trial.record.spec.seed}: {sides[0]} | {sides[1]}"}
+        rows.append({"arm": arm, **row, "score": split.share, "n": 1})
+    return rows
+
+
 def separabilities(trials: Sequence[TrialAnalysis]) -> pd.DataFrame:
     """Probes, neighbours and silhouettes of partitions and controls, one row per trial and partition."""
     rows = []
@@ -248,7 +379,7 @@ def versions(evidence: Evidence) -> pd.DataFrame:
     return made.reset_index()
 
 
-def that_have(trials: Sequence[TrialAnalysis], ask: Callable[[TrialAnalysis], Answer]) -> dict[TrialAnalysis, Answer]:
+def that_have(trials: Sequence[Of], ask: Callable[[Of], Answer]) -> dict[Of, Answer]:
     """Values of `ask` for the trials that have them. Raises the first ResultsError if none does."""
     found, problems = {}, []
     for trial in trials:

@@ -63,14 +63,28 @@ def test_findings_that_were_planted_hold(published: list[SeedEncoding]) -> None:
 def test_findings_that_were_not_planted_do_not_hold() -> None:
     found = three_findings([otherwise(seed) for seed in range(3)], permutations=99)
     assert [finding.answer for finding in found] == ["does not hold here"] * 3
-    assert "not met" in found[0].sentence
+    assert "of the gate" in found[0].sentence
 
 
 def test_two_seeds_cannot_tell(published: list[SeedEncoding]) -> None:
     for seeds in (published[:2], published[:1]):
         for finding in three_findings(seeds, permutations=99):
             assert finding.answer == "cannot tell"
-            assert f"with fewer than 3 seeds (n = {len(seeds)})" in finding.sentence
+            assert f"cannot tell; three seeds or more could (n = {len(seeds)}): " in finding.sentence
+
+
+def test_without_a_partition_nothing_can_be_told_of_it() -> None:
+    """Nor of routing: one expert takes every image."""
+    seeds = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        gate_BE = np.tile([0.9, 0.1], (len(LABEL_B), 1))
+        hidden_EBH = rng.normal(size=(2, len(LABEL_B), 3))
+        seeds.append(measured(gate_BE, rng.exponential(size=gate_BE.shape), rng.normal(size=(140, 8)), hidden_EBH))
+    axis, routing, _ = three_findings(seeds, permutations=99)
+    assert (axis.answer, axis.seeds) == ("cannot tell", 0)
+    assert routing.criteria[0].statistic.interval.n == 0
+    assert routing.answer != "holds here"
 
 
 def test_another_dichotomy_is_not_the_axis(published: list[SeedEncoding]) -> None:

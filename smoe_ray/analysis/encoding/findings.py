@@ -41,7 +41,7 @@ from smoe_ray.analysis.encoding.stability import (
 from smoe_ray.analysis.encoding.tuning import relative_precision
 from smoe_ray.analysis.expert_routing import require_aligned
 from smoe_ray.analysis.intervals import mean_interval
-from smoe_ray.columns import format_cell, listed
+from smoe_ray.columns import format_cell
 
 Answer = Literal["holds here", "does not hold here", "cannot tell"]
 ALPHA = 0.05
@@ -57,7 +57,8 @@ class SeedEncoding(NamedTuple):
     """What the findings need of one trial."""
 
     gate_axis: ClassAxis
-    """Of the mean gate probabilities of each class."""
+    """Of the mean gate probabilities of each class. Not defined, as `routing_sparseness`, where a single expert takes
+    every image: nothing is partitioned."""
     readout_axis: ClassAxis
     """Of the mean relative precision (`relative_precision`) of each class: how well each expert decodes it, all images,
     whether routed to it or not."""
@@ -98,10 +99,11 @@ class EncodingFinding(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        """Claim, answer, and every criterion with its numbers."""
-        told = listed([_told(criterion) for criterion in self.criteria])
-        few = f" with fewer than {LEAST_RUNS} seeds" if self.seeds < LEAST_RUNS else ""
-        return f"{self.claim}: {self.answer}{few} (n = {self.seeds}); {told}."
+        """Claim and answer, with the criteria that decide it: all if it holds, else those that are refuted or open."""
+        decisive = {"holds here": True, "does not hold here": False, "cannot tell": None}[self.answer]
+        told = [_told(criterion) for criterion in self.criteria if criterion.met is decisive]
+        few = "; three seeds or more could" if self.seeds < LEAST_RUNS else ""
+        return f"{self.claim}: {self.answer}{few} (n = {self.seeds}): {'; '.join(told)}."
 
 
 def seed_encoding(
@@ -109,7 +111,7 @@ def seed_encoding(
     error_BE: npt.NDArray[Any],
     label_B: IntArray,
     feature_BF: FloatArray,
-    separability: ExpertSeparability,
+    separability: ExpertSeparability | None,
     *,
     permutations: int = PERMUTATIONS,
     seed: int = 0,
@@ -121,7 +123,7 @@ def seed_encoding(
         error_BE: squared error of each expert alone.
         label_B: class of each image.
         feature_BF: `pixel_features` of the images.
-        separability: `expert_separability` of the same trial.
+        separability: `expert_separability` of the same trial; None: its experts show no hidden values.
         permutations: P.
         seed: of permutations, folds and halves.
 
@@ -137,14 +139,17 @@ def seed_encoding(
         class_axis(profile_CE, permutations=permutations, seed=seed) for profile_CE in (gate_CE, precision_CE)
     )
     scores = (gate_axis.score_C, readout_axis.score_C)
+    is_partitioned = len(np.unique(gate_BE.argmax(axis=1))) > 1
+    if not is_partitioned:
+        gate_axis = ClassAxis(NOT_DEFINED, gate_axis.score_C)
     return SeedEncoding(
         gate_axis,
         readout_axis,
         axis_agreement(scores, permutations=permutations, seed=seed).mean,
-        _mean(lifetime_sparseness(gate_CE.T)),
+        _mean(lifetime_sparseness(gate_CE.T)) if is_partitioned else math.nan,
         _mean(lifetime_sparseness(precision_CE.T)),
         beyond_class(precision_BE, feature_BF, label_B, permutations=permutations, seed=seed).mean_gain,
-        _relative_spread(separability),
+        NOT_DEFINED if separability is None else _relative_spread(separability),
         _distinctness(-np.log(np.maximum(error_BE, 1e-12)), feature_BF, label_B, permutations, seed),
     )
 
@@ -168,6 +173,7 @@ def three_findings(
 def _axis_finding(
     seeds: Sequence[SeedEncoding], dichotomy: tuple[str, npt.NDArray[np.bool_]] | None, permutations: int
 ) -> EncodingFinding:
+    seeds = [seed for seed in seeds if not math.isnan(seed.gate_axis.share.value)]
     criteria = [
         _above(
             f"the first axis carries this share of the variance over classes {where}",
@@ -263,7 +269,7 @@ def _told(criterion: Criterion) -> str:
     told = f"{criterion.text}: {interval}"
     if not math.isnan(p):
         told += f", chance {format_cell('ami', chance)}, p = {p:.3f}"
-    return f"{told}, {'met' if criterion.met else 'open' if criterion.met is None else 'not met'}"
+    return told
 
 
 def _between_seeds(agreement: SeedAgreement) -> SeedStatistic:

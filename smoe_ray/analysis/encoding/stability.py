@@ -133,6 +133,18 @@ def axis_agreement(score_SC: Sequence[FloatArray], *, permutations: int = PERMUT
     return _pairwise(len(score_SC), lambda one, other: np.abs(unit_SC[other][order_PC] @ unit_SC[one]).tolist())
 
 
+ANIMATE = frozenset({"bird", "cat", "deer", "dog", "frog", "horse"})
+INANIMATE = frozenset({"airplane", "automobile", "ship", "truck"})
+"""The ten classes of CIFAR-10."""
+
+
+def animate_classes(class_names: Sequence[str]) -> npt.NDArray[np.bool_] | None:
+    """Whether each class is animate; None unless every class is one of CIFAR-10's, and both kinds are there."""
+    animate_C = np.array([name in ANIMATE for name in class_names])
+    known = all(name in ANIMATE | INANIMATE for name in class_names)
+    return animate_C if known and 0 < animate_C.sum() < len(animate_C) else None
+
+
 class FirstSplit(NamedTuple):
     """The two groups of classes that experts tell apart first."""
 
