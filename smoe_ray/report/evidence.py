@@ -60,6 +60,10 @@ MOST_PROBED_SEEDS = 10
 """Maximum number of seeds of an arm whose experts are compared, up to half a minute each."""
 
 
+_IMAGES_OF_TUNING = 2000
+"""Test images, evenly spread, on which the experts of two seeds are matched."""
+
+
 class Stability(NamedTuple):
     """Experts of one arm compared between seeds."""
 
@@ -281,6 +285,9 @@ def _has_tree(record: TrialRecord) -> bool:
 
 
 def _stability(trials: tuple[TrialEncoding, ...]) -> Stability:
+    if len({trial.test_set for trial in trials}) > 1:
+        raise ResultsError("stability of experts: the seeds of an arm have different test images")
+    some = slice(None, None, max(1, len(trials[0].expert_B) // _IMAGES_OF_TUNING))
     try:
         hidden = similarity_across_seeds([trial.hidden_EBH for trial in trials])
     except ResultsError:
@@ -288,6 +295,6 @@ def _stability(trials: tuple[TrialEncoding, ...]) -> Stability:
     return Stability(
         len(trials),
         partition_agreement([trial.expert_B for trial in trials]),
-        tuning_agreement([trial.stimulus_tuning_EN for trial in trials]),
+        tuning_agreement([trial.decoding_EB[:, some] for trial in trials]),
         hidden,
     )

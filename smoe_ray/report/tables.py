@@ -274,7 +274,7 @@ def encoding_stability(evidence: Evidence) -> pd.DataFrame:
     for arm, found in evidence.stability.items():
         for measure, agreement in (
             ("AMI of the partitions of the test images", found.partition),
-            ("correlation of the tuning of matched experts", found.tuning),
+            ("correlation of matched experts, precision by image", found.tuning),
         ):
             tested = agreement.mean
             row = {"score": tested.value, "chance_level": tested.chance, "p": tested.p}

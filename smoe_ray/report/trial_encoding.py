@@ -83,16 +83,21 @@ class TrialEncoding:
             [parameter.name for parameter in self.probe.record.parameters],
             found["stimulus_parameter"],
             found["stimulus_value"],
+            found["stimulus_repeat"],
             _softmax(found["stimulus_logit"]),
             found["stimulus_error"],
         )
 
     @property
-    def stimulus_tuning_EN(self) -> FloatArray:  # noqa: N802
-        """Relative precision of each expert on each stimulus; the stimuli of all trials with such images are equal in
-        parameters and values.
-        """
-        return relative_precision(self.probe.arrays["stimulus_error"]).T
+    def decoding_EB(self) -> FloatArray:  # noqa: N802
+        """Relative precision of each expert on each test image."""
+        return relative_precision(self._error_BE).T
+
+    @property
+    def test_set(self) -> str:
+        """Fingerprint of the data: trials with equal fingerprints have the same test images in the same order."""
+        assert self.record.data is not None
+        return self.record.data.fingerprint
 
     @cached_property
     def hidden_EBH(self) -> npt.NDArray[np.float16]:  # noqa: N802
@@ -114,7 +119,7 @@ class TrialEncoding:
     @cached_property
     def beyond_class(self) -> BeyondClass:
         """What pixel features explain beyond the class."""
-        return beyond_class(relative_precision(self._error_BE), self.features_BF, self._label_B)
+        return beyond_class(self.decoding_EB.T, self.features_BF, self._label_B)
 
     @cached_property
     def ablation(self) -> Ablation:

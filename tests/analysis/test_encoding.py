@@ -195,6 +195,17 @@ def test_the_expert_tuned_to_size_rises_with_size() -> None:
     assert np.isnan(sized.orientation_index)
 
 
+def test_stimuli_are_compared_within_their_blocks() -> None:
+    """What blocks have in common hides a small effect of the value, unless it is taken away."""
+    block_N, value_N = np.repeat(np.arange(20), 5), np.tile(np.arange(5.0), 20)
+    response_NE = (100 * block_N + value_N)[:, None]
+    (within,) = tuning_curves("x", value_N, response_NE, block_N=block_N, permutations=99).curves
+    (across,) = tuning_curves("x", value_N, response_NE, permutations=99).curves
+    assert within.modulation.value == pytest.approx(1)
+    assert (within.modulation.p, across.modulation.p > 0.05) == (0.01, True)
+    assert within.mean_K.tolist() == across.mean_K.tolist()
+
+
 def test_width_at_half_height_by_hand() -> None:
     value_N = np.array([0.0, 1, 2, 3, 4])
     flank, peak = tuning_curves("x", value_N, np.array([[9, 1], [5, 1], [1, 5], [1, 1], [1, 1]]), permutations=9).curves

@@ -51,7 +51,8 @@ def tuning(experts: int) -> ExpertTuning:
     logit_NE[:, 0] += value_N / 50
     gate_NE = np.exp(logit_NE) / np.exp(logit_NE).sum(axis=1, keepdims=True)
     parameter_N = np.repeat(np.arange(len(PARAMETERS)), 48)
-    return expert_tuning(PARAMETERS, parameter_N, value_N, gate_NE, np.exp(-logit_NE), permutations=39)
+    repeat_N = np.tile(np.arange(8), 6 * len(PARAMETERS))
+    return expert_tuning(PARAMETERS, parameter_N, value_N, repeat_N, gate_NE, np.exp(-logit_NE), permutations=39)
 
 
 def similarity(experts: int = 4) -> ExpertSimilarity:

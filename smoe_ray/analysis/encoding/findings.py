@@ -201,7 +201,9 @@ def _axis_finding(
         what = f"The {name} axis"
         sides = [dichotomy_agreement(seed.gate_axis.score_C > 0, named_C) for seed in seeds]
         criteria.append(_above(f"share of the classes on their side of {name}", over_seeds(sides), 0.75))
-    return _finding(f"{what} dominates the partition from the gate to the decoders, in every seed", seeds, criteria)
+    return _finding(
+        f"{what} dominates the partition from the gate to the decoders, the same in every seed", seeds, criteria
+    )
 
 
 def _tuning_finding(seeds: Sequence[SeedEncoding]) -> EncodingFinding:

@@ -12,7 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from smoe_ray.analysis.curves import FloatArray, IntArray
-from smoe_ray.analysis.encoding.permutation import NOT_DEFINED, PERMUTATIONS, PermutationTest
+from smoe_ray.analysis.encoding.permutation import (
+    NOT_DEFINED,
+    PERMUTATIONS,
+    PermutationTest,
+    class_means,
+    permutations_within,
+)
 from smoe_ray.analysis.encoding.selectivity import lifetime_sparseness
 from smoe_ray.analysis.expert_routing import require_aligned
 from smoe_ray.errors import ResultsError
@@ -21,6 +27,8 @@ MOST_VALUES = 16
 """Points of a curve; of more distinct values, as many bins with equal numbers of stimuli."""
 ORIENTATION_PERIOD = 180.0
 """Degrees after which an orientation repeats."""
+_FLAT = 1e-20
+"""Sum of squares that rounding alone gives."""
 
 
 class TuningCurve(NamedTuple):
@@ -39,7 +47,8 @@ class TuningCurve(NamedTuple):
     breadth: float
     """1 - lifetime sparseness of the K means: 1 for equal responses to all values, 0 for a response to one only."""
     modulation: PermutationTest
-    """Share of the variance over stimuli that the value explains (eta²), and with permuted values."""
+    """Share of the variance over stimuli of a block that the value explains (eta²), and with values permuted within
+    blocks."""
 
 
 class TuningCurves(NamedTuple):
@@ -68,6 +77,7 @@ def expert_tuning(
     names: Sequence[str],
     parameter_N: IntArray,
     value_N: npt.NDArray[Any],
+    repeat_N: IntArray,
     gate_NE: npt.NDArray[Any],
     error_NE: npt.NDArray[Any],
     *,
@@ -80,6 +90,7 @@ def expert_tuning(
         names: of the parameters; *orientation* is circular, in degrees.
         parameter_N: the parameter that a stimulus varies, an index into `names`.
         value_N: its value.
+        repeat_N: stimuli of one parameter and repeat are equal in all but this value.
         gate_NE: gate probabilities of the stimuli.
         error_NE: squared error of each expert alone.
         permutations: P, of the values.
@@ -88,7 +99,7 @@ def expert_tuning(
     Raises:
         ResultsError: the arrays have different lengths, or a parameter has fewer than two values.
     """
-    require_aligned("tuning", parameter=parameter_N, value=value_N, gate=gate_NE, error=error_NE)
+    require_aligned("tuning", parameter=parameter_N, value=value_N, repeat=repeat_N, gate=gate_NE, error=error_NE)
 
     def curves(response_NE: npt.NDArray[Any]) -> tuple[TuningCurves, ...]:
         return tuple(
@@ -96,6 +107,7 @@ def expert_tuning(
                 name,
                 value_N[parameter_N == number],
                 response_NE[parameter_N == number],
+                block_N=repeat_N[parameter_N == number],
                 period=ORIENTATION_PERIOD if name == "orientation" else None,
                 permutations=permutations,
                 seed=seed,
@@ -111,6 +123,7 @@ def tuning_curves(
     value_N: npt.NDArray[Any],
     response_NE: npt.NDArray[Any],
     *,
+    block_N: IntArray | None = None,
     period: float | None = None,
     permutations: int = PERMUTATIONS,
     seed: int = 0,
@@ -121,6 +134,7 @@ def tuning_curves(
         parameter: its name.
         value_N: value of each stimulus.
         response_NE: responses, not negative: gate probabilities, or `relative_precision` of the errors.
+        block_N: stimuli of one block differ in the value alone, so that only these are compared; None: all do.
         period: of a circular parameter, in its unit (`ORIENTATION_PERIOD`).
         permutations: P, of the values over the stimuli.
         seed: of the permutations.
@@ -128,7 +142,8 @@ def tuning_curves(
     Raises:
         ResultsError: the arrays have different lengths, fewer than two values are present, or a response is negative.
     """
-    require_aligned(f"tuning to {parameter}", value=value_N, response=response_NE)
+    block_N = np.zeros(len(value_N), np.int64) if block_N is None else block_N
+    require_aligned(f"tuning to {parameter}", value=value_N, response=response_NE, block=block_N)
     response_NE = np.asarray(response_NE, np.float64)
     value_N = np.asarray(value_N, np.float64)
     if period is not None:
@@ -141,7 +156,7 @@ def tuning_curves(
         )
     value_K, bin_N = _bins(value_N)
     count_K = np.bincount(bin_N)
-    explained = _explained(bin_N, count_K, response_NE, permutations, seed)
+    explained = _explained(bin_N, block_N, response_NE, permutations, seed)
     curves = tuple(
         _curve(value_K, bin_N, count_K, response_N, period, modulation)
         for response_N, modulation in zip(response_NE.T, explained, strict=True)
@@ -223,22 +238,23 @@ def _flank(value_K: FloatArray, mean_K: FloatArray, half: float) -> float:
 
 
 def _explained(
-    bin_N: IntArray, count_K: IntArray, response_NE: FloatArray, permutations: int, seed: int
+    bin_N: IntArray, block_N: IntArray, response_NE: FloatArray, permutations: int, seed: int
 ) -> list[PermutationTest]:
     """Eta² of each expert."""
-    centred_NE = response_NE - response_NE.mean(axis=0)
+    block_N = np.unique(block_N, return_inverse=True)[1]
+    centred_NE = response_NE - class_means(response_NE, block_N, block_N.max() + 1)[block_N]
     total_E = np.square(centred_NE).sum(axis=0)
-    rng = np.random.default_rng(seed)
-    member_KN = np.eye(len(count_K))[bin_N].T
+    member_KN = np.eye(bin_N.max() + 1)[bin_N].T
+    count_K1 = member_KN.sum(axis=1, keepdims=True)
 
     def explained(order_N: IntArray) -> FloatArray:
-        between_E = (np.square(member_KN @ centred_NE[order_N]) / count_K[:, None]).sum(axis=0)
-        share_E: FloatArray = np.divide(between_E, total_E, out=np.zeros(len(total_E)), where=total_E > 0)
+        between_E = (np.square(member_KN @ centred_NE[order_N]) / count_K1).sum(axis=0)
+        share_E: FloatArray = np.divide(between_E, total_E, out=np.zeros(len(total_E)), where=total_E > _FLAT)
         return share_E
 
     value_E = explained(np.arange(len(bin_N)))
-    null_PE = np.array([explained(rng.permutation(len(bin_N))) for _ in range(permutations)])
+    null_PE = np.array([explained(order_N) for order_N in permutations_within(block_N, permutations, seed)])
     return [
-        PermutationTest(float(value), null_PE[:, expert]) if total > 0 else NOT_DEFINED
+        PermutationTest(float(value), null_PE[:, expert]) if total > _FLAT else NOT_DEFINED
         for expert, (value, total) in enumerate(zip(value_E, total_E, strict=True))
     ]
