@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -31,7 +31,7 @@ _MOST_EXPERTS = 12
 _NAME_CHARACTERS = 18
 _LEVEL_CHARACTERS = 8
 _SIGNIFICANT = 0.05
-_RESPONSES = {
+_RESPONSES: dict[str, tuple[str, Literal["-", "--"]]] = {
     "gate probability": (style.COLOURS[0], "-"),
     "share of the decoding precision": (style.COLOURS[1], "--"),
 }
@@ -130,7 +130,7 @@ def plot_expert_similarity(info: ExpertSimilarity) -> Figure:
         ("linear CKA, debiased", info.cka_EE, info.cka_p_EE, info.cka),
         ("RSA, Spearman", info.rsa_EE, info.rsa_p_EE, info.rsa),
     )
-    image = None
+    image: Any = None
     for (above, below), (title, matrix_EE, p_EE, test) in zip(grid.T, measures, strict=True):
         image = _similarity_matrix(above, matrix_EE, p_EE)
         above.set_title(title)

@@ -280,8 +280,8 @@ def encoding_stability(evidence: Evidence) -> pd.DataFrame:
             row = {"score": tested.value, "chance_level": tested.chance, "p": tested.p}
             rows.append({"arm": arm, "measure": measure, **row, "n": found.seeds})
         if found.hidden is not None:
-            row = {"measure": "linear CKA of matched experts", "score": found.hidden.ceiling}
-            rows.append({"arm": arm, **row, "n": found.seeds})
+            score = found.hidden.ceiling
+            rows.append({"arm": arm, "measure": "linear CKA of matched experts", "score": score, "n": found.seeds})
         rows += _first_splits(arm, evidence.encodings[arm])
     return pd.DataFrame(rows)
 

@@ -1,7 +1,7 @@
 """What each expert encodes: arrays of one trial, or of several seeds, in; NamedTuples out (arXiv:2605.20610).
 
 Selectivity, separability of classes, exciting inputs, tuning, pixel features, mismatch of routing and tuning,
-similarity, stability across seeds, ablation, and the paper's three findings. docs/probe.md has the formulas.
+similarity, stability across seeds, ablation, and the paper's three findings. docs/metrics.md has the formulas.
 """
 
 from smoe_ray.analysis.encoding.ablation import Ablation, ablate_experts
