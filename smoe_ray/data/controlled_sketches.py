@@ -42,7 +42,7 @@ def _steps(first: float, last: float, count: int) -> tuple[float, ...]:
 
 
 PARAMETERS = (
-    Parameter("orientation", "degrees counter-clockwise of the strokes from the horizontal", _steps(0, 168.75, 16), (0, 180)),
+    Parameter("orientation", "degrees from the horizontal, counter-clockwise", _steps(0, 168.75, 16), (0, 180)),
     Parameter("size", "longer side of the figure, share of the image", _steps(0.3, 0.9, 7), (0.55, 0.8)),
     Parameter("aspect", "length of the strokes / width of the patch", (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0), (0.8, 1.6)),
     Parameter("strokes", "number of strokes", (1, 2, 3, 4, 5, 6, 7, 8), (2, 5)),
@@ -65,7 +65,7 @@ class ControlledSketches(NamedTuple):
     """(N,): sketches of one repeat have the same base."""
 
 
-def controlled_sketches(image_shape: ImageShape, ink: DrawingColours, seed: int) -> ControlledSketches:
+def controlled_sketches(image_shape: ImageShape, ink: DrawingColours, seed: int = 0) -> ControlledSketches:
     """Draw `PARAMETERS` at their values, `REPEATS` times each, in the format of a trial's images.
 
     Args:

@@ -7,8 +7,8 @@ Nothing depends on these files: they can be deleted, and made again from the tri
 of a trial does not name them, so they are no damage where they are absent. A probe of other weights, or by another
 version of the measurements, is refused: it is stale.
 
-Shapes: B test images, E experts, H values of a hidden map, T targets, S starts, K best test images, Z latent, N stimuli,
-I an image: (H, W), or (3, H, W) in colour.
+Shapes: B test images, E experts, H values of a hidden map, T targets, S starts, K best test images, Z latent, N
+stimuli, I an image: (H, W), or (3, H, W) in colour.
 """
 
 from __future__ import annotations
@@ -169,6 +169,22 @@ def why_stale(record: ProbeRecord, folder: TrialFolder, trial: TrialRecord) -> s
     return None
 
 
+def is_current(folder: TrialFolder, trial: TrialRecord) -> bool:
+    """Whether a trial has a whole probe of what it is now. Behind a URI, where reading is slow and the storage has
+    checksums of its own, the arrays are known by their size. Raises ResultsError.
+    """
+    try:
+        record = read_probe_record(folder)
+    except DamagedError:
+        return False
+    if record is None or why_stale(record, folder, trial) is not None:
+        return False
+    if folder.store.folder is not None:
+        return folder.digest(ARRAYS) == record.arrays
+    listed = folder.store.files(folder.name).get(f"{folder.name}/{ARRAYS}")
+    return listed is not None and listed.size == record.arrays.size
+
+
 def weights_sha256(folder: TrialFolder, trial: TrialRecord) -> str | None:
     """SHA-256 (hex) of a trial's weights, of which records of earlier versions say nothing. Raises ResultsError."""
     recorded = trial.files.get(WEIGHTS) or folder.digest(WEIGHTS)
@@ -191,15 +207,15 @@ def _check(arrays: Arrays, record: ProbeRecord, trial: TrialRecord) -> None:
                 sizes.setdefault(letter, size)
         needed = (*(sizes.get(letter, -1) for letter in axes), *image)
         if array.shape != needed:
-            raise ValueError(f"'{name}' has shape {array.shape}, the trial's record needs {_in_letters(letters, needed)}")
+            raise ValueError(f"'{name}' has shape {array.shape}, not {_in_letters(letters, needed)}")
         kinds = "iu" if name in _INDICES or name in ("stimulus_repeat", "stimulus_image") else "f"
         if array.dtype.kind not in kinds:
             raise ValueError(f"'{name}' is of type {array.dtype}")
     counts = sizes | {"C": len(trial.data.class_names), "P": len(record.parameters)}
     for name, letter in _INDICES.items():
-        low, high = int(arrays[name].min(initial=0)), int(arrays[name].max(initial=0))
-        if not 0 <= low <= high < counts[letter]:
-            raise ValueError(f"'{name}' has {low} to {high}, not only 0 to {counts[letter] - 1}")
+        array = arrays[name]
+        if array.size and not 0 <= array.min() <= array.max() < counts[letter]:
+            raise ValueError(f"'{name}' has {array.min()} to {array.max()}, not only 0 to {counts[letter] - 1}")
 
 
 def _in_letters(letters: str, needed: tuple[int, ...]) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-from smoe_ray.errors import DamagedError, ResultsError, SmoeRayError
+from smoe_ray.errors import ResultsError, SmoeRayError
 from smoe_ray.results import Store, TrialFolder, TrialRecord, read_trials
-from smoe_ray.results.probe import StimulusParameter, read_probe_record, weights_sha256, why_stale, write_probe
+from smoe_ray.results.probe import StimulusParameter, is_current, weights_sha256, write_probe
 from smoe_ray.spec.messages import nearest
 
 Map: TypeAlias = Callable[[Callable[["ProbeTask"], "ProbeOutcome"], Sequence["ProbeTask"]], "Iterator[ProbeOutcome]"]
@@ -72,7 +72,7 @@ def plan_probes(out: str, study: str, trial_id: str | None = None, *, force: boo
         task = ProbeTask(store.out, study, record.trial_id)
         if (problem := _unfit(record)) is not None:
             plan.left_out[record.trial_id] = problem
-        elif not force and _is_current(TrialFolder(store, study, record.trial_id), record):
+        elif not force and is_current(TrialFolder(store, study, record.trial_id), record):
             plan.current.append(record.trial_id)
         else:
             plan.tasks.append(task)
@@ -92,14 +92,6 @@ def _unfit(record: TrialRecord) -> str | None:
     if record.spec.model.num_experts < 2:
         return "has a single expert, of which there is nothing to tell apart"
     return None
-
-
-def _is_current(folder: TrialFolder, trial: TrialRecord) -> bool:
-    try:
-        record = read_probe_record(folder)
-    except DamagedError:
-        return False  # it is made anew
-    return record is not None and why_stale(record, folder, trial) is None
 
 
 def probe_trial(task: ProbeTask) -> ProbeOutcome:

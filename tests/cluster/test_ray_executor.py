@@ -14,16 +14,18 @@ import pytest
 import ray
 
 from smoe_ray.cluster.ray_executor import RayExecutor
-from smoe_ray.errors import ClusterError, StorageError, StudyError, WorkerDiedError
+from smoe_ray.errors import ClusterError, DataError, StorageError, StudyError, WorkerDiedError
 from smoe_ray.results import read_results, read_trials
 from smoe_ray.spec import SearchStudy, parse_study
 from smoe_ray.study import LocalExecutor, run_study, trial_queue
 from smoe_ray.study.events import EpochDone, Notice
+from smoe_ray.study.probe_run import plan_probes, probe_trial
 from smoe_ray.study.search import SearchSource
 from smoe_ray.testing.toy_training import BASE, Toy, epochs_computed, toy_grid
+from support.planted_folder import plant
 from support.processes import alive, descendants, wait_until
 from support.toy_runs import STUDY, assert_same, start, workers
-from support.toy_training import Blocks, FailsOnArrival, Moods, square
+from support.toy_training import Blocks, FailsOnArrival, Moods, refuse, square
 
 SLOW = pytest.mark.slow
 
@@ -173,7 +175,18 @@ collapse: {{min_active_fraction: 0.04, grace_epochs: 2}}
         assert any(f"({pruner} pruner)" in reason for reason in reasons)
 
     def test_map_keeps_the_order(self) -> None:
-        assert list(RayExecutor().map(square, range(7))) == [0, 1, 4, 9, 16, 25, 36]
+        assert list(RayExecutor(jobs=1).map(square, range(7))) == [0, 1, 4, 9, 16, 25, 36]
+        with pytest.raises(DataError, match="no data"):  # what the function raises, not what Ray makes of it
+            list(RayExecutor().map(refuse, range(2)))
+
+    @pytest.mark.slow
+    def test_trials_are_probed_as_tasks(self, out: Path) -> None:
+        trials = [record.trial_id for record in plant(out, "probed", objectives=["blend"], experts=[2], seeds=2)]
+        tasks = plan_probes(str(out), "probed").tasks
+        assert [(task.trial_id, task.error) for task in RayExecutor().map(probe_trial, tasks)] == [
+            (trial_id, None) for trial_id in trials
+        ]
+        assert plan_probes(str(out), "probed").tasks == []
 
 
 def test_an_address_that_is_no_ray_is_one_line(tmp_path: Path) -> None:

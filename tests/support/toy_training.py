@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from smoe_ray.data import Splits
+from smoe_ray.errors import DataError
 from smoe_ray.spec import TrialSpec
 from smoe_ray.study.trial_run import fit_on
 from smoe_ray.testing.toy_training import Arrays, Toy, ToyEpoch
@@ -18,6 +19,11 @@ from smoe_ray.testing.toy_training import Arrays, Toy, ToyEpoch
 
 def square(number: int) -> int:
     return number**2
+
+
+def refuse(number: int) -> int:
+    """As a function that finds no data."""
+    raise DataError(f"no data for {number}")
 
 
 @dataclass(frozen=True)

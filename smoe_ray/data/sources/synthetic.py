@@ -98,7 +98,7 @@ def _line(*vertices: tuple[Scalar, Scalar], points: int = 8) -> Array:
 
 
 def curve(*vertices: tuple[Scalar, Scalar], points: int = 16) -> Array:
-    """Bezier curve with any number of control points."""
+    """Bezier curve with any number of control points: (B, points + 1, 2)."""
     degree = len(vertices) - 1
     t_N = np.linspace(0, 1, points + 1)
     return _mix(
@@ -470,6 +470,7 @@ def _uniform(rng: Generator, name: str, bounds: tuple[float, float], size: int) 
 
 
 def turn(path_BN2: Array, degrees_B: Array) -> Array:
+    """Paths turned counter-clockwise around the origin."""
     cos_B1, sin_B1 = np.cos(np.radians(degrees_B))[:, None], np.sin(np.radians(degrees_B))[:, None]
     x_BN, y_BN = path_BN2[..., 0], path_BN2[..., 1]
     return np.stack([cos_B1 * x_BN - sin_B1 * y_BN, sin_B1 * x_BN + cos_B1 * y_BN], axis=-1)

@@ -46,8 +46,8 @@ _PENALTY = 10.0
 """Standard deviations of the target that twice the usual ink, or variation, costs."""
 _LEAST = 1e-6
 """Below any ink, variation, or standard deviation of a target that counts."""
-_DECODINGS_AT_ONCE = 2_000
-"""Images times experts in one step: bounds memory."""
+_VALUES_AT_ONCE = 2_000 * 28 * 28
+"""Values of all experts' decodings of all inputs in one step: bounds memory."""
 
 
 class Usual(NamedTuple):
@@ -70,7 +70,8 @@ class ExcitingImages(NamedTuple):
     @property
     def best_EI(self) -> Tensor:  # noqa: N802 - named by its shape
         """Of each expert the image with the highest value."""
-        return self.image_ESI[torch.arange(len(self.value_ES)), self.value_ES.argmax(dim=1)]
+        best_EI: Tensor = self.image_ESI[torch.arange(len(self.value_ES)), self.value_ES.argmax(dim=1)]
+        return best_EI
 
 
 class ExcitingLatents(NamedTuple):
@@ -100,7 +101,7 @@ def exciting_images(model: SMoEVAE, target: Target, scale_E: Tensor, look: Usual
         start_ESI: images in (0, 1) to start from, I = C H W.
     """
     E, S = start_ESI.shape[:2]
-    at_once = max(1, _DECODINGS_AT_ONCE // (E * S))
+    at_once = max(1, _VALUES_AT_ONCE // (E * S * start_ESI[0, 0].numel()))
     climbed = [
         _climb_pixels(model, target, expert_n, scale_E[expert_n], look, start_ESI[expert_n])
         for expert_n in torch.arange(E).split(at_once)
@@ -108,28 +109,30 @@ def exciting_images(model: SMoEVAE, target: Target, scale_E: Tensor, look: Usual
     return ExcitingImages(*map(torch.cat, zip(*climbed, strict=True)))
 
 
-def noise_starts(image_shape: Sequence[int], num_experts: int, background: float, seed: int) -> Tensor:
+def noise_starts(image_shape: Sequence[int], num_experts: int, background: float, generator: torch.Generator) -> Tensor:
     """Smooth noise around the background, in (0, 1): (E, S, C, H, W)."""
-    generator = torch.Generator().manual_seed(seed)
     noise_NI = torch.randn(num_experts * STARTS, *image_shape, generator=generator)
     smooth_NI = _blur(noise_NI, _SMOOTHNESS * _per_28(image_shape))
     start_NI = (background + _CONTRAST * smooth_NI / smooth_NI.std()).clamp(0.02, 0.98)
-    return start_NI.unflatten(0, (num_experts, STARTS))
+    return start_NI.view(num_experts, STARTS, *image_shape)
 
 
-def exciting_latents(model: SMoEVAE, target: Target, mu_BZ: Tensor, seed: int) -> ExcitingLatents:
+def exciting_latents(
+    model: SMoEVAE, target: Target, mu_BZ: Tensor, image_shape: Sequence[int], generator: torch.Generator
+) -> ExcitingLatents:
     """Climb `target` in latent space, for all experts.
 
     Args:
         model: in evaluation mode; its parameters ask for no gradient.
         target: what to maximise.
         mu_BZ: of the test images.
-        seed: of the starts.
+        image_shape: theirs.
+        generator: draws the starts.
     """
     E, Z = model.experts.num_experts, mu_BZ.shape[1]
-    at_once = max(1, _DECODINGS_AT_ONCE // (E * STARTS))
+    at_once = max(1, _VALUES_AT_ONCE // (E * STARTS * math.prod(image_shape)))
     prior = _Normal.of(mu_BZ)
-    start_ESZ = torch.randn(E, STARTS, Z, generator=torch.Generator().manual_seed(seed))
+    start_ESZ = torch.randn(E, STARTS, Z, generator=generator)
     climbed = [
         _climb_latents(model, target, expert_n, prior, start_ESZ[expert_n])
         for expert_n in torch.arange(E).split(at_once)
@@ -145,7 +148,7 @@ def _climb_pixels(
     expert_N, scale_N = expert_n.repeat_interleave(S), scale_n.clamp_min(_LEAST).repeat_interleave(S)
     every_N, unit = torch.arange(n * S), _per_28(image_shape)
 
-    def value_N(image_NI: Tensor) -> Tensor:
+    def value(image_NI: Tensor) -> Tensor:
         return target.of_images(model, image_NI.squeeze(1))[every_N, expert_N]  # a channel alone has no axis
 
     theta_NI = torch.logit(start_nSI.flatten(0, 1)).requires_grad_(True)
@@ -157,7 +160,7 @@ def _climb_pixels(
         reach = round(_JITTER * unit * (1 - done))
         down, right = shifts.integers(-reach, reach, 2, endpoint=True).tolist()
         image_NI = torch.sigmoid(theta_NI)
-        gain_N = value_N(image_NI.roll((down, right), dims=(-2, -1))) / scale_N
+        gain_N = value(image_NI.roll((down, right), dims=(-2, -1))) / scale_N
         loss = (_PENALTY * _excess(image_NI, look) - gain_N).sum()
         (grad_NI,) = torch.autograd.grad(loss, theta_NI)
         theta_NI.grad = _blur(grad_NI, unit * (_BLUR[0] + done * (_BLUR[1] - _BLUR[0])))
@@ -165,7 +168,7 @@ def _climb_pixels(
         rate.step()
     with torch.no_grad():
         image_NI = torch.sigmoid(theta_NI)
-        return image_NI.unflatten(0, (n, S)), value_N(image_NI).view(n, S)
+        return image_NI.unflatten(0, (n, S)), value(image_NI).view(n, S)
 
 
 def _climb_latents(
@@ -189,7 +192,9 @@ def _climb_latents(
 
 def _within(radius: float, u_NZ: Tensor) -> Tensor:
     """The nearest vectors of at most this length."""
-    return u_NZ * (radius / u_NZ.norm(dim=1, keepdim=True).clamp_min(radius))
+    length_N1 = torch.linalg.vector_norm(u_NZ, dim=1, keepdim=True)
+    within_NZ: Tensor = u_NZ * (radius / length_N1.clamp_min(radius))
+    return within_NZ
 
 
 class _Normal(NamedTuple):

@@ -1,7 +1,7 @@
 """All that a probe measures of one model, as the arrays of its file (`smoe_ray.results.probe`).
 
-Shapes: B test images, E experts, H values of a hidden map, T targets, S starts, K best test images, Z latent, N stimuli,
-C H W an image.
+Shapes: B test images, E experts, H values of a hidden map, T targets, S starts, K best test images, Z latent, N
+stimuli, I = C H W an image.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from smoe_ray.training.probe.exciting import (
 )
 from smoe_ray.training.probe.responses import Responses, hidden_maps, latents, pixels, responses
 from smoe_ray.training.probe.targets import TARGETS, Target, lead, log_odds
+from smoe_ray.training.rng import Stream, random_stream
 
 BEST_IMAGES = 16
 """Test images that are named per expert and target."""
@@ -55,7 +56,8 @@ def probe_model(model: SMoEVAE, image_BHW: npt.NDArray[np.uint8], ink: DrawingCo
         model: of two or more experts, in evaluation mode; its parameters ask for no gradient.
         image_BHW: test images: (B, H, W), or (B, C, H, W).
         ink: colours of drawings; None: the test images' background tells which.
-        seed: of stimuli and starts.
+        seed: of the starts of exciting inputs. The stimuli are the same for every model of such images, so that curves
+            can be compared.
     """
     channels, height, width = (1, *image_BHW.shape[1:])[-3:]
     shape = (channels, height, width)
@@ -68,14 +70,14 @@ def probe_model(model: SMoEVAE, image_BHW: npt.NDArray[np.uint8], ink: DrawingCo
         "error": on_images.error_BE,
         "expert": on_images.logit_BE.argmax(axis=1),
         **({} if hidden is None else {"hidden": hidden.hidden_EBH}),
-        **_tuning(model, shape, ink, seed),
+        **_tuning(model, shape, ink),
         **_excitation(model, image_BHW, shape, on_images, seed),
     }
     return Probed(arrays, None if hidden is None else hidden.kind, ink)
 
 
-def _tuning(model: SMoEVAE, image_shape: ImageShape, ink: DrawingColours, seed: int) -> Arrays:
-    sketches = controlled_sketches(image_shape, ink, seed)
+def _tuning(model: SMoEVAE, image_shape: ImageShape, ink: DrawingColours) -> Arrays:
+    sketches = controlled_sketches(image_shape, ink)
     on_sketches = responses(model, sketches.image)
     return {
         "stimulus_image": sketches.image,
@@ -93,7 +95,8 @@ def _excitation(
     """`_of_target` of each target, stacked."""
     some_BI = pixels(image_BHW[:: max(1, len(image_BHW) // _IMAGES_OF_LOOK)]).view(-1, *image_shape)
     look = usual(some_BI)
-    start_ESI = noise_starts(image_shape, model.experts.num_experts, look.background, seed)
+    random = random_stream(torch.device("cpu"), seed, Stream.PROBE)
+    start_ESI = noise_starts(image_shape, model.experts.num_experts, look.background, random)
     mu_BZ = latents(model, image_BHW)
     logit_BE, error_BE = map(torch.from_numpy, on_images)
     of_images = {"gate_logit": log_odds(logit_BE), "advantage": lead(error_BE)}
@@ -101,7 +104,7 @@ def _excitation(
     for target in TARGETS:
         value_BE = of_images[target.name]
         images = exciting_images(model, target, value_BE.std(dim=0), look, start_ESI)
-        codes = exciting_latents(model, target, mu_BZ, seed)
+        codes = exciting_latents(model, target, mu_BZ, image_shape, random)
         parts.append(_of_target(model, target, value_BE, images, codes))
     return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
 

@@ -41,13 +41,13 @@ def log_odds(logit_NE: Tensor) -> Tensor:
 
     Not the gate's raw output: adding one function of z to all of these changes nothing that the model does.
     """
-    itself = torch.eye(logit_NE.shape[1], dtype=torch.bool, device=logit_NE.device)
-    others_NEE = logit_NE[:, None].masked_fill(itself, -torch.inf)
-    return logit_NE - others_NEE.logsumexp(dim=2)
+    every = range(logit_NE.shape[1])
+    others = [logit_NE[:, [other for other in every if other != expert]].logsumexp(dim=1) for expert in every]
+    return logit_NE - torch.stack(others, dim=1)
 
 
 def lead(error_NE: Tensor) -> Tensor:
-    """Advantage A_e = min_{j != e} r_j - r_e: by how much an expert's error is below the least of the others: (N, E)."""
+    """Advantage A_e = min_{j != e} r_j - r_e: how far an expert's error is below the least of the others': (N, E)."""
     (least_N, second_N), (best_N, _) = (part.unbind(1) for part in error_NE.topk(2, dim=1, largest=False))
     is_best_NE = torch.arange(error_NE.shape[1], device=error_NE.device) == best_N[:, None]
     return torch.where(is_best_NE, second_N[:, None], least_N[:, None]) - error_NE
