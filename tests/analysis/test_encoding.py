@@ -89,6 +89,8 @@ def test_classes_that_one_expert_separates_and_another_does_not() -> None:
     assert one.ridge.chance == pytest.approx(1 / 3, abs=0.03)
     assert found.adjusted_p_E[0] == one.ridge.p == 1 / 200
     assert found.adjusted_p_E[1] >= other.ridge.p > 0.05
+    highest = PermutationTest(other.ridge.value, np.maximum(one.ridge.null_P, other.ridge.null_P))
+    assert found.adjusted_p_E[1] == highest.p != other.ridge.p
     assert (one.fisher.p, one.d_prime > 2.5, abs(other.d_prime) < 0.5) == (1 / 200, True, True)
     assert found.spread.p == 1 / 200
     assert [routed.classes for routed in found.routed] == [2, 2]  # 40 + 20 images each
@@ -131,6 +133,11 @@ def test_more_hidden_values_than_images_give_the_same_scores() -> None:
     wide = np.hstack([x_NH, np.zeros((30, 60), np.float32)])
     smooth = class_separability._held_out_smoother
     assert smooth(wide, fold_N) == pytest.approx(smooth(x_NH, fold_N), abs=1e-5)
+    train, test = fold_N != 2, fold_N == 2
+    x, value_N = x_NH[train] - x_NH[train].mean(axis=0), rng.normal(size=30)
+    weight_H = np.linalg.solve(x.T @ x + 0.01 * train.sum() * np.eye(4), x.T @ value_N[train])
+    predicted = (x_NH[test] - x_NH[train].mean(axis=0)) @ weight_H + value_N[train].mean()
+    assert (smooth(x_NH, fold_N) @ value_N)[test] == pytest.approx(predicted, abs=1e-4)
 
 
 def test_claims_under_permuted_labels_are_false_at_the_stated_level(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -429,7 +436,7 @@ def test_five_classes_are_too_few_for_any_dichotomy_to_be_unlikely() -> None:
 
 
 def test_ablation_and_swap_by_hand() -> None:
-    logit_BE = np.array([[3, 2, 1], [3, 1, 2], [0, 5, 4], [0, 1, 0]], float)
+    logit_BE = np.array([[3, 2, 1], [3, 1, 2], [0, 5, 4], [0, 1, 0]]) - 9.0
     error_BE = np.array([[1, 2, 9], [2, 9, 5], [7, 3, 2], [8, 4, 4]], float)
     found = ablate_experts(logit_BE, error_BE, logit_BE.argmax(axis=1), np.array([0, 1, 1, 1]), ("a", "b", "none"))
     # images 0, 1 go to expert 0 (then 1, 2), images 2, 3 to expert 1 (then 2, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from smoe_ray.analysis.encoding import SeedEncoding, expert_separability, seed_encoding, three_findings
+from smoe_ray.analysis.encoding import PermutationTest, SeedEncoding, expert_separability, seed_encoding, three_findings
 
 ANIMATE_C = np.array([0, 0, 0, 1, 1, 1, 1], bool)
 LABEL_B = np.repeat(np.arange(7), 20)
@@ -85,6 +85,16 @@ def test_without_a_partition_nothing_can_be_told_of_it() -> None:
     assert (axis.answer, axis.seeds) == ("cannot tell", 0)
     assert routing.criteria[0].statistic.interval.n == 0
     assert routing.answer != "holds here"
+
+
+def test_what_chance_gives_as_well_is_not_met(published: list[SeedEncoding]) -> None:
+    chance = [
+        seed._replace(gate_axis=seed.gate_axis._replace(share=PermutationTest(0.9 + number / 99, np.full(99, 0.95))))
+        for number, seed in enumerate(published)
+    ]
+    axis, *_ = three_findings(chance, permutations=99)
+    assert axis.criteria[0].statistic.interval.low > 0.5
+    assert (axis.criteria[0].met, axis.answer) == (None, "cannot tell")
 
 
 def test_another_dichotomy_is_not_the_axis(published: list[SeedEncoding]) -> None:
