@@ -33,6 +33,7 @@ from smoe_ray.spec import NamedDataBase, load_study
 from smoe_ray.study import LocalExecutor, run_study
 from support.planted_folder import plant
 from support.published_sets import write_cifar10, write_mnist
+from support.quick_probe import few_steps
 from support.quickdraw_files import scribbles, write_sketchrnn
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -178,6 +179,7 @@ FIRST_LINE = {
     "status": r"[a-z-]+ in results$",
     "export": r"(exported|models)/[a-z-]+",
     "verify": r"read \d+ stud",
+    "probe": r"[0-9a-f]{12} probed in \d+ s$",
     "data": r"(drawings|.*/quickdraw)/(face|cat)\.np[yz]$|.*/mnist/train-\S+$|quickdraw( drawings)?$"
     r"| *quickdraw, fingerprint",
     "dashboard": r"smoe-ray: http://127\.0\.0\.1:\d+ serves results; press Ctrl-C to stop$",
@@ -189,7 +191,9 @@ FIRST_LINE = {
     "command",
     [command for command in documented() if not command.startswith("dashboard")],
 )
-def test_a_documented_command_works(reader: Callable[..., tuple[int, str, str]], out: Path, command: str) -> None:
+def test_a_documented_command_works(
+    reader: Callable[..., tuple[int, str, str]], out: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     verb, *words = shlex.split(command)
     study = "study.yaml" if verb in ("check", "run", "data") else "how-many-experts"
     words = [study if word == "STUDY" else PLACES.get(word, word) for word in words]
@@ -198,6 +202,10 @@ def test_a_documented_command_works(reader: Callable[..., tuple[int, str, str]],
     if verb == "run":  # a Ray of its own takes a while to start, and other tests do that
         words += ["--executor", "local", "--device", "cpu"]
         words[words.index("--out") + 1] = str(out)  # what is planted stays as it is
+    if verb == "probe":  # one trial, without Ray, in this process
+        one = next(Path("results", words[1], "trials").iterdir()).name
+        words += ["--trial", one, "--executor", "local", "--jobs", "1"]
+        few_steps(monkeypatch)
     if verb == "verify":  # what is planted has no weights
         shutil.copytree(ROOT / "tests" / "golden" / "results", out)
         words = [{"results": str(out), "quickstart": "stored-grid"}.get(word, word) for word in words]

@@ -22,13 +22,9 @@ from smoe_ray.study.probe_run import ProbeTask, plan_probes, probe_trial
 from smoe_ray.training.inference import load_model
 from smoe_ray.training.probe import exciting
 from support.planted_folder import plant
+from support.quick_probe import few_steps
 
 STUDY = "probed"
-
-
-def few_steps(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(exciting, "_PIXEL_STEPS", 3)
-    patch.setattr(exciting, "_LATENT_STEPS", 3)
 
 
 _few_steps = pytest.fixture(autouse=True)(lambda monkeypatch: few_steps(monkeypatch))
