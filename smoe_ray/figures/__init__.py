@@ -37,7 +37,7 @@ from smoe_ray.figures.encoding import (
 from smoe_ray.figures.expert_routing import plot_probes, plot_routing
 from smoe_ray.figures.experts import plot_loss_against_experts, plot_usage_over_epochs
 from smoe_ray.figures.export import render, save
-from smoe_ray.figures.gallery import plot_gallery, plot_interpolation, plot_swap_matrix
+from smoe_ray.figures.gallery import plot_exciting_inputs, plot_gallery, plot_interpolation, plot_swap_matrix
 from smoe_ray.figures.maps import plot_map
 from smoe_ray.figures.phase_diagrams import plot_phase_diagram
 from smoe_ray.figures.recommendation import plot_best_experts, plot_loss_at_amount, plot_surface_fit
@@ -143,6 +143,7 @@ __all__ = [
     "plot_class_preference",
     "plot_comparison",
     "plot_dataset_verdict",
+    "plot_exciting_inputs",
     "plot_expert_similarity",
     "plot_expert_survival",
     "plot_expert_tuning",

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from smoe_ray.analysis.encoding import ExcitingInputs
 from smoe_ray.analysis.gallery import Choice, ExpertBlock, ExpertGallery, Interpolation, LatentPath, SwapMatrix
 from smoe_ray.figures import style
 from smoe_ray.figures.pictures import channels_last, size_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy.typing as npt
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -27,6 +27,7 @@ _MOST_INCHES = 10
 _LINE_INCHES = 0.16
 _CAPTION_LINE_INCHES = 0.14
 _LEAST_STEPS = 7
+_MOST_EXPERTS = 12
 _MOST_CLASSES_NAMED = 3
 _MOST_DEAD_CHARACTERS = 100
 _HAIRLINE = "#bdbdbd"
@@ -189,6 +190,49 @@ def plot_interpolation(info: Interpolation) -> Figure:
     _set_height(figure, (1.44 + 2 * tile.height) * len(info.paths) + 0.4)
     style.legend(figure, [line_of[expert] for expert in info.named], [f"expert {expert}" for expert in info.named])
     return figure
+
+
+@style.styled
+def plot_exciting_inputs(info: Sequence[ExcitingInputs]) -> Figure:
+    """A block per target and a column per expert: what excites it most, found on pixels, in latent space, in tests."""
+    shown = min(_MOST_EXPERTS, len(info[0].expert_E))
+    names = ["found on pixels", "in latent space", *["test images"] * bool(len(info[0].test_KEI))]
+    rows = 2 + len(info[0].test_KEI)
+    tile = _tile(info[0].decoded_EI, _LARGE_TILE_INCHES, shown)
+    right = max(shown, _LEAST_STEPS)  # a few images do not grow to the width of the page
+    figure = style.new_figure(width=max(_LEAST_INCHES, tile.width * right + 1.6))
+    figure.set_layout_engine("constrained", h_pad=0.12)
+    for ax, of_target in zip(style.panels(figure, len(info), 1, share=False), info, strict=True):
+        _bare(ax, tile, right, rows)
+        for row, image_EI in enumerate((of_target.image_EI, of_target.decoded_EI)):
+            _strip(ax, image_EI[:shown], 0, row, white=1)
+        for row, image_EI in enumerate(of_target.test_KEI, start=2):
+            _strip(ax, image_EI[:shown], 0, row, white=255)
+        ax.xaxis.tick_top()
+        ax.set_xticks([column + 0.5 for column in range(shown)], [str(expert) for expert in of_target.expert_E[:shown]])
+        for tick, alive in zip(ax.get_xticklabels(), of_target.alive_E, strict=False):
+            tick.set_color("black" if alive else style.GREY)
+        ax.set_yticks([0.5, 1.5, 2.5][: len(names)], names)
+        style.title(ax, _exciting_title(of_target), tile.width * right + 1, pad=6)
+    style.caption(
+        figure,
+        "columns: experts, those without test images in grey",
+        "found on pixels: by gradient ascent, the best of several starts; in latent space: as the expert decodes it",
+        "test images: those with the highest value, the highest first",
+        "specific: its input excites an expert more than any other",
+        *style.cut_text(shown, len(info[0].expert_E)),
+    )
+    _set_height(figure, (rows * tile.height + 0.75) * len(info))
+    return figure
+
+
+def _exciting_title(of: ExcitingInputs) -> str:
+    told = [of.target.replace("_", " ")]
+    if not np.isnan(of.beaten):
+        told.append(f"above every test image for {_percent(of.beaten, 0)} of the experts in use")
+    if not np.isnan(of.specificity.diagonal):
+        told.append(f"specific for {_percent(of.specificity.diagonal, 0)} of the experts")
+    return ", ".join(told)
 
 
 def _plot_path(ax: Axes, path: LatentPath, look_of: dict[int, tuple[Any, str]], tile: _Tile) -> dict[int, Any]:

@@ -30,6 +30,7 @@ from smoe_ray.figures import (
     plot_class_preference,
     plot_comparison,
     plot_dataset_verdict,
+    plot_exciting_inputs,
     plot_expert_similarity,
     plot_expert_survival,
     plot_expert_tuning,
@@ -291,6 +292,9 @@ def _encoding(evidence: Evidence) -> Section:
                 "class-preference",
                 "Classes given and classes decoded best",
                 lambda trial: plot_class_preference(trial.preference),
+            ),
+            *_per_trial(
+                trials, "exciting-inputs", "Exciting inputs", lambda trial: plot_exciting_inputs(trial.exciting)
             ),
             *_per_trial(trials, "expert-tuning", "Tuning curves", lambda trial: plot_expert_tuning(trial.tuning)),
             *_per_trial(

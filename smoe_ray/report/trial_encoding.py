@@ -12,6 +12,7 @@ from smoe_ray.analysis.encoding import (
     Ablation,
     BeyondClass,
     ClassPreference,
+    ExcitingInputs,
     ExpertSeparability,
     ExpertSimilarity,
     ExpertTuning,
@@ -19,6 +20,7 @@ from smoe_ray.analysis.encoding import (
     ablate_experts,
     beyond_class,
     class_preference,
+    exciting_inputs,
     expert_separability,
     expert_similarity,
     expert_tuning,
@@ -65,10 +67,20 @@ class TrialEncoding:
         return _softmax(self.probe.arrays["logit"])
 
     @cached_property
+    def _image_BI(self) -> npt.NDArray[np.uint8]:  # noqa: N802
+        stored = read_embeddings(self._out, self.record.study, self.record.trial_id)
+        image_BI: npt.NDArray[np.uint8] = stored["image"]
+        return image_BI
+
+    @property
+    def exciting(self) -> tuple[ExcitingInputs, ...]:
+        """What excites each expert most, by target."""
+        return exciting_inputs(self.probe.arrays, self.probe.record.targets, self._image_BI)
+
+    @cached_property
     def features_BF(self) -> FloatArray:  # noqa: N802
         """Pixel features of the test images."""
-        stored = read_embeddings(self._out, self.record.study, self.record.trial_id)
-        return pixel_features(stored["image"]).value_BF
+        return pixel_features(self._image_BI).value_BF
 
     @cached_property
     def preference(self) -> ClassPreference:

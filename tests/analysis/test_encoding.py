@@ -20,6 +20,7 @@ from smoe_ray.analysis.encoding import (
     class_selectivity,
     class_separability,
     dichotomy_agreement,
+    exciting_inputs,
     expert_separability,
     expert_similarity,
     feature_profile,
@@ -169,6 +170,27 @@ def test_specificity_by_hand() -> None:
     assert found.diagonal == pytest.approx(2 / 3)
     with pytest.raises(ResultsError, match="shape"):
         input_specificity(np.zeros((2, 3)))
+
+
+def test_exciting_inputs_of_experts_in_use_come_first() -> None:
+    """Three experts, of which the first takes no test image; two starts, two test images each."""
+    arrays = {
+        "expert": np.array([2, 1, 1, 2]),
+        "exciting_image": np.arange(6.0).reshape(1, 3, 2, 1, 1) * np.ones((2, 2)),
+        "exciting_value": np.array([[[9.0, 1], [1, 5], [2, 3]]]),
+        "exciting_decoded": np.arange(3.0).reshape(1, 3, 1, 1) * np.ones((2, 2)),
+        "data_image": np.array([[[0, 1], [1, 2], [3, 0]]]),
+        "data_value": np.array([[[0.0, 0], [4, 1], [7, 1]]]),
+        "cross": np.eye(3)[None],
+    }
+    image_BHW = np.arange(4, dtype=np.uint8)[:, None, None] * np.ones((2, 2), np.uint8)
+    (found,) = exciting_inputs(arrays, ["gate_logit"], image_BHW)
+    assert (found.expert_E.tolist(), found.alive_E.tolist()) == ([1, 2, 0], [True, True, False])
+    assert found.image_EI[:, 0, 0].tolist() == [3, 5, 0]  # of the start with the higher value
+    assert found.decoded_EI[:, 0, 0].tolist() == [1, 2, 0]
+    assert found.test_KEI[:, :, 0, 0].tolist() == [[1, 3, 0], [2, 0, 1]]
+    assert found.beaten == 0.5  # 5 is above 4, 3 not above 7; the expert without images does not count
+    assert found.specificity.diagonal == 1
 
 
 # --- tuning -----------------------------------------------------------------------------------------------------------

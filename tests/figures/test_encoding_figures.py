@@ -10,15 +10,24 @@ from test_plots import assert_well_set
 from smoe_ray.analysis.encoding import (
     Ablation,
     ClassPreference,
+    ExcitingInputs,
     ExpertSimilarity,
     ExpertTuning,
     ablate_experts,
     class_preference,
+    exciting_inputs,
     expert_similarity,
     expert_tuning,
 )
 from smoe_ray.errors import ResultsError
-from smoe_ray.figures import plot_ablation, plot_class_preference, plot_expert_similarity, plot_expert_tuning
+from smoe_ray.figures import (
+    plot_ablation,
+    plot_class_preference,
+    plot_exciting_inputs,
+    plot_expert_similarity,
+    plot_expert_tuning,
+)
+from smoe_ray.figures.style import GREY
 from support.planted_experts import hidden_of_copies
 
 SIZES = [(2, ("cat", "eye")), (5, ("cat", "eye", "$face", "snowflake")), (12, tuple(f"class {n}" for n in range(12)))]
@@ -59,6 +68,20 @@ def similarity(experts: int = 4) -> ExpertSimilarity:
     return expert_similarity(np.resize(hidden_of_copies(), (experts, 120, 24)), permutations=39)
 
 
+def exciting(experts: int, shape: tuple[int, ...] = (28, 28)) -> tuple[ExcitingInputs, ...]:
+    rng = np.random.default_rng(0)
+    arrays = {
+        "expert": np.zeros(9, int),
+        "exciting_image": rng.random((2, experts, 3, *shape)),
+        "exciting_value": rng.random((2, experts, 3)),
+        "exciting_decoded": rng.random((2, experts, *shape)),
+        "data_image": rng.integers(0, 9, (2, experts, 4)),
+        "data_value": rng.random((2, experts, 4)),
+        "cross": rng.random((2, experts, experts)),
+    }
+    return exciting_inputs(arrays, ("gate_logit", "advantage"), rng.integers(0, 256, (9, *shape), dtype=np.uint8))
+
+
 def texts(figure: Figure, panel: int) -> list[str]:
     return [text.get_text() for text in figure.axes[panel].texts]
 
@@ -73,6 +96,15 @@ def test_pictures_of_classes_are_well_set(experts: int, names: tuple[str, ...]) 
 def test_pictures_of_curves_and_of_pairs_are_well_set(experts: int) -> None:
     assert_well_set(plot_expert_tuning(tuning(experts)))
     assert_well_set(plot_expert_similarity(similarity(experts)))
+
+
+@pytest.mark.parametrize(("experts", "shape"), [(2, (28, 28)), (13, (3, 32, 32))])
+def test_pictures_of_exciting_inputs_are_well_set(experts: int, shape: tuple[int, ...]) -> None:
+    figure = plot_exciting_inputs(exciting(experts, shape))
+    assert_well_set(figure)
+    assert [ax.get_title(loc="left").partition(",")[0] for ax in figure.axes] == ["gate logit", "advantage"]
+    assert [tick.get_color() for tick in figure.axes[0].get_xticklabels()[:2]] == ["black", GREY]
+    assert len(figure.axes[0].images) == 5
 
 
 def test_matrices_show_what_was_measured() -> None:

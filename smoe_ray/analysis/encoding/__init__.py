@@ -11,7 +11,7 @@ from smoe_ray.analysis.encoding.class_separability import (
     expert_separability,
     hidden_separability,
 )
-from smoe_ray.analysis.encoding.exciting import Specificity, input_specificity
+from smoe_ray.analysis.encoding.exciting import ExcitingInputs, Specificity, exciting_inputs, input_specificity
 from smoe_ray.analysis.encoding.features import (
     BeyondClass,
     PixelFeatures,
@@ -76,6 +76,7 @@ __all__ = [
     "ClassSelectivity",
     "Criterion",
     "EncodingFinding",
+    "ExcitingInputs",
     "ExpertSeparability",
     "ExpertSimilarity",
     "ExpertTuning",
@@ -101,6 +102,7 @@ __all__ = [
     "class_preference",
     "class_selectivity",
     "dichotomy_agreement",
+    "exciting_inputs",
     "expert_separability",
     "expert_similarity",
     "expert_tuning",
