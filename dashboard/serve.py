@@ -29,7 +29,7 @@ OPTIONS = {
     "theme.dark.primaryColor": "#2E86C1",
     "theme.headingFontSizes": '["1.75rem","1.25rem","1.1rem"]',
     "theme.metricValueFontSize": "1.5rem",
-    "theme.paddingTop": "3rem",
+    "theme.paddingTop": "1.5rem",
 }
 """Options of Streamlit; they override configuration files of this machine."""
 
