@@ -213,7 +213,7 @@ def plot_exciting_inputs(info: Sequence[ExcitingInputs]) -> Figure:
         for tick, alive in zip(ax.get_xticklabels(), of_target.alive_E, strict=False):
             tick.set_color("black" if alive else style.GREY)
         ax.set_yticks([0.5, 1.5, 2.5][: len(names)], names)
-        style.title(ax, _exciting_title(of_target), tile.width * right + 1, pad=6)
+        style.title(ax, _exciting_title(of_target), tile.width * right, pad=6)
     style.caption(
         figure,
         "columns: experts, those without test images in grey",
