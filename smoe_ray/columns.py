@@ -592,10 +592,10 @@ STATISTICS = (
     Column("cka_chance", "chance", SCORE),
     Column("cka_p", "p", SCORE),
     Column("rsa", "RSA", SCORE),
-    Column("gate_logit_margin", "margin of exciting inputs, logit", GENERAL),
+    Column("gate_logit_margin", "margin, logit", GENERAL),
     Column("gate_logit_specificity", "specificity, logit", GENERAL),
     Column("gate_logit_diagonal", "on the diagonal", SHARE),
-    Column("advantage_margin", "margin of exciting inputs, advantage", GENERAL),
+    Column("advantage_margin", "margin, advantage", GENERAL),
     Column("advantage_specificity", "specificity, advantage", GENERAL),
     Column("advantage_diagonal", "on the diagonal", SHARE),
     Column("finding", "finding"),
@@ -683,7 +683,7 @@ def format_cell(name: str, value: Any, sd: Any = None) -> str:
         return "\N{EN DASH}"
     if isinstance(value, float) and math.isinf(value):
         return "never"
-    if name in ("p", "p_holm") and value < 0.001:
+    if (name in ("p", "p_holm") or name.endswith("_p")) and value < 0.001:
         return "< 0.001"
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -307,6 +307,11 @@ def _encoding(evidence: Evidence) -> Section:
                 trials, "ablation", "Without an expert, and by another", lambda trial: plot_ablation(trial.ablation)
             ),
             Exhibit("encodings", "Each expert in numbers", lambda: tables.encodings(trials)),
+            Exhibit(
+                "hidden-separability",
+                "Classes in each expert's hidden values",
+                lambda: tables.hidden_separabilities(trials),
+            ),
             Exhibit("encoding-trials", "All experts together", lambda: tables.encoding_trials(trials)),
             Exhibit("encoding-stability", "Between seeds", lambda: tables.encoding_stability(evidence)),
         ),

@@ -187,7 +187,6 @@ def _encoding_rows(trial: TrialEncoding) -> list[dict[str, Any]]:
         target: input_specificity(cross_EE)
         for target, cross_EE in zip(trial.probe.record.targets, trial.probe.arrays["cross"], strict=True)
     }
-    separability = trial.separability if "hidden" in trial.probe.arrays else None
     rows = []
     for expert, share in enumerate(preference.selectivity.routing.share_E):
         row: dict[str, Any] = {
@@ -205,21 +204,31 @@ def _encoding_rows(trial: TrialEncoding) -> list[dict[str, Any]]:
         if orientation is not None:
             curve = orientation.curves[expert]
             row |= {"orientation_index": curve.orientation_index, "preferred_orientation": curve.preferred}
-        if separability is not None:
-            everything, routed = separability.everything[expert], separability.routed[expert]
-            row |= {
+        row |= {f"{target}_margin": found.margin_E[expert] for target, found in exciting.items()}
+        rows.append(row)
+    return rows
+
+
+def hidden_separabilities(trials: Sequence[TrialEncoding]) -> pd.DataFrame:
+    """How well each expert's hidden values separate the classes; one row per trial and expert."""
+    return pd.DataFrame(
+        [
+            {
+                "arm": trial.title,
+                "expert": expert,
                 "class_accuracy": everything.accuracy,
                 "class_ridge": everything.ridge.value,
                 "class_chance": everything.ridge.chance,
-                "class_p": separability.adjusted_p_E[expert],
+                "class_p": found.adjusted_p_E[expert],
                 "routed_accuracy": routed.accuracy,
                 "d_prime": everything.d_prime,
                 "fisher": everything.fisher.value,
                 "fisher_chance": everything.fisher.chance,
             }
-        row |= {f"{target}_margin": found.margin_E[expert] for target, found in exciting.items()}
-        rows.append(row)
-    return rows
+            for trial, found in that_have(trials, lambda trial: trial.separability).items()
+            for expert, (everything, routed) in enumerate(zip(found.everything, found.routed, strict=True))
+        ]
+    )
 
 
 def encoding_trials(trials: Sequence[TrialEncoding]) -> pd.DataFrame:
@@ -255,7 +264,7 @@ def encoding_findings(evidence: Evidence) -> pd.DataFrame:
                 rows.append(
                     {
                         "arm": arm,
-                        "finding": finding.claim,
+                        "finding": finding.name,
                         "answer": finding.answer,
                         "criterion": criterion.text,
                         "met": {True: "met", False: "refuted", None: "open"}[criterion.met],

@@ -45,7 +45,8 @@ def test_every_exhibit_of_a_probe_can_be_made(probed: Path) -> None:
         exhibit.name.partition("-" + evidence.records[0].trial_id)[0]: exhibit.make() for exhibit in section.exhibits
     }
     tables = {name: frame for name, frame in made.items() if isinstance(frame, pd.DataFrame)}
-    assert set(tables) == {"encoding-findings", "encodings", "encoding-trials", "encoding-stability"}
+    names = {"encoding-findings", "encodings", "hidden-separability", "encoding-trials", "encoding-stability"}
+    assert set(tables) == names
     assert sum(isinstance(figure, Figure) for figure in made.values()) == len(section.exhibits) - len(tables) >= 4
     for name, frame in tables.items():
         assert table_item(name, frame, ()).rows  # every column has a heading and a format

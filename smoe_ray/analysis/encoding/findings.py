@@ -92,6 +92,8 @@ class Criterion(NamedTuple):
 class EncodingFinding(NamedTuple):
     """The answer to one question, with its reasons."""
 
+    name: str
+    """In a few words."""
     claim: str
     answer: Answer
     seeds: int
@@ -202,7 +204,10 @@ def _axis_finding(
         sides = [dichotomy_agreement(seed.gate_axis.score_C > 0, named_C) for seed in seeds]
         criteria.append(_above(f"share of the classes on their side of {name}", over_seeds(sides), 0.75))
     return _finding(
-        f"{what} dominates the partition from the gate to the decoders, the same in every seed", seeds, criteria
+        "one axis",
+        f"{what} dominates the partition from the gate to the decoders, the same in every seed",
+        seeds,
+        criteria,
     )
 
 
@@ -221,7 +226,10 @@ def _tuning_finding(seeds: Sequence[SeedEncoding]) -> EncodingFinding:
         ),
     ]
     return _finding(
-        "Routing is sparse and categorical while tuning is broad and continues within categories", seeds, criteria
+        "sparse routing, broad tuning",
+        "Routing is sparse and categorical while tuning is broad and continues within categories",
+        seeds,
+        criteria,
     )
 
 
@@ -242,7 +250,12 @@ def _expert_finding(seeds: Sequence[SeedEncoding]) -> EncodingFinding:
             0.05,
         ),
     ]
-    return _finding("Experts are alike in how well they separate the classes and unlike in tuning", seeds, criteria)
+    return _finding(
+        "alike separability, unlike tuning",
+        "Experts are alike in how well they separate the classes and unlike in tuning",
+        seeds,
+        criteria,
+    )
 
 
 def _above(text: str, statistic: SeedStatistic, least: float) -> Criterion:
@@ -257,13 +270,13 @@ def _above(text: str, statistic: SeedStatistic, least: float) -> Criterion:
     return Criterion(f"{text} (above {least:g})", statistic, met)
 
 
-def _finding(claim: str, seeds: Sequence[SeedEncoding], criteria: Sequence[Criterion]) -> EncodingFinding:
+def _finding(name: str, claim: str, seeds: Sequence[SeedEncoding], criteria: Sequence[Criterion]) -> EncodingFinding:
     answer: Answer = "cannot tell"
     if any(criterion.met is False for criterion in criteria):
         answer = "does not hold here"
     elif all(criterion.met for criterion in criteria) and len(seeds) >= LEAST_RUNS:
         answer = "holds here"
-    return EncodingFinding(claim, answer, len(seeds), tuple(criteria))
+    return EncodingFinding(name, claim, answer, len(seeds), tuple(criteria))
 
 
 def _told(criterion: Criterion) -> str:
