@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from smoe_ray.spec import DataSpec, GridStudy, SearchStudy
     from smoe_ray.study import Executor
     from smoe_ray.study.probe_run import Map as MapOfProbes
+    from smoe_ray.study.probe_run import ProbeOutcome
 
 app = typer.Typer(
     name="smoe-ray",
@@ -245,18 +246,23 @@ def probe(
         say(f"{count(len(plan.current), 'trial')} probed before; --force measures them again")
     errors = 0
     with stopping_like_ctrl_c(), plugins.allowing(allow_plugins or ()):
-        for outcome in _map_of(executor, address, jobs)(probe_trial, plan.tasks) if plan.tasks else ():
-            errors += outcome.error is not None
-            if outcome.error is not None:
-                say(f"not probed: {outcome.trial_id}: {outcome.error}", err=True)
-            else:
-                say(f"{outcome.trial_id} probed in {outcome.seconds:.0f} s{_after(outcome.note)}")
+        try:
+            for outcome in _map_of(executor, address, jobs)(probe_trial, plan.tasks) if plan.tasks else ():
+                errors += outcome.error is not None
+                _print_probed(outcome)
+        except KeyboardInterrupt:
+            say("Interrupted. What was probed is kept: run the same command again to go on.", err=True)
+            raise
     if errors:
         raise ResultsError(f"{count(errors, 'trial')} of {len(plan.tasks)} could not be probed; see above")
 
 
-def _after(note: str | None) -> str:
-    return "" if note is None else f", {note}"
+def _print_probed(outcome: ProbeOutcome) -> None:
+    if outcome.error is not None:
+        say(f"not probed: {outcome.trial_id}: {outcome.error}", err=True)
+        return
+    note = "" if outcome.note is None else f", {outcome.note}"
+    say(f"{outcome.trial_id} probed in {outcome.seconds:.0f} s{note}")
 
 
 def _map_of(name: Literal["ray", "local"], address: str | None, jobs: int | None) -> MapOfProbes:

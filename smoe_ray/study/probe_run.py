@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
+from smoe_ray import plugins
 from smoe_ray.errors import ResultsError, SmoeRayError
 from smoe_ray.results import Store, TrialFolder, TrialRecord, read_trials
 from smoe_ray.results.probe import StimulusParameter, is_current, weights_sha256, write_probe
@@ -101,7 +102,8 @@ def probe_trial(task: ProbeTask) -> ProbeOutcome:
     """
     started = time.monotonic()
     try:
-        note = _probe(task)
+        with plugins.blaming():
+            note = _probe(task)
     except SmoeRayError as error:
         return ProbeOutcome(task.trial_id, time.monotonic() - started, error=" ".join(str(error).split()))
     return ProbeOutcome(task.trial_id, time.monotonic() - started, note=note)

@@ -17,7 +17,7 @@ from smoe_ray.inspect.integrity import scrub
 from smoe_ray.results import Store, TrialFolder, TrialRecord, read_embeddings, read_probe, read_trials
 from smoe_ray.results import probe as probe_files
 from smoe_ray.results.trial import WEIGHTS, sealed, to_npz
-from smoe_ray.study import LocalExecutor
+from smoe_ray.study import LocalExecutor, probe_run
 from smoe_ray.study.probe_run import ProbeTask, plan_probes, probe_trial
 from smoe_ray.training.inference import load_model
 from smoe_ray.training.probe import exciting
@@ -251,6 +251,27 @@ def test_what_cannot_be_probed_is_told_and_the_rest_is_done(
     assert (code, error.count("\n")) == (1, 1)
     assert "no trial '000000000000'" in error
     assert smoe_ray("probe", out, STUDY, "--executor", "local", "--address", "auto", "--force")[0] == 1
+
+
+def test_ctrl_c_keeps_what_is_done(
+    out: Path, smoe_ray: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = planted(out, seeds=2)
+    probe_first = probe_run._probe
+
+    def interrupted(task: ProbeTask) -> str | None:
+        if task.trial_id == second.trial_id:
+            raise KeyboardInterrupt
+        return probe_first(task)
+
+    monkeypatch.setattr(probe_run, "_probe", interrupted)
+    code, printed, error = smoe_ray("probe", out, STUDY, "--executor", "local", "--jobs", 1)
+    assert (code, error.splitlines()[0]) == (
+        130,
+        "Interrupted. What was probed is kept: run the same command again to go on.",
+    )
+    assert printed.startswith(f"{first.trial_id} probed in ")
+    assert [task.trial_id for task in plan_probes(str(out), STUDY).tasks] == [second.trial_id]
 
 
 def test_a_probe_goes_to_where_the_results_are() -> None:

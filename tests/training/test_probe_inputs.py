@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from smoe_ray.model import SMoEVAE, build_model
 from smoe_ray.model.architectures import Encoded
+from smoe_ray.model.plugin_architectures import ModuleExperts
 from smoe_ray.results.probe import MOST_HIDDEN
 from smoe_ray.spec import ModelSpec
 from smoe_ray.training.probe import exciting, responses
@@ -197,17 +198,21 @@ def test_hidden_maps_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hidden_maps(model, images(5)) is None
 
 
-class Vectors(Bars):
-    """A plug-in's experts, whose hidden layer is a vector."""
+class Vector(nn.Module):
+    """A plug-in's decoder, whose hidden layer is a vector."""
+
+    def __init__(self, sign: float) -> None:
+        super().__init__()
+        self.sign = sign
 
     def hidden(self, z_BZ: Tensor) -> Tensor:
-        return torch.stack([z_BZ.repeat(1, 200), -z_BZ.repeat(1, 200)])
+        return self.sign * z_BZ.repeat(1, 200)
 
 
 def test_hidden_layers_of_plug_ins_are_their_own(planted: SMoEVAE) -> None:
     assert hidden_maps(planted, images(5, SIDE)) is None
     model = build_model(ModelSpec(num_experts=2, encoder="lite", latent_dim=LATENT), (1, SIDE, SIDE), seed=0)
-    model.encoder, model.experts = LinearEncoder(), Vectors()
+    model.encoder, model.experts = LinearEncoder(), ModuleExperts([Vector(1), Vector(-1)])
     found = hidden_maps(model, images(5, SIDE))
     assert found is not None
     assert found.kind == "256 means over neighbours of 600"

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from smoe_ray.model import SMoEVAE
 from smoe_ray.model.bank import Bank
+from smoe_ray.model.plugin_architectures import ModuleExperts
 from smoe_ray.results.probe import MOST_HIDDEN
 from smoe_ray.training.evaluate import IMAGES_AT_ONCE
 from smoe_ray.training.probe.targets import errors
@@ -91,8 +92,10 @@ def _maps_of(model: SMoEVAE) -> Callable[[Tensor], Iterable[Tensor]] | None:
     """From latent vectors to the hidden map of one expert after another, or None."""
     if isinstance(model.experts, Bank):
         return model.experts.first_maps
-    hidden: Callable[[Tensor], Iterable[Tensor]] | None = getattr(model.experts, "hidden", None)
-    return hidden
+    if isinstance(model.experts, ModuleExperts) and all(hasattr(each, "hidden") for each in model.experts.decoders):
+        decoders: list[Any] = list(model.experts.decoders)
+        return lambda z_BZ: (decoder.hidden(z_BZ) for decoder in decoders)
+    return None
 
 
 def _pooling(shape: tuple[int, ...], most: int) -> tuple[Callable[[Tensor], Tensor], int, str]:
