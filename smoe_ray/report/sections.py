@@ -307,6 +307,7 @@ def _encoding(evidence: Evidence) -> Section:
                 trials, "ablation", "Without an expert, and by another", lambda trial: plot_ablation(trial.ablation)
             ),
             Exhibit("encodings", "Each expert in numbers", lambda: tables.encodings(trials)),
+            Exhibit("expert-tunings", "Tuning in numbers", lambda: tables.tunings(trials)),
             Exhibit(
                 "hidden-separability",
                 "Classes in each expert's hidden values",

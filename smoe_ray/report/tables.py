@@ -209,6 +209,31 @@ def _encoding_rows(trial: TrialEncoding) -> list[dict[str, Any]]:
     return rows
 
 
+def tunings(trials: Sequence[TrialEncoding]) -> pd.DataFrame:
+    """Tuning curves in numbers; one row per trial, expert and parameter."""
+    rows = []
+    for trial, found in that_have(trials, lambda trial: trial.tuning).items():
+        for expert in range(len(found.routing[0].curves)):
+            for routed, decoded in zip(found.routing, found.decoding, strict=True):
+                by_gate, by_precision = routed.curves[expert], decoded.curves[expert]
+                rows.append(
+                    {
+                        "arm": trial.title,
+                        "expert": expert,
+                        "parameter": routed.parameter,
+                        "preferred": by_gate.preferred,
+                        "tuning_width": by_gate.width,
+                        "tuning_breadth": by_gate.breadth,
+                        "explained": by_gate.modulation.value,
+                        "explained_p": by_gate.modulation.p,
+                        "decoding_breadth": by_precision.breadth,
+                        "decoding_explained": by_precision.modulation.value,
+                        "decoding_p": by_precision.modulation.p,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
 def hidden_separabilities(trials: Sequence[TrialEncoding]) -> pd.DataFrame:
     """How well each expert's hidden values separate the classes; one row per trial and expert."""
     return pd.DataFrame(

@@ -45,12 +45,21 @@ def test_every_exhibit_of_a_probe_can_be_made(probed: Path) -> None:
         exhibit.name.partition("-" + evidence.records[0].trial_id)[0]: exhibit.make() for exhibit in section.exhibits
     }
     tables = {name: frame for name, frame in made.items() if isinstance(frame, pd.DataFrame)}
-    names = {"encoding-findings", "encodings", "hidden-separability", "encoding-trials", "encoding-stability"}
+    names = {
+        "encoding-findings",
+        "expert-tunings",
+        "encodings",
+        "hidden-separability",
+        "encoding-trials",
+        "encoding-stability",
+    }
+
     assert set(tables) == names
     assert sum(isinstance(figure, Figure) for figure in made.values()) == len(section.exhibits) - len(tables) >= 4
     for name, frame in tables.items():
         assert table_item(name, frame, ()).rows  # every column has a heading and a format
     assert tables["encodings"]["expert"].tolist() == [0, 1, 2]
+    assert len(tables["expert-tunings"]) == 3 * 7
     assert tables["encodings"]["share"].sum() == pytest.approx(1)
     assert set(tables["encoding-findings"]["answer"]) == {"cannot tell"}  # two seeds
     assert "first split of seed 0" in " ".join(tables["encoding-stability"]["measure"])
