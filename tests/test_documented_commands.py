@@ -65,8 +65,8 @@ PLACES = {
 def is_run_here(words: list[str]) -> bool:
     """Not one of a cluster, and not the mere name of a verb or option."""
     mentioned = len(words) == 1 or words[1].startswith("-") or "..." in words
-    takes_long = "mlflow" in words  # tests/export has it
-    return not (mentioned or takes_long or words[0] in ON_A_CLUSTER or "$job" in words)
+    in_tests_export = any(word.startswith(("mlflow", "trackio")) for word in words)  # takes long; may be absent
+    return not (mentioned or in_tests_export or words[0] in ON_A_CLUSTER or "$job" in words)
 
 
 def documented() -> list[str]:
