@@ -403,6 +403,38 @@ def export(
     say(made.path)
 
 
+@app.command(epilog="Example: smoe-ray import-checkpoint vae_moe_model_final.pth released.yaml --out results")
+def import_checkpoint(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="Checkpoint (.pth) of the paper's released code.", show_default=False),
+    ],
+    study: Annotated[
+        Path,
+        typer.Argument(metavar="STUDY", help="Study file: the checkpoint's model, and the data.", show_default=False),
+    ],
+    out: Annotated[str, typer.Option("--out", help="Folder or URI for the results.", show_default=False)],
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Seed of the study that this one is. Default: its first.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<n>.")] = "auto",
+    overrides: Overrides = None,
+) -> None:
+    """Measure a checkpoint of the paper's released code as a finished trial, which every other verb takes."""
+    from smoe_ray.inspect.preview import preview
+    from smoe_ray.spec import load_study
+    from smoe_ray.study.importing import import_checkpoint as import_released
+    from smoe_ray.study.local import usable_cpus
+    from smoe_ray.study.progress import StudyProgress
+    from smoe_ray.study.stop_signals import stopping_like_ctrl_c
+
+    spec = load_study(study, overrides or ())
+    preview(spec)  # refuses what cannot be
+    with stopping_like_ctrl_c(), StudyProgress(spec) as progress:
+        import_released(file, spec, out, seed=seed, device=device, data_jobs=usable_cpus(), on_event=progress)
+    _print_summary(_read(out, spec.name))
+
+
 @app.command(epilog="Example: smoe-ray recommend results loss-surface --samples 50000")
 def recommend(
     out: Out,

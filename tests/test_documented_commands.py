@@ -34,6 +34,7 @@ from smoe_ray.study import LocalExecutor, run_study
 from support.planted_folder import plant
 from support.published_sets import write_cifar10, write_mnist
 from support.quickdraw_files import scribbles, write_sketchrnn
+from support.released_checkpoint import write_released
 
 ROOT = Path(__file__).resolve().parents[1]
 CATEGORIES = ("face", "eye", "cat", "snowflake", "pencil", "flower", "banana")
@@ -65,7 +66,7 @@ PLACES = {
 def is_run_here(words: list[str]) -> bool:
     """Not one of a cluster, and not the mere name of a verb or option."""
     mentioned = len(words) == 1 or words[1].startswith("-") or "..." in words
-    in_tests_export = any(word.startswith(("mlflow", "trackio")) for word in words)  # takes long; may be absent
+    in_tests_export = "--log-to" in words or "mlflow" in words  # takes long
     return not (mentioned or in_tests_export or words[0] in ON_A_CLUSTER or "$job" in words)
 
 
@@ -122,6 +123,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         copy.write_text(small(study.read_text(encoding="utf-8")))
     [block] = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     (folder / "study.yaml").write_text(small(block))
+    [block] = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "export.md").read_text(encoding="utf-8"), re.DOTALL)
+    (folder / "released.yaml").write_text(small(block))
+    write_released(folder / "vae_moe_model_final.pth", 10, encoder="lite")
     rng = np.random.default_rng(0)
     for place in (folder / "drawings", folder / "cache" / "quickdraw"):
         place.mkdir(parents=True)
@@ -171,6 +175,7 @@ def reader(
 FIRST_LINE = {
     "check": r"study +[a-z-]+ \(preset ",
     "run": r"arm +seed +status ",
+    "import-checkpoint": r"arm +seed +status ",
     "table": r"arm +seed +status |arm,seed,|study,trial_id,",
     "figure": r"figures/[a-z0-9-]+\.svg$",
     "recommend": r"(At|[^:]+: at) 50,000 training images",
@@ -197,6 +202,7 @@ def test_a_documented_command_works(reader: Callable[..., tuple[int, str, str]],
     words = [trial if word == "TRIAL" else word for word in words]
     if verb == "run":  # a Ray of its own takes a while to start, and other tests do that
         words += ["--executor", "local", "--device", "cpu"]
+    if verb in ("run", "import-checkpoint"):
         words[words.index("--out") + 1] = str(out)  # what is planted stays as it is
     if verb == "verify":  # what is planted has no weights
         shutil.copytree(ROOT / "tests" / "golden" / "results", out)
