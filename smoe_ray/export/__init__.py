@@ -50,6 +50,17 @@ KINDS = {
     "mlflow": Kind(
         "mlflow_store:write_store", "mlflow", "an experiment in a local SQLite store", "mlflow_store:track", "URI"
     ),
+    "wandb": Kind(
+        "wandb_runs:write_wandb", "wandb", "off-line runs for 'wandb sync'", "wandb_runs:track_wandb", "PROJECT"
+    ),
+    "trackio": Kind(
+        "wandb_runs:write_trackio",
+        "trackio",
+        "a project in a local database",
+        "wandb_runs:track_trackio",
+        "PROJECT",
+        extra="trackio",
+    ),
 }
 
 
@@ -108,7 +119,7 @@ def tracker_for(to: str, study: GridStudy | SearchStudy) -> tuple[str, Callable[
     objective = first_objective(study) or SearchObjective(metric="test.psnr", direction="maximize")
 
     def make() -> Tracker:
-        track = _function(f"--log-to {name}", kinds[name], kinds[name].tracker)
+        track = _function(name, kinds[name], kinds[name].tracker)
         tracker: Tracker = track(study.name, objective.metric, place)
         return tracker
 

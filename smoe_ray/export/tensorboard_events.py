@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from smoe_ray.export.history import StudyHistory, refuse_existing
-from smoe_ray.export.tracker import End, Measured, replay
+from smoe_ray.export.tracker import End, Measured, replay, tag
 
 _FLUSH_S = 5
 """Seconds until what was logged is in the file."""
@@ -37,7 +37,7 @@ class TensorBoardTracker:
         plain = {
             path: value if isinstance(value, bool | int | float | str) else str(value) for path, value in config.items()
         }
-        experiment, session_start, self._session_end[trial_id] = hparams(plain, {_tag(self._metric): None})
+        experiment, session_start, self._session_end[trial_id] = hparams(plain, {tag(self._metric): None})
         for summary in (experiment, session_start):
             writer.file_writer.add_summary(summary)
         return 0
@@ -46,7 +46,7 @@ class TensorBoardTracker:
         """See `Tracker.log`."""
         for epoch, moment_s, numbers in epochs:
             for name, number in numbers.items():
-                self._writers[trial_id].add_scalar(_tag(name), number, epoch, walltime=moment_s)
+                self._writers[trial_id].add_scalar(tag(name), number, epoch, walltime=moment_s)
 
     def end(self, trial_id: str, how: End, _why: str | None, _moment_s: float) -> None:
         """See `Tracker.end`."""
@@ -75,7 +75,3 @@ def write_events(study: StudyHistory, folder: Path) -> Path:
 def track(study: str, metric: str, folder: str) -> TensorBoardTracker:
     """The tracker of a study that is about to run."""
     return TensorBoardTracker(Path(folder).expanduser() / study, metric)
-
-
-def _tag(column: str) -> str:
-    return column.replace(".", "/", 1)

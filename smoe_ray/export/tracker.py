@@ -63,6 +63,11 @@ def measured(row: Row, moment_s: float) -> Measured:
     return Measured(int(row["epoch"]), moment_s, dict(_numbers(row)))
 
 
+def tag(column: str) -> str:
+    """A column as tools name it that group by what stands before a slash: ``test/reconstruction``."""
+    return column.replace(".", "/", 1)
+
+
 def replay(study: StudyHistory, tracker: Tracker) -> None:
     """Tell a tracker all trials of a study; one that has not ended is left unended."""
     for trial in study.trials:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from smoe_ray.results import Row, TrialRecord
     from smoe_ray.spec import TrialSpec
 
-_MOST_WAIT_S = 30.0
-"""For a tracker to take the rest, when the study has ended."""
+_MOST_WAIT_S, _MOST_WAIT_INTERRUPTED_S = 30.0, 5.0
+"""For trackers to take the rest, when the study has ended, and when it was stopped."""
 
 
 class LiveLog:
@@ -59,11 +59,12 @@ class LiveLog:
     ) -> None:
         for follower in self._followers:
             follower.tell(None)
-        deadline = time.monotonic() + self._wait_s
+        wait_s = self._wait_s if error is None else min(self._wait_s, _MOST_WAIT_INTERRUPTED_S)
+        deadline = time.monotonic() + wait_s
         for follower in self._followers:
             follower.join(max(0.0, deadline - time.monotonic()))
             if follower.is_alive():
-                follower.problem = f"has not taken everything after {self._wait_s:.0f} s"
+                follower.problem = f"has not taken everything after {wait_s:.0f} s"
         self._give_notice("it is incomplete; 'smoe-ray export' writes everything")
 
     def __call__(self, event: Event) -> None:

@@ -19,6 +19,7 @@ from smoe_ray.study import LocalExecutor, run_study
 from smoe_ray.study.events import EpochDone, Event, Notice, TrialDeferred, TrialEnded, TrialStarted
 from smoe_ray.study.live_log import LiveLog
 from smoe_ray.testing.toy_training import Toy, toy_grid
+from support.trackers import read_wandb, unreachable_internet
 
 Run = Callable[..., tuple[int, str, str]]
 LOSS = "test.reconstruction"
@@ -165,6 +166,29 @@ def test_mlflow_follows_a_run_and_goes_on_in_the_next(tmp_path: Path) -> None:
         assert {metric.step: metric.value for metric in history} == dict(enumerate(rows[LOSS], 1))
         assert len(history) == 4
         assert run.data.params["seed"] == str(rows["seed"].iloc[0])
+
+
+def test_wandb_follows_a_run_off_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    got: list[Event] = []
+    with unreachable_internet(monkeypatch) as asked, LiveLog([tracker_for("wandb:mine", STUDY)], got.append) as log:
+        run_study(STUDY, tmp_path / "out", LocalExecutor(fit=Toy(raise_seed=1)), on_event=log)
+    assert asked == []
+    assert [event for event in got if isinstance(event, Notice)] == []
+    runs = [read_wandb(file) for file in (tmp_path / "wandb").rglob("*.wandb")]
+    assert {run["project"] for run in runs} == {"mine"}
+    for trial, rows in read_results(tmp_path / "out", STUDY.name).groupby("trial_id"):
+        [run] = [run for run in runs if run["run_id"] == f"{STUDY.name}-{trial}"]
+        assert [row["test/reconstruction"] for row in run["history"]] == rows[LOSS].tolist()
+        assert run["summary"]["status"] == rows["status"].iloc[0]
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("HOME", str(tmp_path))  # where no key is
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    with LiveLog([tracker_for("wandb:mine", STUDY)], got.append):
+        pass
+    [notice] = [event for event in got if isinstance(event, Notice)]
+    assert notice.text.startswith("--log-to wandb: WANDB_MODE=online needs WANDB_API_KEY")
 
 
 def test_the_command_follows_where_it_can(smoe_ray: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
