@@ -29,6 +29,7 @@ def show(page: Page, body: Callable[[str], None]) -> None:
         study = pick_study()
         if study is None:
             return
+        st.set_page_config(page_title=f"{page.title}: {style.plain(study, 80)}")
         place = st.container()
         with boundary():
             body(study)
@@ -74,6 +75,17 @@ def boundary() -> Iterator[None]:
         logging.getLogger(__name__).exception("a part of a page could not be shown")
         reason = f"{type(error).__name__}: {error}"
         st.error(style.markdown(f"This could not be shown ({reason[:300]}). {_DAMAGED}"), icon=":material/error:")
+
+
+def answer(*sentences: str) -> None:
+    """What the page has found, first on the page and in plain text."""
+    st.markdown(f"__{style.markdown(' '.join(sentences))}__")
+
+
+def how_to_read(text: str) -> None:
+    """Expander with what the parts of a page mean, in plain text."""
+    with st.expander("How to read this"):
+        st.markdown(style.markdown(text))
 
 
 @contextmanager

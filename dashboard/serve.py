@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import ipaddress
 import os
 import re
+import secrets
 import socket
 import sys
 from pathlib import Path
@@ -27,16 +29,35 @@ OPTIONS = {
     "theme.dark.primaryColor": "#2E86C1",
     "theme.headingFontSizes": '["1.75rem","1.25rem","1.1rem"]',
     "theme.metricValueFontSize": "1.5rem",
-    "theme.paddingTop": "3rem",
+    "theme.paddingTop": "1.5rem",
 }
 """Options of Streamlit; they override configuration files of this machine."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
+LOG_IN = "SMOE_RAY_DASHBOARD_TOKEN"
+"""Variable of the environment: where it is set, whoever opens the dashboard has to know what it contains."""
 
-def serve(out: str, port: int, host: str, address: str | None) -> NoReturn:
-    """Replace this process by Streamlit on `out`. Raises SmoeRayError without Streamlit, if `address` is no URL, if
-    `out` has no studies, or if nobody can listen on the port.
+_LEAST_CHARACTERS = 16
+"""Of a token: fewer might be guessed."""
+
+
+def serve(
+    out: str, port: int, host: str, address: str | None, *, auth: bool = False, insecure: bool = False
+) -> NoReturn:
+    """Replace this process by Streamlit on `out`.
+
+    Args:
+        out: folder or URI with studies.
+        port: to listen on.
+        host: address to listen on.
+        address: of a Ray cluster, whose Submit page is then there.
+        auth: require a log-in, by the token in the environment (`LOG_IN`) or by a new one, which is printed.
+        insecure: let the network in without a log-in.
+
+    Raises:
+        SmoeRayError: no Streamlit; `address` is no URL; `out` has no studies; nobody can listen on the port; the
+            network could come in without a log-in; the token is too short.
     """
     if importlib.util.find_spec("streamlit") is None or importlib.util.find_spec("plotly") is None:
         raise SmoeRayError(
@@ -47,18 +68,44 @@ def serve(out: str, port: int, host: str, address: str | None) -> NoReturn:
         refuse_address(address)
     refuse(out, may_be_absent=address is not None)
     refuse_port(host, port)
+    token = os.environ.get(LOG_IN, "").strip()
+    refuse_open_door(host, token, auth=auth, insecure=insecure)
     flags = [f"--{name}={value}" for name, value in OPTIONS.items()]
     flags += [f"--server.address={host}", f"--server.port={port}"]
     if host in LOOPBACK:  # against DNS rebinding: requests with another host name are refused
         flags += [f"--server.allowedHosts={name}" for name in LOOPBACK]
     ours = [out, *(["--address", address] if address else [])]
     app = Path(__file__).parent / "script" / "server.py"
-    sys.stdout.write(
-        f"smoe-ray: http://{f'[{host}]' if ':' in host else host}:{port} serves {out}; press Ctrl-C to stop\n"
-    )
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    if auth and not token:
+        token = secrets.token_urlsafe(24)
+        url += f"/?token={token}"
+    sys.stdout.write(f"smoe-ray: {url} serves {out}; press Ctrl-C to stop\n")
     sys.stdout.flush()
     command = [sys.executable, "-m", __package__, "run", str(app), *flags, "--", *ours]
-    os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted
+    os.execve(sys.executable, command, os.environ | {LOG_IN: token})  # noqa: S606 - no shell is wanted
+
+
+def refuse_open_door(host: str, token: str, *, auth: bool, insecure: bool) -> None:
+    """Raise SmoeRayError if the network could come in without a log-in that nobody wanted, or by a short token."""
+    if token and len(token) < _LEAST_CHARACTERS:
+        raise SmoeRayError(
+            f"{LOG_IN}: {len(token)} characters, which might be guessed; take {_LEAST_CHARACTERS} or "
+            "more, e.g. from openssl rand -hex 24"
+        )
+    if not (token or auth or insecure or is_loopback(host)):
+        raise SmoeRayError(
+            f"--host {host}: whoever reaches it would see all results; add --auth for a log-in, or --insecure if "
+            "something before it lets only the right people in"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches it."""
+    try:
+        return host in LOOPBACK or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False
 
 
 def refuse_address(address: str) -> None:

@@ -622,17 +622,27 @@ def dashboard(
     out: Out,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8501,
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Whoever reaches it sees the results: there is no log-in.")
+        str, typer.Option(help="Address to listen on. Beyond this machine only with --auth or --insecure.")
     ] = "127.0.0.1",
     address: Annotated[
         str | None,
         typer.Option("--address", help="Head of a Ray cluster: adds a page that submits studies to it."),
     ] = None,
+    auth: Annotated[
+        bool,
+        typer.Option(
+            "--auth",
+            help="Require a log-in: by the token in SMOE_RAY_DASHBOARD_TOKEN, or by a new one, which is printed.",
+        ),
+    ] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Let everybody in who reaches --host, without a log-in.")
+    ] = False,
 ) -> None:
     """Browse the results in a web browser, while studies run. Reads OUT and writes nothing there."""
     from smoe_ray_dashboard.serve import serve
 
-    serve(out, port, host, address)
+    serve(out, port, host, address, auth=auth, insecure=insecure)
 
 
 @data_app.command(epilog="Example: smoe-ray data fetch cat face --to drawings")

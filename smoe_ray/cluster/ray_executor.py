@@ -26,6 +26,7 @@ from smoe_ray.spec import GridStudy, ResourcesSpec, SearchStudy, dump_study
 from smoe_ray.study.driver import StudyRun
 from smoe_ray.study.events import Event, Notice, OnEvent, TrialEnded
 from smoe_ray.study.local import usable_cpus
+from smoe_ray.study.storage_retries import STORAGE_TIMEOUT_S
 from smoe_ray.study.trial_queue import TrialQueue
 from smoe_ray.study.trial_run import Fit
 
@@ -71,7 +72,7 @@ class RayExecutor:
         *,
         fit: Fit | None = None,
         deadline_s: float = 600.0,
-        storage_timeout_s: float = 600.0,
+        storage_timeout_s: float = STORAGE_TIMEOUT_S,
     ) -> None:
         if jobs is not None and jobs < 1:
             raise ValueError(f"jobs is {jobs}; at least one is needed")

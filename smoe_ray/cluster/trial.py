@@ -5,25 +5,19 @@ from __future__ import annotations
 import gc
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import tenacity
-
 from smoe_ray.data import Source, Splits, split
-from smoe_ray.errors import ResultsError, StorageError
+from smoe_ray.errors import ResultsError
 from smoe_ray.results import Row, TrialRecord
 from smoe_ray.spec import TrialSpec
+from smoe_ray.study.storage_retries import StorageRetries
 from smoe_ray.study.trial_run import Fit, TrialTask, fit_on, train_trial
 
 if TYPE_CHECKING:
     from ray import ObjectRef
-    from tenacity import RetryCallState
-
-MAX_BACKOFF_S = 30.0
-"""Longest wait between two attempts to reach unavailable storage, seconds."""
 
 
 def train_in_tune(config: dict[str, Any], fit: Fit | None, storage_timeout_s: float, deadline_s: float) -> None:
@@ -46,11 +40,11 @@ def train_in_tune(config: dict[str, Any], fit: Fit | None, storage_timeout_s: fl
     # How long Tune waits for this function to return before it reuses the actor for the next trial.
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "3600"
     task: TrialTask = config["task"]
-    retries = _StorageRetries(storage_timeout_s)
+    retries = StorageRetries(storage_timeout_s, _report_notice)
     train = partial(_train_once, task, config["source"], fit or device_fit(task.trial), retries, deadline_s)
     end: dict[str, Any]
     try:
-        record = retries.retrying(_train, task, train)
+        record = retries.call(_train, task, train)
         end = {"deferred": True} if record is None else {"record": record.model_dump_json()}
     except ResultsError as error:
         end = {"storage_error": str(error)}
@@ -76,7 +70,7 @@ def _train(task: TrialTask, once: Callable[[], TrialRecord | None]) -> TrialReco
 
 
 def _train_once(
-    task: TrialTask, source: ObjectRef[Source], fit: Fit, retries: _StorageRetries, deadline_s: float
+    task: TrialTask, source: ObjectRef[Source], fit: Fit, retries: StorageRetries, deadline_s: float
 ) -> TrialRecord | None:
     from ray import tune
 
@@ -100,33 +94,6 @@ def _load_from_store(source: ObjectRef[Source], task: TrialTask) -> Splits:
     import ray
 
     return split(ray.get(source), task.trial.data)
-
-
-class _StorageRetries:
-    """Retries while storage is unavailable, up to a timeout that starts anew after each stored epoch."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._since: float | None = None
-        self.retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(StorageError),
-            wait=tenacity.wait_exponential(multiplier=0.5, max=MAX_BACKOFF_S),
-            stop=self._timed_out,
-            before_sleep=self._notify,
-            reraise=True,
-        )
-
-    def reset(self) -> None:
-        """Storage is available."""
-        self._since = None
-
-    def _timed_out(self, _state: RetryCallState) -> bool:
-        return self._since is not None and time.monotonic() - self._since > self._seconds
-
-    def _notify(self, state: RetryCallState) -> None:
-        if self._since is None and state.outcome is not None:
-            self._since = time.monotonic()
-            _report_notice(f"{state.outcome.exception()}; trying again")
 
 
 def _report_notice(text: str) -> None:

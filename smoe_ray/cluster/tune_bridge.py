@@ -22,7 +22,6 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from smoe_ray.cluster.runtime import Connection
-from smoe_ray.cluster.trial import MAX_BACKOFF_S
 from smoe_ray.data import Source
 from smoe_ray.data.dataset import Dataset
 from smoe_ray.errors import StorageError, WorkerDiedError
@@ -31,6 +30,7 @@ from smoe_ray.spec import DataSpec
 from smoe_ray.study.driver import StudyRun
 from smoe_ray.study.events import Notice
 from smoe_ray.study.progress import fraction_done
+from smoe_ray.study.storage_retries import MAX_BACKOFF_S
 from smoe_ray.study.trial_queue import TrialQueue
 from smoe_ray.study.trial_run import TrialTask, record_failure, record_pruned
 

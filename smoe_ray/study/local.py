@@ -20,6 +20,7 @@ from smoe_ray.errors import SmoeRayError, StudyError, WorkerDiedError
 from smoe_ray.results import Row, TrialRecord
 from smoe_ray.study.driver import StudyRun
 from smoe_ray.study.stop_signals import ASKED_TO_STOP
+from smoe_ray.study.storage_retries import STORAGE_TIMEOUT_S, StorageRetries
 from smoe_ray.study.trial_queue import TrialQueue
 from smoe_ray.study.trial_run import Fit, OnEpoch, TrialTask, fit_on, record_failure, train_trial
 
@@ -35,21 +36,37 @@ class LocalExecutor:
             process dies too, the trial is recorded as failed. Other trials are not affected.
         device: ``auto``, ``cpu`` or ``cuda``.
         fit: trains in place of `training.fit` on `device`; must be picklable.
+        storage_timeout_s: retry timeout for unavailable storage, seconds.
     """
 
-    def __init__(self, jobs: int = 1, device: str = "auto", fit: Fit | None = None) -> None:
+    def __init__(
+        self,
+        jobs: int = 1,
+        device: str = "auto",
+        fit: Fit | None = None,
+        *,
+        storage_timeout_s: float = STORAGE_TIMEOUT_S,
+    ) -> None:
         if jobs < 1:
             raise ValueError(f"jobs is {jobs}; at least one is needed")
         self.jobs = jobs
+        self.storage_timeout_s = storage_timeout_s
         self._train: Train = partial(train_trial, fit=fit or fit_on(device))
 
     def run(self, run: StudyRun) -> Generator[TrialRecord, None, None]:
-        """Train the trials of a study, yielding each as it ends. Raises StudyError if one needs several workers."""
+        """Train the trials of a study, yielding each as it ends.
+
+        Raises:
+            StudyError: a trial needs several workers.
+            ResultsError: OUT cannot be read or written, or has been unavailable for `storage_timeout_s`.
+        """
         if any(resources.is_distributed for resources in run.plan.resources):
             raise StudyError("resources.workers: data-parallel workers need the ray executor; or set it to 1")
         queue = TrialQueue(run)
         jobs = min(self.jobs, run.study.max_concurrent_trials or self.jobs)
-        return _in_process(queue, self._train) if jobs == 1 else _Pool(queue, self._train, jobs).run()
+        if jobs == 1:
+            return _in_process(queue, self._train, self.storage_timeout_s)
+        return _Pool(queue, self._train, jobs, self.storage_timeout_s).run()
 
 
 def usable_cpus() -> int:
@@ -63,21 +80,32 @@ def usable_cpus() -> int:
     return available
 
 
-def _in_process(queue: TrialQueue, train: Train) -> Generator[TrialRecord, None, None]:
+def _in_process(queue: TrialQueue, train: Train, storage_timeout_s: float) -> Generator[TrialRecord, None, None]:
+    retries = StorageRetries(storage_timeout_s, queue.notify)
     while task := queue.next():
         queue.started(task)
-        record = train(task, partial(queue.on_epoch, task))
+        record = _train_patiently(retries, train, task, partial(queue.on_epoch, task))
         if record is None:
             queue.defer(task)
         else:
-            yield queue.ended(record)
+            yield retries.call(queue.ended, record)
+
+
+def _train_patiently(retries: StorageRetries, train: Train, task: TrialTask, on_epoch: OnEpoch) -> TrialRecord | None:
+    """Train a trial; after an outage of the storage it goes on from its checkpoint."""
+
+    def stored(rows: Sequence[Row]) -> str | None:
+        retries.reset()
+        return on_epoch(rows)
+
+    return retries.call(train, task, stored)
 
 
 # --- worker processes -------------------------------------------------------------------------------------------------
 #
 # Each worker has its own pipe. It sends ("ready", None) once. Then, for each TrialTask that the parent sends, it sends
-# ("epoch", rows) per epoch, to which the parent replies with a reason to stop or None, and finally
-# ("ended", record or None) or ("error", exception).
+# ("epoch", rows) per epoch, to which the parent replies with a reason to stop or None, ("notice", a line for the user)
+# now and then, and finally ("ended", record or None) or ("error", exception).
 
 
 @dataclass
@@ -100,9 +128,10 @@ class _Worker:
 class _Pool:
     """Up to `jobs` worker processes, started when there is a task for them."""
 
-    def __init__(self, queue: TrialQueue, train: Train, jobs: int) -> None:
+    def __init__(self, queue: TrialQueue, train: Train, jobs: int, storage_timeout_s: float) -> None:
         self._queue = queue
-        self._train = train
+        self._serve = partial(_serve, train=train, storage_timeout_s=storage_timeout_s)
+        self._retries = StorageRetries(storage_timeout_s, queue.notify)
         self._jobs = jobs
         self._workers: list[_Worker] = []
         self._died_once: set[str] = set()
@@ -114,7 +143,7 @@ class _Pool:
                 for worker in _wait_for_message(busy):
                     record = self._receive(worker)
                     if record is not None:
-                        yield self._queue.ended(record)
+                        yield self._retries.call(self._queue.ended, record)
         finally:
             for worker in self._workers:
                 worker.kill()
@@ -134,7 +163,7 @@ class _Pool:
     def _start(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self._train), daemon=True)
+        process = context.Process(target=self._serve, args=(theirs,), daemon=True)
         # Ctrl-C and a closed terminal signal every process of the terminal's job, but only the parent handles that:
         # workers inherit the mask. (The first start would also start the resource tracker, which unblocks signals.)
         resource_tracker.ensure_running()
@@ -162,6 +191,8 @@ class _Pool:
             worker.ready = True
         elif kind == "epoch":
             worker.send(self._queue.on_epoch(task, content))
+        elif kind == "notice":
+            self._queue.notify(content)
         elif kind == "error":
             raise content
         else:
@@ -196,9 +227,10 @@ def _wait_for_message(workers: list[_Worker]) -> list[_Worker]:
     return [worker for worker in workers if worker.pipe in ready or worker.process.sentinel in ready]
 
 
-def _serve(pipe: Connection[Any, Any], train: Train) -> None:
+def _serve(pipe: Connection[Any, Any], train: Train, storage_timeout_s: float) -> None:
     """Main loop of a worker process."""
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+    retries = StorageRetries(storage_timeout_s, lambda text: pipe.send(("notice", text)))
 
     def on_epoch(rows: Sequence[Row]) -> str | None:
         try:
@@ -213,7 +245,7 @@ def _serve(pipe: Connection[Any, Any], train: Train) -> None:
         while True:
             task = pipe.recv()
             try:
-                answer: tuple[str, Any] = ("ended", train(task, on_epoch))
+                answer: tuple[str, Any] = ("ended", _train_patiently(retries, train, task, on_epoch))
             except SmoeRayError as error:
                 answer = ("error", error)
             pipe.send(answer)

@@ -82,9 +82,13 @@ class TrialQueue:
         """A trial ended, in whatever way."""
         self._source.ended(record)
         for note in record.notes:
-            self._run.emit(Notice(f"trial {record.trial_id}: {note}"))
+            self.notify(f"trial {record.trial_id}: {note}")
         self._run.emit(TrialEnded(record))
         return record
+
+    def notify(self, text: str) -> None:
+        """Tell the user something."""
+        self._run.emit(Notice(text))
 
     def defer(self, task: TrialTask) -> None:
         """Another process trains the trial: hand it out again at the end, to wait for that process."""
@@ -94,4 +98,4 @@ class TrialQueue:
     def requeue(self, task: TrialTask, why: str) -> None:
         """The trial's process died: hand it out once more."""
         self._requeued.append(task)
-        self._run.emit(Notice(f"trial {task.trial_id}: {why}; it is resumed"))
+        self.notify(f"trial {task.trial_id}: {why}; it is resumed")

@@ -22,6 +22,7 @@ BUSY_MS = 60_000
 @pytest.mark.parametrize("page", ["light", "dark"], indirect=True)
 def test_numbers_are_those_of_the_results(visit: Callable[..., Page], small_results: Path) -> None:
     page = visit("collapse", study="arms")
+    expect(page).to_have_title("Collapse: arms")
     results = read_results(small_results, "arms")
     chart = page.locator(".st-key-experts-in-use .js-plotly-plot")
     expect(chart.locator(".main-svg").first).to_be_visible(timeout=BUSY_MS)
@@ -38,7 +39,7 @@ def test_numbers_are_those_of_the_results(visit: Callable[..., Page], small_resu
 
 
 def test_the_grouping_in_the_url_is_taken(visit: Callable[..., Page], small_results: Path) -> None:
-    page = visit("collapse", study="arms", groups="objective and size")
+    page = visit("collapse", study="arms", part="Rates and survival", groups="objective and size")
     results = read_results(small_results, "arms")
     label_of = coarse_arms(results, ("routing", "objective.name", "model.num_experts"))
     for rate in collapse_rates(results, label_of=label_of):

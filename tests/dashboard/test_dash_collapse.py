@@ -35,7 +35,7 @@ def table(at: AppTest, column: str) -> pd.DataFrame:
 
 
 def test_dead_experts_with_their_time_of_death(open_page: Open, said: Said, planted: Path) -> None:
-    at = open_page("collapse", planted, study="arms")
+    at = open_page("collapse", planted, study="arms", part="Not in use")
     experts = expert_deaths(read_results(planted, "arms"))
     dead = experts[experts["state"] == "dead"]
     alive, never = ((experts["state"] == state).sum() for state in ("alive", "never used"))
@@ -54,7 +54,7 @@ def test_dead_experts_with_their_time_of_death(open_page: Open, said: Said, plan
 
 
 def test_collapse_rate_of_each_group(open_page: Open, said: Said, planted: Path) -> None:
-    at = open_page("collapse", planted, study="arms")
+    at = open_page("collapse", planted, study="arms", part="Rates and survival")
     rates = collapse_rates(read_results(planted, "arms"))
     assert f"{sum(rate.collapsed for rate in rates)} of {sum(rate.n for rate in rates)} finished runs" in said(at)
     shown = table(at, "collapsed")
@@ -76,7 +76,7 @@ def test_chosen_trials_have_their_usage(open_page: Open, said: Said, planted: Pa
 
 
 def test_runs_may_be_grouped_by_objective_and_size(open_page: Open, planted: Path) -> None:
-    at = open_page("collapse", planted, study="arms", groups="objective and size")
+    at = open_page("collapse", planted, study="arms", part="Rates and survival", groups="objective and size")
     assert table(at, "collapsed")["arm"].tolist() == ["blend, E=4", "blend, E=8", "likelihood, E=4", "likelihood, E=8"]
 
 
@@ -84,17 +84,16 @@ def test_groups_of_several_datasets_have_ids_of_their_own(open_page: Open, tmp_p
     few = {"source": "synthetic", "classes": ["eye", "cat"], "train_per_class": 20, "test_per_class": 5}
     study = toy_grid(datasets={"smooth": {**few, "jitter": 0}, "rough": {**few, "jitter": 2}}, seeds=[0])
     run_study(study, tmp_path, LocalExecutor(fit=Toy()))
-    at = open_page("collapse", tmp_path, study=study.name, groups="objective and size")
+    at = open_page("collapse", tmp_path, study=study.name, part="Rates and survival", groups="objective and size")
     groups = set(table(at, "collapsed")["arm"])
     assert len(groups) == 2 * len({group.partition(", ")[2] for group in groups})
     assert set(at.multiselect(key="objective and sizes").options) == groups
 
 
-def test_bimodality_is_tested_when_switched_on(open_page: Open, said: Said, planted: Path) -> None:
-    at = open_page("collapse", planted, study="arms")
-    at.toggle(key="basins").set_value(True).run()
+def test_bimodality_is_tested_when_asked_for(open_page: Open, said: Said, planted: Path) -> None:
+    at = open_page("collapse", planted, study="arms", part="Bimodality")
     assert "bimodality test: cannot tell (2 runs, 10 needed) in every group; add seeds" in said(at)
-    at = open_page("collapse", planted, study="seeds", basins="true")
+    at = open_page("collapse", planted, study="seeds", part="Bimodality")
     assert table(at, "p, Holm")["verdict"].tolist() == ["one mode suffices"]
 
 
@@ -106,5 +105,7 @@ def test_a_failed_study_says_so(open_page: Open, said: Said, tmp_path: Path) -> 
 
 def test_what_needs_finished_trials_says_so_and_the_rest_is_shown(open_page: Open, said: Said, begun: Path) -> None:
     at = open_page("collapse", begun, study="begun")
+    assert len(at.get("plotly_chart")) == 2  # in use, usage
+    at = open_page("collapse", begun, study="begun", part="Rates and survival")
     assert "no finished trial (1 running)" in said(at)
-    assert len(at.get("plotly_chart")) == 3  # in use, usage, survival
+    assert len(at.get("plotly_chart")) == 1  # survival

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from smoe_ray.analysis import collapse_rates
+from smoe_ray.analysis import arms, collapse_rates
 from smoe_ray.analysis.summary import trial_summary
 from smoe_ray.analysis.survival import collapsed_share
 from smoe_ray.inspect.status import StudyStatus, study_status
@@ -70,6 +70,22 @@ def test_every_study_is_a_line_with_what_status_says_of_it(open_page: Open, out:
     assert said["updated"] == status.updated_at
     assert said["collapsed"] == collapsed_share(read_results(out, "first"))
     assert shown.loc["second", "question"] == "Is <b>it</b> *so*?"
+
+
+def test_the_page_begins_with_how_far_a_study_is_and_its_best_trial(open_page: Open, said: Said, out: Path) -> None:
+    planted(out, "first", ends=ENDS)
+    planted(out, "second", objectives=("blend",), experts=(4,), seeds=1, ends=[{"status": "running"}])
+    results = read_results(out, "first")
+    last = results[results["status"] == "finished"].drop_duplicates("trial_id", keep="last").set_index("trial_id")
+    loss, arm_of = last["test.reconstruction"], arms(results).astype(str)
+    best = loss.idxmin()
+    other = loss[arm_of[loss.index] != arm_of[best]].idxmin()
+    assert (
+        "__first: 9 of 12 trials finished, 1 running, 1 failed, 1 pruned. "
+        f"Best: {arm_of[best]}, seed {last['seed'][best]}, test loss {loss[best]:.4g}; the best trial of another arm, "
+        f"{arm_of[other]}, has {loss[other]:.4g}.__" in said(open_page("studies", out, study="first"))
+    )
+    assert "__second: 0 of 1 trial finished, 1 running.__" in said(open_page("studies", out, study="second"))
 
 
 def test_the_trials_are_those_of_the_table_command(open_page: Open, out: Path) -> None:

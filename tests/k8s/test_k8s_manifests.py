@@ -33,7 +33,14 @@ from support.k8s.network_policies import selects
 VERSIONS = ("1.35", "1.36", "1.37")
 CUSTOM = ("ray.io", "monitoring.coreos.com", "kueue.x-k8s.io", "cilium.io")
 CLUSTER_WIDE = ("Namespace",)
-SECRETS = {"smoe-ray-token", "smoe-ray-storage", "smoe-ray-redis", "smoe-ray-oidc", "smoe-ray-tls"}
+SECRETS = {
+    "smoe-ray-token",
+    "smoe-ray-dashboard-login",
+    "smoe-ray-storage",
+    "smoe-ray-redis",
+    "smoe-ray-oidc",
+    "smoe-ray-tls",
+}
 """Made by hand or by `smoe-ray k8s init`, never part of a manifest."""
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from smoe_ray.errors import ResultsError, WorkerDiedError
+from smoe_ray.errors import StorageError, WorkerDiedError
 from smoe_ray.results import Store, TrialFolder, read_results, read_trials, read_weights
 from smoe_ray.study import LocalExecutor, StudyPlan, StudyRun, run_study, trial_run
 from smoe_ray.study.events import Notice, TrialDeferred
@@ -21,7 +21,7 @@ from smoe_ray.study.trial_run import record_failure, train_trial
 from smoe_ray.testing.toy_training import Toy, epochs_computed, table, toy_grid
 from support.processes import alive, wait_until
 from support.toy_runs import STUDY, assert_same, start, workers
-from support.toy_training import FailsOnArrival, RealFit
+from support.toy_training import Blocks, FailsOnArrival, RealFit
 
 
 def has_sigint_blocked(pid: int) -> bool:
@@ -255,9 +255,27 @@ class _NoRoom(Toy):
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_results_that_cannot_be_written_stop_the_study_and_fail_no_trial(out: Path, log: Path, jobs: int) -> None:
-    with pytest.raises(ResultsError, match=r"epochs\.parquet: cannot be written") as caught:
-        run_study(toy_grid(seeds=[0]), out, LocalExecutor(jobs, fit=_NoRoom(log=log)))
+def test_storage_that_comes_back_costs_nothing_but_time(out: Path, undisturbed: Path, jobs: int) -> None:
+    notices: list[str] = []
+
+    def mend(event: Any) -> None:
+        if isinstance(event, Notice):
+            notices.append(event.text)
+            [blocked] = [file for file in out.glob("toy/trials/*/epochs.parquet") if file.is_dir()]
+            blocked.rmdir()
+            blocked.with_name("aside").rename(blocked)
+
+    run_study(STUDY, out, LocalExecutor(jobs, fit=Blocks(out=out)), on_event=mend)
+    [notice] = notices
+    assert "epochs.parquet: cannot be written" in notice
+    assert notice.endswith("; trying again")
+    assert_same(out, undisturbed)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_storage_that_stays_away_stops_the_study_and_fails_no_trial(out: Path, log: Path, jobs: int) -> None:
+    with pytest.raises(StorageError, match=r"epochs\.parquet: cannot be written") as caught:
+        run_study(toy_grid(seeds=[0]), out, LocalExecutor(jobs, fit=_NoRoom(log=log), storage_timeout_s=0))
     assert "\n" not in str(caught.value)
     assert [record.status for record in read_trials(out, "toy")] == ["running"]
 

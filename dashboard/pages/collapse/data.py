@@ -21,6 +21,8 @@ from smoe_ray.analysis import (
 )
 from smoe_ray.analysis.arm_labels import coarse_arms
 from smoe_ray.analysis.experts import NUM_EXPERTS, InUse, experts_in_use
+from smoe_ray.columns import count
+from smoe_ray.errors import ResultsError
 
 from ... import load, study_tables
 
@@ -85,6 +87,26 @@ def rates(study: str, grouping: Grouping) -> tuple[CollapseRate, ...]:
 def survival(study: str, grouping: Grouping) -> ExpertSurvival:
     """Share of the experts alive over epochs."""
     return expert_survival(load.results(study).table, label_of=labels(study, grouping))
+
+
+@load.cached
+def answer(study: str) -> str:
+    """How many runs collapsed, and how many experts are in which state, as sentences."""
+    found = unused(study)
+    alive = found.experts - found.dead - found.never_used
+    states = (
+        f"Of {found.experts:,} experts in {count(found.trials, 'trial')}, {alive:,} are alive at the end, "
+        f"{found.dead:,} are dead and {found.never_used:,} were never used."
+    )
+    try:
+        found_rates = rates(study, "arm")
+    except ResultsError:  # none has finished, or all are routed by label
+        return states
+    collapsed, runs = sum(rate.collapsed for rate in found_rates), sum(rate.n for rate in found_rates)
+    return (
+        f"{collapsed:,} of {runs:,} finished runs collapsed: fewer than half of their experts are active at the end. "
+        f"{states}"
+    )
 
 
 @load.cached

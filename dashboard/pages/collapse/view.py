@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from smoe_ray.columns import count
 from smoe_ray.errors import ResultsError
 from smoe_ray.report.sections import reading
 
@@ -34,11 +33,26 @@ HEADS: dict[str, Any] = {
 
 def body(study: str) -> None:
     """All sections of the page."""
-    with st.expander("How to read this"):
-        st.markdown(style.markdown(reading("collapse")))
     titles = data.titles(study)
     if not titles:
         raise ResultsError(f"{study}: no trial to show yet; run the study first")
+    with page.boundary():
+        page.answer(data.answer(study))
+    sections = {
+        "In use": show_in_use,
+        "Rates and survival": show_survival,
+        "Phase diagram": show_phase,
+        "Not in use": show_unused,
+        "Bimodality": show_bimodality,
+    }
+    with page.boundary():
+        sections[url_state.choice("Show", list(sections), "part")](study)
+    page.how_to_read(reading("collapse"))
+
+
+def show_in_use(study: str) -> None:
+    """Experts in use over epochs, in all trials and in those that the user selects."""
+    titles = data.titles(study)
     chosen = url_state.several(
         "Trials shown individually", list(titles), "trials", list(titles)[:2], words=titles, limit=MAX_TRIALS
     )
@@ -53,7 +67,16 @@ def body(study: str) -> None:
             "One band per expert, largest final share at the bottom; the number is that of the expert. Grey: dead, it "
             "receives no test image at the last epoch. An expert that was never used has no band."
         )
-    grouping = url_state.choice("Group runs by", GROUPINGS, "groups", data.default_grouping(study))
+
+
+def pick_grouping(study: str) -> data.Grouping:
+    """What runs are grouped by."""
+    return url_state.choice("Group runs by", GROUPINGS, "groups", data.default_grouping(study))
+
+
+def show_survival(study: str) -> None:
+    """How often runs collapse, and how long experts live, by group."""
+    grouping = pick_grouping(study)
     with page.section("Collapse rate"):
         show_rates(study, grouping)
     with page.section("Expert survival"):
@@ -69,28 +92,23 @@ def body(study: str) -> None:
             "A line starts at the share of experts that were ever used: those that never were are neither alive nor "
             "dead. Half-life: half of the experts that were ever used, or fewer, are alive."
         )
+
+
+def show_phase(study: str) -> None:
+    """Share of the experts in use against the ratio of the weights."""
     with page.section("Phase diagram"):
         page.chart(charts.phase(data.phase(study)), "phase-diagram")
+
+
+def show_unused(study: str) -> None:
+    """Every expert that is not in use, with the time of its death."""
     with page.section("Experts that are not in use"):
-        found = data.unused(study)
-        alive = found.experts - found.dead - found.never_used
-        st.text(
-            f"Of {found.experts:,} experts in {count(found.trials, 'trial')}, {alive:,} are alive at the end, "
-            f"{found.dead:,} are dead and {found.never_used:,} were never used."
-        )
-        st.dataframe(found.table, hide_index=True, column_config=HEADS)
-    with page.section("Bimodality test"):
-        if url_state.switch("Test whether the final losses of each group are bimodal (takes seconds)", "basins"):
-            show_bimodality(study, grouping)
+        st.dataframe(data.unused(study).table, hide_index=True, column_config=HEADS)
 
 
 def show_rates(study: str, grouping: data.Grouping) -> None:
     """Share of runs that collapse, with its interval."""
     found = data.rates(study, grouping)
-    collapsed, runs = sum(rate.collapsed for rate in found), sum(rate.n for rate in found)
-    st.text(
-        f"{collapsed:,} of {runs:,} finished runs collapsed: fewer than half of their experts are active at the end."
-    )
     page.chart(charts.rates(found[:MAX_ROWS]), "collapse-rates")
     if len(found) > MAX_ROWS:
         st.caption(f"First {MAX_ROWS} of {len(found):,} groups.")
@@ -99,8 +117,15 @@ def show_rates(study: str, grouping: data.Grouping) -> None:
         st.dataframe(readable(numbers), hide_index=True)
 
 
-def show_bimodality(study: str, grouping: data.Grouping) -> None:
+def show_bimodality(study: str) -> None:
     """Tests of the groups that have enough runs, or why there is none."""
+    grouping = pick_grouping(study)
+    with page.section("Are the final losses of each group bimodal?"):
+        show_tests(study, grouping)
+
+
+def show_tests(study: str, grouping: data.Grouping) -> None:
+    """One row per group that can be tested."""
     with st.spinner("Testing against resampled losses ..."):
         found = data.bimodality(study, grouping)
     tested = [test for test in found if not test.verdict.startswith("cannot tell")]

@@ -6,6 +6,7 @@ import streamlit as st
 
 from smoe_ray.analysis import expert_gallery, interpolation, swap_matrix
 from smoe_ray.analysis.gallery import Choice
+from smoe_ray.columns import count
 from smoe_ray.errors import ResultsError
 from smoe_ray.figures.pictures import size_of
 
@@ -32,12 +33,24 @@ def body(study: str) -> None:
     if not trials:
         raise ResultsError(f"{study}: no trial has finished yet")
     trial = trial_analysis.pick(trials)
+    with page.boundary():
+        page.answer(in_use(trial))
     page.link("trial", "Details of this trial", study=study, trial=trial.record.trial_id)
     shows = {"Gallery": show_gallery, "Swap matrix": show_swap, "Interpolation": show_path}
     shows["One image" if ink_of_doodles(trial.record) is None else "Doodle"] = image_panel.show
     view = url_state.choice("Show", list(shows), "show")
     with page.boundary():
         shows[view](trial)
+
+
+def in_use(trial: trial_analysis.CachedTrialAnalysis) -> str:
+    """How many experts the gate chooses, and how unevenly, as a sentence."""
+    share_E = trial.routing.share_E
+    busiest = int(share_E.argmax())
+    return (
+        f"{trial.routing.active} of {count(len(share_E), 'expert')} receive test images; the busiest, expert "
+        f"{busiest}, receives {share_E[busiest]:.0%} of them."
+    )
 
 
 def show_gallery(trial: trial_analysis.CachedTrialAnalysis) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import streamlit as st
 
 from smoe_ray.analysis.scaling import EFFORT_NAME, Counted, Effort
@@ -9,6 +11,9 @@ from smoe_ray.report.sections import reading
 
 from ... import page, style, url_state
 from . import PAGE, charts, data
+
+if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
 
 FIGURES = ("surface", "experts", "samples per expert")
 COUNTED: tuple[Counted, ...] = ("active", "configured")
@@ -18,7 +23,8 @@ MAX_CURVES = 12
 
 
 def body(study: str) -> None:
-    """Options, one of three figures, and the recommendation."""
+    """The recommendation, options, one of three figures, and the evidence."""
+    place = st.container()
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         figure = url_state.choice("Figure", FIGURES, "figure")
         counted = url_state.choice("Experts counted", COUNTED, "experts")
@@ -33,11 +39,10 @@ def body(study: str) -> None:
             published = data.published(effort)
         else:
             st.info(why_not)
-    with st.expander("How to read this"):
-        st.markdown(style.markdown(f"{reading('loss')} {reading('recommendation')}"))
     if figure == "experts":
         with page.section("Test loss against experts"):
             show_experts(study, options, published)
+        page.how_to_read(reading("loss"))
         return
     label_of = data.arm_ids(study, options)
     arm = label_of[url_state.one("Arm", list(label_of), "arm", words=label_of, stays=True)]
@@ -49,7 +54,8 @@ def body(study: str) -> None:
             cells = data.per_expert(study, arm, options)
             page.chart(charts.per_expert(cells, published.per_expert if published else ()), "samples-per-expert")
     with page.section("Recommended number of experts"):
-        show_recommendation(study, arm, options)
+        show_recommendation(study, arm, options, place)
+    page.how_to_read(f"{reading('loss')} {reading('recommendation')}")
 
 
 def show_surface(study: str, arm: str, options: data.Options, published: data.Published | None) -> None:
@@ -87,14 +93,15 @@ def show_experts(study: str, options: data.Options, published: data.Published | 
     )
 
 
-def show_recommendation(study: str, arm: str, options: data.Options) -> None:
-    """The recommendation for a number of images or steps that the user enters, and its evidence."""
+def show_recommendation(study: str, arm: str, options: data.Options, place: DeltaGenerator) -> None:
+    """The recommendation for a number of images or steps that the user enters, at `place`, and its evidence."""
     largest = data.largest_amount(study, arm, options)
     amount = url_state.number(EFFORT_NAME[options.effort].capitalize(), options.effort, largest, 1)
-    with st.spinner("Fitting the loss surface ..."):
-        found = data.recommended(study, arm, int(amount), options)
-    say = st.success if found.conclusion.kind == "answer" else st.warning
-    say(style.markdown(found.sentence[0].upper() + found.sentence[1:]))
+    with place:
+        with st.spinner("Fitting the loss surface ..."):
+            found = data.recommended(study, arm, int(amount), options)
+        say = st.success if found.conclusion.kind == "answer" else st.warning
+        say(style.markdown(found.sentence[0].upper() + found.sentence[1:]))
     page.chart(
         charts.at_amount(found, data.gating(study, options), data.unit_of(study, arm, options)), "loss-at-amount"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
@@ -14,6 +15,9 @@ from ... import page, style, trial_analysis, url_state
 from ...study_tables import readable
 from . import PAGE, charts, data, linked_maps
 
+if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
+
 MAX_COMPARED = 4
 NOT_FINISHED = "is no arm with a finished trial here (any more)"
 PROBE_NOTE = (
@@ -24,6 +28,7 @@ PROBE_NOTE = (
 
 def body(study: str) -> None:
     """Two or more arms side by side."""
+    place = st.container()
     trials_of = trial_analysis.finished_trials(study)
     if len(trials_of) < 2:
         raise ResultsError(
@@ -46,7 +51,7 @@ def body(study: str) -> None:
         seed = int(url_state.one("Seed of the trials below", list(map(str, seeds)), "seed"))
     trials = [trials_of[arm].get(seed) or next(iter(trials_of[arm].values())) for arm in arms]
     with page.section("Difference in test loss"):
-        show_difference(data.compare(study, tuple(arms), reference))
+        show_difference(data.compare(study, tuple(arms), reference), place)
     with page.section("Experts and classes"):
         show_routing(trials)
     with page.section("Linear probes of the latent space"):
@@ -57,12 +62,13 @@ def body(study: str) -> None:
             linked_maps.show(trials)
 
 
-def show_difference(compared: ArmComparison) -> None:
-    """Verdict in words, intervals, and their numbers."""
+def show_difference(compared: ArmComparison, place: DeltaGenerator) -> None:
+    """Verdict in words, at `place`; intervals, and their numbers."""
     if compared.metric == "test.psnr":
         st.caption("The losses of these arms have different units, so their PSNR is compared: higher is better.")
-    for sentence in data.verdict(compared):
-        st.markdown(style.markdown(sentence))
+    with place:
+        for sentence in data.verdict(compared):
+            page.answer(sentence)
     page.chart(charts.differences(compared), "differences")
     with st.expander("Numbers"):
         st.dataframe(readable(tables.differences(compared.differences)), hide_index=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from smoe_ray.columns import COLUMNS, count, listed
 from smoe_ray.errors import ResultsError, SmoeRayError
 from smoe_ray.spec import SearchStudy
 
@@ -82,6 +83,26 @@ def link_of(study: str, trial: str) -> str:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def answer(study: str) -> str:
+    """The best trial with its parameters, or the ends of the Pareto front."""
+    past = history(study)[0]
+    best = charts.pareto_trials(past)
+    if not best:
+        return "No trial has finished yet."
+    if len(past.metrics) == 1:
+        parameters = listed(f"{name} = {_short(value)}" for name, value in best[0].params.items())
+        return f"Best {COLUMNS[past.metrics[0]].heading}: {best[0].values[0]:.4g}, with {parameters}."
+    ends = listed(
+        f"{COLUMNS[metric].heading} {min(values):.4g} to {max(values):.4g}"
+        for metric, values in zip(past.metrics, zip(*(trial.values for trial in best), strict=True), strict=True)
+    )
+    return f"{count(len(best), 'trial')} that no other beats in all objectives: {ends}."
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def progress(study: str) -> str:

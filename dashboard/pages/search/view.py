@@ -13,6 +13,7 @@ WEIGHTS = ("objective.lambda_balance", "objective.lambda_entropy")
 def body(study: str) -> None:
     """All sections of the page."""
     history, remark = data.history(study)
+    page.answer(data.answer(study))
     st.caption(style.markdown(f"{data.progress(study)} {remark}"))
     metrics = list(history.metrics)
     metric = url_state.one("Objective", metrics, "objective") if len(metrics) > 1 else metrics[0]

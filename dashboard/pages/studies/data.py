@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from smoe_ray.analysis import posterior
 from smoe_ray.analysis.survival import collapsed_share
+from smoe_ray.columns import COLUMNS, count
 from smoe_ray.errors import SmoeRayError
 from smoe_ray.spec import SearchStudy
 
-from ... import load, style
+from ... import load, study_tables, style
 
 if TYPE_CHECKING:
-    from smoe_ray.inspect.status import StudyStatus
+    from smoe_ray.inspect.status import Best, StudyStatus
 
 RECENT = timedelta(minutes=10)
 """After this time without a write, running trials may have been interrupted; the files cannot tell."""
@@ -43,6 +44,29 @@ def study_row(study: str, with_best: bool) -> dict[str, Any]:
         row["state"] = "unreadable"
         row["question"] = style.plain(f"{type(error).__name__}: {error}", 300)
     return row
+
+
+def answer(study: str) -> str:
+    """How far the study is, its best trial, and the best trial of another arm."""
+    status = load.status(study, with_best=True)
+    others = [f"{number:,} {name}" for name in ("running", "failed", "pruned") if (number := getattr(status, name))]
+    far = ", ".join([f"{status.finished:,} of {count(status.total, 'trial')} finished", *others])
+    if status.best is None:
+        return f"{far}."
+    return f"{far}. {_best(study, status.best)}"
+
+
+def _best(study: str, best: Best) -> str:
+    results = load.results(study).table
+    ended = results[results["status"] == "finished"].drop_duplicates("trial_id", keep="last").set_index("trial_id")
+    arm_of, value_of = study_tables.arm_of(study).astype(str), ended[best.metric].dropna()
+    arm, heading = arm_of[best.trial_id], COLUMNS[best.metric].heading
+    said = f"Best: {arm}, seed {ended['seed'][best.trial_id]}, {heading} {best.value:.4g}"
+    others = value_of[arm_of[value_of.index] != arm]
+    if others.empty:
+        return f"{said}."
+    second = str((others - best.value).abs().idxmin())
+    return f"{said}; the best trial of another arm, {arm_of[second]}, has {value_of[second]:.4g}."
 
 
 def is_running(study: str) -> bool:

@@ -53,9 +53,12 @@ def live(study: str, was_running: bool) -> None:
     studies = load.studies()
     if study not in studies or any(map(data.is_running, studies)) != was_running:
         st.rerun()
+    place = st.container()
     row = studies_table(studies, study)
     if st.session_state["study"] != study:  # a click in the table has selected another one
         st.rerun()
+    with place, page.boundary():
+        page.answer(f"{study}:", data.answer(study))
     st.subheader(style.markdown(study), anchor=False)
     st.text(row["question"])
     with page.boundary():

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from smoe_ray import columns
-from smoe_ray.columns import COLUMNS
+from smoe_ray.columns import COLUMNS, count
 from smoe_ray.data.dataset import shape_in_words
 from smoe_ray.results import TrialRecord
 from smoe_ray.spec import GridStudy, dump_study
+from smoe_ray.spec.search import first_objective
 
 from ... import load, study_tables, style
 
@@ -27,6 +29,25 @@ def titles(study: str) -> dict[str, str]:
     """Title of each trial, by its id."""
     rows = study_tables.trials(study)[["trial_id", "arm", "seed", "status"]].itertuples(index=False)
     return {trial: f"{style.plain(arm, 120)}, seed {seed}, {status} · {trial}" for trial, arm, seed, status in rows}
+
+
+def answer(study: str, trial_id: str) -> str:
+    """How the trial ended, or how far it is, and its place among the finished ones."""
+    results = load.results(study)
+    status, rows = results.records[trial_id].status, results.table
+    last = rows.drop_duplicates("trial_id", keep="last").set_index("trial_id")
+    epoch = last["epoch"][trial_id] if "epoch" in last else math.nan
+    moment = "before its first epoch" if math.isnan(epoch) else f"after {count(int(epoch), 'epoch')}"
+    so_far = f"{status.capitalize()} {moment}"
+    objective = first_objective(load.spec(study)) if status == "finished" else None
+    if objective is None or objective.metric not in last or math.isnan(last[objective.metric][trial_id]):
+        return f"{so_far}."
+    value_of = last.loc[last["status"] == "finished", objective.metric].dropna()
+    value = value_of[trial_id]
+    better = int((value_of < value if objective.direction == "minimize" else value_of > value).sum())
+    rank = "the best" if better == 0 else f"number {better + 1}"
+    place = f", {rank} of {len(value_of):,} finished trials" if len(value_of) > 1 else ""
+    return f"{so_far}: {COLUMNS[objective.metric].heading} {value:.4g}{place}."
 
 
 def facts(record: TrialRecord, last: Mapping[str, Any]) -> dict[str, str]:

@@ -37,6 +37,8 @@ def body(study: str) -> None:
     record, last = found.records[trial_id], dict(rows.iloc[-1])
     summary = study_tables.trials(study)
     row = summary[summary["trial_id"] == trial_id].iloc[0]
+    with page.boundary():
+        page.answer(data.answer(study, trial_id))
     outcome(record, row, last, loss_unit(rows), posterior_warning(rows))
     with page.section("Curves"):
         page.chart(reconstruction_chart(trial_curves(rows, trial_id)), f"{trial_id}-reconstruction")
