@@ -66,7 +66,7 @@ PLACES = {
 def is_run_here(words: list[str]) -> bool:
     """Not one of a cluster, and not the mere name of a verb or option."""
     mentioned = len(words) == 1 or words[1].startswith("-") or "..." in words
-    in_tests_export = "--log-to" in words or "mlflow" in words  # takes long
+    in_tests_export = not {"--log-to", "mlflow", "trackio"}.isdisjoint(words)  # take long, or may be absent
     return not (mentioned or in_tests_export or words[0] in ON_A_CLUSTER or "$job" in words)
 
 

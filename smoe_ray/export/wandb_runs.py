@@ -65,12 +65,12 @@ class RunsTracker:
 
 
 def write_wandb(study: StudyHistory, folder: Path) -> Path:
-    """Write ``<study>/wandb/offline-run-<time>-<study>-<trial_id>/``, of the project ``<study>``.
+    """Write ``<study>-wandb/wandb/offline-run-<time>-<study>-<trial_id>/``, of the project ``<study>``.
 
     Raises:
-        SmoeRayError: the study's folder is there already.
+        SmoeRayError: the first of these folders is there already.
     """
-    place = refuse_existing(folder / study.name)
+    place = refuse_existing(folder / f"{study.name}-wandb")  # ``<study>`` is TensorBoard's
     place.mkdir(parents=True)
     replay(study, RunsTracker(_wandb(study.name, study.name, "offline", place)))
     return place
