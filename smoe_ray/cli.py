@@ -9,8 +9,8 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache, partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from smoe_ray.results import Status
     from smoe_ray.spec import DataSpec, GridStudy, SearchStudy
     from smoe_ray.study import Executor
+    from smoe_ray.study.events import OnEvent
     from smoe_ray.study.probe_run import Map as MapOfProbes
     from smoe_ray.study.probe_run import ProbeOutcome
 
@@ -172,6 +173,14 @@ def run(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also train diverged trials again.")] = False,
     allow_plugins: AllowPlugins = None,
     strict: Annotated[bool, typer.Option(help="Exit with 1 also if a trial diverged.")] = True,
+    log_to: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--log-to",
+            metavar="KIND:PLACE",
+            help="Follow the trials in tensorboard:DIR, mlflow:URI, wandb:PROJECT or trackio:PROJECT. Repeatable.",
+        ),
+    ] = None,
 ) -> None:
     """Run a study. Finished trials are not trained again: to resume, run the same command."""
     from smoe_ray import plugins
@@ -184,12 +193,17 @@ def run(
 
     spec = load_study(study, overrides or ())
     plan = StudyPlan(spec)
+    following = _following(log_to or (), spec)
     with stopping_like_ctrl_c(), plugins.allowing(allow_plugins or ()):
         seen = preview(plan)  # refuses what cannot run before anything is written, and so does what makes the executor
         for note in seen.notes:
             say(f"note: {note}", err=True)
-        with _executor(executor, spec, address, jobs, device) as (trains, data_jobs), StudyProgress(spec) as progress:
-            records = run_study(plan, out, trains, data_jobs=data_jobs, retry_failed=retry_failed, on_event=progress)
+        with (
+            _executor(executor, spec, address, jobs, device) as (trains, data_jobs),
+            StudyProgress(spec) as progress,
+            following(progress) as on_event,
+        ):
+            records = run_study(plan, out, trains, data_jobs=data_jobs, retry_failed=retry_failed, on_event=on_event)
     _print_summary(_read(out, spec.name))
     diverged = refuse_failures(records, strict=strict)
     if diverged:
@@ -218,6 +232,18 @@ def _executor(
         raise SmoeRayError(f"--address {address}: is for --executor ray")
     default_jobs = 1 if resolve_device(device).type == "cuda" else max(1, usable_cpus() // study.base.resources.cpus)
     yield LocalExecutor(jobs or default_jobs, device), usable_cpus()
+
+
+def _following(
+    log_to: Sequence[str], study: GridStudy | SearchStudy
+) -> Callable[[OnEvent], AbstractContextManager[OnEvent]]:
+    """From a callback to one that trackers follow, too. Raises SmoeRayError: there is no such tracker."""
+    if not log_to:
+        return nullcontext
+    from smoe_ray.export import tracker_for
+    from smoe_ray.study.live_log import LiveLog
+
+    return partial(LiveLog, [tracker_for(to, study) for to in log_to])
 
 
 @app.command(epilog="Example: smoe-ray probe results drawings --jobs 2")
@@ -435,6 +461,38 @@ def export(
     made = export_study(out, name, to, _local_folder(folder))
     _tell(made.problems, made.notices)
     say(made.path)
+
+
+@app.command(epilog="Example: smoe-ray import-checkpoint vae_moe_model_final.pth released.yaml --out results")
+def import_checkpoint(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="Checkpoint (.pth) of the paper's released code.", show_default=False),
+    ],
+    study: Annotated[
+        Path,
+        typer.Argument(metavar="STUDY", help="Study file: the checkpoint's model, and the data.", show_default=False),
+    ],
+    out: Annotated[str, typer.Option("--out", help="Folder or URI for the results.", show_default=False)],
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Seed of the study that this one is. Default: its first.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<n>.")] = "auto",
+    overrides: Overrides = None,
+) -> None:
+    """Measure a checkpoint of the paper's released code as a finished trial, which every other verb takes."""
+    from smoe_ray.inspect.preview import preview
+    from smoe_ray.spec import load_study
+    from smoe_ray.study.importing import import_checkpoint as import_released
+    from smoe_ray.study.local import usable_cpus
+    from smoe_ray.study.progress import StudyProgress
+    from smoe_ray.study.stop_signals import stopping_like_ctrl_c
+
+    spec = load_study(study, overrides or ())
+    preview(spec)  # refuses what cannot be
+    with stopping_like_ctrl_c(), StudyProgress(spec) as progress:
+        import_released(file, spec, out, seed=seed, device=device, data_jobs=usable_cpus(), on_event=progress)
+    _print_summary(_read(out, spec.name))
 
 
 @app.command(epilog="Example: smoe-ray recommend results loss-surface --samples 50000")

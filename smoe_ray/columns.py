@@ -632,6 +632,8 @@ STATISTICS = (
     Column("trials", "trials", COUNT),
     Column("first_started", "first started, UTC"),
     Column("last_ended", "last ended, UTC"),
+    Column("file", "checkpoint"),
+    Column("sha256", "SHA-256"),
 )
 """Columns of the report's tables; docs/metrics.md has their formulas. A column ``<name>_sd`` (sample standard
 deviation) is shown beside the mean in column ``<name>``."""

@@ -35,6 +35,7 @@ from support.planted_folder import plant
 from support.published_sets import write_cifar10, write_mnist
 from support.quick_probe import few_steps
 from support.quickdraw_files import scribbles, write_sketchrnn
+from support.released_checkpoint import write_released
 
 ROOT = Path(__file__).resolve().parents[1]
 CATEGORIES = ("face", "eye", "cat", "snowflake", "pencil", "flower", "banana")
@@ -66,8 +67,8 @@ PLACES = {
 def is_run_here(words: list[str]) -> bool:
     """Not one of a cluster, and not the mere name of a verb or option."""
     mentioned = len(words) == 1 or words[1].startswith("-") or "..." in words
-    takes_long = "mlflow" in words  # tests/export has it
-    return not (mentioned or takes_long or words[0] in ON_A_CLUSTER or "$job" in words)
+    in_tests_export = not {"--log-to", "mlflow", "trackio"}.isdisjoint(words)  # take long, or may be absent
+    return not (mentioned or in_tests_export or words[0] in ON_A_CLUSTER or "$job" in words)
 
 
 def documented() -> list[str]:
@@ -123,6 +124,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         copy.write_text(small(study.read_text(encoding="utf-8")))
     [block] = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     (folder / "study.yaml").write_text(small(block))
+    [block] = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "export.md").read_text(encoding="utf-8"), re.DOTALL)
+    (folder / "released.yaml").write_text(small(block))
+    write_released(folder / "vae_moe_model_final.pth", 10, encoder="lite")
     rng = np.random.default_rng(0)
     for place in (folder / "drawings", folder / "cache" / "quickdraw"):
         place.mkdir(parents=True)
@@ -172,6 +176,7 @@ def reader(
 FIRST_LINE = {
     "check": r"study +[a-z-]+ \(preset ",
     "run": r"arm +seed +status ",
+    "import-checkpoint": r"arm +seed +status ",
     "table": r"arm +seed +status |arm,seed,|study,trial_id,",
     "figure": r"figures/[a-z0-9-]+\.svg$",
     "recommend": r"(At|[^:]+: at) 50,000 training images",
@@ -201,6 +206,7 @@ def test_a_documented_command_works(
     words = [trial if word == "TRIAL" else word for word in words]
     if verb == "run":  # a Ray of its own takes a while to start, and other tests do that
         words += ["--executor", "local", "--device", "cpu"]
+    if verb in ("run", "import-checkpoint"):
         words[words.index("--out") + 1] = str(out)  # what is planted stays as it is
     if verb == "probe":  # one trial, without Ray, in this process
         one = next(Path("results", words[1], "trials").iterdir()).name

@@ -389,6 +389,7 @@ OTHER: dict[str, Any] = {
     "dataset": "digits",
     "seed": 1,
     "routing": "supervised",
+    "weights": "imported",
     "model.num_experts": 11,
     "model.latent_dim": 31,
     "model.encoder": "lite",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smoe_ray.analysis import dataset_names
 from smoe_ray.analysis.outcomes import comparable_metric
 from smoe_ray.errors import SmoeRayError, StudyError
+from smoe_ray.export.tracker import Measured, measured
 from smoe_ray.results import Row, Store, TrialRecord, read_results, read_trials
 from smoe_ray.results.study_file import read_study_text
 from smoe_ray.results.table import flatten
@@ -36,11 +36,13 @@ class TrialHistory(NamedTuple):
         """When it started, seconds since 1970."""
         return self.record.timings.started_at.timestamp()
 
-    def metrics(self) -> Iterator[tuple[int, float, dict[str, float]]]:
-        """Epoch, its end (seconds since 1970) and what was measured in it."""
+    def metrics(self) -> Iterator[Measured]:
+        """What was measured in each epoch."""
+        end_s = self.started_s
         for row in self.rows:
-            numbers = dict(_numbers(row))
-            yield int(row["epoch"]), self.started_s + numbers.get("cost.wall_s", 0.0), numbers
+            epoch = measured(row, end_s)
+            end_s += epoch.numbers.get("cost.wall_s", 0.0)
+            yield epoch._replace(moment_s=end_s)
 
 
 class StudyHistory(NamedTuple):
@@ -106,17 +108,3 @@ def _study(store: Store, study: str) -> tuple[str, GridStudy | SearchStudy | Non
         return text, parse_study(text, origin=store.path(name))
     except StudyError:  # what it adds is not worth refusing the trials
         return "", None
-
-
-def _numbers(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Finite numbers by column; those of a list by column and position."""
-    for name, value in row.items():
-        if name == "epoch":
-            continue
-        if hasattr(value, "__len__"):
-            values = {f"{name}.{position}": item for position, item in enumerate(value)}
-        else:
-            values = {name: value}
-        for key, number in values.items():
-            if number is not None and math.isfinite(number):
-                yield key, float(number)

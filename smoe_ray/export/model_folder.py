@@ -114,11 +114,14 @@ def _card(record: TrialRecord, results: pd.DataFrame, pictures: list[str]) -> st
     ]
     config = [f"| `{path}` | {value} |" for path, value in flatten(as_json(record.spec)).items() if value is not None]
     classes = ", ".join(record.data.class_names)
+    made = "trained"
+    if record.imported is not None:
+        made = f"imported from {record.imported.file} (SHA-256 {record.imported.sha256}), which is said to be trained"
     lines = [
         "---", "library_name: smoe-ray", "pipeline_tag: unconditional-image-generation", "tags:",
         "- mixture-of-experts", "- variational-autoencoder", "---", "",
         f"# Sparse mixture-of-experts VAE: trial {record.trial_id} of the study {record.study}", "",
-        f"{record.spec.model.num_experts} experts behind one gate (arXiv:2509.10025), trained on "
+        f"{record.spec.model.num_experts} experts behind one gate (arXiv:2509.10025), {made} on "
         f"{record.data.train_images:,} images of shape {' x '.join(map(str, record.data.image_shape))} "
         f"of these classes: {classes}.", "",
         "```python", "from smoe_ray.model import SMoEVAE", "", 'model = SMoEVAE.from_pretrained("this/folder")', "```",

@@ -389,6 +389,18 @@ def not_finished(evidence: Evidence) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def imported(evidence: Evidence) -> pd.DataFrame:
+    """Checkpoints that trials were imported from. Raises ResultsError if none was."""
+    rows = [
+        {"study": record.study, "trial_id": record.trial_id, "seed": record.spec.seed, **record.imported.model_dump()}
+        for record in evidence.records
+        if record.imported is not None
+    ]
+    if not rows:
+        raise ResultsError("no trial was imported")
+    return pd.DataFrame(rows)
+
+
 def versions(evidence: Evidence) -> pd.DataFrame:
     """Software versions of the trials, one row per combination."""
     frame = pd.DataFrame(

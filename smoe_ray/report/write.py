@@ -134,18 +134,35 @@ class _Writer:
 
 
 def _how_it_was_made(evidence: Evidence) -> Section:
-    return Section(
-        "Reproducibility",
-        "",
-        (
-            Exhibit("versions", "Software versions of the trials", lambda: tables.versions(evidence)),
-            Exhibit("not-finished", "Unfinished trials, and why", lambda: tables.not_finished(evidence)),
-        ),
-    )
+    exhibits = [
+        Exhibit("versions", "Software versions of the trials", lambda: tables.versions(evidence)),
+        Exhibit("not-finished", "Unfinished trials, and why", lambda: tables.not_finished(evidence)),
+    ]
+    if any(record.imported is not None for record in evidence.records):
+        title = "Imported trials: weights that were trained elsewhere"
+        exhibits.append(Exhibit("imported", title, lambda: tables.imported(evidence)))
+    return Section("Reproducibility", "", tuple(exhibits))
 
 
 def _commands(evidence: Evidence, to: str | Path, compare: str | None, dataset: str | None) -> tuple[str, ...]:
-    runs = (["run", f"{study}.yaml", "--out", evidence.out] for study in evidence.studies)
+    imports = [
+        [
+            "import-checkpoint",
+            imported.file,
+            f"{record.study}.yaml",
+            "--out",
+            evidence.out,
+            "--seed",
+            f"{record.spec.seed}",
+        ]
+        for record in evidence.records
+        if (imported := record.imported) is not None
+    ]
+    imported_alone = {record.study for record in evidence.records}
+    imported_alone -= {record.study for record in evidence.records if record.imported is None}
+    runs = (
+        ["run", f"{study}.yaml", "--out", evidence.out] for study in evidence.studies if study not in imported_alone
+    )
     extra = [*(["--compare", compare] if compare else []), *(["--dataset", dataset] if dataset else [])]
     report = ["report", evidence.out, *evidence.studies, "--to", str(to), *extra]
-    return tuple(shlex.join(["smoe-ray", *words]) for words in (*runs, report))
+    return tuple(shlex.join(["smoe-ray", *words]) for words in (*runs, *imports, report))

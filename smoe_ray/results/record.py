@@ -89,6 +89,15 @@ class FileDigest(_Record):
         return cls.model_construct(size=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
+class Imported(_Record):
+    """Where weights come from that were not trained here."""
+
+    file: str
+    """Name of the checkpoint's file."""
+    sha256: str
+    """SHA-256 of its content, hex."""
+
+
 class TrialRecord(_Record):
     """One trial of a study: `trial.json`."""
 
@@ -101,6 +110,8 @@ class TrialRecord(_Record):
     timings: Timings
     data: DataFacts | None = None
     """None if the trial failed before its data were read."""
+    imported: Imported | None = None
+    """Of a trial that was imported; None: it was trained."""
     reason: str | None = None
     """Why a pruned trial was stopped, in one line."""
     error: str | None = None
@@ -129,6 +140,7 @@ class TrialRecord(_Record):
             "seed": self.spec.seed,
             "routing": self.spec.routing,
             **parts,
+            "imported from": self.imported and f"{self.imported.file} (SHA-256 {self.imported.sha256})",
             "data read": self.data and f"{self.data.train_images:,} training images",
             "seconds": f"{self.timings.seconds:,.1f}",
         }

@@ -37,7 +37,7 @@ class TrialSpec(Spec):
     """One training run. Defaults are those of the preset `recommended`."""
 
     not_identity: ClassVar[frozenset[str]] = frozenset({"resources", "dataset"})
-    hashed_unless_default: ClassVar[frozenset[str]] = frozenset({"modifiers"})
+    hashed_unless_default: ClassVar[frozenset[str]] = frozenset({"modifiers", "weights"})
 
     seed: int = Field(default=0, ge=0, lt=2**31, description="fixes initial weights, batch order and latent noise")
     dataset: str | None = Field(
@@ -55,6 +55,10 @@ class TrialSpec(Spec):
         default=ModifiersSpec(), description="changes to how the objective is trained, whichever it is"
     )
     training: TrainingSpec = Field(default=TrainingSpec(), description="optimizer and budget")
+    weights: Literal["trained", "imported"] = Field(
+        default="trained",
+        description="imported: they come from a checkpoint (import-checkpoint), and training says how they were made",
+    )
     evaluation: EvaluationSpec = Field(default=EvaluationSpec(), description="how test columns are measured")
     resources: ResourcesSpec = Field(default=ResourcesSpec(), description="what the trial occupies")
 

@@ -143,7 +143,7 @@ def run_study(
     store = Store(out)
     store.refuse_file("--out needs a folder")
     mirror = store.path(".cache/data") if store.folder is None else None
-    run = StudyRun(plan, store.out, _cache_folder(store, cache), retry_failed, on_event, data_jobs, mirror=mirror)
+    run = StudyRun(plan, store.out, prepared_cache(store, cache), retry_failed, on_event, data_jobs, mirror=mirror)
     ended: dict[str, TrialRecord] = {}
     packer = Packer(store, run.study.name)
     plan.check_plugins()
@@ -194,7 +194,8 @@ def _prepare(run: StudyRun) -> None:
         model_cost(model, image_shape)
 
 
-def _cache_folder(store: Store, cache: str | Path | None) -> Path:
+def prepared_cache(store: Store, cache: str | Path | None) -> Path:
+    """Where a run keeps prepared data: `cache` itself, or the default of `run_study`."""
     if cache is not None:
         return Path(cache)
     if store.folder is not None:

@@ -12,6 +12,7 @@ from smoe_ray import plugins
 from smoe_ray.errors import ResultsError, SmoeRayError
 from smoe_ray.results import Store, TrialFolder, TrialRecord, read_trials
 from smoe_ray.results.probe import StimulusParameter, is_current, weights_sha256, write_probe
+from smoe_ray.results.trial import trial_names
 from smoe_ray.spec.messages import nearest
 
 Map: TypeAlias = Callable[[Callable[["ProbeTask"], "ProbeOutcome"], Sequence["ProbeTask"]], "Iterator[ProbeOutcome]"]
@@ -63,13 +64,17 @@ def plan_probes(out: str, study: str, trial_id: str | None = None, *, force: boo
         ResultsError: no such study or trial, the trial cannot be probed, or no trial of the study can.
     """
     store = Store(out)
-    records = {record.trial_id: record for record in read_trials(out, study, skip_broken=True)}
+    records: dict[str, TrialRecord | None] = dict.fromkeys(trial_names(store, study))
+    records |= {record.trial_id: record for record in read_trials(out, study, skip_broken=True)}
     if trial_id is not None:
         if trial_id not in records:
             raise ResultsError(f"{store.path(study)}: no trial {trial_id!r}{nearest(trial_id, list(records))}")
         records = {trial_id: records[trial_id]}
     plan = ProbePlan()
-    for record in records.values():
+    for name, record in records.items():
+        if record is None:
+            plan.left_out[name] = "has no trial.json that can be read: 'smoe-ray verify' says why"
+            continue
         task = ProbeTask(store.out, study, record.trial_id)
         if (problem := _unfit(record)) is not None:
             plan.left_out[record.trial_id] = problem

@@ -20,7 +20,7 @@ from smoe_ray import plugins
 from smoe_ray.data import Splits, load_splits
 from smoe_ray.errors import DamagedError, DataError, DivergedError, PluginError, TrialError
 from smoe_ray.results import Arrays, DataFacts, Row, Store, Timings, TrialFolder, TrialRecord, Versions
-from smoe_ray.results.record import Status, now
+from smoe_ray.results.record import Imported, Status, now
 from smoe_ray.spec import CollapseSpec, TrialSpec, plugin_identities, trial_id
 from smoe_ray.study.stopping import collapse_reason
 
@@ -56,6 +56,8 @@ class TrialTask:
     """Version and source of each plug-in of the trial, by name, where the study was planned."""
     equivalence_margin: float | None = None
     """That of the study."""
+    imported: Imported | None = None
+    """Where the weights come from, if they are not trained."""
 
     @property
     def folder(self) -> TrialFolder:
@@ -248,6 +250,7 @@ def _begin(task: TrialTask, before: TrialRecord | None, notes: Sequence[str] = (
         timings=timings,
         notes=(*(before.notes if before else ()), *notes),
         equivalence_margin=task.equivalence_margin,
+        imported=task.imported,
     )
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from smoe_ray import columns
 from smoe_ray.data.dataset import Dataset, Splits
-from smoe_ray.errors import DivergedError
+from smoe_ray.errors import DivergedError, StudyError
 from smoe_ray.model import SMoEVAE, build_model, model_cost
 from smoe_ray.model.cost import flops_of_training
 from smoe_ray.spec import TrialSpec, check_experts_per_label
@@ -27,7 +27,7 @@ from smoe_ray.training.collectives import ALONE, Shard, Workers
 from smoe_ray.training.evaluate import Evaluation, embed, evaluate
 from smoe_ray.training.images import Batch, DeviceImages, resolve_device
 from smoe_ray.training.modifiers import Modifiers, Moment
-from smoe_ray.training.objectives import LossInput, Terms, loss_for
+from smoe_ray.training.objectives import Loss, LossInput, Terms, loss_for
 from smoe_ray.training.rng import Stream, random_stream
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -79,8 +79,11 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
         DivergedError: a term of the loss became NaN or infinite; the message has the epoch and the terms.
         GroupBroken: this worker or another one failed between collectives.
     """
-    styled = data.train.style_B is not None and data.test.style_B is not None
-    check_experts_per_label(trial, len(data.class_names), len(data.style_names) if styled else 0)
+    if trial.weights == "imported":
+        raise StudyError(
+            "weights: imported ones are not trained: use 'smoe-ray import-checkpoint', or set weights to trained"
+        )
+    _check_labels(trial, data)
     workers = runtime.workers
     with workers.guard_collectives():
         device = resolve_device(runtime.device)
@@ -112,21 +115,11 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
         last = epoch == epochs_total
         measured = None
         if workers.rank == 0 and (last or epoch % trial.evaluation.every == 0):
-            measured = evaluate(
-                model,
-                test,
-                trial.evaluation,
-                step.loss.error,
-                seed=trial.seed,
-                epoch=epoch,
-                routed_by_B=data.test.labels(step.loss.spec.label_kind) if step.loss.spec.needs_labels else None,
-            )
-            _refuse_divergence(epoch, measured.losses())
+            measured = _measure(trial, model, test, data, step.loss, epoch)
         row = {
             "epoch": epoch,
             **{f"train.{name}": value for name, value in terms.items()},
-            **_test_columns(measured, trial.model.num_experts),
-            **_latent_columns(measured, trial.model.latent_dim),
+            **_measured_columns(trial, measured),
             **counts.columns(first_step + steps),
             "cost.wall_s": time.perf_counter() - started,
             "cost.images_per_s": counts.images(first_step, first_step + steps) / (trained - started),
@@ -139,6 +132,45 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
             weights=partial(checkpoint.weights, model),
             embeddings=partial(embed, model, test, data.test, trial.evaluation, seed=trial.seed, epoch=epoch),
         )
+
+
+def measure(trial: TrialSpec, data: Splits, weights: Mapping[str, Tensor], device: str = "auto") -> Iterator[Epoch]:
+    """The last epoch of a trial whose weights come from elsewhere: they are measured as `fit` measures its own.
+
+    Args:
+        trial: its training says how the weights were made, from which epoch and cost follow.
+        data: training and test images; the training images are counted alone.
+        weights: a state dict of the trial's model.
+        device: as of `Runtime`.
+
+    Yields:
+        One `Epoch`, without columns of training and time.
+
+    Raises:
+        StudyError: the trial cannot run on this data.
+        DivergedError: a test column is NaN or infinite.
+    """
+    _check_labels(trial, data)
+    model = build_model(trial.model, data.train.image_shape, trial.seed).to(resolve_device(device))
+    model.load_state_dict(weights)
+    test = DeviceImages(data.test, resolve_device(device))
+    steps_per_epoch = math.ceil(len(data.train) / trial.training.batch_size)
+    steps = trial.training.budget.steps(steps_per_epoch)
+    epoch = math.ceil(steps / steps_per_epoch)
+    measured = _measure(trial, model, test, data, loss_for(trial.objective), epoch)
+    row = {
+        "epoch": epoch,
+        **_measured_columns(trial, measured),
+        **_Counts(trial, data.train, steps_per_epoch).columns(steps),
+    }
+    yield Epoch(
+        epoch,
+        row,
+        last=True,
+        checkpoint=dict,  # there is no next epoch
+        weights=partial(checkpoint.weights, model),
+        embeddings=partial(embed, model, test, data.test, trial.evaluation, seed=trial.seed, epoch=epoch),
+    )
 
 
 _LEAST_UNIFORM = 2.0**-25
@@ -247,6 +279,32 @@ def _refuse_divergence(epoch: int, terms: Mapping[str, float]) -> None:
         return
     listed = ", ".join(f"{name} {value:.6g}" for name, value in terms.items())
     raise DivergedError(f"the loss diverged in epoch {epoch}: {listed}; try a smaller training.learning_rate")
+
+
+def _check_labels(trial: TrialSpec, data: Splits) -> None:
+    """Raise StudyError where routing by label needs another number of experts for this data."""
+    styled = data.train.style_B is not None and data.test.style_B is not None
+    check_experts_per_label(trial, len(data.class_names), len(data.style_names) if styled else 0)
+
+
+def _measure(
+    trial: TrialSpec, model: SMoEVAE, test: DeviceImages, data: Splits, loss: Loss[Any], epoch: int
+) -> Evaluation:
+    measured = evaluate(
+        model,
+        test,
+        trial.evaluation,
+        loss.error,
+        seed=trial.seed,
+        epoch=epoch,
+        routed_by_B=data.test.labels(loss.spec.label_kind) if loss.spec.needs_labels else None,
+    )
+    _refuse_divergence(epoch, measured.losses())
+    return measured
+
+
+def _measured_columns(trial: TrialSpec, measured: Evaluation | None) -> dict[str, Any]:
+    return _test_columns(measured, trial.model.num_experts) | _latent_columns(measured, trial.model.latent_dim)
 
 
 def _test_columns(measured: Evaluation | None, num_experts: int) -> dict[str, Any]:

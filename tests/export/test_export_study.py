@@ -18,6 +18,7 @@ from smoe_ray.spec import SearchObjective, SearchStudy, load_study
 from smoe_ray.study import LocalExecutor, run_study
 from smoe_ray.testing.toy_training import Toy, toy_grid
 from support.planted_folder import EPOCHS, plant
+from support.trackers import read_wandb, unreachable_internet
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -149,6 +150,35 @@ def test_mlflow_reads_runs_with_metrics_and_parameters(
     assert "has an experiment 'demo' already" in error
 
 
+@pytest.mark.slow
+def test_wandb_reads_runs_with_metrics_and_configuration(
+    smoe_ray: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, name = tmp_path / "out", "drawn"
+    finished, failed = plant(
+        out, name, objectives=("likelihood",), experts=(4,), seeds=2, embeddings=False,
+        ends=[{"status": "finished"}, {"status": "failed", "error": "the loss diverged"}],
+    )  # fmt: skip
+    with unreachable_internet(monkeypatch) as asked:
+        code, printed, error = smoe_ray("export", out, name, "--to", "wandb", tmp_path / "exported")
+        assert (code, error) == (0, "")
+        runs = {run["run_id"]: run for run in map(read_wandb, Path(printed.strip()).rglob("*.wandb"))}
+    assert asked == []
+    assert set(runs) == {f"{name}-{record.trial_id}" for record in (finished, failed)}
+    for record in (finished, failed):
+        run = runs[f"{name}-{record.trial_id}"]
+        rows = read_results(out, name).query(f"trial_id == '{record.trial_id}'")
+        assert [row["test/reconstruction"] for row in run["history"]] == rows[LOSS].tolist()
+        assert [row["_step"] for row in run["history"]] == [row["epoch"] for row in run["history"]]
+        assert run["config"]["model.num_experts"] == 4
+        assert run["config"]["seed"] == record.spec.seed
+        assert (run["project"], run["run_group"], run["summary"]["status"]) == (name, name, record.status)
+        assert run["exit_code"] == (record.status == "failed")
+    assert runs[f"{name}-{failed.trial_id}"]["summary"]["why"] == "the loss diverged"
+    code, _, error = smoe_ray("export", out, name, "--to", "wandb", tmp_path / "exported")
+    assert (code, "is there already" in error) == (1, True)
+
+
 def test_a_second_export_is_not_added_to_the_first(
     export: Callable[[str], Path], smoe_ray: Run, planted: Path, tmp_path: Path
 ) -> None:
@@ -159,22 +189,26 @@ def test_a_second_export_is_not_added_to_the_first(
     assert error == f"smoe-ray: {place}: is there already; delete it, or choose another folder\n"
 
 
-@pytest.mark.parametrize("kind", ["tensorboard", "mlflow"])
+@pytest.mark.parametrize("kind", ["tensorboard", "mlflow", "wandb", "trackio"])
 def test_an_absent_tool_names_the_extra(
     smoe_ray: Run, planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == kind else find(name, *more))
     code, _, error = smoe_ray("export", planted, "demo", "--to", kind, tmp_path)
+    extra = "trackio" if kind == "trackio" else "export"
     assert (code, error) == (
-        1, f"smoe-ray: --to {kind} needs the extra 'export': in the repository, pip install '.[export]'\n",
+        1, f"smoe-ray: --to {kind} needs the extra '{extra}': in the repository, pip install '.[{extra}]'\n",
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--to", "parket", "{to}"), "--to parket: none of parquet, tensorboard, optuna, mlflow; did you mean"),
+        (
+            ("--to", "parket", "{to}"),
+            "--to parket: none of parquet, tensorboard, optuna, mlflow, wandb, trackio; did you mean",
+        ),
         (("--to", "parquet"), "--to parquet: give a folder for it: smoe-ray export"),
         (("--to", "parquet", "s3://bucket/x"), "give a folder of this machine"),
         (("--to", "parquet", "/proc/x"), "/proc/x: cannot be written"),

@@ -239,13 +239,15 @@ def test_a_study_without_a_trial_to_probe_is_one_line(
 def test_what_cannot_be_probed_is_told_and_the_rest_is_done(
     out: Path, smoe_ray: Callable[..., tuple[int, str, str]]
 ) -> None:
-    first, second = planted(out, seeds=2)
+    first, second, third = planted(out, seeds=3)
     folder = TrialFolder(Store(out), STUDY, first.trial_id)
     (out / folder.name / WEIGHTS).unlink()
+    (out / STUDY / "trials" / third.trial_id / "trial.json").write_bytes(b"{")
     code, printed, error = smoe_ray("probe", out, STUDY, "--executor", "local", "--jobs", 1)
-    assert (code, error.count("\n")) == (1, 2)
-    assert error.splitlines()[0].startswith(f"not probed: {first.trial_id}: ")
-    assert error.splitlines()[1] == "smoe-ray: 1 trial of 2 could not be probed; see above"
+    assert (code, error.count("\n")) == (1, 3)
+    assert error.splitlines()[0].startswith(f"left out: {third.trial_id} has no trial.json that can be read: ")
+    assert error.splitlines()[1].startswith(f"not probed: {first.trial_id}: ")
+    assert error.splitlines()[2] == "smoe-ray: 1 trial of 2 could not be probed; see above"
     assert printed.startswith(f"{second.trial_id} probed in ")
     code, _, error = smoe_ray("probe", out, STUDY, "--trial", "0" * 12, "--executor", "local")
     assert (code, error.count("\n")) == (1, 1)

@@ -66,6 +66,7 @@ def facts(record: TrialRecord, last: Mapping[str, Any]) -> dict[str, str]:
         f"fingerprint {record.data.fingerprint}"
         if record.data
         else "",
+        "imported from": f"{record.imported.file}, SHA-256 {record.imported.sha256}" if record.imported else "",
     }
     return {name: style.plain(value, 300) for name, value in said.items() if value not in ("", "\N{EN DASH}")}
 
