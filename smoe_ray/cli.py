@@ -258,6 +258,10 @@ def probe(
     ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Trials at a time at most. Default: one per CPU.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Also measure again what is measured.")] = False,
+    export_to: Annotated[
+        Path | None,
+        typer.Option("--export", metavar="DIR", help="Also write each expert's numbers (JSON) and images (PNG) there."),
+    ] = None,
     allow_plugins: AllowPlugins = None,
 ) -> None:
     """Measure what the experts of finished trials encode, beside the trials. To resume, run the same command."""
@@ -279,8 +283,20 @@ def probe(
         except KeyboardInterrupt:
             say("Interrupted. What was probed is kept: run the same command again to go on.", err=True)
             raise
+    if export_to is not None:
+        _export_probes(out, study, trial, export_to)
     if errors:
         raise ResultsError(f"{count(errors, 'trial')} of {len(plan.tasks)} could not be probed; see above")
+
+
+def _export_probes(out: str, study: str, trial: str | None, folder: Path) -> None:
+    from smoe_ray.report.encoding_export import export_encodings
+    from smoe_ray.report.evidence import Evidence
+
+    evidence = Evidence(out, [study])
+    records = [record for record in evidence.probed() if trial in (None, record.trial_id)]
+    for place in export_encodings(out, records, evidence.arm_of(), folder):
+        say(place)
 
 
 def _print_probed(outcome: ProbeOutcome) -> None:

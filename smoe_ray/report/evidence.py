@@ -182,10 +182,9 @@ class Evidence:
         """By arm, its probed trials in the order of their seeds, of at most `MOST_TRIALS` arms."""
         found: dict[str, list[TrialEncoding]] = {}
         arm_of = self.arm_of()
-        for record in self._finished():
-            if self._is_probed(record):
-                arm = arm_of[record.trial_id]
-                found.setdefault(arm, []).append(TrialEncoding(self.out, record, arm))
+        for record in self.probed():
+            arm = arm_of[record.trial_id]
+            found.setdefault(arm, []).append(TrialEncoding(self.out, record, arm))
         return {
             arm: tuple(sorted(found[arm], key=lambda trial: trial.record.spec.seed)[:MOST_PROBED_SEEDS])
             for arm in list(found)[:MOST_TRIALS]
@@ -219,6 +218,10 @@ class Evidence:
         if not found:
             raise ResultsError("stability of experts: no arm has two probed seeds; probe more trials")
         return found
+
+    def probed(self) -> Iterator[TrialRecord]:
+        """Finished trials that have a probe, whether good or not."""
+        return filter(self._is_probed, self._finished())
 
     def _is_probed(self, record: TrialRecord) -> bool:
         try:

@@ -79,7 +79,7 @@ def test_a_stale_probe_is_told_and_the_images_are_shown(open_page: Open, said: S
         assert probe_trial(ProbeTask(str(tmp_path), "drawings", record.trial_id)).error is None
     _other_weights(tmp_path, record)
     page = open_page("expert", tmp_path, study="drawings")
-    assert said(page).count("stale") == 1
+    assert said(page).count("stale: measured on other weights") == 1
     assert "Its test images" in said(page)
 
 
