@@ -114,6 +114,15 @@ class ArmComparison(NamedTuple):
         return measure_of(self.metric)
 
 
+def row_names(differences: Sequence[Difference]) -> list[str]:
+    """Arm and cell of each difference, without what all of them share."""
+    if len({difference.label for difference in differences}) == 1:
+        return [difference.arm for difference in differences]
+    if len({difference.arm for difference in differences}) == 1:
+        return [difference.label for difference in differences]
+    return [f"{difference.arm}; {difference.label}" for difference in differences]
+
+
 def measure_of(metric: str) -> str:
     """A metric in words."""
     return {"test.reconstruction": "test loss", "test.psnr": "PSNR"}.get(metric, metric)

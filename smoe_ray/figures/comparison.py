@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from smoe_ray.analysis.comparison import ArmComparison, Difference
+from smoe_ray.analysis.comparison import ArmComparison, Difference, row_names
 from smoe_ray.columns import count
 from smoe_ray.figures import style
 
@@ -20,14 +21,20 @@ ROW_INCHES = 0.36
 _MOST_ROWS = 40
 _COLUMNS = ((0.0, "runs"), (0.17, "difference (interval)"), (0.56, "p"), (0.68, "verdict"))
 """Columns of text next to the intervals: position, as a fraction of the width, and heading."""
-_LABEL_CHARACTERS = 26
+_LABEL_CHARACTERS, _LABEL_LINES = 26, 2
 _VERDICT_CHARACTERS = 27
+_WIDE = 4.0
+"""An interval that ends farther from zero than this many times the usual one is cut: it would hide the others."""
 
 
 @style.styled
 def plot_comparison(info: ArmComparison) -> Figure:
     """Difference of every arm from the reference, one row per cell: interval, numbers and verdict."""
     shown = info.differences[:_MOST_ROWS]
+    is_one_cell = len({difference.label for difference in shown}) == 1 < len(shown)
+    # Rows that differ in their arms alone are named by them, where that fits, and need no legend.
+    has_arms = is_one_cell and all(len(textwrap.wrap(one.arm, _LABEL_CHARACTERS)) <= _LABEL_LINES for one in shown)
+    names = row_names(shown) if has_arms else [difference.label for difference in shown]
     figure = style.new_figure(width=10, height=1.3 + ROW_INCHES * len(shown))
     forest, words = figure.subplots(1, 2, width_ratios=(4, 5))
     colour_of = dict(zip(info.arms, style.colours(len(info.arms)), strict=True))
@@ -36,25 +43,44 @@ def plot_comparison(info: ArmComparison) -> Figure:
         forest,
         words,
         shown,
-        [textwrap.fill(difference.label, _LABEL_CHARACTERS) for difference in shown],
+        [textwrap.fill(name, _LABEL_CHARACTERS) for name in names],
         [(colour_of[difference.arm], marker_of[difference.arm]) for difference in shown],
     )
-    forest.set_xlim(info.x_limits)
+    cut = _cut(forest, shown, info.x_limits)
     measure = f"{info.measure}, {info.gating} gating" if info.unit else info.metric
     unit = f"\n{style.unit_lines(info.unit)}" if info.unit else ""
     forest.set_xlabel(textwrap.fill(f"{measure}: difference from {info.reference}", 60) + unit)
     handle_of = {difference.arm: handle for difference, handle in zip(shown, handles, strict=True)}
-    style.legend(figure, list(handle_of.values()), list(handle_of))
+    if not has_arms:
+        style.legend(figure, list(handle_of.values()), list(handle_of))
     style.caption(
         figure,
         *verdict_text(info.differences, info.alpha),
+        *(("arrow: the interval goes on",) if cut else ()),
         *(("runs left out: no run of the same seed in the other arm",) if any(row.left_out for row in shown) else ()),
         *((f"cells with runs of only one arm left out: {len(info.one_sided)}",) if info.one_sided else ()),
         *((f"unfinished trials left out: {info.unfinished}",) if info.unfinished else ()),
         *style.cut_text(len(shown), len(info.differences)),
-        *style.unnamed_text(len(handle_of)),
+        *(() if has_arms else style.unnamed_text(len(handle_of))),
     )
     return figure
+
+
+def _cut(forest: Axes, differences: Sequence[Difference], limits: tuple[float, float]) -> bool:
+    """Set the limits of the axis; whether some intervals go beyond them, with an arrow where they do."""
+    reaches = [max(abs(one.low), abs(one.high)) for one in differences if one.interval != "none"]
+    usual = [reach for reach in reaches if reach <= _WIDE * statistics.median(reaches)] if reaches else []
+    if len(usual) == len(reaches):
+        forest.set_xlim(limits)
+        return False
+    end = 1.05 * max(usual)
+    low, high = max(limits[0], -end), min(limits[1], end)
+    forest.set_xlim(low, high)
+    for row, one in enumerate(differences):
+        for place, marker, is_beyond in ((low, "<", one.low < low), (high, ">", one.high > high)):
+            if is_beyond:
+                forest.plot(place, row, color=style.GREY, marker=marker, markersize=5, clip_on=False, linestyle="none")
+    return True
 
 
 def verdict_text(differences: Sequence[Difference], alpha: float) -> tuple[str, ...]:

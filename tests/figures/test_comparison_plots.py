@@ -82,6 +82,26 @@ def test_a_row_says_in_words_what_its_interval_shows() -> None:
     assert "corrected for 2 differences (Holm)" in " ".join(figure.get_supxlabel().split())
 
 
+def test_many_arms_of_one_cell_are_named_beside_their_rows_and_a_wide_interval_hides_no_other() -> None:
+    results = arms_and_counts(6, (10,), 4, spread=0.1)
+    wild = results["config.objective.lambda_balance"].eq(200) & results["config.objective.name"].eq("expected")
+    results.loc[wild, "test.reconstruction"] += 100.0 * results.loc[wild, "seed"]
+    info = compare_arms(results)
+    figure = plot_comparison(info)
+    forest = figure.axes[0]
+    names = [label.get_text().replace("\n", " ") for label in forest.get_yticklabels()]
+    assert names == [difference.arm for difference in info.differences]
+    assert not figure.legends
+    [wide] = [row for row, one in enumerate(info.differences) if one.high > 100]
+    low, high = forest.get_xlim()
+    others = [one for row, one in enumerate(info.differences) if row != wide]
+    assert low <= min(one.low for one in others) <= max(one.high for one in others) <= high < 100
+    arrows = [(line.get_marker(), line.get_ydata()[0]) for line in forest.lines if line.get_marker() in ("<", ">")]
+    assert arrows == [("<", wide), (">", wide)]
+    assert "arrow: the interval goes on" in " ".join(figure.get_supxlabel().split())
+    assert_well_set(figure)
+
+
 def test_what_is_left_out_is_said() -> None:
     results = pd.concat(
         [

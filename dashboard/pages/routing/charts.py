@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from smoe_ray.analysis import ArmComparison, Difference, ProbeBar, ProbeBars, Routing
+from smoe_ray.analysis.comparison import row_names
 from smoe_ray.columns import format_cell
 
 from ... import style
@@ -50,7 +51,7 @@ def differences(info: ArmComparison) -> go.Figure:
             hovertemplate=f"{'<br>'.join(_difference_text(difference))}<extra></extra>",
         )
     figure.add_vline(0, line={"color": style.GREY, "width": 1})
-    names = [_wrapped(name) for name in _row_names(shown)]
+    names = [_wrapped(name) for name in row_names(shown)]
     figure.update_yaxes(
         tickvals=list(range(len(shown))), ticktext=names, range=[len(shown) - 0.5, -0.5], showgrid=False
     )
@@ -58,15 +59,6 @@ def differences(info: ArmComparison) -> go.Figure:
     axis = f"{style.escape(measure)}:<br>difference from {style.escape(info.reference)}"
     figure.update_xaxes(title=axis, range=info.x_limits, zeroline=False)
     return figure
-
-
-def _row_names(shown: tuple[Difference, ...]) -> list[str]:
-    """Arm and cell, without what all rows share."""
-    cells = {difference.label for difference in shown}
-    arms = {difference.arm for difference in shown}
-    if len(cells) == 1:
-        return [difference.arm for difference in shown]
-    return [one.label if len(arms) == 1 else f"{one.arm}; {one.label}" for one in shown]
 
 
 def _difference_text(one: Difference) -> Iterator[str]:
