@@ -36,16 +36,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before -m deselects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the real data, so that README can tell how many tests a clone without them skips.
-
-    With ``--dist loadgroup`` a file's tests stay in one process, and those that start Ray clusters of their own, which
-    would take each other's ports, in one for all such files.
-    """
+    """Mark what needs the real data, so that README can tell how many tests a clone without them skips."""
     for item in items:
         if "shared_data" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.data)
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def _shared_data() -> Path:

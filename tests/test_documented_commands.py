@@ -210,7 +210,7 @@ def test_a_documented_command_works(
         words[words.index("--out") + 1] = str(out)  # what is planted stays as it is
     if verb == "probe":  # one trial, without Ray, in this process
         one = next(Path("results", words[1], "trials").iterdir()).name
-        words += ["--trial", one, "--executor", "local", "--jobs", "1"]
+        words += ["--trial", one, "--force", "--executor", "local", "--jobs", "1"]
         few_steps(monkeypatch)
     if verb == "verify":  # what is planted has no weights
         shutil.copytree(ROOT / "tests" / "golden" / "results", out)

@@ -14,8 +14,6 @@ from smoe_ray.cluster import jobs
 from smoe_ray.results import read_results
 from support.ray_cluster import Head, ray_head
 
-pytestmark = pytest.mark.xdist_group("clusters")
-
 TEXT = """
 name: submitted
 question: Does a study travel from the browser to its results?

@@ -23,11 +23,7 @@ from smoe_ray.study.trial_run import TrialTask, fit_on, train_trial
 from support.processes import TESTS
 from support.specs import THREE_CLASSES
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.xdist_group("clusters"),
-    pytest.mark.filterwarnings("default"),  # Ray's own warnings are not ours to mend
-]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # Ray's own warnings are not ours to mend
 
 TINY = THREE_CLASSES | {
     "model.encoder": "lite",

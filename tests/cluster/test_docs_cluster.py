@@ -11,7 +11,7 @@ import pytest
 from smoe_ray.results import read_trials
 from support.hosts import Host, hosts_of_our_own
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("clusters")]
+pytestmark = pytest.mark.slow
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "cluster.md"
 HOSTS = ("head", "worker-1", "worker-2")

@@ -19,7 +19,7 @@ from smoe_ray.testing.toy_training import table
 from support.hosts import Host, hosts_of_our_own
 from support.processes import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("clusters"), pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 WORKERS = ("worker-1", "worker-2")
 START_WORKER = "ray start --address=head:6379 --num-cpus=1 --object-store-memory=100000000"

@@ -22,8 +22,6 @@ from smoe_ray.study import LocalExecutor, run_study
 from support.plugin_packages import RINGS, importable, write_package
 from support.ray_cluster import Head, ray_head
 
-pytestmark = pytest.mark.xdist_group("clusters")
-
 SOURCE = "ring_data.rings:Rings"
 PROJECT = f"""
 [project]

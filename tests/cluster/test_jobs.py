@@ -31,8 +31,6 @@ from smoe_ray.study import LocalExecutor, run_study
 from support.processes import wait_until
 from support.ray_cluster import Head, ray_head
 
-pytestmark = pytest.mark.xdist_group("clusters")
-
 HOSTILE = 'it\'s "quoted" $(touch pwned) `touch pwned` ; touch pwned\n& touch pwned | \\ \x1b[2J ünï 雪 %s {0}'
 """To a shell, each of these would be a command."""
 

@@ -23,7 +23,7 @@ from smoe_ray.testing.toy_training import Toy, epochs_computed
 from support.processes import seeing_tests
 from support.toy_runs import STUDY, assert_same
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("clusters")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from support.hosts import Host, hosts_of_our_own
 from support.plugin_packages import importable
 from support.processes import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("clusters"), pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 WORKERS = ("worker-1", "worker-2")
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "plugin"

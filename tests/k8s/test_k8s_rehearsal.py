@@ -42,7 +42,7 @@ from support.k8s.kuberay_pods import (
 from support.k8s.pods import Node, Pod, node
 from support.processes import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("clusters"), pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 ATTEMPTS = 5
 WAIT_S = 900

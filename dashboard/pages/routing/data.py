@@ -36,13 +36,15 @@ def compare(study: str, chosen: tuple[str, ...], reference: str) -> ArmCompariso
         reference: one of them.
 
     Raises:
-        ResultsError: as `compare_arms`.
+        ResultsError: as `compare_arms`; or the study has grown since the labels were read, which changes them.
     """
     results, label_of = load.results(study).table, trial_analysis.arm_labels(study)
     some = results[results["trial_id"].map(label_of).isin(chosen)]
     # A label names only what distinguishes arms, so `compare_arms` has shorter ones for a subset of the arms.
     long_of = {short: label_of[str(trial)] for trial, short in arms(some).astype(str).items()}
-    short = next(short for short, long in long_of.items() if long == reference)
+    short = next((short for short, long in long_of.items() if long == reference), None)
+    if short is None:
+        raise ResultsError(f"{study} has grown while this page was drawn; reload it")
     found = compare_arms(some, reference=short, cells=())
     return found._replace(
         reference=reference,
