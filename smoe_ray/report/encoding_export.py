@@ -22,7 +22,7 @@ from smoe_ray.atomic_write import write_whole
 from smoe_ray.errors import ResultsError
 from smoe_ray.figures.pictures import pixels
 from smoe_ray.report.trial_encoding import TrialEncoding
-from smoe_ray.results import TrialRecord, read_embeddings
+from smoe_ray.results import TrialRecord
 
 _IMAGES = 8
 """Test images of an expert, at most, in its picture."""
@@ -50,7 +50,7 @@ def export_encodings(out: str, records: Sequence[TrialRecord], arm_of: dict[str,
         place = folder / record.trial_id
         for expert in range(record.spec.model.num_experts):
             content = json.dumps(_finite(expert_facts(trial, expert)), indent=2, allow_nan=False)
-            picture = _png(_picture(out, trial, expert))
+            picture = _png(_picture(trial, expert))
             try:
                 write_whole(place / f"expert-{expert}.json", f"{content}\n".encode())
                 write_whole(place / f"expert-{expert}.png", picture)
@@ -124,12 +124,10 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _picture(out: str, trial: TrialEncoding, expert: int) -> Pixels:
+def _picture(trial: TrialEncoding, expert: int) -> Pixels:
     """Rows of images, on grey."""
-    record = trial.record
-    stored = read_embeddings(out, record.study, record.trial_id)
-    experts = record.spec.model.num_experts
-    found = expert_gallery(stored, trial.class_names, n=_IMAGES, choice="most_confident", limit=experts)
+    experts = trial.record.spec.model.num_experts
+    found = expert_gallery(trial.embeddings, trial.class_names, n=_IMAGES, choice="most_confident", limit=experts)
     rows = [
         row
         for block in found.blocks

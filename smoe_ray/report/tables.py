@@ -250,7 +250,7 @@ def hidden_separabilities(trials: Sequence[TrialEncoding]) -> pd.DataFrame:
                 "fisher": everything.fisher.value,
                 "fisher_chance": everything.fisher.chance,
             }
-            for trial, found in that_have(trials, lambda trial: trial.separability).items()
+            for trial, found in that_have(trials, lambda trial: trial.class_separability).items()
             for expert, (everything, routed) in enumerate(zip(found.everything, found.routed, strict=True))
         ]
     )
@@ -269,7 +269,7 @@ def encoding_trials(trials: Sequence[TrialEncoding]) -> pd.DataFrame:
             "feature_p": trial.beyond_class.mean_gain.p,
         }
         if "hidden" in trial.probe.arrays:
-            spread, cka = trial.separability.spread, trial.similarity.cka
+            spread, cka = trial.class_separability.spread, trial.similarity.cka
             row |= {"class_spread": spread.value, "class_spread_chance": spread.chance, "class_spread_p": spread.p}
             row |= {"cka": cka.value, "cka_chance": cka.chance, "cka_p": cka.p, "rsa": trial.similarity.rsa.value}
         for target, cross_EE in zip(trial.probe.record.targets, trial.probe.arrays["cross"], strict=True):

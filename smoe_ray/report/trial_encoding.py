@@ -29,31 +29,20 @@ from smoe_ray.analysis.encoding import (
     seed_encoding,
 )
 from smoe_ray.errors import ResultsError
-from smoe_ray.results import Probe, TrialRecord, read_embeddings, read_probe
+from smoe_ray.report.trial_analysis import TrialAnalysis
+from smoe_ray.results import Probe, read_probe
 
 
-class TrialEncoding:
+class TrialEncoding(TrialAnalysis):
     """One probed trial. Each analysis is computed once, when first used.
 
     Every attribute below may raise ResultsError: a file is stale or damaged, or lacks what the analysis needs.
     """
 
-    def __init__(self, out: str, record: TrialRecord, arm: str) -> None:
-        self._out = out
-        self.record = record
-        self.arm = arm
-        self.title = f"{arm}, seed {record.spec.seed}"
-
     @cached_property
     def probe(self) -> Probe:
         """As `read_probe` returns it."""
         return read_probe(self._out, self.record.study, self.record.trial_id)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the labels."""
-        assert self.record.data is not None  # or `read_probe` would have refused it
-        return self.record.data.class_names
 
     @property
     def expert_B(self) -> IntArray:  # noqa: N802 - named by its shape
@@ -66,10 +55,9 @@ class TrialEncoding:
         """Gate probabilities of the test images."""
         return _softmax(self.probe.arrays["logit"])
 
-    @cached_property
+    @property
     def _image_BI(self) -> npt.NDArray[np.uint8]:  # noqa: N802
-        stored = read_embeddings(self._out, self.record.study, self.record.trial_id)
-        image_BI: npt.NDArray[np.uint8] = stored["image"]
+        image_BI: npt.NDArray[np.uint8] = self.embeddings["image"]
         return image_BI
 
     @property
@@ -105,12 +93,6 @@ class TrialEncoding:
         """Relative precision of each expert on each test image."""
         return relative_precision(self._error_BE).T
 
-    @property
-    def test_set(self) -> str:
-        """Fingerprint of the data: trials with equal fingerprints have the same test images in the same order."""
-        assert self.record.data is not None
-        return self.record.data.fingerprint
-
     @cached_property
     def hidden_EBH(self) -> npt.NDArray[np.float16]:  # noqa: N802
         """Hidden values of every expert on every test image."""
@@ -119,7 +101,7 @@ class TrialEncoding:
         return self.probe.arrays["hidden"]
 
     @cached_property
-    def separability(self) -> ExpertSeparability:
+    def class_separability(self) -> ExpertSeparability:
         """Of the classes, from each expert's hidden values."""
         return expert_separability(self.hidden_EBH, self._label_B, self.expert_B)
 
@@ -144,7 +126,7 @@ class TrialEncoding:
     def measures(self) -> SeedEncoding:
         """What the three findings need."""
         try:
-            separability = self.separability
+            separability = self.class_separability
         except ResultsError:
             separability = None
         return seed_encoding(self.gate_BE, self._error_BE, self._label_B, self.features_BF, separability)
