@@ -150,6 +150,8 @@ def own_environment(template: Manifest, config_maps: Mapping[str, Mapping[str, s
         [(kind, reference)] = variable["valueFrom"].items()
         if kind == "configMapKeyRef":
             found[variable["name"]] = config_maps[reference["name"]][reference["key"]]
+        elif kind == "secretKeyRef":
+            assert reference["optional"], variable
         else:
             assert kind == "fieldRef", variable
             assert reference["fieldPath"] == "metadata.name", variable
