@@ -56,7 +56,7 @@ def plot_comparison(info: ArmComparison) -> Figure:
     style.caption(
         figure,
         *verdict_text(info.differences, info.alpha),
-        *(("arrow: the interval goes on",) if cut else ()),
+        *(("arrow: it goes on beyond the axis",) if cut else ()),
         *(("runs left out: no run of the same seed in the other arm",) if any(row.left_out for row in shown) else ()),
         *((f"cells with runs of only one arm left out: {len(info.one_sided)}",) if info.one_sided else ()),
         *((f"unfinished trials left out: {info.unfinished}",) if info.unfinished else ()),
@@ -68,7 +68,8 @@ def plot_comparison(info: ArmComparison) -> Figure:
 
 def _cut(forest: Axes, differences: Sequence[Difference], limits: tuple[float, float]) -> bool:
     """Set the limits of the axis; whether some intervals go beyond them, with an arrow where they do."""
-    reaches = [max(abs(one.low), abs(one.high)) for one in differences if one.interval != "none"]
+    ends = [(one.estimate,) * 2 if one.interval == "none" else (one.low, one.high) for one in differences]
+    reaches = [max(map(abs, each)) for each in ends]
     usual = [reach for reach in reaches if reach <= _WIDE * statistics.median(reaches)] if reaches else []
     if len(usual) == len(reaches):
         forest.set_xlim(limits)
@@ -76,8 +77,8 @@ def _cut(forest: Axes, differences: Sequence[Difference], limits: tuple[float, f
     end = 1.05 * max(usual)
     low, high = max(limits[0], -end), min(limits[1], end)
     forest.set_xlim(low, high)
-    for row, one in enumerate(differences):
-        for place, marker, is_beyond in ((low, "<", one.low < low), (high, ">", one.high > high)):
+    for row, (lowest, highest) in enumerate(ends):
+        for place, marker, is_beyond in ((low, "<", lowest < low), (high, ">", highest > high)):
             if is_beyond:
                 forest.plot(place, row, color=style.GREY, marker=marker, markersize=5, clip_on=False, linestyle="none")
     return True

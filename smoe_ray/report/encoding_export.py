@@ -7,7 +7,6 @@ DIR/<trial_id>/expert-<e>.png     the images: most confident test images above t
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -15,22 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from smoe_ray.analysis import expert_gallery
+from smoe_ray.analysis.encoding import ExcitingInputs
 from smoe_ray.atomic_write import write_whole
 from smoe_ray.errors import ResultsError
-from smoe_ray.figures.pictures import pixels
+from smoe_ray.figures.pictures import Pixels, below_each_other, png, strip
 from smoe_ray.report.trial_encoding import TrialEncoding
 from smoe_ray.results import TrialRecord
 
 _IMAGES = 8
 """Test images of an expert, at most, in its picture."""
-_SCALE = 3
-"""Screen pixels per pixel."""
-_GREY = 128
-
-Pixels = npt.NDArray[np.uint8]
 
 
 def export_encodings(out: str, records: Sequence[TrialRecord], arm_of: dict[str, str], folder: Path) -> Iterator[Path]:
@@ -50,7 +44,7 @@ def export_encodings(out: str, records: Sequence[TrialRecord], arm_of: dict[str,
         place = folder / record.trial_id
         for expert in range(record.spec.model.num_experts):
             content = json.dumps(_finite(expert_facts(trial, expert)), indent=2, allow_nan=False)
-            picture = _png(_picture(trial, expert))
+            picture = png(_picture(trial, expert))
             try:
                 write_whole(place / f"expert-{expert}.json", f"{content}\n".encode())
                 write_whole(place / f"expert-{expert}.png", picture)
@@ -125,34 +119,19 @@ def _finite(value: Any) -> Any:
 
 
 def _picture(trial: TrialEncoding, expert: int) -> Pixels:
-    """Rows of images, on grey."""
+    """Strips of images, below each other."""
     experts = trial.record.spec.model.num_experts
     found = expert_gallery(trial.embeddings, trial.class_names, n=_IMAGES, choice="most_confident", limit=experts)
-    rows = [
-        row
+    members = [
+        strip(images)
         for block in found.blocks
         if block.expert == expert
-        for row in (_row(pixels(block.image_NHW)), _row(pixels(block.reconstruction_NHW)))
+        for images in (block.image_NHW, block.reconstruction_NHW)
     ]
-    for inputs in trial.exciting:
-        at = int(np.flatnonzero(inputs.expert_E == expert)[0])
-        made = pixels(np.stack([inputs.image_EI[at], inputs.decoded_EI[at]]))
-        rows.append(_row(np.concatenate([made, pixels(inputs.test_KEI[:, at])])))
-    width = max(row.shape[1] for row in rows)
-    rest = [(0, 0)] * (rows[0].ndim - 2)
-    padded = [np.pad(row, [(0, 0), (0, width - row.shape[1]), *rest], constant_values=_GREY) for row in rows]
-    return np.concatenate(padded)
+    return below_each_other([*members, *(exciting_strip(inputs, expert) for inputs in trial.exciting)])
 
 
-def _row(image_NHW: Pixels) -> Pixels:
-    large = image_NHW.repeat(_SCALE, axis=1).repeat(_SCALE, axis=2)
-    rest = [(0, 0)] * (large.ndim - 3)
-    return np.concatenate(np.pad(large, [(0, 0), (1, 1), (1, 1), *rest], constant_values=_GREY), axis=1)
-
-
-def _png(picture: Pixels) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="png")
-    return buffer.getvalue()
+def exciting_strip(found: ExcitingInputs, expert: int) -> Pixels:
+    """The image found on pixels, what the expert makes of the latent vector, and the best test images."""
+    at = int(np.flatnonzero(found.expert_E == expert)[0])
+    return strip(np.stack([found.image_EI[at], found.decoded_EI[at], *(found.test_KEI[:, at] / np.float32(255))]))

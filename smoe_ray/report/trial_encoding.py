@@ -60,7 +60,7 @@ class TrialEncoding(TrialAnalysis):
         image_BI: npt.NDArray[np.uint8] = self.embeddings["image"]
         return image_BI
 
-    @property
+    @cached_property
     def exciting(self) -> tuple[ExcitingInputs, ...]:
         """What excites each expert most, by target."""
         return exciting_inputs(self.probe.arrays, self.probe.record.targets, self._image_BI)

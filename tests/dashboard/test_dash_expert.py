@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from smoe_ray.analysis import routing
 from smoe_ray.report.trial_encoding import TrialEncoding
 from smoe_ray.results import Store, TrialFolder, TrialRecord, read_embeddings, read_trials
 from smoe_ray.study.probe_run import ProbeTask, probe_trial
@@ -69,7 +70,9 @@ def test_links_lead_to_the_experts_beside_it_and_to_the_one_like_it(open_page: O
 
 
 def test_an_expert_without_images_says_so() -> None:
-    assert data.answer(7, None, None) == "No test image goes to expert 7."
+    found = routing(np.array([0, 0]), np.array([0, 1]), 2, ("cat", "eye"))
+    assert data.answer(1, found, None) == "No test image goes to expert 1."
+    assert data.answer(0, found, None) == "Expert 0 receives 100% of the test images, 50% of them cat."
 
 
 def test_a_stale_probe_is_told_and_the_images_are_shown(open_page: Open, said: Said, tmp_path: Path) -> None:

@@ -98,8 +98,19 @@ def test_many_arms_of_one_cell_are_named_beside_their_rows_and_a_wide_interval_h
     assert low <= min(one.low for one in others) <= max(one.high for one in others) <= high < 100
     arrows = [(line.get_marker(), line.get_ydata()[0]) for line in forest.lines if line.get_marker() in ("<", ">")]
     assert arrows == [("<", wide), (">", wide)]
-    assert "arrow: the interval goes on" in " ".join(figure.get_supxlabel().split())
+    assert "arrow: it goes on beyond the axis" in " ".join(figure.get_supxlabel().split())
     assert_well_set(figure)
+
+
+def test_a_difference_without_an_interval_beyond_the_axis_has_its_arrow() -> None:
+    results = arms_and_counts(6, (10,), 4, spread=0.1)
+    alone = results["config.objective.lambda_balance"].eq(200) & results["config.objective.name"].eq("expected")
+    results.loc[alone, "test.reconstruction"] += 500.0
+    info = compare_arms(results[~alone | results["seed"].eq(0)])
+    [row] = [row for row, one in enumerate(info.differences) if one.interval == "none"]
+    forest = plot_comparison(info).axes[0]
+    assert info.differences[row].estimate > 400 > forest.get_xlim()[1]
+    assert (">", row) in [(line.get_marker(), line.get_ydata()[0]) for line in forest.lines]
 
 
 def test_what_is_left_out_is_said() -> None:

@@ -1,16 +1,13 @@
-"""Tuning curves of one expert, and its exciting inputs as pictures."""
+"""Tuning curves of one expert."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from smoe_ray.analysis.encoding import ExcitingInputs, ExpertTuning
+from smoe_ray.analysis.encoding import ExpertTuning
 
 from ... import style
-from ...pictures import Pixels, strip
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -44,10 +41,3 @@ def tuning(found: ExpertTuning, expert: int) -> go.Figure:
             )
     figure.update_yaxes(autorangeoptions={"clipmin": 0})
     return figure
-
-
-def exciting(found: ExcitingInputs, expert: int) -> Pixels:
-    """The image found on pixels, what the expert makes of the latent vector, and the best test images."""
-    at = int(np.flatnonzero(found.expert_E == expert)[0])
-    best_KI = found.test_KEI[:, at]
-    return strip(np.stack([found.image_EI[at], found.decoded_EI[at], *(best_KI / 255)]).astype(np.float32))

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from smoe_ray.analysis import ExpertBlock, expert_gallery
+from smoe_ray.analysis import ExpertBlock, Routing, expert_gallery
 from smoe_ray.analysis.curves import FloatArray
 from smoe_ray.analysis.gallery import Choice
 from smoe_ray.columns import format_cell
+from smoe_ray.report.encoding_export import expert_facts
 from smoe_ray.report.trial_encoding import TrialEncoding
 from smoe_ray.results import TrialRecord
 from smoe_ray.results.probe import RECORD
@@ -22,6 +23,13 @@ from ...trial_analysis import CachedTrialAnalysis
 
 IMAGES = 12
 """Test images of an expert that are shown."""
+CLASS_HEADS = {
+    "name": "class",
+    "share_of_the_experts_images": "of the expert's images",
+    "share_of_the_classes_images": "of the class's images",
+    "mean_gate_probability": "mean gate probability",
+    "loss_without": "loss without the expert",
+}
 MOST_OTHERS = 4
 """Other seeds in which experts like this one are looked for; a probe has tens of megabytes."""
 
@@ -49,34 +57,28 @@ def members(trial: CachedTrialAnalysis, expert: int, choice: Choice) -> ExpertBl
     return next((block for block in found.blocks if block.expert == expert), None)
 
 
-def answer(expert: int, block: ExpertBlock | None, found: TrialEncoding | None) -> str:
+def answer(expert: int, routing: Routing, found: TrialEncoding | None) -> str:
     """What the expert receives, and what is lost without it, as sentences."""
-    if block is None:
+    if not routing.share_E[expert] > 0:
         return f"No test image goes to expert {expert}."
-    name, share = block.class_mix[0]
-    said = f"Expert {expert} receives {block.share:.0%} of the test images, {share:.0%} of them {name}."
+    largest = int(routing.class_given_expert_EC[expert].argmax())
+    said = (
+        f"Expert {expert} receives {routing.share_E[expert]:.0%} of the test images, "
+        f"{routing.class_given_expert_EC[expert, largest]:.0%} of them {routing.class_names[largest]}."
+    )
     if found is None:
         return said
     without = found.ablation
-    largest = int(np.nanargmax(without.increase_EC[expert]))
+    worst = int(np.nanargmax(without.increase_EC[expert]))
     return (
         f"{said} Without it the test loss changes by {without.increase_E[expert]:+.3g}, most for "
-        f"{without.class_names[largest]} ({without.increase_EC[expert, largest]:+.3g})."
+        f"{without.class_names[worst]} ({without.increase_EC[expert, worst]:+.3g})."
     )
 
 
 def classes(found: TrialEncoding, expert: int) -> pd.DataFrame:
     """One row per class: what the expert is given of it, and what is lost without the expert."""
-    routing, without = found.preference.selectivity.routing, found.ablation
-    return pd.DataFrame(
-        {
-            "class": without.class_names,
-            "of the expert's images": routing.class_given_expert_EC[expert],
-            "of the class's images": routing.expert_given_class_EC[expert],
-            "mean gate probability": found.preference.selectivity.gate_EC[expert],
-            "loss without the expert": without.increase_EC[expert],
-        }
-    )
+    return pd.DataFrame(expert_facts(found, expert)["classes"]).rename(columns=CLASS_HEADS)
 
 
 class Alike(NamedTuple):
@@ -114,14 +116,13 @@ def _correlations(one_B: FloatArray, other_FB: FloatArray) -> FloatArray:
 def tuned(found: TrialEncoding, expert: int) -> pd.DataFrame:
     """One row per parameter of the stimuli: how strongly the expert depends on it, and what it prefers."""
     rows = []
-    for routing, decoding in zip(found.tuning.routing, found.tuning.decoding, strict=True):
-        row: dict[str, object] = {"parameter": routing.parameter}
-        for name, curves in (("gate", routing), ("decoding", decoding)):
-            curve = curves.curves[expert]
+    for one in expert_facts(found, expert)["tuning"]:
+        row = {"parameter": one["parameter"]}
+        for name, curve in (("gate", one["gate_probability"]), ("decoding", one["relative_precision"])):
             row |= {
-                f"{name}: prefers": float(curves.value_K[int(np.argmax(curve.mean_K))]),
-                f"{name}: explained": curve.modulation.value,
-                f"{name}: p": format_cell("p_holm", curve.modulation.p),
+                f"{name}: prefers": one["values"][int(np.argmax(curve["mean"]))],
+                f"{name}: explained": curve["explained"],
+                f"{name}: p": format_cell("p_holm", curve["p"]),
             }
         rows.append(row)
     return pd.DataFrame(rows)

@@ -6,6 +6,7 @@ import streamlit as st
 
 from smoe_ray.analysis.gallery import Choice
 from smoe_ray.errors import ResultsError
+from smoe_ray.report.encoding_export import exciting_strip
 from smoe_ray.report.sections import reading
 from smoe_ray.report.trial_encoding import TrialEncoding
 
@@ -51,8 +52,7 @@ def body(study: str) -> None:
     with page.boundary():
         found = data.encoding(trial)
     with page.boundary():
-        # The members that the answer needs are those of any choice.
-        page.answer(data.answer(expert, data.members(trial, expert, "random"), found))
+        page.answer(data.answer(expert, trial.routing, found))
     neighbours(study, trial.record.trial_id, expert, count)
     with page.section("Its test images"):
         show_members(trial, expert)
@@ -105,7 +105,7 @@ def show_members(trial: trial_analysis.CachedTrialAnalysis, expert: int) -> None
 def show_exciting(found: TrialEncoding, expert: int) -> None:
     """By target: the image found on pixels, the decoded latent vector, the best test images."""
     for inputs in found.exciting:
-        st.image(png(charts.exciting(inputs, expert)), width="content")
+        st.image(png(exciting_strip(inputs, expert)), width="content")
         st.caption(
             style.markdown(
                 f"{TARGETS.get(inputs.target, inputs.target)}. From the left: the image found by gradient ascent on "

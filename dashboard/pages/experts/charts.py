@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from smoe_ray.analysis import ExpertBlock, LatentPath, SwapMatrix
-from smoe_ray.figures.pictures import size_of
+from smoe_ray.figures.pictures import Pixels, size_of, strip
 
 from ... import style
-from ...pictures import Pixels, png, strip
+from ...pictures import png
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -14,12 +14,12 @@ import streamlit as st
 
 from smoe_ray.analysis.gallery import stored_images
 from smoe_ray.data.dataset import shape_in_words
-from smoe_ray.figures.pictures import size_of
+from smoe_ray.figures.pictures import size_of, strip
 from smoe_ray.results import TrialRecord
 from smoe_ray.spec import CombinedData, DataSpec, DrawingColours, QuickDrawData, SyntheticData
 
 from ... import page, style, url_state
-from ...pictures import png, strip
+from ...pictures import png
 from ...trial_analysis import CachedTrialAnalysis
 from . import charts, inference, uploads
 from .canvas import canvas

@@ -14,11 +14,11 @@ import streamlit as st
 
 from smoe_ray.analysis.gallery import stored_images
 from smoe_ray.analysis.maps import NEIGHBOURS
-from smoe_ray.figures.pictures import size_of
+from smoe_ray.figures.pictures import size_of, strip
 from smoe_ray.results.trial import Arrays
 
 from ... import page, style, url_state
-from ...pictures import png, strip
+from ...pictures import png
 from ...trial_analysis import CachedTrialAnalysis, mapped_images
 from .charts import ImageMap, image_map
 from .data import with_embeddings

@@ -56,6 +56,7 @@ def answer(study: str) -> str:
     return f"{far}. {_best(study, status.best)}"
 
 
+@load.cached
 def _best(study: str, best: Best) -> str:
     results = load.results(study).table
     ended = results[results["status"] == "finished"].drop_duplicates("trial_id", keep="last").set_index("trial_id")

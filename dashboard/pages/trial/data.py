@@ -31,6 +31,7 @@ def titles(study: str) -> dict[str, str]:
     return {trial: f"{style.plain(arm, 120)}, seed {seed}, {status} · {trial}" for trial, arm, seed, status in rows}
 
 
+@load.cached
 def answer(study: str, trial_id: str) -> str:
     """How the trial ended, or how far it is, and its place among the finished ones."""
     results = load.results(study)
