@@ -259,16 +259,21 @@ def probe(
     jobs: Annotated[int | None, typer.Option(min=1, help="Trials at a time at most. Default: one per CPU.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Also measure again what is measured.")] = False,
     export_to: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--export", metavar="DIR", help="Also write each expert's numbers (JSON) and images (PNG) there."),
     ] = None,
     allow_plugins: AllowPlugins = None,
 ) -> None:
     """Measure what the experts of finished trials encode, beside the trials. To resume, run the same command."""
     from smoe_ray import plugins
+    from smoe_ray.results import Store
     from smoe_ray.study.probe_run import plan_probes, probe_trial
     from smoe_ray.study.stop_signals import stopping_like_ctrl_c
 
+    folder = None
+    if export_to is not None:  # before what takes minutes
+        folder = _local_folder(export_to, "--export")
+        Store(folder).refuse_file("--export needs a folder")
     plan = plan_probes(out, _study_name(study), trial, force=force)
     for trial_id, reason in plan.left_out.items():
         say(f"left out: {trial_id} {reason}", err=True)
@@ -283,8 +288,8 @@ def probe(
         except KeyboardInterrupt:
             say("Interrupted. What was probed is kept: run the same command again to go on.", err=True)
             raise
-    if export_to is not None:
-        _export_probes(out, study, trial, export_to)
+    if folder is not None:
+        _export_probes(out, study, trial, folder)
     if errors:
         raise ResultsError(f"{count(errors, 'trial')} of {len(plan.tasks)} could not be probed; see above")
 
@@ -908,13 +913,13 @@ def _fail(error: SmoeRayError, debug: bool) -> NoReturn:
     sys.exit(1)
 
 
-def _local_folder(to: str) -> Path:
+def _local_folder(to: str, option: str = "--to") -> Path:
     """A folder of this machine. Raises SmoeRayError for a URI, and for what would be no place for results either."""
     from smoe_ray.results import check_place
 
     check_place(to)
     if "://" in to:
-        raise SmoeRayError(f"--to {to}: give a folder of this machine; copy from there to a URI")
+        raise SmoeRayError(f"{option} {to}: give a folder of this machine; copy from there to a URI")
     return Path(to).expanduser()
 
 

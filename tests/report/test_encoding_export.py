@@ -53,11 +53,25 @@ def test_each_expert_has_its_numbers_and_its_images(
             assert np.asarray(picture).std() > 0
 
 
+def test_what_is_no_folder_is_refused_before_anything_is_measured(
+    out: Path, tmp_path: Path, smoe_ray: Callable[..., tuple[int, str, str]]
+) -> None:
+    plant(out, "images", objectives=["likelihood"], experts=[4], seeds=1)
+    (tmp_path / "file").write_text("")
+    for place, reason in (("file", "is a file; --export needs a folder"), ("s3://bucket", "a folder of this machine")):
+        place = place if "://" in place else str(tmp_path / place)
+        code, printed, error = smoe_ray("probe", out, "images", "--executor", "local", "--export", place)
+        assert (code, printed, error.count("\n")) == (1, "", 1)
+        assert reason in error
+    assert not list(out.rglob("probe.npz"))
+
+
 def test_a_folder_that_cannot_be_written_to_is_one_line(
     probed: Path, tmp_path: Path, smoe_ray: Callable[..., tuple[int, str, str]]
 ) -> None:
-    (tmp_path / "file").write_text("")
-    code, _, error = smoe_ray("probe", probed, "images", "--executor", "local", "--export", tmp_path / "file")
+    [record] = read_trials(probed, "images")
+    (tmp_path / record.trial_id).write_text("")
+    code, _, error = smoe_ray("probe", probed, "images", "--executor", "local", "--export", tmp_path)
     assert code == 1
     assert error.count("\n") == 1
     assert "give another --export" in error
