@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class TensorBoardTracker:
         from torch.utils.tensorboard.summary import hparams
 
         place = self._place / trial_id
+        _wait_for_a_later_name(place)
         writer: Any = SummaryWriter(str(place), purge_step=1 if place.exists() else None, flush_secs=_FLUSH_S)
         self._writers[trial_id] = writer
         # Its own add_hparams would make a second run of each trial.
@@ -59,6 +61,16 @@ class TensorBoardTracker:
         """See `Tracker.close`."""
         for writer in self._writers.values():
             writer.close()
+
+
+def _wait_for_a_later_name(place: Path) -> None:
+    """Wait until a new event file sorts behind those of `place`, at most one second.
+
+    Readers take files in the order of their names, which begin with the second they were made in; within one second
+    what is written last could be read first.
+    """
+    made_s = [int(file.name.split(".")[3]) for file in place.glob("events.out.tfevents.*")]
+    time.sleep(min(max(0.0, max(made_s, default=0) + 1 - time.time()), 1.0))
 
 
 def write_events(study: StudyHistory, folder: Path) -> Path:

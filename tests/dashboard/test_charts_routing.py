@@ -22,9 +22,10 @@ from smoe_ray.analysis import (
     swap_matrix,
 )
 from smoe_ray.analysis import routing as route
-from smoe_ray_dashboard import pictures
+from smoe_ray.figures import pictures
 from smoe_ray_dashboard.pages.experts import charts as gallery
 from smoe_ray_dashboard.pages.routing import charts as routing
+from smoe_ray_dashboard.pictures import png
 from support.planted_gallery import PlantedModel, embeddings
 from support.planted_results import table, trial
 
@@ -201,7 +202,7 @@ def test_a_strip_of_colour_images_has_their_colours_and_is_as_large() -> None:
     assert strip[20, 40].tolist() == [255, 0, 0]
     assert strip[20, 130].tolist() == [10, 20, 200]
     np.testing.assert_array_equal(pictures.strip((image_NHW / 255).astype(np.float16)), strip)
-    np.testing.assert_array_equal(pixels(pictures.png(strip)), strip)
+    np.testing.assert_array_equal(pixels(png(strip)), strip)
     assert pictures.strip(np.zeros((1, 3, 128, 128), np.uint8)).shape == (130, 130, 3)
     assert pictures.strip(np.array([[[-0.5, 1.5]]])).max() == 255  # clipped
 

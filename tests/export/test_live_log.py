@@ -130,10 +130,14 @@ def test_one_that_does_not_answer_keeps_nobody_waiting(events: list[Event]) -> N
     assert notice.startswith("it: has not taken everything after 0 s; ")
 
 
-def test_tensorboard_follows_a_run_and_goes_on_in_the_next(tmp_path: Path) -> None:
+def test_tensorboard_follows_a_run_and_goes_on_in_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+        from tensorboard.summary.writer import event_file_writer
+
+    # The trial that is run twice has files .9 and .10 of this process: in the order of names the second comes first.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(8))
 
     def run(fit: Toy) -> None:
         with LiveLog([tracker_for(f"tensorboard:{tmp_path / 'logs'}", STUDY)]) as log:
