@@ -9,6 +9,7 @@ This package needs pydantic alone; a YAML reader is loaded only by `load_study`.
 
 from smoe_ray.spec.architectures import MAX_SIDE, MIN_SIDE, ImageShape
 from smoe_ray.spec.base import NAME_PATTERN, Spec
+from smoe_ray.spec.contrastive import Contrastive, ContrastiveModelSpec
 from smoe_ray.spec.data import (
     CLASS_PATTERN,
     CombinedData,
@@ -28,7 +29,7 @@ from smoe_ray.spec.data_base import (
     ImageFormat,
     Imbalance,
 )
-from smoe_ray.spec.model import ModelSpec, PluginDecoder, PluginEncoder
+from smoe_ray.spec.model import AnyModelSpec, ModelSpec, PluginDecoder, PluginEncoder
 from smoe_ray.spec.named_data import (
     Cifar100Data,
     EmnistData,
@@ -111,6 +112,7 @@ __all__ = [
     "NUMERICS_VERSION",
     "PRESETS",
     "SCALAR_METRICS",
+    "AnyModelSpec",
     "BalancedObjectiveSpec",
     "Blend",
     "Budget",
@@ -119,6 +121,8 @@ __all__ = [
     "ClassName",
     "CollapseSpec",
     "CombinedData",
+    "Contrastive",
+    "ContrastiveModelSpec",
     "DataSpec",
     "DataSpecBase",
     "DecoderLikelihood",

@@ -170,7 +170,7 @@ def _siblings(location: Sequence[int | str], model: type[BaseModel]) -> set[str]
 
 
 def _tag_values(model: type[BaseModel]) -> tuple[Any, ...]:
-    for tag in ("kind", "source", "name", "type"):
+    for tag in ("kind", "source", "name", "type", "family"):
         if tag in model.model_fields and get_args(model.model_fields[tag].annotation):
             return get_args(model.model_fields[tag].annotation)
     return ()

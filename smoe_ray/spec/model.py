@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, Field, Tag, model_serializer, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, Tag, model_serializer, model_validator
 
 from smoe_ray import plugins
 from smoe_ray.spec.architectures import DECODERS, ENCODERS
 from smoe_ray.spec.base import Spec
+from smoe_ray.spec.contrastive import ContrastiveModelSpec
 from smoe_ray.spec.decoders import CPDecoderSpec
 from smoe_ray.spec.gates import AttentiveGateSpec, GateSpec, HierarchicalGateSpec, MLPGateSpec
+from smoe_ray.spec.paths import DEFAULT_TAGS
 from smoe_ray.spec.plugin import BUILT_IN, PLUGIN, PluginReference, choose
 
 
@@ -58,8 +61,10 @@ def _with_parameters(name: str) -> str | CPDecoderSpec:
 class ModelSpec(Spec):
     """The SMoE-VAE (arXiv:2509.10025): encoder, gate and E decoders that read the same latent vector."""
 
-    hashed_unless_default: ClassVar[frozenset[str]] = frozenset({"gate"})
+    hashed_unless_default: ClassVar[frozenset[str]] = frozenset({"family", "gate"})
 
+    # Not written, as it was not before there were others: what has no family is of this one.
+    family: Literal["smoe_vae"] = Field(default="smoe_vae", exclude=True, description="the SMoE-VAE")
     num_experts: int = Field(default=10, ge=1, le=1024, description="decoders configured (E)")
     latent_dim: int = Field(default=32, ge=1, le=4096, description="size of the latent vector (Z)")
     encoder: Annotated[
@@ -96,3 +101,18 @@ class ModelSpec(Spec):
                 f"to a multiple of {self.gate.groups} (it is {self.num_experts}), or gate.groups to a divisor of it"
             )
         return self
+
+    @property
+    def representation_dim(self) -> int:
+        """`latent_dim`: size of what `embeddings.npz` has of each image as ``mu``."""
+        return self.latent_dim
+
+
+def _with_family(value: Any) -> Any:
+    return {"family": DEFAULT_TAGS["family"], **value} if isinstance(value, Mapping) else value
+
+
+AnyModelSpec: TypeAlias = ModelSpec | ContrastiveModelSpec
+"""The model of any family."""
+
+ModelField = Annotated[Annotated[AnyModelSpec, Field(discriminator="family")], BeforeValidator(_with_family)]

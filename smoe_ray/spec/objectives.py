@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, Tag
 
 from smoe_ray import plugins
 from smoe_ray.spec.base import Spec
+from smoe_ray.spec.contrastive import Contrastive
 from smoe_ray.spec.plugin import BUILT_IN, PLUGIN, PluginReference, choose
 
 Decodes = Literal["all", "chosen", "merged"]
@@ -400,12 +401,14 @@ BuiltInObjective = (
     | StyleOracle
     | Supervised
 )
+"""Objectives of the SMoE-VAE."""
 _NAMES: tuple[str, ...] = tuple(member.model_fields["name"].default for member in get_args(BuiltInObjective))
 
 Objective = Annotated[
-    Annotated[BuiltInObjective, Field(discriminator="name"), Tag(BUILT_IN)] | Annotated[PluginObjective, Tag(PLUGIN)],
-    choose(PluginObjective, _NAMES),
+    Annotated[BuiltInObjective | Contrastive, Field(discriminator="name"), Tag(BUILT_IN)]
+    | Annotated[PluginObjective, Tag(PLUGIN)],
+    choose(PluginObjective, (*_NAMES, "contrastive")),
 ]
 
 UNSUPERVISED_NAMES: tuple[str, ...] = tuple(name for name in _NAMES if name != "supervised")
-"""Names of the built-in objectives that go with ``routing: unsupervised``."""
+"""Names of the built-in objectives of the SMoE-VAE that go with ``routing: unsupervised``."""

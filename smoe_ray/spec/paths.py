@@ -10,11 +10,14 @@ from pydantic import BaseModel
 
 from smoe_ray import plugins
 
-TAGS = ("source", "name")
+TAGS = ("source", "name", "family")
 """Keys that choose among models (`data.source`, `objective.name`): another value there replaces the whole mapping.
 
 Where there is a `source`, `name` is a field like others.
 """
+
+DEFAULT_TAGS = {"family": "smoe_vae"}
+"""What a tag is where it is not written."""
 
 _KINDS: dict[str, tuple[plugins.Kind, ...]] = {"source": ("source",), "name": ("objective", "encoder", "decoder")}
 """Kinds of plug-ins that a tag may name."""
@@ -36,7 +39,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def _changes_tag(base: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
     tags = ("source",) if "source" in base else TAGS
-    return any(tag in over and not _same_name(tag, over[tag], base.get(tag)) for tag in tags)
+    return any(tag in over and not _same_name(tag, over[tag], base.get(tag, DEFAULT_TAGS.get(tag))) for tag in tags)
 
 
 def _same_name(tag: str, one: Any, other: Any) -> bool:

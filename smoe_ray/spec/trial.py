@@ -13,9 +13,10 @@ from pydantic import Field, ValidationError, model_validator
 from smoe_ray.errors import StudyError
 from smoe_ray.spec.base import NAME_PATTERN, Spec
 from smoe_ray.spec.data import DataSpec, PluginData, SyntheticData
-from smoe_ray.spec.gates import BatchNormGateSpec
+from smoe_ray.spec.gates import AttentiveGateSpec, BatchNormGateSpec
 from smoe_ray.spec.messages import nearest, one_line
-from smoe_ray.spec.model import ModelSpec, PluginDecoder, PluginEncoder
+from smoe_ray.spec.contrastive import ContrastiveModelSpec
+from smoe_ray.spec.model import ModelField, ModelSpec, PluginDecoder, PluginEncoder
 from smoe_ray.spec.modifiers import MODIFIERS_OF_THE_GATE, ModifiersSpec
 from smoe_ray.spec.objectives import (
     UNSUPERVISED_NAMES,
@@ -46,7 +47,7 @@ class TrialSpec(Spec):
         description="what tables and figures call the data; a study's datasets set it; null: by their source",
     )
     data: DataSpec = Field(default=SyntheticData(), description="where images come from and which are used")
-    model: ModelSpec = Field(default=ModelSpec(), description="architecture")
+    model: ModelField = Field(default=ModelSpec(), description="architecture, of the family that it names")
     routing: Literal["unsupervised", "supervised"] = Field(
         default="unsupervised", description="supervised: the gate learns the class label; any other objective is unused"
     )
@@ -89,6 +90,29 @@ class TrialSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _model_and_objective_agree(self) -> Self:
+        is_contrastive = isinstance(self.model, ContrastiveModelSpec)
+        if is_contrastive != (self.objective.name == "contrastive"):
+            raise ValueError(
+                f"model.family contrastive is trained by the objective contrastive (it is {self.objective.name}): set "
+                "objective to {name: contrastive}"
+                if is_contrastive
+                else "the objective contrastive trains no decoders: set model to {family: contrastive}"
+            )
+        if not is_contrastive:
+            return self
+        lacking = {
+            "modifiers": self.modifiers != ModifiersSpec(),
+            "resources.workers above 1": self.resources.is_distributed,
+            "training.compile": self.training.compile,
+            "weights: imported": self.weights == "imported",
+        }
+        for what, is_asked in lacking.items():
+            if is_asked:
+                raise ValueError(f"model.family contrastive has no {what}: leave it out, or take the family smoe_vae")
+        return self
+
+    @model_validator(mode="after")
     def _batches_are_whole(self) -> Self:
         if isinstance(self.model.gate, BatchNormGateSpec) and self.resources.is_distributed:
             raise ValueError(
@@ -118,11 +142,11 @@ class TrialSpec(Spec):
 
     @model_validator(mode="after")
     def _gate_has_a_bias(self) -> Self:
-        gate = self.model.gate.name
-        if isinstance(self.objective, ObjectiveSpec) and self.objective.biases_gate and gate != "mlp":
+        gate = self.model.gate
+        if isinstance(self.objective, ObjectiveSpec) and self.objective.biases_gate and gate and gate.name != "mlp":
             raise ValueError(
-                f"the objective {self.objective.name} moves the bias of the gate's last layer, which the gate {gate} "
-                "does not have; set model.gate to mlp"
+                f"the objective {self.objective.name} moves the bias of the gate's last layer, which the gate "
+                f"{gate.name} does not have; set model.gate to mlp"
             )
         return self
 
@@ -140,7 +164,7 @@ class TrialSpec(Spec):
         if not (isinstance(self.objective, ObjectiveSpec) and self.objective.freezes_gate):
             return self
         changes = [f"modifiers.{name}" for name in MODIFIERS_OF_THE_GATE if getattr(self.modifiers, name)]
-        if self.model.gate.name == "attentive":  # its keys are made of what the experts learn
+        if isinstance(self.model.gate, AttentiveGateSpec):  # its keys are made of what the experts learn
             changes.append("the gate attentive")
         if changes:
             raise ValueError(
@@ -151,7 +175,7 @@ class TrialSpec(Spec):
 
     @model_validator(mode="after")
     def _gate_has_vectors(self) -> Self:
-        if self.modifiers.orthogonal and self.model.gate.name == "attentive":
+        if self.modifiers.orthogonal and isinstance(self.model.gate, AttentiveGateSpec):
             raise ValueError(
                 "modifiers.orthogonal is about a gate's vectors of the experts; the gate attentive has none: "
                 "set it to null, or another model.gate"
@@ -163,6 +187,7 @@ class TrialSpec(Spec):
         if (
             isinstance(self.objective, ObjectiveSpec)
             and self.objective.decodes == "merged"
+            and isinstance(self.model, ModelSpec)
             and isinstance(self.model.decoder, PluginDecoder)
         ):
             raise ValueError(
