@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Direction = Literal["minimize", "maximize"]
+Family = Literal["smoe_vae", "contrastive"]
+"""Families of models (`model.family`)."""
 
 TEXT, COUNT, LOSS, SHARE, SCORE, GENERAL = "{}", "{:,.0f}", "{:.2f}", "{:.0%}", "{:.3f}", "{:.3g}"
 """Number formats: words, whole numbers, errors, shares in per cent, scores from 0 to 1, anything else."""
@@ -40,6 +42,8 @@ class Column:
     """Whether a search may optimise it."""
     timing: bool = False
     """Whether two runs of the same trial differ in it."""
+    family: Family | None = None
+    """The one family of models that has it; in the rows of others it is empty. None: every family has it."""
     gauge: str = ""
     """Name of the live metric ``smoe_ray_<gauge>`` that a running study exports; none if empty."""
 
@@ -126,6 +130,7 @@ TRAINING = (
         source="blend: arXiv:2509.10025; likelihood: Jacobs et al. 1991",
         direction="minimize",
         objective=True,
+        family="smoe_vae",
     ),
     Column(
         "train.kl",
@@ -135,6 +140,7 @@ TRAINING = (
         meaning="−½ Σ_z (1 + logvar − mu² − exp logvar)",
         source="Kingma and Welling 2014",
         objective=True,
+        family="smoe_vae",
     ),
     Column(
         "train.balance",
@@ -166,6 +172,19 @@ TRAINING = (
         source="supervised baseline",
         direction="minimize",
         objective=True,
+        family="smoe_vae",
+    ),
+    Column(
+        "train.contrastive",
+        "contrastive loss, training",
+        SCORE,
+        unit="nats per view",
+        meaning="NT-Xent: −ln softmax of the other view of the same image among all other views of the batch, by "
+        "cosine / temperature; ln(2B − 1) at chance",
+        source="arXiv:2002.05709",
+        direction="minimize",
+        objective=True,
+        family="contrastive",
     ),
 )
 
@@ -180,6 +199,7 @@ TEST = (
         direction="minimize",
         objective=True,
         gauge="test_reconstruction",
+        family="smoe_vae",
     ),
     Column(
         "test.reconstruction_soft",
@@ -189,6 +209,7 @@ TEST = (
         meaning="r of the image Σ_e p_e x̂_e, always",
         direction="minimize",
         objective=True,
+        family="smoe_vae",
     ),
     Column(
         "test.reconstruction_oracle",
@@ -199,6 +220,7 @@ TEST = (
         "best expert for each image, which no other router of these experts is below",
         direction="minimize",
         objective=True,
+        family="smoe_vae",
     ),
     Column(
         "test.regret",
@@ -208,6 +230,7 @@ TEST = (
         meaning="mean over the images of r_argmax − min_e r_e: what the gate's choice costs",
         direction="minimize",
         objective=True,
+        family="smoe_vae",
     ),
     Column(
         "test.per_value",
@@ -217,6 +240,7 @@ TEST = (
         meaning="test.reconstruction / (C·H·W)",
         direction="minimize",
         objective=True,
+        family="smoe_vae",
     ),
     Column(
         "test.psnr",
@@ -227,8 +251,52 @@ TEST = (
         "set, gating and z as in test.reconstruction, whatever the likelihood: compares likelihoods and image formats",
         direction="maximize",
         objective=True,
+        family="smoe_vae",
     ),
-    Column("test.kl", "test KL", LOSS, unit="nats per image", meaning="as `train.kl`", objective=True),
+    Column(
+        "test.kl", "test KL", LOSS, unit="nats per image", meaning="as `train.kl`", objective=True, family="smoe_vae"
+    ),
+    Column(
+        "test.contrastive",
+        "contrastive loss, test",
+        SCORE,
+        unit="nats per view",
+        meaning="as `train.contrastive`, over chunks of the test images as large as a batch; every epoch has the same "
+        "views",
+        direction="minimize",
+        objective=True,
+        family="contrastive",
+    ),
+    Column(
+        "test.linear_accuracy",
+        "linear read-out",
+        SCORE,
+        unit="0 to 1",
+        meaning="share of the test images whose class a ridge regression (1e-3 per image, on features of unit "
+        "variance) names, fitted to the representation of the training images (at most 20,000)",
+        direction="maximize",
+        objective=True,
+        family="contrastive",
+    ),
+    Column(
+        "test.linear_accuracy_untrained",
+        "linear read-out, untrained",
+        SCORE,
+        unit="0 to 1",
+        meaning="as `test.linear_accuracy`, of the same network with its initial weights",
+        family="contrastive",
+    ),
+    Column(
+        "test.knn_accuracy",
+        "20 nearest neighbours",
+        SCORE,
+        unit="0 to 1",
+        meaning="share of the test images whose class most of their 20 nearest training images have, by cosine of the "
+        "representations",
+        direction="maximize",
+        objective=True,
+        family="contrastive",
+    ),
 )
 
 EXPERTS = (
@@ -319,6 +387,7 @@ EXPERTS = (
         unit="−1 to 1",
         meaning="mean over test images and pairs of experts of the cosine between their reconstructions of the same z; "
         "empty for one expert",
+        family="smoe_vae",
     ),
     Column(
         "experts.label_accuracy",
@@ -328,6 +397,7 @@ EXPERTS = (
         meaning="share of the test images whose argmax expert has the number of their class (`style_oracle`: of "
         "their style); empty unless the objective routes by label",
         direction="maximize",
+        family="smoe_vae",
     ),
     Column(
         "experts.nmi",
@@ -347,7 +417,7 @@ EXPERTS = (
 )
 
 LATENT = (
-    Column("latent.configured", "latents", COUNT, "int", unit="dimensions", meaning="Z"),
+    Column("latent.configured", "latents", COUNT, "int", unit="dimensions", meaning="Z", family="smoe_vae"),
     Column(
         "latent.active",
         "active latents",
@@ -359,6 +429,7 @@ LATENT = (
         source="Burda et al. 2016, arXiv:1509.00519, section 5.2",
         direction="maximize",
         objective=True,
+        family="smoe_vae",
     ),
     Column(
         "latent.kl",
@@ -367,6 +438,7 @@ LATENT = (
         unit="nats per image and dimension",
         meaning="test.kl / Z: the mean over the latent dimensions",
         objective=True,
+        family="smoe_vae",
     ),
 )
 

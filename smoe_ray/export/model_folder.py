@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smoe_ray.analysis.summary import trial_summary
 from smoe_ray.atomic_write import write_whole
@@ -74,7 +74,7 @@ def _config(record: TrialRecord) -> dict[str, Any]:
     assert record.data is not None, "a finished trial knows its data"
     config: dict[str, Any] = as_json(
         {
-            "model_type": "smoe_vae",
+            "model_type": record.spec.model.family,
             "image_shape": record.data.image_shape,
             "model": record.spec.model,
             "trial": {
@@ -104,6 +104,34 @@ def _pictures(results: pd.DataFrame) -> Iterator[tuple[str, bytes]]:
             continue
 
 
+class _About(NamedTuple):
+    """What a model card says of a family of models."""
+
+    title: str
+    source: str
+    task: str
+    tag: str
+    loader: str
+
+
+_ABOUT = {
+    "smoe_vae": _About(
+        "Sparse mixture-of-experts VAE",
+        "arXiv:2509.10025",
+        "unconditional-image-generation",
+        "variational-autoencoder",
+        "SMoEVAE",
+    ),
+    "contrastive": _About(
+        "Contrastive convolutional mixture of experts",
+        "for the questions of arXiv:2605.20610",
+        "image-feature-extraction",
+        "contrastive-learning",
+        "ContrastiveMoE",
+    ),
+}
+
+
 def _card(record: TrialRecord, results: pd.DataFrame, pictures: list[str]) -> str:
     assert record.data is not None
     [last] = as_json(trial_summary(results))
@@ -114,17 +142,19 @@ def _card(record: TrialRecord, results: pd.DataFrame, pictures: list[str]) -> st
     ]
     config = [f"| `{path}` | {value} |" for path, value in flatten(as_json(record.spec)).items() if value is not None]
     classes = ", ".join(record.data.class_names)
+    about = _ABOUT[record.spec.model.family]
     made = "trained"
     if record.imported is not None:
         made = f"imported from {record.imported.file} (SHA-256 {record.imported.sha256}), which is said to be trained"
     lines = [
-        "---", "library_name: smoe-ray", "pipeline_tag: unconditional-image-generation", "tags:",
-        "- mixture-of-experts", "- variational-autoencoder", "---", "",
-        f"# Sparse mixture-of-experts VAE: trial {record.trial_id} of the study {record.study}", "",
-        f"{record.spec.model.num_experts} experts behind one gate (arXiv:2509.10025), {made} on "
+        "---", "library_name: smoe-ray", f"pipeline_tag: {about.task}", "tags:",
+        "- mixture-of-experts", f"- {about.tag}", "---", "",
+        f"# {about.title}: trial {record.trial_id} of the study {record.study}", "",
+        f"{record.spec.model.num_experts} experts behind one gate ({about.source}), {made} on "
         f"{record.data.train_images:,} images of shape {' x '.join(map(str, record.data.image_shape))} "
         f"of these classes: {classes}.", "",
-        "```python", "from smoe_ray.model import SMoEVAE", "", 'model = SMoEVAE.from_pretrained("this/folder")', "```",
+        "```python", f"from smoe_ray.model import {about.loader}", "",
+        f'model = {about.loader}.from_pretrained("this/folder")', "```",
         "", f"## Results at epoch {last['epoch']}", "",
         f"Measured on {record.data.test_images:,} test images; formulas are in smoe-ray's docs/metrics.md.", "",
         "| | | unit |", "|---|---|---|", *metrics, "",

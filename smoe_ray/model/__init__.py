@@ -11,11 +11,13 @@ from smoe_ray.model.cost import Cost, model_cost
 if TYPE_CHECKING:
     from smoe_ray.model.bank import ExpertBank
     from smoe_ray.model.build import build_model
+    from smoe_ray.model.families.contrastive_conv import ContrastiveMoE
     from smoe_ray.model.families.smoe_vae import Decoded, SMoEVAE
 
-__all__ = ["Cost", "Decoded", "Encoded", "ExpertBank", "SMoEVAE", "build_model", "model_cost"]
+__all__ = ["ContrastiveMoE", "Cost", "Decoded", "Encoded", "ExpertBank", "SMoEVAE", "build_model", "model_cost"]
 
 _NEED_TORCH = {
+    "ContrastiveMoE": "smoe_ray.model.families.contrastive_conv",
     "Decoded": "smoe_ray.model.families.smoe_vae",
     "ExpertBank": "smoe_ray.model.bank",
     "SMoEVAE": "smoe_ray.model.families.smoe_vae",

@@ -9,7 +9,7 @@ channel, else (B, C, H, W).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from types import EllipsisType
@@ -37,6 +37,11 @@ class ComponentCost(NamedTuple):
         if not isinstance(other, ComponentCost):
             return NotImplemented
         return ComponentCost(*map(sum, zip(self, other, strict=True)))
+
+    @property
+    def training(self) -> int:
+        """FLOPs of a forward and a backward pass."""
+        return self.flops + self.flops_backward
 
     def times(self, count: int) -> ComponentCost:
         """`count` such components."""
@@ -191,7 +196,7 @@ class ConvEncoderArchitecture:
         """See `EncoderArchitecture.cost`."""
         first, *others = self.layers.shapes(image_shape)
         channels, height, width = [first, *others][-1].after
-        heads = _linear(channels * height * width, latent_dim).times(2)
+        heads = linear_layer(channels * height * width, latent_dim).times(2)
         # The first layer's input is the image, whose gradient is never computed.
         return sum(map(_convolution, others), _convolution(first, needs_input_gradient=False)) + heads
 
@@ -210,7 +215,7 @@ class ConvDecoderArchitecture:
 
     def cost(self, image_shape: ImageShape, latent_dim: int) -> ExpertsCost:
         """See `DecoderArchitecture.cost`."""
-        linear = _linear(latent_dim, math.prod(self.layers.initial_shape(image_shape)))
+        linear = linear_layer(latent_dim, math.prod(self.layers.initial_shape(image_shape)))
         return ExpertsCost(_NOTHING, sum(map(_convolution, self.layers.shapes(image_shape)), linear), linear)
 
     def build(self, image_shape: ImageShape, num_experts: int, latent_dim: int) -> Experts:
@@ -231,7 +236,7 @@ class CPDecoderArchitecture:
         """See `DecoderArchitecture.cost`: latent vector to R numbers, times the expert's own, to the initial map."""
         convolutions = sum(map(_convolution, self.layers.shapes(image_shape)), _NOTHING)
         to_map = _product(self.rank, math.prod(self.layers.initial_shape(image_shape)))
-        from_latent = _linear(latent_dim, self.rank)
+        from_latent = linear_layer(latent_dim, self.rank)
         return ExpertsCost(
             from_latent._replace(params=from_latent.params + to_map.params + convolutions.params),
             (to_map + convolutions)._replace(params=self.rank),
@@ -384,10 +389,10 @@ _NOTHING = ComponentCost(0, 0, 0)
 
 
 def _perceptron(*sizes: int) -> ComponentCost:
-    return sum((_linear(*pair) for pair in pairwise(sizes)), _NOTHING)
+    return sum((linear_layer(*pair) for pair in pairwise(sizes)), _NOTHING)
 
 
-def _linear(n_in: int, n_out: int) -> ComponentCost:
+def linear_layer(n_in: int, n_out: int) -> ComponentCost:
     """A linear layer with a bias."""
     product = _product(n_in, n_out)
     return product._replace(params=product.params + n_out)
@@ -403,6 +408,14 @@ def _convolution(shapes: LayerShapes, needs_input_gradient: bool = True) -> Comp
     (c_in, *size_in), (c_out, *size_out) = shapes.before, shapes.after
     # A transposed convolution applies its kernel once per input pixel, the others once per output pixel.
     height, width = size_in if shapes.layer.kind == "transposed" else size_out
-    weights = c_in * c_out * shapes.layer.kernel**2
-    flops = 2 * weights * height * width
-    return ComponentCost(weights + c_out, flops, 2 * flops if needs_input_gradient else flops)
+    product = convolution(c_in, c_out, shapes.layer.kernel, (height, width), needs_input_gradient)
+    return product._replace(params=product.params + c_out)
+
+
+def convolution(
+    c_in: int, c_out: int, kernel: int, size: Sequence[int], needs_input_gradient: bool = True
+) -> ComponentCost:
+    """A convolution without a bias whose square kernel is applied at `size` places."""
+    weights = c_in * c_out * kernel**2
+    flops = 2 * weights * math.prod(size)
+    return ComponentCost(weights, flops, 2 * flops if needs_input_gradient else flops)

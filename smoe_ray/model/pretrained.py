@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ValidationError
@@ -12,23 +12,29 @@ from torch import nn
 
 from smoe_ray.errors import ResultsError
 from smoe_ray.model.build import build_model
-from smoe_ray.model.families.smoe_vae import SMoEVAE
-from smoe_ray.spec import ImageShape, ModelSpec
+from smoe_ray.spec import ImageShape
 from smoe_ray.spec.messages import in_words
+from smoe_ray.spec.model import ModelField
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 class _Config(BaseModel):
     """Those parts of ``config.json`` that make the model."""
 
-    model: ModelSpec
+    model: ModelField
     image_shape: ImageShape
 
 
-def load_pretrained(folder: str | Path) -> SMoEVAE:
+def load_pretrained(folder: str | Path, kind: type[Model]) -> Model:
     """The model in `folder`, on the CPU, in evaluation mode.
 
+    Args:
+        folder: its files.
+        kind: `SMoEVAE` or `ContrastiveMoE`: what the model must be.
+
     Raises:
-        ResultsError: no such folder, or its files are not those of a model.
+        ResultsError: no such folder, or its files are not those of such a model.
         PluginError: it has a plug-in that is not allowed or not installed.
     """
     from safetensors import SafetensorError
@@ -51,6 +57,8 @@ def load_pretrained(folder: str | Path) -> SMoEVAE:
     if problem_of_weights is not None:
         raise ResultsError(f"{place}/model.safetensors: {problem_of_weights}; export the model again")
     model = build_model(config.model, config.image_shape, 0)
+    if not isinstance(model, kind):
+        raise ResultsError(f"{place}: a model of the family {config.model.family}: load it by {type(model).__name__}")
     model.load_state_dict(weights)
     return model.eval()
 

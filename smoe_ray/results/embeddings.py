@@ -72,19 +72,19 @@ def check_embeddings(arrays: Mapping[str, npt.NDArray[Any]], record: TrialRecord
 
 
 def _shapes(record: TrialRecord) -> dict[str, tuple[int, ...]]:
-    """Shapes of the arrays that every trial stores."""
+    """Shapes of the arrays that every trial of such a model stores."""
     assert record.data is not None
     images, (channels, *size) = record.data.test_images, record.data.image_shape
     image = (images, channels, *size) if channels > 1 else (images, *size)
     model = record.spec.model
-    return {
-        "mu": (images, model.latent_dim),
+    shapes: dict[str, tuple[int, ...]] = {
+        "mu": (images, model.representation_dim),
         "label": (images,),
         "expert": (images,),
         "gate": (images, model.num_experts),
         "image": image,
-        "reconstruction": image,
     }
+    return shapes | {"reconstruction": image} if model.reconstructs else shapes
 
 
 def _counts(record: TrialRecord) -> dict[str, int]:

@@ -229,7 +229,7 @@ def _sizes(record: ProbeRecord, trial: TrialRecord) -> dict[str, int]:
     return {
         "B": trial.data.test_images,
         "E": model.num_experts,
-        "Z": model.latent_dim,
+        "Z": model.representation_dim,
         "T": len(record.targets),
     }
 

@@ -22,6 +22,8 @@ class ContrastiveModelSpec(Spec):
     projection head, which only the loss sees, follows (arXiv:2002.05709).
     """
 
+    reconstructs: ClassVar[bool] = False
+    """Whether it makes images: reconstructions, and what needs them, are to be had."""
     gate: ClassVar[None] = None
     """Its gate is none of those of an SMoE-VAE: it is linear, on what the experts read."""
     gate_hidden: ClassVar[tuple[int, ...]] = ()

@@ -62,6 +62,8 @@ class ModelSpec(Spec):
     """The SMoE-VAE (arXiv:2509.10025): encoder, gate and E decoders that read the same latent vector."""
 
     hashed_unless_default: ClassVar[frozenset[str]] = frozenset({"family", "gate"})
+    reconstructs: ClassVar[bool] = True
+    """See `ContrastiveModelSpec.reconstructs`."""
 
     # Not written, as it was not before there were others: what has no family is of this one.
     family: Literal["smoe_vae"] = Field(default="smoe_vae", exclude=True, description="the SMoE-VAE")

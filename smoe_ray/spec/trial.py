@@ -12,10 +12,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from smoe_ray.errors import StudyError
 from smoe_ray.spec.base import NAME_PATTERN, Spec
+from smoe_ray.spec.contrastive import ContrastiveModelSpec
 from smoe_ray.spec.data import DataSpec, PluginData, SyntheticData
 from smoe_ray.spec.gates import AttentiveGateSpec, BatchNormGateSpec
 from smoe_ray.spec.messages import nearest, one_line
-from smoe_ray.spec.contrastive import ContrastiveModelSpec
 from smoe_ray.spec.model import ModelField, ModelSpec, PluginDecoder, PluginEncoder
 from smoe_ray.spec.modifiers import MODIFIERS_OF_THE_GATE, ModifiersSpec
 from smoe_ray.spec.objectives import (

@@ -15,7 +15,7 @@ from smoe_ray.errors import ResultsError, StudyError, TrialError
 from smoe_ray.planning import StudyPlan
 from smoe_ray.results import Store, TrialRecord
 from smoe_ray.results.record import Imported
-from smoe_ray.spec import GridStudy, SearchStudy, TrialSpec
+from smoe_ray.spec import GridStudy, ModelSpec, SearchStudy, TrialSpec
 from smoe_ray.study.driver import StudyRun, prepared_cache, run_study
 from smoe_ray.study.events import DataProgress, Event, OnEvent, ignore
 from smoe_ray.study.trial_queue import TrialQueue
@@ -60,7 +60,8 @@ def import_checkpoint(
         The record of the finished trial; that of an earlier import if it was of the same file.
 
     Raises:
-        StudyError: the study has several configurations, or its model is none of the released code's.
+        StudyError: the study has several configurations, or its model is of another family, or none of the released
+            code's.
         DataError: its data cannot be read.
         ResultsError: the file is no such checkpoint, its weights are not those of the study's model, or another file
             was imported as this trial. Nothing is written then.
@@ -71,6 +72,8 @@ def import_checkpoint(
     study = study.model_copy(update={"base": study.base.model_copy(update={"weights": "imported"})})
     plan = StudyPlan(study)
     trial = _chosen(plan, seed)
+    if not isinstance(trial.model, ModelSpec):
+        raise StudyError(f"{study.name}: its model family is {trial.model.family}; checkpoints are of smoe_vae")
     checkpoint = read_released(file)
     store = Store(out)
     run = StudyRun(

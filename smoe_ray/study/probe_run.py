@@ -95,6 +95,8 @@ def _unfit(record: TrialRecord) -> str | None:
         return f"has not finished (it is {record.status}): only a finished trial has its weights"
     if not record.spec.evaluation.save_embeddings:
         return "stored no test images: evaluation.save_embeddings is false; run the study again with true"
+    if not record.spec.model.reconstructs:
+        return f"is of the model family {record.spec.model.family}: only trials of smoe_vae can be probed"
     if record.spec.model.num_experts < 2:
         return "has a single expert, of which there is nothing to tell apart"
     return None

@@ -129,7 +129,7 @@ class Toy:
 def _embeddings(trial: TrialSpec, test: Dataset, weight: npt.NDArray[Any]) -> Arrays:
     experts = trial.model.num_experts
     return {
-        "mu": np.outer(np.arange(len(test)), np.resize(weight, trial.model.latent_dim)).astype(np.float32),
+        "mu": np.outer(np.arange(len(test)), np.resize(weight, trial.model.representation_dim)).astype(np.float32),
         "label": test.label_B,
         "expert": np.arange(len(test)) % experts,
         "gate": np.full((len(test), experts), 1 / experts, np.float32),

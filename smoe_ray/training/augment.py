@@ -52,7 +52,8 @@ def _cropped(image_BCHW: Tensor, spec: Contrastive, drawn_B5: Tensor) -> Tensor:
     across_B3 = torch.stack([width_B * mirror_B, none_B, (1 - width_B) * (2 * x_B - 1)], dim=1)
     down_B3 = torch.stack([none_B, height_B, (1 - height_B) * (2 * y_B - 1)], dim=1)
     grid = F.affine_grid(torch.stack([across_B3, down_B3], dim=1), list(image_BCHW.shape), align_corners=False)
-    return F.grid_sample(image_BCHW, grid, padding_mode="border", align_corners=False)
+    cropped_BCHW: Tensor = F.grid_sample(image_BCHW, grid, padding_mode="border", align_corners=False)
+    return cropped_BCHW
 
 
 def _recoloured(image_BCHW: Tensor, spec: Contrastive, drawn_B6: Tensor) -> Tensor:
@@ -75,4 +76,5 @@ def _recoloured(image_BCHW: Tensor, spec: Contrastive, drawn_B6: Tensor) -> Tens
     turn_B33 = eye + torch.sin(turn_B).view(-1, 1, 1) * axis + (1 - torch.cos(turn_B)).view(-1, 1, 1) * (axis @ axis)
     chroma_B33 = (eye - grey) @ turn_B33 @ (eye - grey)
     colour_B33 = grey + saturation_B.view(-1, 1, 1) * chroma_B33
-    return torch.einsum("bdc,bchw->bdhw", colour_B33, scaled_BCHW)
+    coloured_BCHW: Tensor = torch.einsum("bdc,bchw->bdhw", colour_B33, scaled_BCHW)
+    return coloured_BCHW

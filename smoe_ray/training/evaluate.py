@@ -29,6 +29,48 @@ IMAGES_AT_ONCE = 256
 """Images that pass through the model at once: more, and the encoder's activations outgrow a CPU's cache."""
 
 
+class ExpertUse(NamedTuple):
+    """How evenly and how surely images are routed, in any family of models."""
+
+    usage_E: tuple[float, ...]
+    """Share of the images that each expert is the argmax of."""
+    gate_entropy: float
+    """Entropy of an image's gate probabilities, nats."""
+    nmi: float
+    """Normalised mutual information of argmax expert and class; NaN where all images are of one class."""
+
+    def columns(self) -> dict[str, Any]:
+        """Columns ``experts.<name>`` of the results, by name."""
+        active = sum(share > 0 for share in self.usage_E)
+        entropy = -sum(share * math.log(share) for share in self.usage_E if share > 0)
+        load_E = np.array(self.usage_E) * len(self.usage_E)
+        low, high = np.quantile(load_E, (0.1, 0.9)).tolist()
+        return {
+            "configured": len(self.usage_E),
+            "active": active,
+            "effective": math.exp(entropy),
+            "active_fraction": active / len(self.usage_E),
+            "max_share": max(self.usage_E),
+            "max_violation": float(load_E.max()) - 1,
+            "load_low": low,
+            "load_high": high,
+            "gate_entropy": self.gate_entropy,
+            "nmi": _none_if_nan(self.nmi),
+            "usage": list(self.usage_E),
+        }
+
+
+def expert_use(logit_BE: Tensor, label_B: Tensor) -> ExpertUse:
+    """How images of these gate logits and classes are routed."""
+    E, expert_B = logit_BE.shape[1], logit_BE.argmax(dim=1)
+    log_gate_BE = torch.log_softmax(logit_BE.double(), dim=1)
+    return ExpertUse(
+        tuple((torch.bincount(expert_B, minlength=E).double() / len(expert_B)).tolist()),
+        float(-(log_gate_BE.exp() * log_gate_BE).sum(dim=1).mean()),
+        _nmi(_counts(expert_B, label_B, E)),
+    )
+
+
 class Evaluation(NamedTuple):
     """Means over the test images, and the share of the images that each expert is the argmax of."""
 
@@ -72,24 +114,10 @@ class Evaluation(NamedTuple):
 
     def usage(self) -> dict[str, Any]:
         """Columns ``experts.<name>`` of the results, by name: how evenly and how surely images are routed."""
-        active = sum(share > 0 for share in self.usage_E)
-        entropy = -sum(share * math.log(share) for share in self.usage_E if share > 0)
-        load_E = np.array(self.usage_E) * len(self.usage_E)
-        low, high = np.quantile(load_E, (0.1, 0.9)).tolist()
         return {
-            "configured": len(self.usage_E),
-            "active": active,
-            "effective": math.exp(entropy),
-            "active_fraction": active / len(self.usage_E),
-            "max_share": max(self.usage_E),
-            "max_violation": float(load_E.max()) - 1,
-            "load_low": low,
-            "load_high": high,
-            "gate_entropy": self.gate_entropy,
+            **ExpertUse(self.usage_E, self.gate_entropy, self.nmi).columns(),
             "similarity": _none_if_nan(self.similarity),
             "label_accuracy": _none_if_nan(self.label_accuracy),
-            "nmi": _none_if_nan(self.nmi),
-            "usage": list(self.usage_E),
         }
 
     def latent(self) -> dict[str, Any]:
@@ -246,12 +274,17 @@ def embed(
         columns["expert"].append(expert_B)
         columns["reconstruction"].append(model.experts.chosen(z_BZ, expert_B).view_as(image_BHW).half())
     arrays = {name: torch.cat(chunks).cpu().numpy() for name, chunks in columns.items()}
-    arrays |= {"label": np.asarray(dataset.label_B), "image": np.asarray(dataset.image_BHW)}
+    return arrays | facts_of_images(dataset)
+
+
+def facts_of_images(dataset: Dataset) -> dict[str, npt.NDArray[Any]]:
+    """label (B,) int64 and image (B, H, W) uint8; style (B,) and parameter (B, P) where the data has them."""
+    facts: dict[str, npt.NDArray[Any]] = {"label": np.asarray(dataset.label_B), "image": np.asarray(dataset.image_BHW)}
     if dataset.style_B is not None:
-        arrays["style"] = np.asarray(dataset.style_B)
+        facts["style"] = np.asarray(dataset.style_B)
     if dataset.parameter_BP is not None:
-        arrays["parameter"] = np.asarray(dataset.parameter_BP)
-    return arrays
+        facts["parameter"] = np.asarray(dataset.parameter_BP)
+    return facts
 
 
 def _latent(mu_BZ: Tensor, logvar_BZ: Tensor, latent: str, noise: torch.Generator) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 from collections.abc import Iterator
@@ -83,6 +84,18 @@ class DeviceImages:
         for start in range(0, len(self), size):
             chosen = slice(start, start + size)
             yield self._pixels(self.image_BHW[chosen]), self.label_B[chosen]
+
+    def spread(self, most: int) -> DeviceImages:
+        """These images, or of more than `most` that many at equal distances."""
+        if len(self) <= most:
+            return self
+        rows = torch.linspace(0, len(self) - 1, most, dtype=torch.float64).long()
+        some = copy.copy(self)
+        some.image_BHW, some.label_B = (
+            self.image_BHW[rows.to(self.image_BHW.device)],
+            self.label_B[rows.to(self.device)],
+        )
+        return some
 
     def _pixels(self, image_BHW: Tensor) -> Tensor:
         return image_BHW.to(self.device, non_blocking=True).float().div_(255)

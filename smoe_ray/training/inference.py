@@ -22,7 +22,7 @@ from smoe_ray.errors import DataError, ResultsError
 from smoe_ray.model import SMoEVAE, build_model
 from smoe_ray.model.pretrained import misfit
 from smoe_ray.results import Store, TrialFolder, TrialRecord, read_weights
-from smoe_ray.spec import DrawingColours, ImageShape, drawing_ink
+from smoe_ray.spec import DrawingColours, ImageShape, ModelSpec, drawing_ink
 from smoe_ray.training.evaluate import IMAGES_AT_ONCE
 
 FloatArray = npt.NDArray[np.float32]
@@ -101,7 +101,7 @@ class TrainedModel:
         return image_BEHW
 
     def _latent(self, z_BZ: FloatArray) -> Tensor:
-        latent_dim = self.record.spec.model.latent_dim
+        latent_dim = self.record.spec.model.representation_dim
         if z_BZ.ndim != 2 or z_BZ.shape[1] != latent_dim:
             raise ResultsError(
                 f"latent vectors are of shape {z_BZ.shape}, trial {self.record.trial_id} needs (B, {latent_dim}); "
@@ -126,18 +126,24 @@ def load_model(out: str | Path, study: str, trial_id: str) -> TrainedModel:
         trial_id: the trial.
 
     Raises:
-        ResultsError: no such trial, it is not finished, or its weights are not those of a model of its spec.
+        ResultsError: no such trial, it is not finished, it is no SMoE-VAE, or its weights are not those of a model of
+            its spec.
     """
     weights = read_weights(out, study, trial_id)
     folder = TrialFolder(Store(out), study, trial_id)
     record = folder.read_record()
     if record is None:
         raise ResultsError(f"{folder.store.path(folder.name)}/trial.json: no such file; run the study again")
+    spec = record.spec.model
+    if not isinstance(spec, ModelSpec):
+        raise ResultsError(
+            f"trial {trial_id} is of the model family {spec.family}, which has no decoders: nothing is reconstructed"
+        )
     with torch.device("meta"):  # without memory: the spec may mean a model of any size
-        problem = misfit(build_model(record.spec.model, _image_shape(record), record.spec.seed), weights)
+        problem = misfit(build_model(spec, _image_shape(record), record.spec.seed), weights)
     if problem is not None:
         raise folder.broken("model.safetensors", problem)
-    model = build_model(record.spec.model, _image_shape(record), record.spec.seed)
+    model = build_model(spec, _image_shape(record), record.spec.seed)
     model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     return TrainedModel(record, model)
 

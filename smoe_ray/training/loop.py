@@ -16,18 +16,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from smoe_ray import columns
 from smoe_ray.data.dataset import Dataset, Splits
 from smoe_ray.errors import DivergedError, StudyError
-from smoe_ray.model import SMoEVAE, build_model, model_cost
+from smoe_ray.model import build_model, model_cost
 from smoe_ray.model.cost import flops_of_training
 from smoe_ray.spec import TrialSpec, check_experts_per_label
 from smoe_ray.training import checkpoint
-from smoe_ray.training.collectives import ALONE, Shard, Workers
-from smoe_ray.training.evaluate import Evaluation, embed, evaluate
+from smoe_ray.training.collectives import ALONE, Workers
+from smoe_ray.training.families import Step, family_of
 from smoe_ray.training.images import Batch, DeviceImages, resolve_device
-from smoe_ray.training.modifiers import Modifiers, Moment
-from smoe_ray.training.objectives import Loss, LossInput, Terms, loss_for
 from smoe_ray.training.rng import Stream, random_stream
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -93,11 +90,12 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
             random_stream(device, trial.seed, Stream.SHUFFLING),
             random_stream(device, trial.seed, Stream.LATENT_NOISE),
         )
-        step = TrainingStep(trial, model, optimizer, noise, workers)
+        family = family_of(trial)
+        step = family.step(model, optimizer, noise, workers)
         done = 0
         if runtime.checkpoint is not None:
             done = checkpoint.restore(runtime.checkpoint, step.modules, optimizer, generators)
-        images = DeviceImages(data.train, device, step.loss.spec.label_kind)
+        images = DeviceImages(data.train, device, step.label_kind)
         test = DeviceImages(data.test, device)
     steps_per_epoch = math.ceil(len(data.train) / trial.training.batch_size)
     steps_total = trial.training.budget.steps(steps_per_epoch)
@@ -115,11 +113,12 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
         last = epoch == epochs_total
         measured = None
         if workers.rank == 0 and (last or epoch % trial.evaluation.every == 0):
-            measured = _measure(trial, model, test, data, step.loss, epoch)
+            measured = family.measure(model, images, test, data, epoch)
+            _refuse_divergence(epoch, measured.losses())
         row = {
             "epoch": epoch,
             **{f"train.{name}": value for name, value in terms.items()},
-            **_measured_columns(trial, measured),
+            **family.columns(measured),
             **counts.columns(first_step + steps),
             "cost.wall_s": time.perf_counter() - started,
             "cost.images_per_s": counts.images(first_step, first_step + steps) / (trained - started),
@@ -130,7 +129,7 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
             last,
             checkpoint=partial(checkpoint.take, epoch, step.modules, optimizer, generators),
             weights=partial(checkpoint.weights, model),
-            embeddings=partial(embed, model, test, data.test, trial.evaluation, seed=trial.seed, epoch=epoch),
+            embeddings=partial(family.embed, model, test, data, epoch),
         )
 
 
@@ -151,16 +150,18 @@ def measure(trial: TrialSpec, data: Splits, weights: Mapping[str, Tensor], devic
         DivergedError: a test column is NaN or infinite.
     """
     _check_labels(trial, data)
-    model = build_model(trial.model, data.train.image_shape, trial.seed).to(resolve_device(device))
+    family, on = family_of(trial), resolve_device(device)
+    model = build_model(trial.model, data.train.image_shape, trial.seed).to(on)
     model.load_state_dict(weights)
-    test = DeviceImages(data.test, resolve_device(device))
+    test = DeviceImages(data.test, on)
     steps_per_epoch = math.ceil(len(data.train) / trial.training.batch_size)
     steps = trial.training.budget.steps(steps_per_epoch)
     epoch = math.ceil(steps / steps_per_epoch)
-    measured = _measure(trial, model, test, data, loss_for(trial.objective), epoch)
+    measured = family.measure(model, DeviceImages(data.train, on), test, data, epoch)
+    _refuse_divergence(epoch, measured.losses())
     row = {
         "epoch": epoch,
-        **_measured_columns(trial, measured),
+        **family.columns(measured),
         **_Counts(trial, data.train, steps_per_epoch).columns(steps),
     }
     yield Epoch(
@@ -169,94 +170,12 @@ def measure(trial: TrialSpec, data: Splits, weights: Mapping[str, Tensor], devic
         last=True,
         checkpoint=dict,  # there is no next epoch
         weights=partial(checkpoint.weights, model),
-        embeddings=partial(embed, model, test, data.test, trial.evaluation, seed=trial.seed, epoch=epoch),
+        embeddings=partial(family.embed, model, test, data, epoch),
     )
 
 
-_LEAST_UNIFORM = 2.0**-25
-"""Half the spacing of `torch.rand`'s numbers in single precision."""
-
-
-class TrainingStep:
-    """One optimizer step on a batch."""
-
-    def __init__(
-        self,
-        trial: TrialSpec,
-        model: SMoEVAE,
-        optimizer: torch.optim.Optimizer,
-        noise: torch.Generator,
-        workers: Workers = ALONE,
-    ) -> None:
-        self.loss = loss_for(trial.objective).to(noise.device)
-        self.modifiers = Modifiers(trial).to(noise.device)
-        self.modules = {"model": model, "loss": self.loss, "modifiers": self.modifiers}
-        self.trial, self.model, self.optimizer, self.noise = trial, model, optimizer, noise
-        self.device, self.workers = noise.device, workers
-        self.terms, self.mean_over_batch = self._terms, workers.mean
-        if trial.training.compile:
-            # The bank runs as it is written: inductor takes minutes over its in-place views, and the sizes of the
-            # groups of `chosen` change with every batch.
-            bank: Any = model.experts
-            bank.forward = torch.compiler.disable(bank.forward)
-            bank.chosen = torch.compiler.disable(bank.chosen)
-            if self.loss.spec.decodes == "merged":
-                bank.merged = torch.compiler.disable(bank.merged)
-            self.mean_over_batch = torch.compiler.disable(workers.mean)
-            self.terms = torch.compile(self._terms, dynamic=False)
-        self.forward = workers.wrap(model)
-
-    def __call__(
-        self, image_BHW: Tensor, label_B: Tensor, progress: float, shard: Shard | None = None
-    ) -> dict[str, Tensor]:
-        """Update the model; `progress` is the share of the budget that is done.
-
-        Of several workers, each is given its shard of the batch. Returns each term's mean over that shard.
-        """
-        shard = shard or self.workers.shard(len(image_BHW))
-        noise_BZ = torch.randn(shard.batch, self.trial.model.latent_dim, generator=self.noise, device=self.device)
-        uniform_BE = None
-        if self.loss.spec.draws_noise:
-            size = shard.batch, self.trial.model.num_experts
-            drawn_BE = torch.rand(size, generator=self.noise, device=self.device)[shard.rows]
-            uniform_BE = drawn_BE.clamp_min(_LEAST_UNIFORM)  # of 0, logarithms and quantiles are infinite
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.trial.training.precision == "bf16"):
-            terms = self.terms(
-                image_BHW,
-                label_B,
-                noise_BZ[shard.rows],
-                torch.tensor(progress),
-                torch.tensor(shard.share),
-                uniform_BE,
-                shard.rows.start,
-            )
-        self.optimizer.zero_grad(set_to_none=True)
-        (self.workers.count * shard.share * terms.loss).backward()
-        self.optimizer.step()
-        self.loss.after_step(self.model)
-        return {name: term.detach() for name, term in terms.by_name().items()}
-
-    def _terms(
-        self,
-        image_BHW: Tensor,
-        label_B: Tensor,
-        noise_BZ: Tensor,
-        progress: Tensor,
-        share: Tensor,
-        uniform_BE: Tensor | None = None,
-        first_row: int = 0,
-    ) -> Terms:
-        global_mean = partial(self.mean_over_batch, share=share)
-        choose = partial(self.loss.choose, global_mean=global_mean, uniform_BE=uniform_BE)
-        modify = partial(self.modifiers.logits, progress=progress)
-        decoded = self.forward(image_BHW, noise_BZ, self.loss.spec.decodes, choose, modify)
-        beta = self.trial.training.beta
-        batch = LossInput(image_BHW.flatten(1), label_B, decoded, beta, progress, global_mean, uniform_BE, first_row)
-        return self.modifiers.terms(self.loss(batch), batch, self.model)
-
-
 def _train_epoch(
-    step: TrainingStep, batches: Iterator[Batch], images: DeviceImages, first_step: int, steps_total: int
+    step: Step, batches: Iterator[Batch], images: DeviceImages, first_step: int, steps_total: int
 ) -> dict[str, float]:
     """Train on the batches of `images`; means of the terms over images, those of all workers."""
     step.model.train()
@@ -264,8 +183,7 @@ def _train_epoch(
     names: list[str] = []
     count = 0
     for number, (image_BHW, label_B, shard) in enumerate(batches, start=first_step):
-        moment = Moment(number, steps_total, step.trial.seed, step.model, step.optimizer, images, step.workers)
-        step.modifiers.before_step(moment)
+        step.before(number, steps_total, images)
         terms = step(image_BHW, label_B, number / max(1, steps_total - 1), shard)
         names = list(terms)
         # No .item() here: on a GPU it would wait for the device at every step.
@@ -285,41 +203,6 @@ def _check_labels(trial: TrialSpec, data: Splits) -> None:
     """Raise StudyError where routing by label needs another number of experts for this data."""
     styled = data.train.style_B is not None and data.test.style_B is not None
     check_experts_per_label(trial, len(data.class_names), len(data.style_names) if styled else 0)
-
-
-def _measure(
-    trial: TrialSpec, model: SMoEVAE, test: DeviceImages, data: Splits, loss: Loss[Any], epoch: int
-) -> Evaluation:
-    measured = evaluate(
-        model,
-        test,
-        trial.evaluation,
-        loss.error,
-        seed=trial.seed,
-        epoch=epoch,
-        routed_by_B=data.test.labels(loss.spec.label_kind) if loss.spec.needs_labels else None,
-    )
-    _refuse_divergence(epoch, measured.losses())
-    return measured
-
-
-def _measured_columns(trial: TrialSpec, measured: Evaluation | None) -> dict[str, Any]:
-    return _test_columns(measured, trial.model.num_experts) | _latent_columns(measured, trial.model.latent_dim)
-
-
-def _test_columns(measured: Evaluation | None, num_experts: int) -> dict[str, Any]:
-    if measured is None:
-        unmeasured = dict.fromkeys(column.name for column in (*columns.TEST, *columns.EXPERTS))
-        return {**unmeasured, "experts.configured": num_experts}
-    return {
-        **{f"test.{name}": value for name, value in measured.losses().items()},
-        **{f"experts.{name}": value for name, value in measured.usage().items()},
-    }
-
-
-def _latent_columns(measured: Evaluation | None, latent_dim: int) -> dict[str, Any]:
-    used = {"configured": latent_dim, "active": None, "kl": None} if measured is None else measured.latent()
-    return {f"latent.{name}": value for name, value in used.items()}
 
 
 class _Counts:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -117,6 +118,17 @@ class ContrastiveMoE(nn.Module):
         hidden, size = spec.projection
         self.projection = nn.Sequential(nn.Linear(spec.widths[-1], hidden), nn.ReLU(), nn.Linear(hidden, size))
 
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> ContrastiveMoE:
+        """As `SMoEVAE.from_pretrained`.
+
+        Raises:
+            ResultsError: no such folder, or its files are not those of such a model.
+        """
+        from smoe_ray.model.pretrained import load_pretrained
+
+        return load_pretrained(folder, cls)
+
     @property
     def experts(self) -> ConvExperts:
         """The mixture of experts."""
@@ -126,7 +138,7 @@ class ContrastiveMoE(nn.Module):
 
     def before_experts(self, image_BHW: Tensor) -> Tensor:
         """What the gate and the experts read: (B, C, H, W)."""
-        map_BCHW = self.stem(image_BHW if image_BHW.ndim == 4 else image_BHW[:, None])
+        map_BCHW: Tensor = self.stem(image_BHW if image_BHW.ndim == 4 else image_BHW[:, None])
         for each in self.stages[: self.moe_stage - 1]:
             map_BCHW = each(map_BCHW)
         return map_BCHW

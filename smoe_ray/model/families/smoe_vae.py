@@ -87,7 +87,7 @@ class SMoEVAE(nn.Module):
         """
         from smoe_ray.model.pretrained import load_pretrained
 
-        return load_pretrained(folder)
+        return load_pretrained(folder, cls)
 
     def parts_of(self, expert: int) -> list[Part]:
         """What belongs to one expert alone: its part of the gate's last layer, and its decoder."""
