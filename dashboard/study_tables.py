@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection
+from typing import get_args
 
 import pandas as pd
 
 from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.datasets import DATASET, dataset_names
+from smoe_ray.analysis.outcomes import families
 from smoe_ray.analysis.summary import trial_summary
-from smoe_ray.columns import COLUMNS, TRIAL_TABLE, format_cell
+from smoe_ray.columns import COLUMNS, Family, format_cell, trial_table
 from smoe_ray.results.table import flatten
 
 from . import load
@@ -19,8 +21,8 @@ from . import load
 MAX_ARMS = 60
 """With more arms, nearly every trial is its own arm (as in a search), and grouping by arm is of no use."""
 
-TRIAL_HEADINGS = {name: COLUMNS[name].heading for name in TRIAL_TABLE}
-"""Columns of `trial_summary` in the table of trials, with their headings."""
+TRIAL_HEADINGS = {name: COLUMNS[name].heading for name in trial_table(get_args(Family))}
+"""Columns of `trial_summary` that a table of trials may have, with their headings."""
 
 
 @load.cached
@@ -67,8 +69,9 @@ def arm_ids(
 @load.cached
 def trials(study: str) -> pd.DataFrame:
     """One row per trial, as `smoe-ray table` prints it."""
-    summary = trial_summary(load.results(study).table)
-    return summary[[column for column in TRIAL_HEADINGS if column in summary]].astype({"arm": str})
+    results = load.results(study).table
+    summary = trial_summary(results)
+    return summary[[name for name in trial_table(families(results)) if name in summary]].astype({"arm": str})
 
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from smoe_ray import cli_k8s
 from smoe_ray.cli_k8s import AsJson
-from smoe_ray.columns import COLUMNS, TRIAL_TABLE, count
+from smoe_ray.columns import COLUMNS, TRIAL_TABLE, count, trial_table
 from smoe_ray.errors import ClusterError, ResultsError, SmoeRayError, StudyError
 from smoe_ray.terminal_output import (
     PlainConsole,
@@ -967,11 +967,11 @@ _LEAST_LABEL = 18
 
 def _print_summary(results: pd.DataFrame, epochs: bool = False) -> None:
     """The trials at their last epoch, or all their epochs, and what to beware of in these numbers."""
-    from smoe_ray.analysis.outcomes import comparable_metric, loss_unit
+    from smoe_ray.analysis.outcomes import comparable_metric, families, loss_unit
     from smoe_ray.analysis.summary import epoch_summary, trial_summary
 
-    columns = list(TRIAL_TABLE)
-    is_mixed = comparable_metric(results) != "test.reconstruction"
+    columns = trial_table(families(results))
+    is_mixed = comparable_metric(results) == "test.psnr"
     if is_mixed:
         columns.remove("test.psnr")
         columns.insert(columns.index("test.reconstruction"), "test.psnr")

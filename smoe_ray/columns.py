@@ -10,7 +10,7 @@ To add a column of the results: one entry here, and whatever computes the value.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -525,7 +525,7 @@ STATISTICS = (
     Column("configured", "experts", COUNT),
     Column("loss", "test loss", LOSS),
     Column("loss_soft", "soft loss", LOSS),
-    Column("gap", "gap", LOSS),
+    Column("gap", "gap", LOSS, family="smoe_vae"),
     Column("psnr", "PSNR", LOSS),
     Column("max_violation", "MaxVio", LOSS),
     Column("regret", "routing regret", LOSS),
@@ -534,6 +534,9 @@ STATISTICS = (
     Column("effective", "effective", LOSS),
     Column("kl", "KL", LOSS),
     Column("latents", "active latents", GENERAL),
+    Column("linear", "linear read-out", SCORE),
+    Column("linear_untrained", "untrained", SCORE),
+    Column("neighbours", "20 neighbours", SCORE),
     # differences between arms
     Column("runs_compared", "runs"),
     Column("left_out", "left out", COUNT),
@@ -745,6 +748,17 @@ TRIAL_TABLE = (
     "test.psnr",
 )
 """Columns of the table of trials that the command prints and the dashboard shows, in this order."""
+
+
+def trial_table(families: Collection[str]) -> list[str]:
+    """`TRIAL_TABLE` for models of these families: without what none of them has, and with the test columns that one of
+    them alone has.
+    """
+    names = [name for name in TRIAL_TABLE if COLUMNS[name].family in (None, *families)]
+    if "contrastive" in families:
+        own = [column.name for column in TEST if column.family == "contrastive"]
+        names[names.index("trial_id") : names.index("trial_id")] = own
+    return names
 
 
 def listed(words: Iterable[str], last: str = "and") -> str:

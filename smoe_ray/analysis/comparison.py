@@ -16,7 +16,7 @@ from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.curves import FloatArray
 from smoe_ray.analysis.datasets import dataset_names, dataset_paths
 from smoe_ray.analysis.experts import NUM_EXPERTS, is_supervised
-from smoe_ray.analysis.outcomes import comparable_metric, last_evaluated, loss_unit, require, test_gating
+from smoe_ray.analysis.outcomes import READ_OUT, comparable_metric, last_evaluated, loss_unit, require, test_gating
 from smoe_ray.columns import LOSS_COLUMNS
 from smoe_ray.errors import ResultsError
 
@@ -125,7 +125,7 @@ def row_names(differences: Sequence[Difference]) -> list[str]:
 
 def measure_of(metric: str) -> str:
     """A metric in words."""
-    return {"test.reconstruction": "test loss", "test.psnr": "PSNR"}.get(metric, metric)
+    return {"test.reconstruction": "test loss", "test.psnr": "PSNR", READ_OUT: "linear read-out"}.get(metric, metric)
 
 
 class ComparableArms(NamedTuple):
@@ -140,8 +140,12 @@ class ComparableArms(NamedTuple):
 
     @property
     def unit(self) -> str:
-        """Of the metric, if it is the test loss or the PSNR; else empty."""
-        units = {"test.reconstruction": loss_unit(self.outcomes), "test.psnr": "dB, higher is better"}
+        """Of the metric, if it is one that arms are compared by unasked; else empty."""
+        units = {
+            "test.reconstruction": loss_unit(self.outcomes),
+            "test.psnr": "dB, higher is better",
+            READ_OUT: "share of the test images, higher is better",
+        }
         return units.get(self.metric, "")
 
     @property
@@ -163,19 +167,20 @@ def comparable_arms(
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
-        metric: column of `results`; None: the test loss or, where its unit differs between trials, the PSNR.
+        metric: column of `results`; None: that of `comparable_metric`.
         cells: dotted spec paths that separate cells instead of arms; several datasets always do.
 
     Raises:
         ResultsError: no finished trial, or a loss as the metric whose unit differs between trials.
     """
-    outcomes = last_evaluated(results)
+    outcomes = last_evaluated(results, None)
     # Each dataset is a cell of its own, so only losses of the same dataset meet.
     met = [of_one for _, of_one in outcomes.groupby(outcomes["trial_id"].map(dataset_names(outcomes)))]
-    comparable = "test.psnr" if any(comparable_metric(one) == "test.psnr" for one in met) else "test.reconstruction"
+    comparable = max((comparable_metric(one) for one in met), key=("test.reconstruction", READ_OUT, "test.psnr").index)
     metric = metric or comparable
     require(results, ("trial_id", "seed", metric))
-    if metric in LOSS_COLUMNS and comparable != "test.reconstruction":
+    outcomes = last_evaluated(results, metric)
+    if metric in LOSS_COLUMNS and comparable == "test.psnr":
         raise ResultsError(f"{metric} has no common unit: {loss_unit(outcomes)}; compare {comparable}")
     cells = (*cells, *dataset_paths(outcomes))
     label_of = arms(outcomes, cells)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.datasets import require_common_scale
-from smoe_ray.analysis.outcomes import loss_unit, not_failed, require, test_gating
+from smoe_ray.analysis.outcomes import loss_unit, not_failed, reconstructs, require, test_gating
 from smoe_ray.errors import ResultsError
 
 FloatArray = npt.NDArray[np.float64]
@@ -83,8 +83,9 @@ class Panel(NamedTuple):
 class TrainingCurves(NamedTuple):
     """Reconstruction error against epoch, one panel per measure, one curve per arm."""
 
+    name: str
+    """Of the errors: see `_Errors`."""
     unit: str
-    """Of the errors: see `loss_unit`."""
     arms: tuple[str, ...]
     """In the order of colours. A curve's label is one of them."""
     panels: tuple[Panel, ...]
@@ -95,6 +96,8 @@ class TrainingCurves(NamedTuple):
 def training_curves(results: pd.DataFrame) -> TrainingCurves:
     """Test error (as evaluated, and with soft gating) and training error against epoch; mean and spread over seeds.
 
+    Of models that reconstruct nothing, the contrastive losses.
+
     Running and pruned trials count up to their last epoch; failed trials are excluded, as are measures that no trial
     has.
 
@@ -102,16 +105,15 @@ def training_curves(results: pd.DataFrame) -> TrainingCurves:
         results: the table of `read_results`, one row per (trial, epoch).
 
     Raises:
-        ResultsError: there is no trial other than failed ones, none has a reconstruction error, or they are of several
+        ResultsError: there is no trial other than failed ones, none has an error, or they are of several
             datasets or likelihoods.
     """
     rows = not_failed(results)
     require_common_scale(rows, "training curves")
     label_of = arms(rows)
     rows = rows.assign(arm=rows["trial_id"].map(label_of))
-    column_of = {f"test, {test_gating(rows)} gating": "test.reconstruction"}
-    column_of.setdefault("test, soft gating", "test.reconstruction_soft")
-    column_of["training"] = "train.reconstruction"
+    measured_in = _errors(rows)
+    column_of = {label: column for column, label in measured_in.columns.items()}
     require(rows, column_of.values())
     panels = []
     for title, column in column_of.items():
@@ -120,10 +122,11 @@ def training_curves(results: pd.DataFrame) -> TrainingCurves:
         if curves:
             panels.append(Panel(title, tuple(curves)))
     if not panels:
-        raise ResultsError("training curves: no trial has a reconstruction error yet; wait for its first epoch")
+        raise ResultsError(f"training curves: no trial has a {measured_in.name} yet; wait for its first epoch")
     drawn = [curve for panel in panels for curve in panel.curves]
     return TrainingCurves(
-        loss_unit(rows),
+        measured_in.name,
+        measured_in.unit,
         tuple(label_of.cat.categories),
         tuple(panels),
         log_limits(np.concatenate([values for curve in drawn for values in (curve.mean, curve.low, curve.high)]), 1.2),
@@ -142,10 +145,11 @@ class Series(NamedTuple):
 class TrialCurves(NamedTuple):
     """Curves of one trial; measures that were never recorded are omitted."""
 
+    name: str
+    """Of the errors: see `_Errors`."""
     unit: str
-    """Of the errors: see `loss_unit`."""
-    reconstruction: tuple[Series, ...]
-    """Reconstruction errors."""
+    errors: tuple[Series, ...]
+    """Reconstruction errors; contrastive losses of a model that reconstructs nothing."""
     terms: tuple[Series, ...]
     """Terms of the training loss, unweighted, each labelled with its unit."""
 
@@ -157,7 +161,27 @@ _TERMS = {
     "train.balance": "balance",
     "train.entropy": "entropy (nats)",
     "train.cross_entropy": "cross-entropy (nats)",
+    "train.contrastive": "contrastive loss (nats)",
 }
+
+
+class _Errors(NamedTuple):
+    """In what trials are measured on training and test images alike."""
+
+    name: str
+    unit: str
+    columns: dict[str, str]
+    """Results column: label of its curve."""
+
+
+def _errors(rows: pd.DataFrame) -> _Errors:
+    if not reconstructs(rows):
+        columns = {"test.contrastive": "test", "train.contrastive": "training"}
+        return _Errors("contrastive loss", "nats per view", columns)
+    columns = {"test.reconstruction": f"test, {test_gating(rows)} gating"}
+    if test_gating(rows) != "soft":
+        columns["test.reconstruction_soft"] = "test, soft gating"
+    return _Errors("reconstruction error", loss_unit(rows), columns | {"train.reconstruction": "training"})
 
 
 def trial_curves(results: pd.DataFrame, trial_id: str) -> TrialCurves:
@@ -175,14 +199,10 @@ def trial_curves(results: pd.DataFrame, trial_id: str) -> TrialCurves:
     rows = rows[rows["epoch"].notna()].sort_values("epoch", kind="stable")
     if rows.empty:
         raise ResultsError(f"trial {trial_id}: no epoch has ended yet; wait for the first")
-    errors = {
-        "test.reconstruction": f"test, {test_gating(rows)} gating",
-        "test.reconstruction_soft": "test, soft gating",
-        "train.reconstruction": "training",
-    }
-    unit = loss_unit(rows)
-    terms = {column: label.format(unit=unit.partition(" (")[0]) for column, label in _TERMS.items()}
-    return TrialCurves(unit, _series(rows, errors), _series(rows, terms))
+    measured_in = _errors(rows)
+    unit = measured_in.unit.partition(" (")[0]
+    terms = {column: label.format(unit=unit) for column, label in _TERMS.items()}
+    return TrialCurves(measured_in.name, measured_in.unit, _series(rows, measured_in.columns), _series(rows, terms))
 
 
 def _series(rows: pd.DataFrame, label_of: dict[str, str]) -> tuple[Series, ...]:

@@ -72,9 +72,11 @@ def is_supervised(results: pd.DataFrame) -> pd.Series[bool]:
     return found
 
 
-def unsupervised_outcomes(results: pd.DataFrame, figure: str) -> pd.DataFrame:
+def unsupervised_outcomes(
+    results: pd.DataFrame, figure: str, metric: str | None = "test.reconstruction"
+) -> pd.DataFrame:
     """`last_evaluated` without the supervised baseline. Raises ResultsError, naming `figure`, if no trial remains."""
-    outcomes = last_evaluated(results)
+    outcomes = last_evaluated(results, metric)
     outcomes = outcomes[~is_supervised(outcomes)]
     if outcomes.empty:
         raise ResultsError(f"{figure}: every finished trial is supervised; add trials with routing: unsupervised")

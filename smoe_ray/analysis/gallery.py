@@ -50,9 +50,15 @@ class ExpertBlock(NamedTuple):
     index_N: IntArray
     """Indices of the shown images in the test set; fewer than requested if the expert has fewer."""
     image_NHW: Images
-    reconstruction_NHW: Drawn
+    reconstruction_NHW: Drawn | None
+    """None of a model that reconstructs nothing."""
     confidence_N: FloatArray
     """Gate probability of this expert."""
+
+    @property
+    def rows(self) -> tuple[Images | Drawn, ...]:
+        """Inputs, and below them their reconstructions, if there are any."""
+        return (self.image_NHW,) if self.reconstruction_NHW is None else (self.image_NHW, self.reconstruction_NHW)
 
 
 class ExpertGallery(NamedTuple):
@@ -70,6 +76,12 @@ class ExpertGallery(NamedTuple):
     num_images: int
     num_experts: int
 
+    @property
+    def what(self) -> str:
+        """What a block shows, in words."""
+        reconstructs = len(self.blocks[0].rows) > 1
+        return "inputs above reconstructions" if reconstructs else "inputs (this model reconstructs nothing)"
+
 
 def expert_gallery(
     embeddings: Embeddings,
@@ -84,7 +96,8 @@ def expert_gallery(
     """Share, class mix, and some inputs and reconstructions of each expert (arXiv:2509.10025, Fig. 4 and 5).
 
     Args:
-        embeddings: label, expert (B,), gate (B, E), image and reconstruction (B, H, W) or (B, C, H, W).
+        embeddings: label, expert (B,), gate (B, E), image and reconstruction (B, H, W) or (B, C, H, W); those of a
+            model that makes none have no reconstruction.
         class_names: names of the labels.
         n: maximum number of images per expert.
         choice: which images: uniformly at random, or by the gate probability of the chosen expert.
@@ -95,11 +108,12 @@ def expert_gallery(
     Raises:
         ResultsError: an array is absent, there is no image, a label has no name, or the images are none.
     """
-    _require(embeddings, ("label", "expert", "gate", "image", "reconstruction"))
+    _require(embeddings, ("label", "expert", "gate", "image"))
     highest = int(embeddings["label"].max())
     if highest >= len(class_names):
         raise ResultsError(f"embeddings: label {highest} has no name; pass the class names of that trial")
-    if embeddings["reconstruction"].shape != stored_images(embeddings).shape:
+    stored_BHW = stored_images(embeddings)
+    if "reconstruction" in embeddings and embeddings["reconstruction"].shape != stored_BHW.shape:
         raise ResultsError(
             f"embeddings: reconstructions of shape {embeddings['reconstruction'].shape} of images of shape "
             f"{embeddings['image'].shape}; pass the complete result of read_embeddings"
@@ -117,6 +131,7 @@ def _block(embeddings: Embeddings, expert: int, class_names: Sequence[str], inde
     label_B = embeddings["label"][embeddings["expert"] == expert]
     count_C = np.bincount(label_B, minlength=len(class_names))
     by_share = [c for c in np.argsort(-count_C, kind="stable").tolist() if count_C[c]]
+    drawn_BHW = embeddings.get("reconstruction")
     return ExpertBlock(
         expert,
         len(label_B),
@@ -124,7 +139,7 @@ def _block(embeddings: Embeddings, expert: int, class_names: Sequence[str], inde
         tuple((class_names[c], float(count_C[c] / len(label_B))) for c in by_share),
         index_N,
         embeddings["image"][index_N],
-        embeddings["reconstruction"][index_N].astype(np.float32),
+        None if drawn_BHW is None else drawn_BHW[index_N].astype(np.float32),
         _confidence(embeddings)[index_N],
     )
 

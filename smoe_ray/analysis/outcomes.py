@@ -20,26 +20,46 @@ def require(results: pd.DataFrame, columns: Iterable[str]) -> None:
             )
 
 
-def last_evaluated(results: pd.DataFrame) -> pd.DataFrame:
+READ_OUT = "test.linear_accuracy"
+"""What trials that reconstruct nothing are judged by."""
+
+
+def last_evaluated(results: pd.DataFrame, metric: str | None = "test.reconstruction") -> pd.DataFrame:
     """The outcome of each finished trial: its last row with an evaluation on the test set.
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
+        metric: the column that the caller needs a value of; None: trials of every family of models will do.
 
     Returns:
         One row per finished trial, all columns kept.
 
     Raises:
-        ResultsError: no trial has finished, or none was evaluated.
+        ResultsError: no trial has finished, or none has a value of the metric.
     """
-    require(results, ("trial_id", "status", "epoch", "test.reconstruction"))
+    require(results, ("trial_id", "status", "epoch", metric or "test.reconstruction"))
     finished = results[results["status"] == "finished"]
     if finished.empty:
         raise ResultsError(f"{_study(results)}: no finished trial ({_statuses(results)}); let the study finish first")
-    evaluated = finished[finished["test.reconstruction"].notna()]
+    measures = [metric] if metric else [name for name in ("test.reconstruction", READ_OUT) if name in finished]
+    evaluated = finished[finished[measures].notna().any(axis=1)]
     if evaluated.empty:
-        raise ResultsError(f"{_study(results)}: no finished trial has test.reconstruction; rerun the study")
+        lacking = f"no finished trial has {' or '.join(measures)}"
+        if metric == "test.reconstruction" and not reconstructs(results):
+            raise ResultsError(f"{_study(results)}: {lacking}: the model family contrastive reconstructs nothing")
+        raise ResultsError(f"{_study(results)}: {lacking}; rerun the study")
     return evaluated.sort_values("epoch", kind="stable").groupby("trial_id", sort=False).tail(1)
+
+
+def families(results: pd.DataFrame) -> set[str]:
+    """The families of these trials' models."""
+    named = results.get("config.model.family")  # written for all but the first family
+    return {"smoe_vae"} if named is None else set(named.fillna("smoe_vae").astype(str))
+
+
+def reconstructs(results: pd.DataFrame) -> bool:
+    """Whether a trial of these has reconstructions, or will have."""
+    return families(results) != {"contrastive"}
 
 
 def not_failed(results: pd.DataFrame) -> pd.DataFrame:
@@ -98,7 +118,12 @@ def _value_counts(results: pd.DataFrame) -> set[int]:
 
 
 def comparable_metric(results: pd.DataFrame) -> str:
-    """The measure in which these trials can be compared: `test.reconstruction`, or `test.psnr` if its units differ."""
+    """The measure in which these trials can be compared: `test.reconstruction`, or `test.psnr` if its units differ.
+
+    Where none reconstructs: `READ_OUT`.
+    """
+    if not reconstructs(results):
+        return READ_OUT
     same_unit = len(_likelihoods(results)) == 1 and len(_value_counts(results)) <= 1
     return "test.reconstruction" if same_unit else "test.psnr"
 

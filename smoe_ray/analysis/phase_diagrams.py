@@ -59,7 +59,7 @@ def phase_diagram(results: pd.DataFrame) -> PhaseDiagram:
         ResultsError: there is no finished trial, all are supervised, or a column is absent.
     """
     require(results, ("experts.active", "experts.effective", "experts.configured", _OBJECTIVE))
-    outcomes = unsupervised_outcomes(results, "phase diagram")
+    outcomes = unsupervised_outcomes(results, "phase diagram", None)
     outcomes = outcomes.assign(rho=_rho(outcomes))
     label_of = coarse_arms(outcomes, ("objective.name", NUM_EXPERTS))
     outcomes["label"] = outcomes["trial_id"].map(label_of)

@@ -124,7 +124,7 @@ def experts_per_style(results: pd.DataFrame) -> tuple[ExpertsPerStyle, ...]:
 
 def _with_styles(results: pd.DataFrame) -> pd.DataFrame:
     require(results, (STYLES, CLASS_AMI, STYLE_AMI))
-    outcomes = last_evaluated(results)
+    outcomes = last_evaluated(results, None)
     outcomes = outcomes[outcomes[STYLE_AMI].notna() & (outcomes[STYLES] > 0)]
     if outcomes.empty:
         raise ResultsError("agreement with styles: no finished trial with stored embeddings has styles")

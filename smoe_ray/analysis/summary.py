@@ -65,6 +65,9 @@ _MEASURES = {
     "nmi": "experts.nmi",
     "kl": "test.kl",
     "latents": "latent.active",
+    "linear": "test.linear_accuracy",
+    "linear_untrained": "test.linear_accuracy_untrained",
+    "neighbours": "test.knn_accuracy",
 }
 
 
@@ -78,8 +81,9 @@ def arm_summary(results: pd.DataFrame) -> pd.DataFrame:
         One row per arm. Columns: arm; finished, failed, pruned, running (trials); images (training images, maximum over
         trials); configured (experts); loss, loss_soft and gap (error per image: as evaluated, with soft gating, their
         difference), psnr (dB), active and effective (experts), max_violation, regret (error per image),
-        label_accuracy, nmi (of experts and classes), kl (nats per image) and latents (active latent dimensions), each
-        the mean over finished trials (NaN if not measured) and, with ``_sd`` appended, their sample standard deviation
+        label_accuracy, nmi (of experts and classes), kl (nats per image), latents (active latent dimensions), linear,
+        linear_untrained and neighbours (accuracies of read-outs, of models that reconstruct nothing), each the mean
+        over finished trials (NaN if not measured) and, with ``_sd`` appended, their sample standard deviation
         (ddof = 1; NaN for one trial).
 
     Raises:
@@ -123,7 +127,8 @@ def representatives(results: pd.DataFrame, limit: int = 4) -> Representatives:
     """The finished trial with the lowest seed of each arm; of more than `limit` arms, those of lowest mean loss, from
     each dataset in turn.
 
-    Where the unit of the loss differs between trials, those of highest mean PSNR.
+    Where the unit of the loss differs between trials, those of highest mean PSNR; where nothing is reconstructed, those
+    of the best linear read-out.
 
     Args:
         results: the table of `read_results`, one row per (trial, epoch).
@@ -133,7 +138,7 @@ def representatives(results: pd.DataFrame, limit: int = 4) -> Representatives:
         ResultsError: no finished trial.
     """
     require(results, ("seed", "study"))
-    outcomes = last_evaluated(results)
+    outcomes = last_evaluated(results, None)
     outcomes = outcomes.assign(arm=outcomes["trial_id"].map(arms(outcomes)))
     metric = comparable_metric(outcomes)
     means = outcomes.groupby("arm", observed=True)[metric].mean()

@@ -210,7 +210,7 @@ def collapse_rates(
     from statsmodels.stats.proportion import proportion_confint
 
     require(results, ("experts.active", "experts.configured"))
-    outcomes = unsupervised_outcomes(results, "collapse rate")
+    outcomes = unsupervised_outcomes(results, "collapse rate", None)
     label_of = arms(outcomes) if label_of is None else label_of
     collapsed = is_collapsed(outcomes, below)
     rates = []
@@ -232,7 +232,7 @@ def collapsed_share(results: pd.DataFrame) -> float | None:
     """
     require(results, ("experts.active", "experts.configured"))
     try:
-        outcomes = unsupervised_outcomes(results, "collapse rate")
+        outcomes = unsupervised_outcomes(results, "collapse rate", None)
     except ResultsError:
         return None
     return float(is_collapsed(outcomes).mean())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smoe_ray.analysis import dataset_names
 from smoe_ray.analysis.outcomes import comparable_metric
+from smoe_ray.columns import COLUMNS
 from smoe_ray.errors import SmoeRayError, StudyError
 from smoe_ray.export.tracker import Measured, measured
 from smoe_ray.results import Row, Store, TrialRecord, read_results, read_trials
@@ -64,9 +65,10 @@ class StudyHistory(NamedTuple):
         """What its trials are judged by: on several datasets, and where units differ, the PSNR."""
         if self.spec is not None and (found := first_objective(self.spec)) is not None:
             return found
-        if dataset_names(self.results).nunique() > 1 or comparable_metric(self.results) == "test.psnr":
-            return SearchObjective(metric="test.psnr", direction="maximize")
-        return SearchObjective(metric="test.reconstruction")
+        metric = comparable_metric(self.results)
+        if metric == "test.reconstruction" and dataset_names(self.results).nunique() > 1:
+            metric = "test.psnr"
+        return SearchObjective(metric=metric, direction=COLUMNS[metric].direction or "minimize")
 
 
 def read_history(out: str | Path, study: str) -> StudyHistory:

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 @style.styled
 def plot_training_curves(info: TrainingCurves) -> Figure:
-    """Reconstruction error against epoch: one panel per measure, one line per arm, bands of one s.d. over seeds."""
+    """Reconstruction error, or contrastive loss, against epoch: one panel per measure, one line per arm, bands of one
+    s.d. over seeds.
+    """
     from matplotlib.ticker import MaxNLocator
 
     figure = style.new_figure(width=6 if len(info.panels) == 1 else 8)
@@ -31,7 +33,7 @@ def plot_training_curves(info: TrainingCurves) -> Figure:
             marker = "o" if len(curve.x) == 1 else None
             (line_of[curve.label],) = ax.plot(curve.x, curve.mean, color=colour, marker=marker)
             ax.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
-    axes[0].set_ylabel(f"reconstruction error\n{style.unit_lines(info.unit)}")
+    axes[0].set_ylabel(f"{info.name}\n{style.unit_lines(info.unit)}")
     axes[0].xaxis.set_major_locator(MaxNLocator(5, integer=True))
     style.plain_log_axis(axes[0].yaxis, *info.error_limits)
     shown = [arm for arm in info.arms if arm in line_of]

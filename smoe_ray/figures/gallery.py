@@ -77,21 +77,22 @@ def plot_gallery(info: ExpertGallery) -> Figure:
     style.caption(
         figure,
         *_named(info.label),
-        f"inputs above reconstructions: at most {info.n} of each expert's test images",
+        f"{info.what}: at most {info.n} of each expert's test images",
         _choice_text(info),
         f"shares are of {info.num_images:,} test images",
         "gate: least and greatest gate probability of the expert on the images shown",
         *((f"the largest {len(info.blocks)} of {active} active experts",) if len(info.blocks) < active else ()),
     )
     lines = max(ax.get_title(loc="left").count("\n") for ax in axes) + 3  # the line below the images, and padding
-    _set_height(figure, -(-count // columns) * (2 * tile.height + _LINE_INCHES * lines))
+    rows = len(info.blocks[0].rows)
+    _set_height(figure, -(-count // columns) * (rows * tile.height + _LINE_INCHES * lines))
     return figure
 
 
 def _plot_block(ax: Axes, block: ExpertBlock, n: int, tile: _Tile) -> None:
-    _bare(ax, tile, n, 2)
-    _strip(ax, block.image_NHW, 0, 0, white=255)
-    _strip(ax, block.reconstruction_NHW, 0, 1, white=1)
+    _bare(ax, tile, n, len(block.rows))
+    for row, (images, white) in enumerate(zip(block.rows, (255, 1), strict=False)):
+        _strip(ax, images, 0, row, white=white)
     low, high = block.confidence_N.min(), block.confidence_N.max()
     ax.set_xlabel(f"gate {low:.2f} to {high:.2f}", fontsize=7, color=style.GREY, loc="left", labelpad=1)
 
@@ -108,9 +109,10 @@ def _percent(share: float, digits: int) -> str:
 
 
 def _plot_dead(ax: Axes, info: ExpertGallery, width: float, tile: _Tile) -> None:
-    _bare(ax, tile, info.n, 2)
+    rows = len(info.blocks[0].rows)
+    _bare(ax, tile, info.n, rows)
     ax.axvspan(0, info.n, color="#e4e4e4", linewidth=0)
-    ax.text(info.n / 2, 1, "no test image", ha="center", va="center", color=style.GREY)
+    ax.text(info.n / 2, rows / 2, "no test image", ha="center", va="center", color=style.GREY)
     numbers = textwrap.shorten(", ".join(map(str, info.dead)), _MOST_DEAD_CHARACTERS, placeholder=" …")
     style.title(ax, f"without test images: {len(info.dead)} of {info.num_experts} experts\n{numbers}", width)
 

@@ -79,7 +79,7 @@ def model_cost(spec: AnyModelSpec, image_shape: ImageShape) -> Cost:
 
 
 def _contrastive_cost(spec: ContrastiveModelSpec, image_shape: ImageShape) -> Cost:
-    """Of `families.contrastive_conv.ContrastiveMoE`, layer by layer; group normalisation has parameters, not FLOPs."""
+    """Of `families.contrastive_conv.ContrastiveMoE`, layer by layer; normalisation has parameters and no FLOPs."""
     channels, *size = image_shape
     shared = _normalised(channels, spec.widths[0], size, reads_image=True)
     expert = ComponentCost(0, 0, 0)
@@ -93,7 +93,9 @@ def _contrastive_cost(spec: ContrastiveModelSpec, image_shape: ImageShape) -> Co
     logits = linear_layer(spec.widths[spec.moe_stage - 1], spec.num_experts)
     hidden, projected = spec.projection
     shared += logits
-    in_training = logits + linear_layer(spec.widths[-1], hidden) + linear_layer(hidden, projected)  # first: the noise
+    head = linear_layer(spec.widths[-1], hidden) + linear_layer(hidden, projected)
+    head = head._replace(params=head.params + hidden)  # a scale and a bias of the normalisation, instead of one bias
+    in_training = logits + head  # the noise has as many weights as the logits
     active, everything = (shared + expert.times(count) for count in (spec.experts_per_image, spec.num_experts))
     trained, trained_all = (2 * (each.training + in_training.training) for each in (active, everything))
     return Cost(
@@ -109,7 +111,7 @@ def _contrastive_cost(spec: ContrastiveModelSpec, image_shape: ImageShape) -> Co
 
 
 def _normalised(c_in: int, c_out: int, size: list[int], reads_image: bool = False) -> ComponentCost:
-    """A 3 x 3 convolution without bias to maps of `size`, and a group normalisation with a scale and a bias."""
+    """A 3 x 3 convolution without bias to maps of `size`, and a batch normalisation with a scale and a bias."""
     layer = convolution(c_in, c_out, 3, size, needs_input_gradient=not reads_image)
     return layer._replace(params=layer.params + 2 * c_out)
 

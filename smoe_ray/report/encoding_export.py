@@ -122,12 +122,7 @@ def _picture(trial: TrialEncoding, expert: int) -> Pixels:
     """Strips of images, below each other."""
     experts = trial.record.spec.model.num_experts
     found = expert_gallery(trial.embeddings, trial.class_names, n=_IMAGES, choice="most_confident", limit=experts)
-    members = [
-        strip(images)
-        for block in found.blocks
-        if block.expert == expert
-        for images in (block.image_NHW, block.reconstruction_NHW)
-    ]
+    members = [strip(images) for block in found.blocks if block.expert == expert for images in block.rows]
     return below_each_other([*members, *(exciting_strip(inputs, expert) for inputs in trial.exciting)])
 
 

@@ -22,7 +22,7 @@ from smoe_ray.analysis import (
     training_curves,
     usage_over_epochs,
 )
-from smoe_ray.analysis.outcomes import loss_unit
+from smoe_ray.analysis.outcomes import loss_unit, reconstructs
 from smoe_ray.errors import ResultsError
 from smoe_ray.figures import (
     plot_ablation,
@@ -87,7 +87,7 @@ def sections(evidence: Evidence) -> Iterator[Section]:
         yield _datasets(evidence)
     yield Section(
         "Arms",
-        reading("arms", unit=loss_unit(results)),
+        reading("arms", unit=loss_unit(results)) if reconstructs(results) else reading("arms-contrastive"),
         (
             Exhibit("arms", "Trials by arm", lambda: tables.arms(results)),
             Exhibit("training-curves", "Training curves", lambda: plot_training_curves(training_curves(results))),

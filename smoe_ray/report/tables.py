@@ -20,6 +20,7 @@ from smoe_ray.analysis import (
 )
 from smoe_ray.analysis import style_agreements as agreements_by_arm
 from smoe_ray.analysis.encoding import first_split, input_specificity
+from smoe_ray.analysis.outcomes import reconstructs
 from smoe_ray.errors import ResultsError
 from smoe_ray.report.evidence import Evidence
 from smoe_ray.report.trial_analysis import TrialAnalysis
@@ -29,14 +30,27 @@ Answer = TypeVar("Answer")
 Of = TypeVar("Of", TrialAnalysis, TrialEncoding)
 
 
-_NOT_ALWAYS = ("psnr", "max_violation", "regret", "label_accuracy", "nmi", "kl", "latents")
-"""Measures that trials of earlier versions, or of other routings, lack."""
+_NOT_ALWAYS = (
+    "psnr",
+    "max_violation",
+    "regret",
+    "label_accuracy",
+    "nmi",
+    "kl",
+    "latents",
+    "linear",
+    "linear_untrained",
+    "neighbours",
+)
+"""Measures that trials of earlier versions, of other routings or of another family of models lack."""
 
 
 def arms(results: pd.DataFrame) -> pd.DataFrame:
     """`arm_summary` without the columns of statuses that no trial has, and of what no trial measured."""
     frame = arm_summary(results)
     empty = [status for status in ("failed", "pruned", "running") if not frame[status].any()]
+    if not reconstructs(results):
+        empty += [f"{name}{end}" for name in ("loss", "loss_soft", "gap") for end in ("", "_sd")]
     empty += [f"{name}{end}" for name in _NOT_ALWAYS if frame[name].isna().all() for end in ("", "_sd")]
     return frame.drop(columns=empty)
 

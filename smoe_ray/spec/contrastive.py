@@ -81,7 +81,7 @@ class Contrastive(Spec):
         default=0.1, ge=0, description="weight of CV(importance)^2 + CV(load)^2 (arXiv:1701.06538), nats"
     )
     crop_area: float = Field(
-        default=0.3, gt=0, le=1, description="least share of an image that a random crop keeps; 1: no crops"
+        default=0.2, gt=0, le=1, description="least share of an image that a random crop keeps; 1: no crops"
     )
     flip: float = Field(default=0.5, ge=0, le=1, description="chance of a view to be mirrored left to right")
     jitter: float = Field(

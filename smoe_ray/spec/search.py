@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from smoe_ray.columns import EPOCHS, LOSS_COLUMNS
+from smoe_ray.columns import COLUMNS, EPOCHS, LOSS_COLUMNS
 from smoe_ray.spec.base import Spec
 from smoe_ray.spec.messages import nearest
 from smoe_ray.spec.study import GridStudy, StudyBase
-from smoe_ray.spec.trial import check_trial_path, plugin_paths
+from smoe_ray.spec.trial import TrialSpec, check_trial_path, plugin_paths
 
 SCALAR_METRICS: tuple[str, ...] = tuple(column.name for column in EPOCHS if column.objective)
 """Result columns that a search may optimise."""
@@ -243,6 +243,13 @@ class SearchStudy(StudyBase):
                     raise ValueError(f"space.{path}.when: '{condition}' is itself conditional; conditions are one deep")
                 self._check_condition(path, condition)
         self._check_units()
+        for family in sorted(_families(self.base, choices)):
+            for objective in self.objectives:
+                if COLUMNS[objective.metric].family not in (None, family):
+                    raise ValueError(
+                        f"objectives: models of the family {family} have no {objective.metric} (docs/metrics.md says "
+                        "which columns they have)"
+                    )
         if len(self.objectives) > 1 and self.pruner.name != "none":
             raise ValueError("pruner: early stopping works with one objective only")
         conditional = any(distribution.when for distribution in self.space.values())
@@ -279,18 +286,30 @@ class SearchStudy(StudyBase):
 
 
 def first_objective(study: GridStudy | SearchStudy) -> SearchObjective | None:
-    """The objective by which the best trial of a study is chosen; None on several datasets: their losses have no common
-    scale.
+    """The objective by which the best trial of a study is chosen; None on several datasets, whose losses have no common
+    scale, and with several families of models, which have no measure in common.
 
-    That of a grid is the test loss, or the PSNR where an axis may give the losses different units.
+    That of a grid is the test loss, or the PSNR where an axis may give the losses different units; of models that
+    reconstruct nothing, the linear read-out.
     """
     if isinstance(study, SearchStudy):
         return study.objectives[0]
     if len(study.datasets) > 1:
         return None
+    if len(_families(study.base, study.axes)) > 1:
+        return None
+    if not study.base.model.reconstructs:
+        return SearchObjective(metric="test.linear_accuracy", direction="maximize")
     if any(_may_set_unit(path, values) for path, values in study.axes.items()):
         return SearchObjective(metric="test.psnr", direction="maximize")
     return SearchObjective(metric="test.reconstruction")
+
+
+def _families(base: TrialSpec, values: Mapping[str, Iterable[Any]]) -> set[str]:
+    """The families of models of a trial and its variations: `values` by dotted path."""
+    named = {one for one in values.get("model.family", ()) if isinstance(one, str)}
+    models = (one for one in values.get("model", ()) if isinstance(one, Mapping))
+    return {base.model.family, *named, *(str(one.get("family", base.model.family)) for one in models)}
 
 
 def _may_set_unit(path: str, values: Sequence[Any]) -> bool:

@@ -247,10 +247,12 @@ def fraction_done(trial: TrialSpec, rows: Sequence[Row]) -> float:
 
 
 def describe(row: Row) -> str:
-    """An epoch in a few words, with the test loss if it was measured."""
+    """An epoch in a few words, with the test loss or the linear read-out if one was measured."""
     parts = [f"epoch {row['epoch']}", f"loss {_number(row, 'train.loss'):.2f}"]
     if not math.isnan(_number(row, "test.reconstruction")):
         parts.append(f"test {_number(row, 'test.reconstruction'):.2f}")
+    if not math.isnan(_number(row, "test.linear_accuracy")):
+        parts.append(f"linear read-out {_number(row, 'test.linear_accuracy'):.3f}")
     if not math.isnan(_number(row, "experts.active")):
         parts.append(f"active {_number(row, 'experts.active'):.0f}/{_number(row, 'experts.configured'):.0f}")
     return ", ".join(parts)

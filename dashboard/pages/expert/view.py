@@ -90,7 +90,7 @@ def neighbours(study: str, trial_id: str, expert: int, count: int) -> None:
 
 
 def show_members(trial: trial_analysis.CachedTrialAnalysis, expert: int) -> None:
-    """Inputs above reconstructions."""
+    """Inputs above reconstructions, if there are any."""
     choice = CHOICES[url_state.choice("Images", list(CHOICES), "images")]
     block = data.members(trial, expert, choice)
     if block is None:
@@ -99,7 +99,8 @@ def show_members(trial: trial_analysis.CachedTrialAnalysis, expert: int) -> None
     mix = ", ".join(f"{name} {share:.0%}" for name, share in block.class_mix[:5])
     st.image(png(block_strip(block)), width="content")
     gate = f"gate probability {block.confidence_N.min():.2f} to {block.confidence_N.max():.2f}"
-    st.caption(style.markdown(f"Inputs above reconstructions; {block.num_images:,} images: {mix}; {gate}"))
+    what = "Inputs above reconstructions" if len(block.rows) > 1 else "Inputs (this model reconstructs nothing)"
+    st.caption(style.markdown(f"{what}; {block.num_images:,} images: {mix}; {gate}"))
 
 
 def show_exciting(found: TrialEncoding, expert: int) -> None:

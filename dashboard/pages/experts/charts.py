@@ -27,8 +27,8 @@ _PITCH = 1.4
 
 
 def block_strip(block: ExpertBlock) -> Pixels:
-    """Inputs of an expert above its reconstructions."""
-    return np.concatenate([strip(block.image_NHW), strip(block.reconstruction_NHW)])
+    """Inputs of an expert above its reconstructions, if there are any."""
+    return np.concatenate([strip(images) for images in block.rows])
 
 
 def swap_matrix(info: SwapMatrix) -> go.Figure:

@@ -54,11 +54,11 @@ def in_use(trial: trial_analysis.CachedTrialAnalysis) -> str:
 
 
 def show_gallery(trial: trial_analysis.CachedTrialAnalysis) -> None:
-    """Inputs of each expert above its reconstructions, with its share and its classes."""
+    """Inputs of each expert above its reconstructions, if there are any, with its share and its classes."""
     choice = CHOICES[url_state.choice("Images", list(CHOICES), "images")]
     info = expert_gallery(trial.embeddings, trial.class_names, choice=choice, limit=MAX_EXPERTS)
     st.caption(
-        f"Inputs above reconstructions, at most {info.n} images per expert. Shares are of {info.num_images:,} test "
+        f"{info.what.capitalize()}, at most {info.n} images per expert. Shares are of {info.num_images:,} test "
         "images; gate: lowest and highest gate probability of the images shown."
     )
     columns = st.columns(2 if info.blocks[0].image_NHW.shape[-1] <= MAX_PIXELS_IN_COLUMN else 1)

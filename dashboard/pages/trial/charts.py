@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 _COLUMNS = 3
 
 
-def reconstruction_chart(info: TrialCurves) -> go.Figure:
-    """Reconstruction errors against epoch, one line per measure."""
+def error_chart(info: TrialCurves) -> go.Figure:
+    """Reconstruction errors, or contrastive losses, against epoch, one line per measure."""
     figure = style.figure(hovermode="x unified")
     looks = zip(style.colours(3), style.symbols(3), style.dashes(3), strict=True)
-    for series, (colour, symbol, dash) in zip(info.reconstruction, looks, strict=False):
+    for series, (colour, symbol, dash) in zip(info.errors, looks, strict=False):
         figure.add_scatter(
             x=series.epoch_T,
             y=series.value_T,
@@ -30,8 +30,8 @@ def reconstruction_chart(info: TrialCurves) -> go.Figure:
             marker={"symbol": symbol, "size": 7},
             hovertemplate="%{y:.2f}",
         )
-    figure.update_xaxes(title="epoch", **style.whole_axis(_epochs(info.reconstruction)))
-    figure.update_yaxes(title=f"reconstruction error<br>{style.unit_lines(info.unit)}", type="log")
+    figure.update_xaxes(title="epoch", **style.whole_axis(_epochs(info.errors)))
+    figure.update_yaxes(title=f"{info.name}<br>{style.unit_lines(info.unit)}", type="log")
     return figure
 
 

@@ -12,14 +12,14 @@ import streamlit as st
 from smoe_ray.analysis.curves import trial_curves
 from smoe_ray.analysis.outcomes import loss_unit
 from smoe_ray.analysis.posterior import posterior_warning
-from smoe_ray.columns import COLUMNS
+from smoe_ray.columns import COLUMNS, TEST
 from smoe_ray.errors import ResultsError
 from smoe_ray.figures import FIGURES, render
 from smoe_ray.results import TrialRecord, to_csv
 
 from ... import load, page, study_tables, style, url_state
 from . import PAGE, data
-from .charts import reconstruction_chart, terms_chart
+from .charts import error_chart, terms_chart
 
 FIGURES_OF_TRIAL = {"training_curves": "Curves", "usage_over_epochs": "Usage"}
 _ENDINGS: tuple[Literal["svg", "png"], ...] = ("svg", "png")
@@ -41,7 +41,7 @@ def body(study: str) -> None:
         page.answer(data.answer(study, trial_id))
     outcome(record, row, last, loss_unit(rows), posterior_warning(rows))
     with page.section("Curves"):
-        page.chart(reconstruction_chart(trial_curves(rows, trial_id)), f"{trial_id}-reconstruction")
+        page.chart(error_chart(trial_curves(rows, trial_id)), f"{trial_id}-reconstruction")
     with page.section("Terms of the training loss"):
         page.chart(terms_chart(trial_curves(rows, trial_id)), f"{trial_id}-terms")
     left, right = st.columns(2)
@@ -67,21 +67,26 @@ def outcome(record: TrialRecord, row: pd.Series[Any], last: Mapping[str, Any], u
     with st.container(horizontal=True):
         st.metric("status", record.status)
         st.metric("epochs", data.number(row, "epoch"))
-        for name in ("test.reconstruction", "test.reconstruction_soft"):
-            st.metric(COLUMNS[name].heading, data.number(row, name), help=unit)
-        st.metric(
-            "gap",
-            data.number(row, "gap"),
-            help="hard minus soft gating: the cost of choosing one expert instead of blending all",
-        )
-        st.metric(COLUMNS["test.psnr"].heading, data.number(row, "test.psnr"), help=COLUMNS["test.psnr"].unit)
+        if record.spec.model.reconstructs:
+            for name in ("test.reconstruction", "test.reconstruction_soft"):
+                st.metric(COLUMNS[name].heading, data.number(row, name), help=unit)
+            st.metric(
+                "gap",
+                data.number(row, "gap"),
+                help="hard minus soft gating: the cost of choosing one expert instead of blending all",
+            )
+            st.metric(COLUMNS["test.psnr"].heading, data.number(row, "test.psnr"), help=COLUMNS["test.psnr"].unit)
+        else:
+            for column in (one for one in TEST if one.family == record.spec.model.family):
+                st.metric(column.heading, data.number(row, column.name), help=column.unit)
         active, configured = (data.number(row, f"experts.{name}") for name in ("active", "configured"))
         st.metric("active experts", f"{active} of {configured}")
         for name, help_text in _OF_ROUTING.items():
             if data.is_measured(last, name):  # label accuracy: only where routing is by label
                 st.metric(COLUMNS[name].heading, data.number(last, name), help=help_text)
-        st.metric(COLUMNS["test.kl"].heading, data.number(row, "test.kl"), help=COLUMNS["test.kl"].unit)
-        st.metric(COLUMNS["latent.active"].heading, data.latents(last))
+        if record.spec.model.reconstructs:
+            st.metric(COLUMNS["test.kl"].heading, data.number(row, "test.kl"), help=COLUMNS["test.kl"].unit)
+            st.metric(COLUMNS["latent.active"].heading, data.latents(last))
     if warning:
         st.warning(style.markdown(warning), icon=":material/warning:")
     if record.status == "running" and load.is_abandoned(record):

@@ -2,9 +2,11 @@
 
 That abstract names sparsely gated convolutional experts and a contrastive objective. Ours are, beyond that: where the
 experts stand (one stage of a small network, which the spec names), their form (two 3 x 3 convolutions, as every stage),
-group normalisation (an image does not depend on its batch, nor on which images share its expert), and what the gate
-reads (the stage's input, averaged over its pixels). The gate is the noisy top-k one of arXiv:1701.06538; its softmax
-is taken before the K experts are chosen (arXiv:2106.05974), so that it learns where K is 1.
+batch normalisation (in training over the images that an expert gets; group normalisation learnt far slower), and what
+the gate reads (the stage's input, averaged over its pixels). The gate is the noisy top-k one of arXiv:1701.06538; its
+softmax is taken before the K experts are chosen (arXiv:2106.05974), so that it learns where K is 1, and its noise has
+the standard deviation 1 / E at first (the same place): with more, the two views of an image mostly went to different
+experts, and what these had in common was not learnt.
 
 Shapes: B images, E experts, K of them for each image, C channels, H W pixels, Z the representation, D its projection.
 Images are (B, H, W) where they have one channel, else (B, C, H, W).
@@ -52,8 +54,8 @@ class NoisyTopKGate(nn.Module):
         super().__init__()
         self.logit = nn.Linear(channels, num_experts)
         self.noise = nn.Linear(channels, num_experts)
-        nn.init.zeros_(self.noise.weight)  # as that paper says: the noise begins equal for all
-        nn.init.zeros_(self.noise.bias)
+        nn.init.zeros_(self.noise.weight)
+        nn.init.constant_(self.noise.bias, math.log(math.expm1(1 / num_experts)))  # of softplus, 1 / E
         self.experts_per_image = experts_per_image
 
     def forward(self, pooled_BC: Tensor, normal_BE: Tensor | None) -> Gated:
@@ -99,8 +101,19 @@ def stage(c_in: int, c_out: int) -> nn.Sequential:
 
 
 def _layer(c_in: int, c_out: int, stride: int = 1) -> tuple[nn.Module, ...]:
-    groups = math.gcd(c_out, 8)
-    return nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False), nn.GroupNorm(groups, c_out), nn.ReLU()
+    return nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False), _BatchNorm2d(c_out), nn.ReLU()
+
+
+class _BatchNorm2d(nn.BatchNorm2d):
+    """Where there is one value per channel, which has no variance, training normalises as evaluation does.
+
+    It is one image's where maps are a single pixel, and an expert gets one image.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        if self.training and input.numel() == input.shape[1]:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)
 
 
 class ContrastiveMoE(nn.Module):
@@ -116,7 +129,9 @@ class ContrastiveMoE(nn.Module):
         )
         self.gate = NoisyTopKGate(spec.widths[spec.moe_stage - 1], spec.num_experts, spec.experts_per_image)
         hidden, size = spec.projection
-        self.projection = nn.Sequential(nn.Linear(spec.widths[-1], hidden), nn.ReLU(), nn.Linear(hidden, size))
+        self.projection = nn.Sequential(
+            nn.Linear(spec.widths[-1], hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, size)
+        )
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> ContrastiveMoE:
