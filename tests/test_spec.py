@@ -21,6 +21,8 @@ from smoe_ray.spec import (
     Budget,
     Cifar100Data,
     CombinedData,
+    Contrastive,
+    ContrastiveModelSpec,
     EmnistData,
     Expected,
     GridStudy,
@@ -477,6 +479,12 @@ def _single_changes() -> list[tuple[TrialSpec, str, Any]]:
         changes += [(TrialSpec(), f"modifiers.{name}", modifier.model_dump())]
         for parameter in sorted(type(modifier).model_fields):
             changes += [(trial, f"modifiers.{name}.{parameter}", _other_value(modifier, parameter))]
+    views = TrialSpec(model=ContrastiveModelSpec(), objective=Contrastive())
+    of_views = {"widths": [8, 8, 8, 64], "moe_stage": 2, "projection": [64, 32], "num_experts": 4}
+    for field in sorted(ContrastiveModelSpec.model_fields.keys() - {"family"}):
+        changes += [(views, f"model.{field}", of_views.get(field, 2))]
+    for field in sorted(Contrastive.model_fields.keys() - {"name"}):
+        changes += [(views, f"objective.{field}", getattr(Contrastive(), field) / 2)]
     cp = TrialSpec(model=ModelSpec(decoder=CPDecoderSpec()))
     changes += [(TrialSpec(), "model.decoder", "cp"), (cp, "model.decoder.layers", "medium")]
     changes += [(cp, "model.decoder.rank", 8)]
@@ -522,7 +530,8 @@ def test_every_leaf_of_a_trial_was_changed() -> None:
     keys = dotted_keys(TrialSpec)
     leaves = {key for key in keys if not any(other.startswith(f"{key}.") for other in keys)}
     changed = {path for _, path, _ in _single_changes()}
-    choices = {"data.source", "objective.name", "model.gate.name", "model.decoder.name"}  # changed with their mapping
+    # These are changed with their mapping.
+    choices = {"data.source", "objective.name", "model.family", "model.gate.name", "model.decoder.name"}
     under_names = {"data.parts", "data.imbalance.weights"}  # changed below a name
     elastic = {"resources.workers.min", "resources.workers.max"}  # with a mapping in place of a number
     assert leaves - changed == choices | under_names | elastic

@@ -22,7 +22,7 @@ from smoe_ray.results.table import flatten
 if TYPE_CHECKING:
     import pandas as pd
 
-_FIGURES = {"training_curves": "Reconstruction error", "usage_over_epochs": "Share of the test images of each expert"}
+_FIGURES = {"training_curves": "Error by epoch", "usage_over_epochs": "Share of the test images of each expert"}
 
 
 def export_model(out: str | Path, study: str, trial_id: str, folder: str | Path) -> Path:

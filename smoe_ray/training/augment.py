@@ -20,7 +20,7 @@ from smoe_ray.spec import Contrastive
 _JITTERED = 0.8
 """Share of the views whose colours are jittered (arXiv:2002.05709, appendix A)."""
 _ASPECT = 4 / 3
-"""Crops are 3:4 to 4:3 (the same place)."""
+"""Crops are 3:4 to 4:3 (the same place), or as far from square as an image has room for."""
 _LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey (ITU-R BT.601)."""
 
@@ -44,8 +44,9 @@ def augment(image_BCHW: Tensor, spec: Contrastive, generator: torch.Generator) -
 def _cropped(image_BCHW: Tensor, spec: Contrastive, drawn_B5: Tensor) -> Tensor:
     area_B, aspect_B, x_B, y_B, flip_B = drawn_B5.t()
     area_B = spec.crop_area + (1 - spec.crop_area) * area_B
-    root_B = torch.exp((aspect_B - 0.5) * math.log(_ASPECT))  # square root of the aspect: uniform in its logarithm
-    width_B, height_B = ((area_B.sqrt() * stretch).clamp(max=1) for stretch in (root_B, 1 / root_B))
+    most_B = -area_B.log() / 2  # stretched by more, the crop would be larger than the image
+    stretch_B = torch.exp(((aspect_B - 0.5) * math.log(_ASPECT)).clamp(-most_B, most_B))  # root of the aspect
+    width_B, height_B = area_B.sqrt() * stretch_B, area_B.sqrt() / stretch_B
     mirror_B = 1 - 2 * (flip_B < spec.flip).float()
     none_B = torch.zeros_like(width_B)
     # From a view's coordinates to the image's, both from -1 to 1.

@@ -123,6 +123,7 @@ class ContrastiveFamily:
         if self._untrained is None:
             initial = build_model(self.trial.model, data.train.image_shape, self.trial.seed).to(test.device)
             assert isinstance(initial, ContrastiveMoE)
+            initial.eval()
             train_NZ, test_BZ = (_represented(initial, each)[0] for each in (read_out, test))
             self._untrained = linear_accuracy(train_NZ, read_out.label_B, test_BZ, test.label_B)
         train_NZ, _ = _represented(model, read_out)
