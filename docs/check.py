@@ -108,13 +108,18 @@ def undescribed_columns(text: str) -> Iterator[str]:
         yield "its tables of results columns are not those of smoe_ray/columns.py: run 'python docs/check.py --write'"
 
 
+def _meaning(column: columns.Column) -> str:
+    """With the family of models, of a column that one has which is not the first."""
+    return column.meaning if column.family in (None, "smoe_vae") else f"{column.family} models: {column.meaning}"
+
+
 def with_column_tables(text: str) -> str:
     """docs/metrics.md with the tables between ``<!-- columns: NAME -->`` and ``<!-- end -->`` made anew."""
 
     def table(found: re.Match[str]) -> str:
         rows = ["| column | meaning | unit, range | source |", "|---|---|---|---|"]
         rows += [
-            f"| `{column.name}` | {column.meaning} | {column.unit} | {column.source} |"
+            f"| `{column.name}` | {_meaning(column)} | {column.unit} | {column.source} |"
             for column in getattr(columns, found[1].upper())
         ]
         return f"<!-- columns: {found[1]} -->\n" + "\n".join(rows) + "\n<!-- end -->"

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from smoe_ray.columns import COLUMNS
 from smoe_ray.errors import StudyError
 from smoe_ray.spec import (
     MAX_STUDY_BYTES,
@@ -480,7 +481,7 @@ def _single_changes() -> list[tuple[TrialSpec, str, Any]]:
         for parameter in sorted(type(modifier).model_fields):
             changes += [(trial, f"modifiers.{name}.{parameter}", _other_value(modifier, parameter))]
     views = TrialSpec(model=ContrastiveModelSpec(), objective=Contrastive())
-    of_views = {"widths": [8, 8, 8, 64], "moe_stage": 2, "projection": [64, 32], "num_experts": 4}
+    of_views = {"widths": [8, 8, 8, 64], "moe_stage": 3, "projection": [64, 32], "num_experts": 4}
     for field in sorted(ContrastiveModelSpec.model_fields.keys() - {"family"}):
         changes += [(views, f"model.{field}", of_views.get(field, 2))]
     for field in sorted(Contrastive.model_fields.keys() - {"name"}):
@@ -846,7 +847,14 @@ def test_a_space_makes_a_search() -> None:
 
 @pytest.mark.parametrize("metric", SCALAR_METRICS)
 def test_every_scalar_metric_can_be_optimised(metric: str) -> None:
-    assert parse(SEARCH | {"objectives": [{"metric": metric}]})
+    views = {"model": {"family": "contrastive"}, "objective": {"name": "contrastive"}}
+    base = views if COLUMNS[metric].family == "contrastive" else {}
+    study = SEARCH | {"objectives": [{"metric": metric}], "base": base}
+    assert parse(study)
+    if COLUMNS[metric].family is not None:
+        other = {} if base else views
+        with pytest.raises(StudyError, match=f"have no {metric}"):
+            parse(study | {"base": other})
 
 
 CHOICE = {"type": "categorical", "choices": ["blend", "likelihood"]}

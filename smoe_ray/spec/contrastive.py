@@ -37,7 +37,7 @@ class ContrastiveModelSpec(Spec):
         max_length=6,
         description="channels of the stem, then of each stage; the last is the size of the representation (Z)",
     )
-    moe_stage: int = Field(default=3, ge=1, description="number of the stage that is the mixture of experts, from 1")
+    moe_stage: int = Field(default=2, ge=1, description="number of the stage that is the mixture of experts, from 1")
     projection: tuple[_Width, _Width] = Field(
         default=(128, 64), description="hidden and output units of the projection head"
     )

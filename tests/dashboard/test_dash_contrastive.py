@@ -22,9 +22,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize(
-    "page", ["studies", "loss_surface", "routing", "collapse", "experts", "expert", "trial"]
-)
+@pytest.mark.parametrize("page", ["studies", "loss_surface", "routing", "collapse", "experts", "expert", "trial"])
 def test_every_page_shows_what_there_is(open_page: Open, out: Path, page: str) -> None:
     open_page(page, out, study=NAME)
 
