@@ -100,7 +100,8 @@ def small(text: str) -> str:
     base.setdefault("data", {"source": "synthetic"}).update(few)
     for data in tree.get("datasets", {}).values():
         data.update(few)
-    base["model"] = {**base.get("model", {}), "encoder": "lite"}
+    if "family" not in base.get("model", {}):
+        base["model"] = {**base.get("model", {}), "encoder": "lite"}
     base["training"] = {**base.get("training", {}), "budget": "1 epochs", "batch_size": 32}
     for path, values in tree.get("axes", {}).items():
         few_values = values[-1:] if "datasets" in tree else [values[0], values[-1]]
