@@ -481,7 +481,7 @@ def _single_changes() -> list[tuple[TrialSpec, str, Any]]:
         for parameter in sorted(type(modifier).model_fields):
             changes += [(trial, f"modifiers.{name}.{parameter}", _other_value(modifier, parameter))]
     views = TrialSpec(model=ContrastiveModelSpec(), objective=Contrastive())
-    of_views = {"widths": [8, 8, 8, 64], "moe_stage": 3, "projection": [64, 32], "num_experts": 4}
+    of_views = {"widths": [8, 8, 8, 64], "moe_stage": 2, "projection": [64, 32], "num_experts": 4}
     for field in sorted(ContrastiveModelSpec.model_fields.keys() - {"family"}):
         changes += [(views, f"model.{field}", of_views.get(field, 2))]
     for field in sorted(Contrastive.model_fields.keys() - {"name"}):

@@ -32,12 +32,12 @@ class ContrastiveModelSpec(Spec):
     num_experts: int = Field(default=8, ge=1, le=1024, description="convolutional experts configured (E)")
     experts_per_image: int = Field(default=1, ge=1, description="experts that run for an image (K)")
     widths: tuple[_Width, ...] = Field(
-        default=(16, 32, 64, 128),
+        default=(16, 32, 64, 128, 128),
         min_length=2,
         max_length=6,
         description="channels of the stem, then of each stage; the last is the size of the representation (Z)",
     )
-    moe_stage: int = Field(default=2, ge=1, description="number of the stage that is the mixture of experts, from 1")
+    moe_stage: int = Field(default=3, ge=1, description="number of the stage that is the mixture of experts, from 1")
     projection: tuple[_Width, _Width] = Field(
         default=(128, 64), description="hidden and output units of the projection head"
     )

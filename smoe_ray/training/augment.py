@@ -65,7 +65,7 @@ def _recoloured(image_BCHW: Tensor, spec: Contrastive, drawn_B6: Tensor) -> Tens
     luma_C = image_BCHW.new_tensor(_LUMA if is_colour else [1 / image_BCHW.shape[1]] * image_BCHW.shape[1])
     mean_B = brightness_B * torch.einsum("bchw,c->b", image_BCHW, luma_C) / image_BCHW[0, 0].numel()
     offset_B = (1 - contrast_B) * mean_B
-    scaled_BCHW = image_BCHW * (brightness_B * contrast_B).view(-1, 1, 1, 1) + offset_B.view(-1, 1, 1, 1)
+    scaled_BCHW: Tensor = image_BCHW * (brightness_B * contrast_B).view(-1, 1, 1, 1) + offset_B.view(-1, 1, 1, 1)
     if not is_colour:
         return scaled_BCHW
     saturation_B = torch.where(drawn_B6[:, 5] < spec.grayscale, 0, saturation_B)
