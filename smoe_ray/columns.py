@@ -750,6 +750,11 @@ TRIAL_TABLE = (
 """Columns of the table of trials that the command prints and the dashboard shows, in this order."""
 
 
+def names_of(family: str, columns: Iterable[Column]) -> list[str]:
+    """Names of those columns that models of the family have."""
+    return [column.name for column in columns if column.family in (None, family)]
+
+
 def trial_table(families: Collection[str]) -> list[str]:
     """`TRIAL_TABLE` for models of these families: without what none of them has, and with the test columns that one of
     them alone has.

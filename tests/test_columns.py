@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from smoe_ray.columns import COLUMNS, EPOCHS, RESULTS, STATISTICS, Column, count, format_cell
+from smoe_ray.columns import COLUMNS, EPOCHS, RESULTS, STATISTICS, Column, count, format_cell, names_of
 from smoe_ray.data import load_splits
 from smoe_ray.results import EPOCH_COLUMNS, TIMING_COLUMNS
 from smoe_ray.spec import SCALAR_METRICS, SyntheticData, TrialSpec, trial_with
@@ -12,31 +12,44 @@ from smoe_ray.training import fit
 
 
 @pytest.fixture(scope="module")
-def row(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """The row of a real epoch, of a trial that has every column: one that is routed by label."""
+def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
+    """By family, the row of a real epoch of a trial that has every column of it: of an SMoE-VAE, routed by label."""
     data = SyntheticData(classes=("eye", "cat"), train_per_class=4, test_per_class=2)
-    by_label = {"training.budget": "1 epochs", "model.encoder": "lite", "model.num_experts": 2, "routing": "supervised"}
-    trial = trial_with(TrialSpec(data=data), by_label)
-    [epoch] = fit(trial, load_splits(data, tmp_path_factory.mktemp("cache")))
-    return epoch.row
+    splits = load_splits(data, tmp_path_factory.mktemp("cache"))
+    settings: dict[str, dict[str, object]] = {
+        "smoe_vae": {"model.encoder": "lite", "model.num_experts": 2, "routing": "supervised"},
+        "contrastive": {"model": {"family": "contrastive", "widths": [4] * 4}, "objective": {"name": "contrastive"}},
+    }
+    found = {}
+    for family, values in settings.items():
+        [epoch] = fit(trial_with(TrialSpec(data=data), {"training.budget": "1 epochs", **values}), splits)
+        found[family] = epoch.row
+    return found
 
 
-def test_training_reports_exactly_the_registered_columns(row: dict[str, object]) -> None:
-    assert set(row) == {column.name for column in EPOCHS} == set(EPOCH_COLUMNS)
+@pytest.mark.parametrize(("family", "further"), [("smoe_vae", set()), ("contrastive", {"train.load"})])
+def test_training_reports_exactly_the_registered_columns(
+    rows: dict[str, dict[str, object]], family: str, further: set[str]
+) -> None:
+    assert set(rows[family]) == {*names_of(family, EPOCHS), *further}
+    assert set(EPOCH_COLUMNS) == {column.name for column in EPOCHS}
 
 
 @pytest.mark.parametrize("column", EPOCHS, ids=lambda column: column.name)
-def test_a_column_has_its_type_and_number_format(row: dict[str, object], column: Column) -> None:
+def test_a_column_has_its_type_and_number_format(rows: dict[str, dict[str, object]], column: Column) -> None:
     kinds = {"float": float, "int": int, "list": list}
+    row = rows[column.family or "smoe_vae"]
     assert isinstance(row[column.name], kinds[column.dtype])
     if column.dtype != "list":
         assert format_cell(column.name, row[column.name]) != str(None)
         assert not column.is_text
 
 
-def test_what_a_search_may_optimise_is_measured_as_a_number(row: dict[str, object]) -> None:
+def test_what_a_search_may_optimise_is_measured_as_a_number(rows: dict[str, dict[str, object]]) -> None:
     assert SCALAR_METRICS
-    assert all(isinstance(row[metric], (float, int)) for metric in SCALAR_METRICS)
+    for family, row in rows.items():
+        metrics = [metric for metric in SCALAR_METRICS if COLUMNS[metric].family in (None, family)]
+        assert all(isinstance(row[metric], (float, int)) for metric in metrics)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,15 @@ from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.curves import FloatArray
 from smoe_ray.analysis.datasets import dataset_names, dataset_paths
 from smoe_ray.analysis.experts import NUM_EXPERTS, is_supervised
-from smoe_ray.analysis.outcomes import READ_OUT, comparable_metric, last_evaluated, loss_unit, require, test_gating
+from smoe_ray.analysis.outcomes import (
+    READ_OUT,
+    comparable_metric,
+    last_evaluated,
+    loss_unit,
+    of_families_with,
+    require,
+    test_gating,
+)
 from smoe_ray.columns import LOSS_COLUMNS
 from smoe_ray.errors import ResultsError
 
@@ -179,7 +187,7 @@ def comparable_arms(
     comparable = max((comparable_metric(one) for one in met), key=("test.reconstruction", READ_OUT, "test.psnr").index)
     metric = metric or comparable
     require(results, ("trial_id", "seed", metric))
-    outcomes = last_evaluated(results, metric)
+    outcomes = of_families_with(outcomes, metric)
     if metric in LOSS_COLUMNS and comparable == "test.psnr":
         raise ResultsError(f"{metric} has no common unit: {loss_unit(outcomes)}; compare {comparable}")
     cells = (*cells, *dataset_paths(outcomes))

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 
 import pandas as pd
 
-from smoe_ray.columns import listed
+from smoe_ray.columns import COLUMNS, listed
 from smoe_ray.errors import ResultsError
 
 
@@ -53,13 +53,33 @@ def last_evaluated(results: pd.DataFrame, metric: str | None = "test.reconstruct
 
 def families(results: pd.DataFrame) -> set[str]:
     """The families of these trials' models."""
+    return set(_family_of(results))
+
+
+def _family_of(results: pd.DataFrame) -> pd.Series[str]:
     named = results.get("config.model.family")  # written for all but the first family
-    return {"smoe_vae"} if named is None else set(named.fillna("smoe_vae").astype(str))
+    if named is None:
+        return pd.Series("smoe_vae", results.index)
+    return named.fillna("smoe_vae").astype(str)
 
 
 def reconstructs(results: pd.DataFrame) -> bool:
     """Whether a trial of these has reconstructions, or will have."""
     return families(results) != {"contrastive"}
+
+
+def of_families_with(outcomes: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The rows of trials whose family of models has a column of the results; ResultsError where there are none."""
+    family = COLUMNS[column].family if column in COLUMNS else None
+    if family is None or families(outcomes) == {family}:
+        return outcomes
+    kept = outcomes[_family_of(outcomes) == family]
+    if kept.empty:
+        others = listed(sorted(families(outcomes)))
+        raise ResultsError(
+            f"{_study(outcomes)}: models of the family {others} have no {column}; compare another column"
+        )
+    return kept
 
 
 def not_failed(results: pd.DataFrame) -> pd.DataFrame:

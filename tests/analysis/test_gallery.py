@@ -108,7 +108,7 @@ def test_the_info_says_how_images_were_chosen() -> None:
 
 def test_embeddings_that_do_not_serve_are_one_line() -> None:
     kept = embeddings([4, 4])
-    for name in ("label", "expert", "gate", "image", "reconstruction"):
+    for name in ("label", "expert", "gate", "image"):
         rest = {key: array for key, array in kept.items() if key != name}
         with pytest.raises(
             ResultsError, match=f"^embeddings: '{name}' is absent; pass the complete result of read_embeddings"

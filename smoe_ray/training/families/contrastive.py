@@ -147,8 +147,7 @@ class ContrastiveFamily:
 
     def columns(self, measured: ContrastiveEvaluation | None) -> dict[str, Any]:
         """See `base.Family.columns`."""
-        everything = (*columns.TEST, *columns.EXPERTS, *columns.LATENT)
-        row: dict[str, Any] = dict.fromkeys(column.name for column in everything)
+        row: dict[str, Any] = dict.fromkeys(columns.names_of("contrastive", (*columns.TEST, *columns.EXPERTS)))
         row["experts.configured"] = self.trial.model.num_experts
         if measured is None:
             return row

@@ -163,7 +163,7 @@ def _loss_of(trial: TrialSpec) -> Loss[Any]:
 
 
 def _test_columns(measured: Evaluation | None, num_experts: int) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(column.name for column in (*columns.TEST, *columns.EXPERTS))
+    row: dict[str, Any] = dict.fromkeys(columns.names_of("smoe_vae", (*columns.TEST, *columns.EXPERTS)))
     row["experts.configured"] = num_experts
     if measured is None:
         return row
