@@ -473,8 +473,9 @@ def _single_changes() -> list[tuple[TrialSpec, str, Any]]:
             changes += [(trial, f"model.gate.{field}", _other_value(gate, field))]
     for name, field in ModifiersSpec.model_fields.items():
         modifier = next(models_in(field.annotation))()
-        trial = TrialSpec(objective=Blend(), modifiers=ModifiersSpec(**{name: modifier}))
-        changes += [(TrialSpec(), f"modifiers.{name}", modifier.model_dump())]
+        linear = ModelSpec(gate_hidden=())  # which coupling needs, and the others do not mind
+        trial = TrialSpec(model=linear, objective=Blend(), modifiers=ModifiersSpec(**{name: modifier}))
+        changes += [(TrialSpec(model=linear), f"modifiers.{name}", modifier.model_dump())]
         for parameter in sorted(type(modifier).model_fields):
             changes += [(trial, f"modifiers.{name}.{parameter}", _other_value(modifier, parameter))]
     cp = TrialSpec(model=ModelSpec(decoder=CPDecoderSpec()))
