@@ -48,7 +48,7 @@ from smoe_ray.spec import (
     trial_with,
     value_at,
 )
-from smoe_ray.spec.decoders import CPDecoderSpec
+from smoe_ray.spec.decoders import CPDecoderSpec, SharedDecoderSpec
 from smoe_ray.spec.gates import BuiltInGate, MLPGateSpec
 from smoe_ray.spec.modifiers import ModifiersSpec
 from smoe_ray.spec.objectives import BuiltInObjective, DecoderLikelihoodSpec
@@ -479,8 +479,10 @@ def _single_changes() -> list[tuple[TrialSpec, str, Any]]:
         for parameter in sorted(type(modifier).model_fields):
             changes += [(trial, f"modifiers.{name}.{parameter}", _other_value(modifier, parameter))]
     cp = TrialSpec(model=ModelSpec(decoder=CPDecoderSpec()))
+    shared = TrialSpec(model=ModelSpec(decoder=SharedDecoderSpec()))
     changes += [(TrialSpec(), "model.decoder", "cp"), (cp, "model.decoder.layers", "medium")]
-    changes += [(cp, "model.decoder.rank", 8)]
+    changes += [(cp, "model.decoder.rank", 8), (cp, "model.decoder", "shared")]
+    changes += [(shared, "model.decoder.layers", "medium")]
     files = (QuickDrawData(layout="ndjson"), ImageData(root="here"), ParquetData(root="here"), *NAMED)
     for data in (SyntheticData(), *files):
         for field in sorted(type(data).model_fields.keys() - {"source", "image"}):
