@@ -22,6 +22,12 @@ ICON = (
 )
 
 
+# A selected segment is written in the primary colour, which is too dark for that on a dark page.
+CSS = """<style>
+[data-selected="true"] p {color: light-dark(#16181D, #FAFAFA)}
+</style>"""
+
+
 class Page(NamedTuple):
     """A page of the dashboard: what the menu shows, and where its code is."""
 
@@ -74,6 +80,7 @@ def page(name: str) -> Page:
 def run() -> None:
     """Show the menu and the page of the URL."""
     st.set_page_config(page_title="smoe-ray", page_icon=ICON, layout="wide", initial_sidebar_state=230)
+    st.html(CSS)
     has_cluster = load.address() is not None
     shown = [one.for_streamlit() for one in pages() if has_cluster or not one.needs_cluster]
     st.navigation(shown).run()
