@@ -37,8 +37,8 @@ from smoe_ray.spec import TrialSpec, trial_with  # noqa: E402
 from smoe_ray.spec.architectures import DECODERS  # noqa: E402
 from smoe_ray.training import Epoch, Runtime, fit  # noqa: E402
 from smoe_ray.training.evaluate import evaluate  # noqa: E402
+from smoe_ray.training.families.smoe_vae import TrainingStep  # noqa: E402
 from smoe_ray.training.images import DeviceImages  # noqa: E402
-from smoe_ray.training.loop import TrainingStep  # noqa: E402
 from support.textbook_model import copy_to_bank, make_decoder  # noqa: E402
 
 VALUES, GRADIENTS = 1e-5, 1e-4

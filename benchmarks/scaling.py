@@ -35,8 +35,8 @@ from smoe_ray.model import build_model
 from smoe_ray.spec import TrialSpec, trial_id, trial_with
 from smoe_ray.study.trial_run import TrialTask
 from smoe_ray.training.collectives import ALONE, WorkerGroup, Workers
+from smoe_ray.training.families.smoe_vae import TrainingStep
 from smoe_ray.training.images import DeviceImages
-from smoe_ray.training.loop import TrainingStep
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = {

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from smoe_ray.model import SMoEVAE, build_model
 from smoe_ray.spec import Blend, ImageShape, ModelSpec, TrainingSpec, TrialSpec
-from smoe_ray.training.loop import TrainingStep
+from smoe_ray.training.families.smoe_vae import TrainingStep
 
 EXPERTS = (1, 5, 10, 25, 50)
 BATCH = 128

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from smoe_ray.model import build_model, lite_decoders
 from smoe_ray.spec import TrialSpec, trial_with
-from smoe_ray.training.loop import TrainingStep
+from smoe_ray.training.families.smoe_vae import TrainingStep
 
 DEVICE = torch.device("meta")
 
