@@ -17,7 +17,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own idiom
 from torch import Tensor
 
 from smoe_ray.analysis import routing
-from smoe_ray.columns import EXPERTS, TEST
+from smoe_ray.columns import EXPERTS, TEST, names_of
 from smoe_ray.data import Dataset, Splits
 from smoe_ray.model import SMoEVAE, build_model, model_cost
 from smoe_ray.spec import Blend, EvaluationSpec, ModelSpec, TrialSpec, trial_with
@@ -114,7 +114,7 @@ def test_every_says_which_epochs_are_measured(epochs: list[Epoch]) -> None:
     measured = [epoch.row["epoch"] for epoch in epochs if epoch.row["test.reconstruction"] is not None]
     assert measured == [5, 10, 12]  # the last always
     for epoch in epochs:
-        optional = {column.name: epoch.row[column.name] for column in (*TEST, *EXPERTS)}
+        optional = {name: epoch.row[name] for name in names_of("smoe_vae", (*TEST, *EXPERTS))}
         assert optional.pop("experts.configured") == 4
         assert optional.pop("experts.label_accuracy") is None
         assert len(optional) >= 8

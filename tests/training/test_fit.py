@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
-import sys
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 
+from smoe_ray.columns import EPOCHS, names_of
 from smoe_ray.data import Dataset, Splits
 from smoe_ray.errors import DivergedError, StudyError
 from smoe_ray.model import build_model, model_cost
-from smoe_ray.results import EPOCH_COLUMNS, TIMING_COLUMNS
+from smoe_ray.results import TIMING_COLUMNS
 from smoe_ray.spec import Likelihood, Supervised, TrialSpec, trial_with
 from smoe_ray.training import Epoch, Runtime, epochs_done, fit
 from smoe_ray.training.images import DeviceImages, resolve_device
@@ -79,7 +80,7 @@ def test_budgets_and_what_they_cost(
     an_image = cost.flops_train if routing == "unsupervised" else cost.flops_train_hard
     assert [epoch.row["cost.flops"] for epoch in epochs] == [an_image * count for count in images]
     for epoch in epochs:
-        assert set(epoch.row) == set(EPOCH_COLUMNS)
+        assert set(epoch.row) == set(names_of("smoe_vae", EPOCHS))
         assert epoch.row["cost.params_total"] == cost.params_total
         assert epoch.row["cost.params_active"] == cost.params_active
         assert epoch.row["experts.configured"] == 3
@@ -280,7 +281,7 @@ class CountingLoss(LikelihoodLoss):
 def test_state_of_a_loss_is_in_the_checkpoint_and_its_own_term_a_column(
     splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["smoe_ray.training.loop"], "loss_for", CountingLoss)
+    monkeypatch.setattr(import_module("smoe_ray.training.families.smoe_vae"), "loss_for", CountingLoss)
     epochs = [(epoch.row, epoch.checkpoint(), epoch.weights()) for epoch in fit(tiny(), splits, Runtime("cpu"))]
     means = [(16 * (1 + 2 + 3) + 2 * 4) / 50, (16 * (5 + 6 + 7) + 2 * 8) / 50, (16 * (9 + 10 + 11) + 2 * 12) / 50]
     assert [row["train.steps"] for row, _, _ in epochs] == pytest.approx(means)

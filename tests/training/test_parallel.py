@@ -5,12 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +245,7 @@ def train_task(
         follow(workers, task.trial, data, "cpu")
         return "left"
     with pytest.MonkeyPatch.context() as patch, leading(workers, "cpu") as lead:
-        patch.setattr(sys.modules["smoe_ray.training.loop"], "evaluate", measure)
+        patch.setattr(import_module("smoe_ray.training.families.smoe_vae"), "evaluate", measure)
         return train_trial(task, on_epoch, lead, lambda _: data)
 
 
