@@ -187,7 +187,7 @@ FIRST_LINE = {
     "export": r"(exported|models)/[a-z-]+",
     "verify": r"read \d+ stud",
     "probe": r"[0-9a-f]{12} probed in \d+ s$",
-    "data": r"(drawings|.*/quickdraw)/(face|cat)\.np[yz]$|.*/mnist/train-\S+$|quickdraw( drawings)?$"
+    "data": r"(drawings|.*/quickdraw)/(face|cat)\.np[yz]$|.*/mnist/train-\S+$|.*/cifar10/\S+$|quickdraw( drawings)?$"
     r"| *quickdraw, fingerprint",
     "dashboard": r"smoe-ray: http://127\.0\.0\.1:\d+ serves results; press Ctrl-C to stop$",
 }

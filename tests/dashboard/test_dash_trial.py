@@ -23,7 +23,7 @@ from smoe_ray.results import Store, TrialFolder, TrialRecord, read_results
 from smoe_ray.spec import GridStudy, TrialSpec, parse_study, trial_with
 from smoe_ray.study import plan_grid
 from smoe_ray_dashboard.pages.trial import data
-from smoe_ray_dashboard.pages.trial.charts import reconstruction_chart, terms_chart
+from smoe_ray_dashboard.pages.trial.charts import error_chart, terms_chart
 from support.planted_folder import plant
 
 Open = Callable[..., AppTest]
@@ -153,11 +153,11 @@ def test_curves_hold_the_epochs_that_were_measured(out: Path) -> None:
     results = read_results(out, "demo")
     rows = results[results["trial_id"] == record.trial_id]
     info = trial_curves(results, record.trial_id)
-    by_label = {series.label: series for series in info.reconstruction}
+    by_label = {series.label: series for series in info.errors}
     assert list(by_label) == ["test, hard gating", "test, soft gating", "training"]
     np.testing.assert_array_equal(by_label["training"].value_T, rows["train.reconstruction"])
     assert [series.label for series in info.terms] == ["reconstruction (squared error per image)"]
-    chart = reconstruction_chart(info)
+    chart = error_chart(info)
     assert [trace.name for trace in chart.data] == list(by_label)
     np.testing.assert_array_equal(chart.data[0].y, rows["test.reconstruction"])
     assert len(terms_chart(info).data) == 1

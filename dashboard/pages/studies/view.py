@@ -7,6 +7,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from smoe_ray.columns import COLUMNS
+
 from ... import load, page, study_tables, style
 from . import PAGE, data
 
@@ -101,7 +103,7 @@ def trials_table(study: str) -> None:
     """The trials of a study; selecting one shows a link to its page."""
     frame = study_tables.trials(study)
     chosen = st.dataframe(
-        frame.rename(columns=study_tables.TRIAL_HEADINGS),
+        frame.rename(columns=lambda name: COLUMNS[name].heading),
         hide_index=True,
         column_config=dict.fromkeys(("test loss", "soft loss", "gap", "effective", "test KL"), TWO_DECIMALS),
         height=320,
