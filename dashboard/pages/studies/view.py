@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from smoe_ray.columns import COLUMNS
+from smoe_ray.columns import COLUMNS as REGISTRY
 
 from ... import load, page, study_tables, style
 from . import PAGE, data
@@ -103,7 +103,7 @@ def trials_table(study: str) -> None:
     """The trials of a study; selecting one shows a link to its page."""
     frame = study_tables.trials(study)
     chosen = st.dataframe(
-        frame.rename(columns=lambda name: COLUMNS[name].heading),
+        frame.rename(columns=lambda name: REGISTRY[name].heading),
         hide_index=True,
         column_config=dict.fromkeys(("test loss", "soft loss", "gap", "effective", "test KL"), TWO_DECIMALS),
         height=320,
