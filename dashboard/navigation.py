@@ -22,6 +22,13 @@ ICON = (
 )
 
 
+# Streamlit's own space around a page is that of a slide, and its header offers to stop a page that is being drawn.
+CSS = """<style>
+.stMainBlockContainer {padding: 2.25rem 2.5rem 3rem}
+.stStatusWidget button {display: none}
+</style>"""
+
+
 class Page(NamedTuple):
     """A page of the dashboard: what the menu shows, and where its code is."""
 
@@ -74,6 +81,7 @@ def page(name: str) -> Page:
 def run() -> None:
     """Show the menu and the page of the URL."""
     st.set_page_config(page_title="smoe-ray", page_icon=ICON, layout="wide", initial_sidebar_state=230)
+    st.html(CSS)
     has_cluster = load.address() is not None
     shown = [one.for_streamlit() for one in pages() if has_cluster or not one.needs_cluster]
     st.navigation(shown).run()
