@@ -149,6 +149,21 @@ def number(
     return number
 
 
+def limit(label: str, key: str, hint: float) -> float | None:
+    """Number input that may be empty, which is no limit; `hint` is shown in its place."""
+    typed: float | None = st.number_input(
+        label, value=None, placeholder=f"{hint:.4g}", key=key, bind="query-params", format="%.6g"
+    )
+    return typed
+
+
+def keep_only(prefix: str, names: Sequence[str]) -> None:
+    """Drop from the URL the selections whose key is `prefix` and none of `names`: their widgets are not shown."""
+    for key in [key for key in st.query_params if key.startswith(prefix)]:
+        if key.removeprefix(prefix) not in names:
+            del st.query_params[key]
+
+
 def _resolved(value: str, options: Sequence[str], words: Mapping[str, str]) -> str:
     """The option that a link asks for: the value itself or, if it is the text of exactly one option, that option."""
     if value in options:

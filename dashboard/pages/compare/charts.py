@@ -84,8 +84,8 @@ def images(info: Reconstructions) -> str:
 
     cell = "padding:0 6px 10px 0;border:0;font-variant-numeric:tabular-nums;vertical-align:top;white-space:nowrap"
     heads = "".join(
-        f'<th scope="col" style="{cell};font-weight:400">{picture(image, f"test image {index}")}{style.escape(name, 12)}'
-        "</th>"
+        f'<th scope="col" style="{cell};font-weight:400">{picture(image, f"test image {index}")}'
+        f"{style.escape(name, 12)}</th>"
         for image, name, index in zip(info.input_NHW, info.class_N, info.index_N, strict=True)
     )
     label = "text-align:left;font-weight:600;padding:4px 0 4px 0;border:0"

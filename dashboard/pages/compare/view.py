@@ -6,7 +6,7 @@ import streamlit as st
 
 from smoe_ray.errors import ResultsError
 
-from ... import page, style, study_tables, url_state
+from ... import page, study_tables, style, url_state
 from ..collapse import charts as collapse_charts
 from ..collapse import data as collapse_data
 from . import PAGE, charts, data
