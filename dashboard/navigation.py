@@ -41,6 +41,8 @@ class Page(NamedTuple):
     """Place in the menu, ascending. The first page is the one at ``/``."""
     question: str
     """What the page answers, in one line below its title."""
+    is_live: bool = False
+    """Whether the page is drawn again when a file of its study changes."""
     needs_cluster: bool = False
     """Shown only where the dashboard was started with ``--address``."""
 

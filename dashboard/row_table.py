@@ -17,6 +17,7 @@ def show(
     choose: Callable[[list[str]], None],
     *,
     several: bool = False,
+    place: Any = st,
     **options: Any,
 ) -> None:
     """Draw it. Streamlit itself selects by the box alone, and knows rows by their places only.
@@ -29,6 +30,7 @@ def show(
         choose: called with the ids of the selected rows when the reader has changed them: a click on a cell selects its
             row alone, as in a list of files, and the box adds the row to the selection or takes it out.
         several: whether more than one row can be selected.
+        place: where it is drawn.
         options: as `st.dataframe` takes them.
     """
     place_of = {one: place for place, one in enumerate(ids)}
@@ -46,7 +48,7 @@ def show(
         selected = clicked if is_click else selection["rows"]
         choose([ids[row] for row in selected if row < len(ids)])
 
-    st.dataframe(
+    place.dataframe(
         frame,
         hide_index=True,
         on_select=changed,

@@ -64,7 +64,7 @@ def test_groups_have_n_mean_and_spread_of_the_finished_trials_that_pass(open_pag
     assert (
         shown["n"].to_dict()
         == groups.size().to_dict()
-        == {(4, "blend"): 1} | {key: 3 for key in ((4, "likelihood"), (8, "blend"), (8, "likelihood"))}
+        == {(4, "blend"): 1} | dict.fromkeys(((4, "likelihood"), (8, "blend"), (8, "likelihood")), 3)
     )
     assert shown["test.reconstruction"].to_dict() == groups.mean().to_dict()
     assert shown["test.reconstruction_sd"].dropna().to_dict() == pytest.approx(groups.std(ddof=1).dropna().to_dict())

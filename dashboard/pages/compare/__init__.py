@@ -8,4 +8,5 @@ PAGE = Page(
     icon="compare_arrows",
     position=14,
     question="In what do these trials differ, in their settings and in what came of them?",
+    is_live=True,
 )

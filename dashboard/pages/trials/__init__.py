@@ -8,4 +8,5 @@ PAGE = Page(
     icon="table_rows",
     position=12,
     question="Which trials are there, with which settings, and how do they compare?",
+    is_live=True,
 )

@@ -123,17 +123,18 @@ def show_trials(study: str, table: pd.DataFrame, columns: list[str], known: set[
         alt="Trials",
     )
     with bar:
-        st.caption(passing)
+        st.caption(passing, width="content")
         show_selected(study, table.set_index("trial_id"), chosen)
 
 
 def show_selected(study: str, table: pd.DataFrame, chosen: list[str]) -> None:
     """Links for the selected trials."""
     if not chosen:
-        st.caption("Click a row to select it; tick the boxes to select several and compare them.")
+        st.caption("Click a row to select it; tick boxes to select several and compare them.", width="content")
         return
     hidden = sum(trial not in table.index for trial in chosen)
-    st.markdown(f"{len(chosen):,} selected" + (f", {hidden:,} of them filtered out" if hidden else ""))
+    selected = f"{len(chosen):,} selected" + (f", {hidden:,} of them filtered out" if hidden else "")
+    st.markdown(selected, width="content")
     if len(chosen) == 1:
         page.link("trial", "Open trial", study=study, trial=chosen[0])
     else:
