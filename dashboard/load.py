@@ -46,6 +46,7 @@ class Arguments(NamedTuple):
 
     out: str
     address: str | None
+    annotate: bool
 
 
 def arguments() -> Arguments:
@@ -53,6 +54,7 @@ def arguments() -> Arguments:
     parser = argparse.ArgumentParser(prog="smoe-ray dashboard")
     parser.add_argument("out")
     parser.add_argument("--address")
+    parser.add_argument("--annotate", action="store_true")
     return Arguments(**vars(parser.parse_args(sys.argv[1:])))
 
 

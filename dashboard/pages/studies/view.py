@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from ... import load, page, row_table, study_tables, style
+from ... import load, notes, page, row_table, study_tables, style, url_state
 from . import PAGE, data
 
 TWO_DECIMALS = st.column_config.NumberColumn(format="%.2f")
@@ -40,8 +40,8 @@ COLUMNS = {
 
 def body(study: str) -> None:
     """Table of studies, then the trials of the selected one."""
-    studies = load.studies()
     place = st.container()
+    studies = in_table(load.studies(), study)
     row = studies_table(studies, study)
     with place, page.boundary():
         page.answer(f"{study}:", data.answer(study))
@@ -52,10 +52,19 @@ def body(study: str) -> None:
             st.warning(style.markdown(warning), icon=":material/warning:")
         trials_table(study)
     with st.container(horizontal=True):
+        notes.form(study, [])
         for view in ("trials", "compare", "loss_surface", "routing", "collapse", "experts"):
             page.link(view, study=study)
         if data.is_search(study):
             page.link("search", study=study)
+
+
+def in_table(studies: list[str], chosen: str) -> list[str]:
+    """The studies without archived ones, which are hidden until they are asked for or chosen."""
+    noted = {study: notes.of(study).study for study in studies}
+    if any(one.archived for one in noted.values()) and not url_state.switch("Archived studies too", "archive"):
+        studies = [study for study in studies if study == chosen or not noted[study].archived]
+    return studies
 
 
 def studies_table(studies: list[str], chosen: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from smoe_ray.errors import ResultsError
 from smoe_ray.figures import FIGURES, render
 from smoe_ray.results import TrialRecord, to_csv
 
-from ... import load, page, progress, study_tables, style, url_state
+from ... import load, notes, page, progress, study_tables, style, url_state
 from . import PAGE, data
 from .charts import reconstruction_chart, terms_chart
 
@@ -39,6 +39,8 @@ def body(study: str) -> None:
     row = summary[summary["trial_id"] == trial_id].iloc[0]
     with page.boundary():
         page.answer(data.answer(study, trial_id))
+    notes.show(notes.of(study).of(trial_id))
+    notes.form(study, [trial_id])
     outcome(record, row, last, loss_unit(rows), posterior_warning(rows))
     with page.section("Curves"):
         page.chart(reconstruction_chart(trial_curves(rows, trial_id)), f"{trial_id}-reconstruction")

@@ -10,8 +10,9 @@ import pandas as pd
 from smoe_ray.analysis.outcomes import comparable_metric
 from smoe_ray.analysis.summary import group_summary, trial_summary
 from smoe_ray.columns import COLUMNS, EPOCHS, count
+from smoe_ray.results.annotations import Annotations
 
-from ... import load, style
+from ... import load, notes, style
 
 FIXED = ("arm", "seed", "status", "epoch")
 """Columns that are always there, before those of the settings."""
@@ -66,6 +67,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bool | int | float | str):
         return value
     return ", ".join(map(str, value)) if isinstance(value, Collection) else str(value)
+
+
+def annotated(table: pd.DataFrame, noted: Annotations) -> pd.DataFrame:
+    """The table with the columns `star`, `tags` and `note`, and whether a trial is `archived`."""
+    each = [noted.of(trial) for trial in table["trial_id"]]
+    return table.assign(
+        star=[notes.STAR if one.star else "" for one in each],
+        tags=[list(one.tags) for one in each],
+        note=[style.plain(one.note, 300) for one in each],
+        archived=[one.archived for one in each],
+    )
 
 
 class Listed(NamedTuple):

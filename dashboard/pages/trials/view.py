@@ -10,12 +10,18 @@ import streamlit as st
 
 from smoe_ray.columns import COLUMNS, COUNT, GENERAL, LOSS, SCORE, SHARE, count
 from smoe_ray.errors import ResultsError
+from smoe_ray.results.annotations import Annotations
 
-from ... import page, row_table, style, url_state
+from ... import notes, page, row_table, style, url_state
 from ..compare.view import MAX_TRIALS
-from . import PAGE, data
+from . import PAGE, data, views
 
 PINNED = st.column_config.TextColumn("arm", pinned=True, width="medium")
+NOTED_COLUMNS: dict[str, Any] = {
+    "star": st.column_config.TextColumn(notes.STAR, width=40, help="starred"),
+    "tags": st.column_config.ListColumn("tags", width=110),
+    "note": st.column_config.TextColumn("note", width="medium"),
+}
 ABSENT = "\N{EN DASH}"
 HEIGHT = 440
 MAX_FILTERS = 8
@@ -28,6 +34,7 @@ def body(study: str) -> None:
     found = data.trials(study)
     if found.table.empty:
         raise ResultsError(f"{study}: no trial to show yet; run the study first")
+    noted = notes.of(study)
     page.answer(data.answer(study))
     words = {name: heading(name) for name in (*data.FIXED, *found.measures)}
     left, middle, right = st.columns(3)
@@ -42,14 +49,34 @@ def body(study: str) -> None:
         defaults = [name for name in data.DEFAULT_MEASURES if name in found.measures]
         measures = url_state.several("Measures", list(found.measures), "measures", defaults, words=words)
     filters = pick_filters(found.table, by, words)
-    table = data.filtered(found.table, filters)
+    annotated = data.annotated(found.table, noted)
+    table = data.filtered(pick_annotated(annotated, noted), filters)
     passing = f"{len(table):,} of {count(len(found.table), 'trial')}"
     if grouping:
-        st.caption(passing)
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.caption(passing, width="content")
+            views.show(study, noted.views)
         show_groups(data.groups(table, grouping, measures), grouping)
     else:
-        columns = [*data.FIXED, *found.settings, *measures, "trial_id", *found.following]
+        marks, note = (
+            [name for name in names if annotated[name].map(bool).any()] for names in (("star", "tags"), ("note",))
+        )
+        columns = [*data.FIXED, *marks, *found.settings, *measures, *note, "trial_id", *found.following]
         show_trials(study, table, columns, set(found.table["trial_id"]), passing)
+
+
+def pick_annotated(table: pd.DataFrame, noted: Annotations) -> pd.DataFrame:
+    """Trials with the chosen tags, starred ones, and archived ones, which are hidden until they are asked for."""
+    if not noted.trials:
+        return table
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        known = sorted({tag for one in noted.trials.values() for tag in one.tags})
+        tags = set(url_state.several("Tags", known, "tags")) if known else set()
+        starred = url_state.switch("Starred only", "starred")
+        archived = url_state.switch("Archived too", "archived")
+    kept = table["tags"].map(lambda of_trial: not tags or bool(tags & set(of_trial)))
+    kept &= (table["star"] != "") | (not starred)
+    return table[kept & (~table["archived"] | archived)]
 
 
 def heading(name: str) -> str:
@@ -125,6 +152,8 @@ def show_trials(study: str, table: pd.DataFrame, columns: list[str], known: set[
     with bar:
         st.caption(passing, width="content")
         show_selected(study, table.set_index("trial_id"), chosen)
+        notes.form(study, chosen)
+        views.show(study, notes.of(study).views)
 
 
 def show_selected(study: str, table: pd.DataFrame, chosen: list[str]) -> None:
@@ -145,6 +174,8 @@ def show_selected(study: str, table: pd.DataFrame, chosen: list[str]) -> None:
 
 def column_of(name: str) -> Any:
     """How a column is shown."""
+    if name in NOTED_COLUMNS:
+        return NOTED_COLUMNS[name]
     if name not in COLUMNS:
         return st.column_config.Column(name.removesuffix(".name").rpartition(".")[2], help=name)
     column = COLUMNS[name]
