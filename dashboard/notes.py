@@ -59,7 +59,7 @@ def line(noted: Annotation) -> str:
 def show(noted: Annotation) -> None:
     """The line on the page, if there is one."""
     if text := line(noted):
-        st.markdown(style.markdown(text))
+        st.markdown(style.markdown(text), width="content")
 
 
 class Edit(NamedTuple):

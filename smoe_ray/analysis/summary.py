@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -115,7 +115,7 @@ def group_summary(trials: pd.DataFrame, keys: Sequence[str], measures: Sequence[
         with ``_sd`` appended, the sample standard deviation (ddof = 1; NaN for one trial) over those that have it.
     """
     groups = trials.groupby(list(keys), observed=True, dropna=False, sort=True)
-    columns = {"n": groups.size()}
+    columns: dict[str, pd.Series[Any]] = {"n": groups.size()}
     for measure in measures:
         columns |= {measure: groups[measure].mean(), f"{measure}_sd": groups[measure].std(ddof=1)}
     return pd.DataFrame(columns).reset_index()

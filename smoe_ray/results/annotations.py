@@ -53,7 +53,7 @@ class Annotations(_Strict):
 
     def with_trials(self, changed: Mapping[str, Annotation]) -> Annotations:
         """These with other annotations of some trials."""
-        trials = {trial: noted for trial, noted in (self.trials | changed).items() if noted != Annotation()}
+        trials = {trial: noted for trial, noted in {**self.trials, **changed}.items() if noted != Annotation()}
         return self.model_copy(update={"trials": trials})
 
 

@@ -35,7 +35,7 @@ def titles(study: str) -> dict[str, str]:
     rows = study_tables.trials(study)[["trial_id", "arm", "seed"]]
     is_shared = rows.duplicated(["arm", "seed"], keep=False)
     return {
-        row.trial_id: f"{style.plain(row.arm, 80)}, seed {row.seed}" + (f" ({row.trial_id})" if shared else "")
+        str(row.trial_id): f"{style.plain(row.arm, 80)}, seed {row.seed}" + (f" ({row.trial_id})" if shared else "")
         for row, shared in zip(rows.itertuples(index=False), is_shared, strict=True)
     }
 
@@ -228,7 +228,7 @@ def _errors(image_BHW: npt.NDArray[Any], reconstruction_BHW: npt.NDArray[Any]) -
 
 def _in_unit_range(image_BHW: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     floats = image_BHW.astype(np.float32)
-    return floats / 255 if image_BHW.dtype == np.uint8 else floats
+    return np.float32(1 / 255) * floats if image_BHW.dtype == np.uint8 else floats
 
 
 def _most_different(error_TB: npt.NDArray[np.float64], number: int) -> npt.NDArray[np.int64]:

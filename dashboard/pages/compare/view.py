@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from smoe_ray.columns import COLUMNS
 from smoe_ray.errors import ResultsError
 
 from ... import page, study_tables, style, url_state
@@ -52,7 +53,7 @@ def show_curves(study: str, trials: tuple[str, ...]) -> None:
         raise ResultsError("none of these trials has ended an epoch yet; wait for the first")
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     with left:
-        headings = {name: data.COLUMNS[name].heading for name in measured}
+        headings = {name: COLUMNS[name].heading for name in measured}
         metric = url_state.one("Measure", measured, "metric", "test.reconstruction", words=headings)
     with right:
         each_trial = url_state.switch("Each trial", "each")

@@ -39,8 +39,9 @@ def body(study: str) -> None:
     row = summary[summary["trial_id"] == trial_id].iloc[0]
     with page.boundary():
         page.answer(data.answer(study, trial_id))
-    notes.show(notes.of(study).of(trial_id))
-    notes.form(study, [trial_id])
+    with st.container(horizontal=True, vertical_alignment="center"):
+        notes.show(notes.of(study).of(trial_id))
+        notes.form(study, [trial_id])
     outcome(record, row, last, loss_unit(rows), posterior_warning(rows))
     with page.section("Curves"):
         page.chart(reconstruction_chart(trial_curves(rows, trial_id)), f"{trial_id}-reconstruction")

@@ -41,7 +41,7 @@ class Trials(NamedTuple):
 def trials(study: str) -> Trials:
     """The trials with the settings in which they differ, and what was measured."""
     summary = trial_summary(load.results(study).table)
-    configs = [name for name in summary if name.startswith(_CONFIG) and not name.startswith(_UNVARIED)]
+    configs = [name for name in map(str, summary) if name.startswith(_CONFIG) and not name.startswith(_UNVARIED)]
     plain = {name: summary[name].map(_plain, na_action="ignore") for name in configs}
     varied = {name.removeprefix(_CONFIG): values for name, values in plain.items() if values.nunique(dropna=False) > 1}
     measures = [name for name in MEASURES if name in summary and summary[name].notna().any()]
@@ -53,14 +53,14 @@ def trials(study: str) -> Trials:
 
 def _free(settings: pd.DataFrame) -> tuple[str, ...]:
     """The columns that do not follow from those of words before them."""
-    names = sorted(settings, key=lambda name: pd.api.types.is_numeric_dtype(settings[name]))
+    names = sorted(map(str, settings), key=lambda name: pd.api.types.is_numeric_dtype(settings[name]))
     free: list[str] = []
     for name in names:
         words = [other for other in free if not pd.api.types.is_numeric_dtype(settings[other])]
         parts = settings.groupby(words, dropna=False)[name] if words else None
         if parts is None or (parts.nunique(dropna=False) > 1).any():
             free.append(name)
-    return tuple(name for name in settings if name in free)
+    return tuple(name for name in map(str, settings) if name in free)
 
 
 def _plain(value: Any) -> Any:
@@ -74,7 +74,7 @@ def annotated(table: pd.DataFrame, noted: Annotations) -> pd.DataFrame:
     each = [noted.of(trial) for trial in table["trial_id"]]
     return table.assign(
         star=[notes.STAR if one.star else "" for one in each],
-        tags=[list(one.tags) for one in each],
+        tags=pd.Series([list(one.tags) for one in each], index=table.index, dtype=object),
         note=[style.plain(one.note, 300) for one in each],
         archived=[one.archived for one in each],
     )
@@ -132,5 +132,5 @@ def answer(study: str) -> str:
     if metric not in finished or finished[metric].isna().all():
         return said
     column = COLUMNS[metric]
-    best = finished.loc[finished[metric].idxmin() if column.direction == "minimize" else finished[metric].idxmax()]
+    best = finished.sort_values(metric, ascending=column.direction == "minimize", kind="stable").iloc[0]
     return f"{said} Best {column.heading}: {best[metric]:.4g}, {style.plain(best['arm'], 120)}, seed {best['seed']}."

@@ -25,7 +25,7 @@ NOTED_COLUMNS: dict[str, Any] = {
 ABSENT = "\N{EN DASH}"
 HEIGHT = 440
 MAX_FILTERS = 8
-ACROSS = 4
+ACROSS = 3
 FORMATS = {COUNT: "%d", LOSS: "%.2f", SHARE: "percent", SCORE: "%.3f", GENERAL: "%.3g"}
 
 
@@ -95,7 +95,7 @@ def pick_filters(table: pd.DataFrame, by: Sequence[str], words: dict[str, str]) 
             listed, label = data.values(table[name]), words.get(name, name)
             with column:
                 if listed is None:
-                    ends = st.columns(2)
+                    ends = st.columns(2, vertical_alignment="bottom")
                     with ends[0]:
                         low = url_state.limit(f"{label} from", f"from.{name}", float(table[name].min()))
                     with ends[1]:
@@ -112,7 +112,7 @@ def show_groups(groups: pd.DataFrame, keys: Sequence[str]) -> None:
         groups,
         hide_index=True,
         height=_height(len(groups)),
-        column_config={name: _column_of_group(name, name in keys) for name in groups},
+        column_config={name: _column_of_group(name, name in keys) for name in map(str, groups)},
         placeholder=ABSENT,
         alt="Groups of trials",
     )
@@ -169,7 +169,11 @@ def show_selected(study: str, table: pd.DataFrame, chosen: list[str]) -> None:
     else:
         limited = f" the first {MAX_TRIALS}" if len(chosen) > MAX_TRIALS else ""
         page.link("compare", f"Compare{limited}", study=study, trials=chosen[:MAX_TRIALS])
-    st.button("Clear", on_click=lambda: st.query_params.pop("trials", None), type="tertiary")
+
+    def clear() -> None:
+        st.query_params.pop("trials", None)
+
+    st.button("Clear", on_click=clear, type="tertiary")
 
 
 def column_of(name: str) -> Any:
