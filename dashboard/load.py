@@ -343,7 +343,13 @@ def _computed(
 
 def is_abandoned(record: TrialRecord) -> bool:
     """Whether no process trains a trial whose record says that it is running; False where that cannot be known."""
-    return TrialFolder(Store(out()), record.study, record.trial_id).is_abandoned(record.host)
+    folder = TrialFolder(Store(out()), record.study, record.trial_id)
+    if not folder.is_abandoned(record.host):
+        return False
+    with suppress(ResultsError):
+        now = folder.read_record()  # it may have ended, and let go of its lock, since `record` was read
+        return now is None or now.status == "running"
+    return True
 
 
 def is_trained(record: TrialRecord) -> bool:
