@@ -27,7 +27,7 @@ test: .venv/installed-dev  ## all tests that take seconds
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 test-slow: .venv/installed-dev  ## the others
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
 
 test-all: test test-slow  ## both
 

@@ -22,10 +22,12 @@ ICON = (
 )
 
 
-# Streamlit's own space around a page is that of a slide, and its header offers to stop a page that is being drawn.
+# Streamlit's own space around a page is that of a slide, and its header offers to stop a page that is being drawn. A
+# selected segment is written in the primary colour, which is too dark for that on a dark page.
 CSS = """<style>
 .stMainBlockContainer {padding: 2.25rem 2.5rem 3rem}
 .stStatusWidget button {display: none}
+[data-selected="true"] p {color: light-dark(#16181D, #FAFAFA)}
 </style>"""
 
 

@@ -27,12 +27,16 @@ OPTIONS = {
     "server.headless": "true",
     "server.maxUploadSize": "10",
     "theme.light.primaryColor": "#0072B2",
-    "theme.dark.primaryColor": "#2E86C1",
+    "theme.dark.primaryColor": "#2678B2",
+    "theme.light.textColor": "#16181D",
     "theme.headingFontSizes": '["1.75rem","1.25rem","1.1rem"]',
     "theme.metricValueFontSize": "1.5rem",
     "theme.paddingTop": "1.5rem",
 }
-"""Options of Streamlit; they override configuration files of this machine."""
+"""Options of Streamlit; they override configuration files of this machine.
+
+Colours: white on the primary one, and captions (the text's colour at 60 %) have a contrast of 4.5 or more (WCAG AA).
+"""
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 if TYPE_CHECKING:
     from smoe_ray.results import TrialRecord
@@ -40,6 +41,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "shared_data" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.data)
+
+
+_CLUSTERS = frozenset(
+    {
+        "test_browser_submit.py",
+        "test_distributed.py",
+        "test_docs_cluster.py",
+        "test_faults_on_hosts.py",
+        "test_job_packages.py",
+        "test_jobs.py",
+        "test_k8s_rehearsal.py",
+        "test_nodes.py",
+        "test_plugins_on_hosts.py",
+        "test_ray_executor.py",
+    }
+)
+"""Files that start clusters of several Ray processes: two such clusters at once are too much for two cores."""
+
+
+class _OneClusterAtATime(LoadFileScheduling):  # type: ignore[misc] - xdist has no types
+    """A file's tests in one process, and all files of clusters in the same one (what ``xdist_group`` would do)."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return "clusters" if file.rsplit("/")[-1] in _CLUSTERS else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _OneClusterAtATime:
+    """Asked by ``pytest --numprocesses``."""
+    return _OneClusterAtATime(config, log)
 
 
 def _shared_data() -> Path:

@@ -147,7 +147,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("paper-supervised", "supervised"):
         plant(results, name, experts=(4,), seeds=2, embeddings=False, routing="supervised", objectives=("blend",))
     drawn = [f"data.root={folder / 'drawings'}"]
-    trained = {"supervised_weight": drawn, "routing_zoo": drawn}  # nothing planted has the axes of these
+    # Nothing planted has the axes of these.
+    trained = dict.fromkeys(("supervised_weight", "routing_zoo", "routing_counts"), drawn)
     trained |= {name: [] for name in ("collapse_phase", "styles", "hierarchical", "clusters", "datasets")}
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("SMOE_RAY_CACHE", str(folder / "cache"))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from smoe_ray.spec import ModelSpec, PluginDecoder, PluginEncoder
 from smoe_ray.spec.architectures import DECODERS, ENCODERS, DecoderLayers, EncoderLayers, ImageShape, LayerShapes
-from smoe_ray.spec.decoders import CPDecoderSpec
+from smoe_ray.spec.decoders import CPDecoderSpec, DecoderWithFields, SharedDecoderSpec
 from smoe_ray.spec.gates import AttentiveGateSpec, BatchNormGateSpec, CosineGateSpec, HierarchicalGateSpec
 
 if TYPE_CHECKING:
@@ -170,14 +170,16 @@ def encoder_architecture(name: str | PluginEncoder) -> EncoderArchitecture:
     return ConvEncoderArchitecture(ENCODERS[name])
 
 
-def decoder_architecture(name: str | CPDecoderSpec | PluginDecoder) -> DecoderArchitecture:
-    """What `model.decoder` names: a row of the table, one in CP form, or a plug-in."""
+def decoder_architecture(name: str | DecoderWithFields | PluginDecoder) -> DecoderArchitecture:
+    """What `model.decoder` names: a row of the table, one in CP form or beside a shared decoder, or a plug-in."""
     if isinstance(name, PluginDecoder):
         from smoe_ray.model.plugin_architectures import PluginDecoderArchitecture
 
         return PluginDecoderArchitecture(name)
     if isinstance(name, CPDecoderSpec):
         return CPDecoderArchitecture(DECODERS[name.layers], name.rank)
+    if isinstance(name, SharedDecoderSpec):
+        return SharedDecoderArchitecture(DECODERS[name.layers])
     return ConvDecoderArchitecture(DECODERS[name])
 
 
@@ -243,6 +245,24 @@ class CPDecoderArchitecture:
         from smoe_ray.model.bank import CPExpertBank
 
         return CPExpertBank(self.layers, image_shape, num_experts, latent_dim, self.rank)
+
+
+@dataclass(frozen=True)
+class SharedDecoderArchitecture:
+    """A row of the table of decoders, and one more such decoder for all images."""
+
+    layers: DecoderLayers
+
+    def cost(self, image_shape: ImageShape, latent_dim: int) -> ExpertsCost:
+        """See `DecoderArchitecture.cost`."""
+        own = ConvDecoderArchitecture(self.layers).cost(image_shape, latent_dim)
+        return own._replace(shared=own.each)
+
+    def build(self, image_shape: ImageShape, num_experts: int, latent_dim: int) -> Experts:
+        """See `DecoderArchitecture.build`."""
+        from smoe_ray.model.bank import SharedExpertBank
+
+        return SharedExpertBank(self.layers, image_shape, num_experts, latent_dim)
 
 
 def gate_architecture(spec: ModelSpec, image_shape: ImageShape) -> GateArchitecture:
@@ -343,7 +363,7 @@ class AttentiveGateArchitecture:
     def _hidden_size(self) -> int:
         decoder = self.spec.decoder
         assert not isinstance(decoder, PluginDecoder), "the spec refuses it"
-        layers = DECODERS[decoder.layers if isinstance(decoder, CPDecoderSpec) else decoder]
+        layers = DECODERS[decoder if isinstance(decoder, str) else decoder.layers]
         return math.prod(layers.initial_shape(self.image_shape))
 
 

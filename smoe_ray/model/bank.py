@@ -177,6 +177,40 @@ class CPExpertBank(Bank):
         return [weight_EMY[..., :-1], weight_EMY[..., -1], *each]
 
 
+class SharedExpertBank(ExpertBank):
+    """E decoders beside one more, for all images: the image of an expert is the mean of its own and the shared one's.
+
+    DeepSeekMoE (arXiv:2401.06066, section 3.2) adds the two; their mean stays in [0, 1]. What experts have in common
+    need not be learnt by each. Hidden layers, and what is merged, are those of an expert's own decoder.
+    """
+
+    def __init__(self, layers: DecoderLayers, image_shape: ImageShape, num_experts: int, latent_dim: int) -> None:
+        super().__init__(layers, image_shape, num_experts, latent_dim)
+        self.shared = ExpertBank(layers, image_shape, 1, latent_dim)
+
+    def forward(self, z_BZ: Tensor) -> Tensor:
+        """See `Bank.forward`."""
+        image_EBP: Tensor = (super().forward(z_BZ) + self.shared(z_BZ)) / 2
+        return image_EBP
+
+    def chosen(self, z_BZ: Tensor, expert_B: Tensor) -> Tensor:
+        """See `Bank.chosen`."""
+        return self._with_shared(super().chosen(z_BZ, expert_B), z_BZ)
+
+    def merged(self, z_BZ: Tensor, weight_BE: Tensor) -> Tensor:
+        """See `Bank.merged`."""
+        return self._with_shared(super().merged(z_BZ, weight_BE), z_BZ)
+
+    def parts_of(self, expert: int) -> list[Part]:
+        """One expert's part of every parameter that is not the shared decoder's."""
+        shared = set(self.shared.parameters())
+        return [Part(parameter, expert) for parameter in self.parameters() if parameter not in shared]
+
+    def _with_shared(self, image_BP: Tensor, z_BZ: Tensor) -> Tensor:
+        shared_BP: Tensor = self.shared(z_BZ)[0]
+        return (image_BP + shared_BP) / 2
+
+
 def _convolutions(layers: Sequence[LayerShapes], *experts: int) -> tuple[nn.ParameterList, nn.ParameterList]:
     """Weights and biases of convolutions; with a first axis, where `experts` is its size."""
     weights, biases = nn.ParameterList(), nn.ParameterList()

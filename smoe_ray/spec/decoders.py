@@ -23,3 +23,18 @@ class CPDecoderSpec(Spec):
     name: Literal["cp"] = "cp"
     layers: RowName = Field(default="lite", description="the layers that a decoder has")
     rank: int = Field(default=64, ge=1, le=4096, description="terms of the CP factorisation (R)")
+
+
+class SharedDecoderSpec(Spec):
+    """Decoders beside one more that is always on: an expert's image is the mean of its own and the shared one's
+    (DeepSeekMoE, arXiv:2401.06066, section 3.2).
+    """
+
+    name: Literal["shared"] = "shared"
+    layers: RowName = Field(default="lite", description="the layers that each decoder has, the shared one too")
+
+
+DecoderWithFields: TypeAlias = CPDecoderSpec | SharedDecoderSpec
+
+DECODERS_WITH_FIELDS: dict[str, type[DecoderWithFields]] = {"cp": CPDecoderSpec, "shared": SharedDecoderSpec}
+"""By name."""

@@ -9,7 +9,12 @@ from pydantic import AfterValidator, Field, Tag, model_serializer, model_validat
 from smoe_ray import plugins
 from smoe_ray.spec.architectures import DECODERS, ENCODERS
 from smoe_ray.spec.base import Spec
-from smoe_ray.spec.decoders import CPDecoderSpec
+from smoe_ray.spec.decoders import (
+    DECODERS_WITH_FIELDS,
+    CPDecoderSpec,
+    DecoderWithFields,
+    SharedDecoderSpec,
+)
 from smoe_ray.spec.gates import AttentiveGateSpec, GateSpec, HierarchicalGateSpec, MLPGateSpec
 from smoe_ray.spec.plugin import BUILT_IN, PLUGIN, PluginReference, choose
 
@@ -47,12 +52,12 @@ if TYPE_CHECKING:
     EncoderName: TypeAlias = str
     DecoderName: TypeAlias = str
 else:
-    EncoderName, DecoderName = Literal[tuple(ENCODERS)], Literal[(*DECODERS, "cp")]
+    EncoderName, DecoderName = Literal[tuple(ENCODERS)], Literal[(*DECODERS, *DECODERS_WITH_FIELDS)]
 
 
-def _with_parameters(name: str) -> str | CPDecoderSpec:
+def _with_parameters(name: str) -> str | DecoderWithFields:
     """A name alone: short for all of its parameters at their defaults, where it has some."""
-    return CPDecoderSpec() if name == "cp" else name
+    return DECODERS_WITH_FIELDS[name]() if name in DECODERS_WITH_FIELDS else name
 
 
 class ModelSpec(Spec):
@@ -69,8 +74,9 @@ class ModelSpec(Spec):
     decoder: Annotated[
         Annotated[DecoderName, AfterValidator(_with_parameters), Tag(BUILT_IN)]
         | Annotated[CPDecoderSpec, Tag("cp")]
+        | Annotated[SharedDecoderSpec, Tag("shared")]
         | Annotated[PluginDecoder, Tag(PLUGIN)],
-        choose(PluginDecoder, DECODERS, with_fields={"cp": CPDecoderSpec}),
+        choose(PluginDecoder, DECODERS, with_fields=DECODERS_WITH_FIELDS),
     ] = Field(
         default="lite", description="architecture of each expert; medium and large deepen with the size of the images"
     )

@@ -57,11 +57,20 @@ class SimilaritySpec(Spec):
     weight: float = Field(default=1.0, ge=0, description="of the term, which is a squared distance of images")
 
 
+class CouplingSpec(Spec):
+    """A term that makes experts answer to their own vector in the gate more strongly than to others'."""
+
+    weight: float = Field(default=1.0, ge=0, description="of the term, a norm of hidden values")
+    margin: float = Field(
+        default=1.0, gt=0, le=1, description="an answer to another's vector is free up to this share of one's own"
+    )
+
+
 class ModifiersSpec(Spec):
     """Changes to how the objective is trained, whichever it is; null: no such change. Several combine in this order."""
 
     hashed_unless_default: ClassVar[frozenset[str]] = frozenset(
-        {"gate_temperature", "warm_up", "kmeans_gate", "revival", "orthogonal", "similarity"}
+        {"gate_temperature", "warm_up", "kmeans_gate", "revival", "orthogonal", "similarity", "coupling"}
     )
 
     gate_temperature: GateTemperatureSpec | None = Field(default=None, description="anneals the gate")
@@ -70,7 +79,10 @@ class ModifiersSpec(Spec):
     revival: RevivalSpec | None = Field(default=None, description="copies the busiest expert over dead ones")
     orthogonal: OrthogonalSpec | None = Field(default=None, description="adds a term on the gate's last layer")
     similarity: SimilaritySpec | None = Field(default=None, description="adds a term on images that share an expert")
+    coupling: CouplingSpec | None = Field(
+        default=None, description="adds a term on experts' answers to the gate's vectors"
+    )
 
 
-MODIFIERS_OF_THE_GATE = ("kmeans_gate", "revival", "orthogonal", "similarity")
+MODIFIERS_OF_THE_GATE = ("kmeans_gate", "revival", "orthogonal", "similarity", "coupling")
 """Those that change the gate's weights, or have a gradient for them."""

@@ -159,6 +159,23 @@ class TrialSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _gate_has_vectors_that_experts_read(self) -> Self:
+        model = self.model
+        if not self.modifiers.coupling:
+            return self
+        if model.gate.name != "mlp" or model.gate_hidden:
+            raise ValueError(
+                "modifiers.coupling gives the gate's vectors of the experts to the experts, as latent vectors: set "
+                "model.gate to mlp and model.gate_hidden to [], or modifiers.coupling to null"
+            )
+        if isinstance(model.decoder, PluginDecoder):
+            raise ValueError(
+                f"modifiers.coupling reads the experts' hidden layers, which a plug-in ({model.decoder.name}) does not "
+                "show; set model.decoder to a built-in one, or modifiers.coupling to null"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _parameters_can_be_averaged(self) -> Self:
         if (
             isinstance(self.objective, ObjectiveSpec)

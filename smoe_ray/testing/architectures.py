@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from smoe_ray.model.architectures import decoder_architecture, encoder_architecture
 from smoe_ray.spec import ImageShape, PluginDecoder, PluginEncoder
-from smoe_ray.spec.decoders import CPDecoderSpec
+from smoe_ray.spec.decoders import DecoderWithFields
 
 B, E, Z = 5, 3, 4
 
-Decoder = str | CPDecoderSpec | PluginDecoder
+Decoder = str | DecoderWithFields | PluginDecoder
 
 
 class _ArchitectureContract:

@@ -17,6 +17,7 @@ class Stream(IntEnum):
     KMEANS = 3
     REVIVAL = 4
     PROBE = 5
+    COUPLING = 6
 
 
 def random_stream(device: torch.device, seed: int, stream: Stream, epoch: int = 0) -> torch.Generator:

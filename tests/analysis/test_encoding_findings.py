@@ -57,6 +57,7 @@ def test_findings_that_were_planted_hold(published: list[SeedEncoding]) -> None:
     assert [finding.answer for finding in found] == ["holds here"] * 3
     assert found[0].sentence.startswith("The animate-inanimate axis dominates")
     assert "holds here (n = 3)" in found[1].sentence
+    assert found[1].criteria[0].statistic.p == 1 / 100
     assert "p = 0.0" in found[2].sentence
 
 
@@ -100,3 +101,17 @@ def test_what_chance_gives_as_well_is_not_met(published: list[SeedEncoding]) -> 
 def test_another_dichotomy_is_not_the_axis(published: list[SeedEncoding]) -> None:
     every_other = np.array([1, 0, 1, 0, 1, 0, 1], bool)
     assert three_findings(published, ("odd-even", every_other), permutations=99)[0].answer != "holds here"
+
+
+def test_routing_that_does_not_follow_classes_is_not_sparser_than_chance() -> None:
+    """A gate of one expert per image, whatever the class, differs from even decoding by chance alone."""
+    seeds = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        gate_BE = np.eye(4)[rng.integers(4, size=len(LABEL_B))]
+        hidden_EBH = rng.normal(size=(4, len(LABEL_B), 3))
+        seeds.append(measured(gate_BE, np.ones(gate_BE.shape), rng.normal(size=(140, 8)), hidden_EBH))
+    sparser = three_findings(seeds, permutations=99)[1].criteria[0]
+    assert sparser.statistic.interval.low > 0  # an interval alone would have it sparse
+    assert sparser.statistic.p > 0.05
+    assert sparser.met is None

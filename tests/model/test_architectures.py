@@ -6,7 +6,7 @@ import pytest
 
 from smoe_ray.spec import ImageShape
 from smoe_ray.spec.architectures import DECODERS, ENCODERS
-from smoe_ray.spec.decoders import CPDecoderSpec
+from smoe_ray.spec.decoders import CPDecoderSpec, SharedDecoderSpec
 from smoe_ray.testing.architectures import Decoder, DecoderContract, EncoderContract
 
 
@@ -24,7 +24,7 @@ class TestEncoders(_Shapes, EncoderContract):
 
 
 class TestDecoders(_Shapes, DecoderContract):
-    @pytest.fixture(params=[*DECODERS, CPDecoderSpec(rank=5)], ids=str)
+    @pytest.fixture(params=[*DECODERS, CPDecoderSpec(rank=5), SharedDecoderSpec()], ids=str)
     def decoder(self, request: pytest.FixtureRequest) -> Decoder:
         decoder: Decoder = request.param
         return decoder

@@ -96,11 +96,14 @@ def test_a_name_is_short_for_a_mapping() -> None:
 @pytest.mark.parametrize(
     ("decoder", "message"),
     [
-        ("cpp", "'cpp' is none of lite, medium, large, cp; did you mean 'cp'?"),
+        ("cpp", "'cpp' is none of lite, medium, large, cp, shared; did you mean 'cp'?"),
         ({"name": "cp", "rank": 0}, "model.decoder.rank: must be at least 1 (value 0)"),
         ({"name": "cp", "rnk": 3}, "model.decoder.rnk: unknown key (value 3); did you mean 'rank'?"),
         ({"name": "cp", "layers": "cp"}, "model.decoder.layers: 'cp' is none of lite, medium, large"),
-        ({"name": "lite", "rank": 3}, "model.decoder: {'name': 'lite', 'rank': 3} is none of lite, medium, large, cp"),
+        (
+            {"name": "lite", "rank": 3},
+            "model.decoder: {'name': 'lite', 'rank': 3} is none of lite, medium, large, cp, shared",
+        ),
     ],
     ids=str,
 )

@@ -27,6 +27,7 @@ from smoe_ray.training import Epoch, Runtime, fit
 from smoe_ray.training.collectives import ALONE
 from smoe_ray.training.images import DeviceImages
 from smoe_ray.training.modifiers import Modifiers, Moment
+from smoe_ray.training.modifiers.coupling import mismatch, perturbed
 from smoe_ray.training.modifiers.kmeans_gate import fit_gate, kmeans
 from smoe_ray.training.modifiers.orthogonal import overlap
 from smoe_ray.training.modifiers.similarity import dissimilarity
@@ -41,12 +42,14 @@ ON: dict[str, dict[str, Any]] = {
     "revival": {"every": 2, "below": 0.9, "noise": 0.1},
     "orthogonal": {},
     "similarity": {"weight": 0.1},
+    "coupling": {"margin": 0.9},
 }
 """Each modifier, so that it acts in the nine steps of a trial of `TINY`; those of `revival` cross its epochs."""
 
 
 def trial_of(modifiers: dict[str, Any], **changes: Any) -> TrialSpec:
-    return trial_with(TrialSpec(), TINY | {"objective": BLEND, "modifiers": modifiers} | changes)
+    linear = {"model.gate_hidden": ()} if "coupling" in modifiers else {}
+    return trial_with(TrialSpec(), TINY | linear | {"objective": BLEND, "modifiers": modifiers} | changes)
 
 
 def at(progress: float, **modifier: Any) -> tuple[Terms, Terms]:
@@ -103,6 +106,11 @@ def test_what_has_no_entropy_term_cannot_warm_it_up() -> None:
         *(
             ({"objective.name": "frozen_router", f"modifiers.{name}": {}}, f"which modifiers.{name} changes: leave it")
             for name in MODIFIERS_OF_THE_GATE
+            if name != "coupling"  # needs another gate besides
+        ),
+        (
+            {"modifiers.coupling": {}},
+            "set model.gate to mlp and model.gate_hidden to [], or modifiers.coupling to null",
         ),
         ({"objective.name": "frozen_router", "model.gate": "attentive"}, "which the gate attentive changes: leave it"),
     ],
@@ -264,6 +272,31 @@ def test_the_similarity_term_is_least_where_clusters_have_experts() -> None:
     assert found == pytest.approx({"own": -0.25, "mixed": 0.0, "one": 0.25})
 
 
+def test_the_coupling_term_by_hand() -> None:
+    norm_EE = torch.tensor([[2.0, 3.0], [0.5, 1.0]])
+    # 0's answers: 3 - 2 to the row, none to the column; 1's: none to the row, 3 - 1 to the column; over 2^2.
+    assert mismatch(norm_EE, margin=1).item() == pytest.approx((1 + 2) / 4)
+    assert mismatch(norm_EE, margin=0.5).item() == pytest.approx((2 + 2.5) / 4)
+    assert mismatch(torch.tensor([[3.0]]), margin=1).item() == 0
+    assert mismatch(torch.diag(torch.tensor([3.0, 1.0])), margin=0.1).item() == 0
+
+
+@given(st.integers(2, 5), st.integers(0, 2**31 - 1))
+def test_a_perturbed_vector_is_nearest_to_its_own(num_experts: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    vector_EZ = torch.randn(num_experts, 3, dtype=torch.float64, generator=generator)
+    draw_EZ = 2 * torch.rand(num_experts, 3, dtype=torch.float64, generator=generator) - 1
+    found_EZ = perturbed(vector_EZ, draw_EZ)
+    assert torch.equal(torch.cdist(found_EZ, vector_EZ).argmin(dim=1), torch.arange(num_experts))
+    assert not torch.equal(found_EZ, vector_EZ)
+
+
+def test_coupling_makes_experts_answer_to_their_own_vectors() -> None:
+    trial = trial_of({"coupling": {"weight": 10.0, "margin": 0.9}}, **{"training.learning_rate": 0.01})
+    rows = [epoch.row["train.coupling"] for epoch in fit(trial, noise_images(), Runtime("cpu"))]
+    assert rows[-1] < 0.7 * rows[0]
+
+
 # --- what all keep ----------------------------------------------------------------------------------------------------
 
 
@@ -286,13 +319,15 @@ def plain() -> Epoch:
     return first_epoch({})
 
 
-def first_epoch(modifiers: dict[str, Any]) -> Epoch:
-    return next(fit(trial_of(modifiers), noise_images(), Runtime("cpu")))
+def first_epoch(modifiers: dict[str, Any], **changes: Any) -> Epoch:
+    return next(fit(trial_of(modifiers, **changes), noise_images(), Runtime("cpu")))
 
 
 @pytest.mark.parametrize("name", ON)
 def test_a_modifier_acts_at_no_cost(name: str, plain: Epoch) -> None:
     modified = first_epoch({name: ON[name]})
+    if name == "coupling":
+        plain = first_epoch({}, **{"model.gate_hidden": ()})
     assert any(not np.array_equal(value, modified.weights()[name]) for name, value in plain.weights().items())
     assert [modified.row[f"cost.{name}"] for name in COUNTED] == [plain.row[f"cost.{name}"] for name in COUNTED]
 

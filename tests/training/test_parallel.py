@@ -155,6 +155,7 @@ MODIFIED = {
     "revival": {"every": 3, "below": 0.9, "noise": 0.5},
     "orthogonal": {},
     "similarity": {},
+    "coupling": {},
 }
 
 
@@ -171,7 +172,7 @@ MODIFIED = {
         {"objective__name": "sinkhorn", "training__batch_size": 13},
         {"objective__name": "likelihood", "objective__error_scale": 30.0, "training__batch_size": 13},
         {"objective__name": "v_moe", "training__batch_size": 7},
-        {"objective__name": "blend", "modifiers": MODIFIED, "training__batch_size": 13},
+        {"objective__name": "blend", "modifiers": MODIFIED, "model__gate_hidden": (), "training__batch_size": 13},
         # With two experts, alike as they begin, the gate's gradient would be rounding, which Adam makes a full step.
         {"objective__name": "loss_free", "objective__top_k": 1, "training__batch_size": 7},
         {"objective__name": "expert_choice", "training__batch_size": 13},

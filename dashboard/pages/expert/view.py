@@ -97,7 +97,8 @@ def show_members(trial: trial_analysis.CachedTrialAnalysis, expert: int) -> None
         st.text("It has none: it is never chosen.")
         return
     mix = ", ".join(f"{name} {share:.0%}" for name, share in block.class_mix[:5])
-    st.image(png(block_strip(block)), width="content")
+    alt = f"{len(block.index_N)} images of expert {expert} above their reconstructions: {mix}"
+    st.image(png(block_strip(block)), width="content", alt=alt)
     gate = f"gate probability {block.confidence_N.min():.2f} to {block.confidence_N.max():.2f}"
     st.caption(style.markdown(f"Inputs above reconstructions; {block.num_images:,} images: {mix}; {gate}"))
 
@@ -105,7 +106,8 @@ def show_members(trial: trial_analysis.CachedTrialAnalysis, expert: int) -> None
 def show_exciting(found: TrialEncoding, expert: int) -> None:
     """By target: the image found on pixels, the decoded latent vector, the best test images."""
     for inputs in found.exciting:
-        st.image(png(exciting_strip(inputs, expert)), width="content")
+        alt = f"images that excite expert {expert} most, by {inputs.target}"
+        st.image(png(exciting_strip(inputs, expert)), width="content", alt=alt)
         st.caption(
             style.markdown(
                 f"{TARGETS.get(inputs.target, inputs.target)}. From the left: the image found by gradient ascent on "

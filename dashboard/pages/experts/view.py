@@ -69,7 +69,11 @@ def show_gallery(trial: trial_analysis.CachedTrialAnalysis) -> None:
             shown = len(block.index_N)
             # A whole row is as wide as the column, and the images of a shorter one are about as large as those of it.
             width = round(shown * size_of(block.image_NHW, SHORT_ROW_WIDTH)[0])
-            st.image(png(charts.block_strip(block)), width="content" if shown == info.n else width)
+            st.image(
+                png(charts.block_strip(block)),
+                width="content" if shown == info.n else width,
+                alt=f"{shown} images of expert {block.expert} above their reconstructions: {mix}",
+            )
             gate = f"gate {block.confidence_N.min():.2f} to {block.confidence_N.max():.2f}"
             st.caption(style.markdown(f"{mix}; {gate}"))
     if info.dead:

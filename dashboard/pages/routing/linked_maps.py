@@ -128,7 +128,11 @@ def _show_highlighted(trials: Sequence[CachedTrialAnalysis], highlighted: Sequen
         st.text(f"{trial.title}: {_shares([f'expert {expert}' for expert in trial.embeddings['expert'][highlighted]])}")
     shown = highlighted[:MAX_PICTURES]
     images = stored_images(stored)[shown]
-    st.image([png(strip(image[None])) for image in images], width=round(size_of(images, PICTURE_WIDTH)[0]))
+    st.image(
+        [png(strip(image[None])) for image in images],
+        width=round(size_of(images, PICTURE_WIDTH)[0]),
+        alt=[f"test image {place}: {names[stored['label'][place]]}" for place in shown],
+    )
     if len(shown) < len(highlighted):
         st.caption(f"The first {len(shown)} of them are shown.")
 

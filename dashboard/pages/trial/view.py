@@ -54,7 +54,7 @@ def body(study: str) -> None:
     with right, page.section("Downloads"):
         downloads(record, rows)
     with page.section("Spec"):
-        st.code(data.rerun_yaml(record), language="yaml", height=400)
+        st.code(data.rerun_yaml(record), language="yaml")
 
 
 _OF_ROUTING = {

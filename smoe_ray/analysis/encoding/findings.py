@@ -57,17 +57,16 @@ class SeedEncoding(NamedTuple):
     """What the findings need of one trial."""
 
     gate_axis: ClassAxis
-    """Of the mean gate probabilities of each class. Not defined, as `routing_sparseness`, where a single expert takes
+    """Of the mean gate probabilities of each class. Not defined, as `sparser_routing`, where a single expert takes
     every image: nothing is partitioned."""
     readout_axis: ClassAxis
     """Of the mean relative precision (`relative_precision`) of each class: how well each expert decodes it, all images,
     whether routed to it or not."""
     gate_to_readout: PermutationTest
     """|correlation| of the two axes' class scores; null: classes permuted."""
-    routing_sparseness: float
-    """Lifetime sparseness over classes of the gate probability, mean over experts."""
-    tuning_sparseness: float
-    """The same of the relative precision, a share of one among the experts as well."""
+    sparser_routing: PermutationTest
+    """Lifetime sparseness over classes of the gate probability, mean over experts, minus that of the relative
+    precision, a share of one among the experts as well. Null: classes exchanged between images."""
     beyond_class: PermutationTest
     """Explained variance of the relative precision by pixel features beyond the class, mean over experts."""
     relative_spread: PermutationTest
@@ -148,8 +147,7 @@ def seed_encoding(
         gate_axis,
         readout_axis,
         axis_agreement(scores, permutations=permutations, seed=seed).mean,
-        _mean(lifetime_sparseness(gate_CE.T)) if is_partitioned else math.nan,
-        _mean(lifetime_sparseness(precision_CE.T)),
+        _sparser_routing(gate_BE, precision_BE, label_B, permutations, seed) if is_partitioned else NOT_DEFINED,
         beyond_class(precision_BE, feature_BF, label_B, permutations=permutations, seed=seed).mean_gain,
         NOT_DEFINED if separability is None else _relative_spread(separability),
         _distinctness(-np.log(np.maximum(error_BE, 1e-12)), feature_BF, label_B, permutations, seed),
@@ -212,11 +210,10 @@ def _axis_finding(
 
 
 def _tuning_finding(seeds: Sequence[SeedEncoding]) -> EncodingFinding:
-    contrast = mean_interval(seed.routing_sparseness - seed.tuning_sparseness for seed in seeds)
     criteria = [
         _above(
             "sparseness over classes of routing, minus that of decoding",
-            SeedStatistic(contrast, math.nan, math.nan),
+            over_seeds([seed.sparser_routing for seed in seeds]),
             0,
         ),
         _above(
@@ -289,6 +286,22 @@ def _told(criterion: Criterion) -> str:
 
 def _between_seeds(agreement: SeedAgreement) -> SeedStatistic:
     return SeedStatistic(mean_interval(agreement.of_seeds()), agreement.mean.chance, agreement.mean.p)
+
+
+def _sparser_routing(
+    gate_BE: npt.NDArray[Any], precision_BE: FloatArray, label_B: IntArray, permutations: int, seed: int
+) -> PermutationTest:
+    images, experts = gate_BE.shape
+    response_BX = np.concatenate([gate_BE, precision_BE], axis=1)
+    classes = int(label_B.max()) + 1
+
+    def contrast(order_B: IntArray) -> float:
+        sparseness_X = lifetime_sparseness(class_means(response_BX, label_B[order_B], classes).T)
+        return _mean(sparseness_X[:experts]) - _mean(sparseness_X[experts:])
+
+    rng = np.random.default_rng(seed)
+    null_P = np.array([contrast(rng.permutation(images)) for _ in range(permutations)])
+    return PermutationTest(contrast(np.arange(images)), null_P)
 
 
 def _relative_spread(separability: ExpertSeparability) -> PermutationTest:

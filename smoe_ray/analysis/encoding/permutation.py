@@ -101,8 +101,9 @@ def balanced_sample(label_B: IntArray, most: int, seed: int) -> IntArray:
 def class_means(value_BX: npt.NDArray[Any], label_B: IntArray, classes: int) -> FloatArray:
     """Mean of the rows of each class, (C, X); NaN for classes without images."""
     count_C = np.bincount(label_B, minlength=classes)
-    sum_CX = np.zeros((classes, value_BX.shape[1]))
-    np.add.at(sum_CX, label_B, np.asarray(value_BX, np.float64))
+    sum_CX = np.stack(
+        [np.bincount(label_B, value_B, classes) for value_B in np.asarray(value_BX, np.float64).T], axis=1
+    )
     mean_CX: FloatArray = np.divide(
         sum_CX, count_C[:, None], out=np.full(sum_CX.shape, np.nan), where=count_C[:, None] > 0
     )
