@@ -9,6 +9,11 @@ import pandas as pd
 import streamlit as st
 
 
+def height(rows: int, most: int) -> int:
+    """Height of a table of so many rows, in pixels; at most `most`, where it scrolls."""
+    return min(most, 35 * (rows + 1) + 3)
+
+
 def show(
     frame: pd.DataFrame,
     ids: Sequence[str],

@@ -25,7 +25,7 @@ _SIDE = 62
 
 def curves(info: Curves, each_trial: bool) -> go.Figure:
     """Mean of each arm with a band of one s.d. over its trials, and on request each trial as a thin line."""
-    figure = style.figure(height=440, hovermode="x unified")
+    figure = style.figure(height=350, hovermode="x unified")
     looks = zip(style.colours(len(info.arms)), style.dashes(len(info.arms)), style.symbols(len(info.arms)), strict=True)
     span = 1
     for arm, trials, (colour, dash, symbol) in zip(info.arms, info.trials, looks, strict=True):

@@ -41,10 +41,12 @@ def titles(study: str) -> dict[str, str]:
 
 
 @load.cached
-def examples(study: str, number: int) -> list[str]:
-    """A finished trial of each of the first arms, where no link asks for others."""
+def examples(study: str, arms: int, of_each: int) -> list[str]:
+    """Finished trials of the first arms, where no link asks for others."""
     trials = study_tables.trials(study)
-    return list(trials[trials["status"] == "finished"].drop_duplicates("arm")["trial_id"][:number])
+    finished = trials[trials["status"] == "finished"]
+    first = finished[finished["arm"].isin(finished["arm"].unique()[:arms])]
+    return list(first.groupby("arm", sort=False).head(of_each)["trial_id"])
 
 
 def _rows(study: str, trials: tuple[str, ...]) -> pd.DataFrame:

@@ -13,8 +13,8 @@ from ..collapse import data as collapse_data
 from . import PAGE, charts, data
 
 MAX_TRIALS = 12
-EXAMPLES = 3
-"""Trials that are compared where no link asks for others."""
+EXAMPLES = (3, 2)
+"""Arms, and trials of each, that are compared where no link asks for others."""
 IMAGES = 10
 MAX_SIDE_BY_SIDE = 3
 
@@ -27,7 +27,7 @@ def body(study: str) -> None:
     place = st.container()
     chosen = tuple(
         url_state.several(
-            "Trials", list(titles), "trials", data.examples(study, EXAMPLES), words=titles, limit=MAX_TRIALS
+            "Trials", list(titles), "trials", data.examples(study, *EXAMPLES), words=titles, limit=MAX_TRIALS
         )
     )
     if not chosen:

@@ -103,7 +103,7 @@ def trials_table(study: str) -> None:
         key,
         lambda selected: st.session_state.update({f"chosen of {key}": selected}),
         column_config=dict.fromkeys(("test loss", "soft loss", "gap", "effective", "test KL", "PSNR"), TWO_DECIMALS),
-        height=320,
+        height=row_table.height(len(frame), 320),
         alt=f"Trials of {study}",
     )
     for trial in frame[frame["trial_id"].isin(chosen)].to_dict("records"):

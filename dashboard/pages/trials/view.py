@@ -111,7 +111,7 @@ def show_groups(groups: pd.DataFrame, keys: Sequence[str]) -> None:
     st.dataframe(
         groups,
         hide_index=True,
-        height=_height(len(groups)),
+        height=row_table.height(len(groups), HEIGHT),
         column_config={name: _column_of_group(name, name in keys) for name in map(str, groups)},
         placeholder=ABSENT,
         alt="Groups of trials",
@@ -144,7 +144,7 @@ def show_trials(study: str, table: pd.DataFrame, columns: list[str], known: set[
         f"all trials of {study}",
         choose,
         several=True,
-        height=_height(len(table)),
+        height=row_table.height(len(table), HEIGHT),
         column_config={name: column_of(name) for name in columns} | {"arm": PINNED},
         placeholder=ABSENT,
         alt="Trials",
@@ -187,10 +187,6 @@ def column_of(name: str) -> Any:
         return st.column_config.Column(column.heading)
     help_text = f"{name}: {style.markdown(column.unit)}" if column.unit else name
     return st.column_config.NumberColumn(column.heading, format=FORMATS[column.number_format], help=help_text)
-
-
-def _height(rows: int) -> int:
-    return min(HEIGHT, 35 * (rows + 1) + 3)
 
 
 def show() -> None:
