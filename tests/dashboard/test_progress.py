@@ -59,7 +59,7 @@ def test_a_study_that_runs_says_how_far_it_is(open_page: Open, out: Path, said: 
         "seeds": [0, 1, 2, 3, 4, 5],
     }
     (out / "demo" / "study.yaml").write_text(json.dumps(study))
-    for page in ("search", "collapse", "trials", "compare"):  # half of two trials and four more, two at a time
+    for page in ("search", "collapse"):  # half of two trials and four more, two at a time
         text = said(open_page(page, out, study="demo"))
         assert "2 trials running, the farthest: epoch 2 of 4, about 42 min left, as of " in text
     at = open_page("trial", out, study="demo", trial=records[1].trial_id)
