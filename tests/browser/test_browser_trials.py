@@ -31,8 +31,10 @@ def test_from_a_table_of_trials_to_a_comparison_of_two(visit: Visit, small_resul
     assert f"trials={shown[1]}" in page.url
     click(3, 150)  # another: alone
     page.wait_for_url(f"**trials={shown[3]}")
+    expect(table.locator("tr[aria-selected=true]")).to_contain_text(shown[3])  # the answer has come to the table, too
     click(0, 16)  # the box of a third: also
     expect(page.get_by_text("2 selected")).to_be_visible()
+    expect(table.locator("tr[aria-selected=true]")).to_have_count(2)
     page.get_by_label("to", exact=True).fill("1")
     page.keyboard.press("Enter")
     expect(page.get_by_text("2 selected, 2 of them filtered out")).to_be_visible()
