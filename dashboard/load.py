@@ -19,6 +19,8 @@ from smoe_ray.results.trial import Arrays, TrialFolder
 from smoe_ray.spec import GridStudy, SearchStudy, parse_study
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import pandas as pd
 
     from smoe_ray.inspect.status import StudyStatus
@@ -44,6 +46,7 @@ class Arguments(NamedTuple):
 
     out: str
     address: str | None
+    annotate: bool
 
 
 def arguments() -> Arguments:
@@ -51,6 +54,7 @@ def arguments() -> Arguments:
     parser = argparse.ArgumentParser(prog="smoe-ray dashboard")
     parser.add_argument("out")
     parser.add_argument("--address")
+    parser.add_argument("--annotate", action="store_true")
     return Arguments(**vars(parser.parse_args(sys.argv[1:])))
 
 
@@ -89,8 +93,22 @@ class Results(NamedTuple):
 
 
 def studies() -> list[str]:
-    """Names of the studies in OUT, sorted; folders without a study are skipped. Raises ResultsError."""
-    return _studies(out())
+    """Names of the studies in OUT, those with a trial that is trained first, then those begun last; folders without a
+    study are skipped. Raises ResultsError.
+    """
+    return sorted(_studies(out()), key=_place)
+
+
+def _place(study: str) -> tuple[bool, float, str]:
+    try:
+        records = trials(study).records.values()
+        return (
+            not any(map(is_trained, records)),
+            -max(record.timings.started_at.timestamp() for record in records),
+            study,
+        )
+    except Exception:  # no trial yet, or unreadable, which is said where the study is shown
+        return True, 0.0, study
 
 
 def trials(study: str) -> Trials:
@@ -106,6 +124,16 @@ def results(study: str) -> Results:
 def is_read(study: str) -> bool:
     """Whether `results` is cached, and so returns without reading every epoch."""
     return _followed(study).is_read()
+
+
+def drawn_version(study: str) -> str | None:
+    """Version of the results that a page shows which is drawn now; None if it has to read them first."""
+    return _followed(study).drawn_version()
+
+
+def modified(study: str, trial_id: str) -> datetime | None:
+    """When the record of a trial was last written, UTC, which is after each epoch."""
+    return _followed(study).modified(trial_id)
 
 
 def file(study: str, name: str) -> bytes | None:
@@ -194,6 +222,12 @@ class _Followed:
 
     def is_read(self) -> bool:
         return self._results is not None
+
+    def drawn_version(self) -> str | None:
+        return None if self._results is None else self._results.version
+
+    def modified(self, trial: str) -> datetime | None:
+        return self._reader.modified(trial)
 
     def file(self, name: str) -> bytes | None:
         version, known = self.trials().version, self._files.get(name)
@@ -309,7 +343,18 @@ def _computed(
 
 def is_abandoned(record: TrialRecord) -> bool:
     """Whether no process trains a trial whose record says that it is running; False where that cannot be known."""
-    return TrialFolder(Store(out()), record.study, record.trial_id).is_abandoned(record.host)
+    folder = TrialFolder(Store(out()), record.study, record.trial_id)
+    if not folder.is_abandoned(record.host):
+        return False
+    with suppress(ResultsError):
+        now = folder.read_record()  # it may have ended, and let go of its lock, since `record` was read
+        return now is None or now.status == "running"
+    return True
+
+
+def is_trained(record: TrialRecord) -> bool:
+    """Whether a process trains the trial at this moment, as far as that can be known."""
+    return record.status == "running" and not is_abandoned(record)
 
 
 def embeddings(study: str, trial_id: str) -> Arrays:

@@ -22,8 +22,11 @@ ICON = (
 )
 
 
-# A selected segment is written in the primary colour, which is too dark for that on a dark page.
+# Streamlit's own space around a page is that of a slide, and its header offers to stop a page that is being drawn. A
+# selected segment is written in the primary colour, which is too dark for that on a dark page.
 CSS = """<style>
+.stMainBlockContainer {padding: 2.25rem 2.5rem 3rem}
+.stStatusWidget button {display: none}
 [data-selected="true"] p {color: light-dark(#16181D, #FAFAFA)}
 </style>"""
 
@@ -40,6 +43,8 @@ class Page(NamedTuple):
     """Place in the menu, ascending. The first page is the one at ``/``."""
     question: str
     """What the page answers, in one line below its title."""
+    is_live: bool = False
+    """Whether the page is drawn again when a file of its study changes."""
     needs_cluster: bool = False
     """Shown only where the dashboard was started with ``--address``."""
 

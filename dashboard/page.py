@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -11,25 +12,45 @@ import streamlit as st
 
 from smoe_ray.errors import SmoeRayError
 
-from . import load, navigation, style, url_state
+from . import load, navigation, progress, style, url_state
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from .navigation import Page
 
+REFRESH_SECONDS = {True: 2.0, False: 10.0}
+"""How often a live page looks for changes, by whether something is running."""
+
+_OLD_SECONDS = 60.0
+"""A live page is drawn again after this time also without a change: where nothing is written any more, it says so."""
 _MAX_PROBLEMS = 20
 _DAMAGED = "The results may be damaged or written by another version of smoe-ray; the dashboard's terminal has details."
 
 
-def show(page: Page, body: Callable[[str], None]) -> None:
-    """Draw a page about one study: `body` is called with its name, unless OUT contains no study."""
+def show(
+    page: Page,
+    body: Callable[[str], None],
+    *,
+    progress: Callable[[str], str] = progress.study_line,
+    watched: Callable[[str], list[str]] = lambda study: [study],
+) -> None:
+    """Draw a page about one study: `body` is called with its name, unless OUT contains no study.
+
+    Args:
+        page: the page.
+        body: draws all but the title and the messages about files that cannot be read.
+        progress: of a live page, a line that says how far what is running is; empty where nothing is.
+        watched: of a live page, the studies whose changes it shows.
+    """
     frame(page)
     with boundary():
         study = pick_study()
         if study is None:
             return
         st.set_page_config(page_title=f"{page.title}: {style.plain(study, 80)}")
+        beat = st.container()
+        before = {one: load.drawn_version(one) for one in watched(study)} if page.is_live else {}
         place = st.container()
         with boundary():
             body(study)
@@ -37,6 +58,50 @@ def show(page: Page, body: Callable[[str], None]) -> None:
             results = load.results(study)  # read last: the list of studies does not wait for it
             problems(results.problems)
             notices(results.notices)
+        if page.is_live:
+            with beat:
+                _follow(study, before, progress, watched)
+
+
+def _follow(
+    study: str,
+    before: dict[str, str | None],
+    progress: Callable[[str], str],
+    watched: Callable[[str], list[str]],
+) -> None:
+    """A line that says how far the study is, and has the page drawn again, in place, when it shows what is no more.
+
+    Args:
+        study: of the page.
+        before: version of each watched study when the page began to be drawn; None if it had to be read.
+        progress: see `show`.
+        watched: see `show`.
+    """
+    state, drawn_at = _state(watched(study), before), time.monotonic()
+    is_running = any(trained for _, _, trained in state)
+
+    def beat() -> None:
+        is_old = is_running and time.monotonic() - drawn_at > _OLD_SECONDS
+        if is_old or _state(watched(study), {}) != state:
+            st.rerun()
+        line = ""
+        with suppress(Exception):  # what cannot be read is said on the page
+            line = progress(study)
+        if line:
+            st.caption(style.markdown(line))
+
+    st.fragment(run_every=REFRESH_SECONDS[is_running])(beat)()
+
+
+def _state(studies: list[str], before: dict[str, str | None]) -> list[tuple[str, str, int]]:
+    """Of each study its name, the version of its files, and the number of its trials that a process trains."""
+    found = []
+    for study in studies:
+        with suppress(Exception):  # what cannot be read is said on the page
+            results = load.results(study)
+            trained = sum(map(load.is_trained, results.records.values()))
+            found.append((study, before.get(study) or results.version, trained))
+    return found
 
 
 def frame(page: Page) -> None:

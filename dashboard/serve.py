@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from smoe_ray.errors import ResultsError, SmoeRayError
 from smoe_ray.results import Store, list_studies
+from smoe_ray.results.annotations import refuse_annotating
 
 OPTIONS = {
     "browser.gatherUsageStats": "false",
@@ -47,7 +48,14 @@ _LEAST_CHARACTERS = 16
 
 
 def serve(
-    out: str, port: int, host: str, address: str | None, *, auth: bool = False, insecure: bool = False
+    out: str,
+    port: int,
+    host: str,
+    address: str | None,
+    *,
+    auth: bool = False,
+    insecure: bool = False,
+    annotate: bool = False,
 ) -> NoReturn:
     """Replace this process by Streamlit on `out`.
 
@@ -58,10 +66,11 @@ def serve(
         address: of a Ray cluster, whose Submit page is then there.
         auth: require a log-in, by the token in the environment (`LOG_IN`) or by a new one, which is printed.
         insecure: let the network in without a log-in.
+        annotate: let readers note tags, stars and words beside the results.
 
     Raises:
         SmoeRayError: no Streamlit; `address` is no URL; `out` has no studies; nobody can listen on the port; the
-            network could come in without a log-in; the token is too short.
+            network could come in without a log-in; the token is too short; `out` cannot be annotated.
     """
     if importlib.util.find_spec("streamlit") is None or importlib.util.find_spec("plotly") is None:
         raise SmoeRayError(
@@ -71,6 +80,8 @@ def serve(
     if address is not None:
         refuse_address(address)
     refuse(out, may_be_absent=address is not None)
+    if annotate:
+        refuse_annotating(Store(out))
     refuse_port(host, port)
     token = os.environ.get(LOG_IN, "").strip()
     refuse_open_door(host, token, auth=auth, insecure=insecure)
@@ -78,7 +89,7 @@ def serve(
     flags += [f"--server.address={host}", f"--server.port={port}"]
     if host in LOOPBACK:  # against DNS rebinding: requests with another host name are refused
         flags += [f"--server.allowedHosts={name}" for name in LOOPBACK]
-    ours = [out, *(["--address", address] if address else [])]
+    ours = [out, *(["--address", address] if address else []), *(["--annotate"] if annotate else [])]
     app = Path(__file__).parent / "script" / "server.py"
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     if auth and not token:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection
+from typing import get_args
 
 import pandas as pd
 
@@ -12,13 +13,17 @@ from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.datasets import DATASET, dataset_names
 from smoe_ray.analysis.outcomes import families
 from smoe_ray.analysis.summary import trial_summary
-from smoe_ray.columns import COLUMNS, format_cell, trial_table
+from smoe_ray.columns import COLUMNS, Family, format_cell, trial_table
 from smoe_ray.results.table import flatten
 
 from . import load
 
 MAX_ARMS = 60
 """With more arms, nearly every trial is its own arm (as in a search), and grouping by arm is of no use."""
+
+
+TRIAL_HEADINGS = {name: COLUMNS[name].heading for name in trial_table(get_args(Family))}
+"""Columns of `trial_summary` that a table of trials may have, with their headings."""
 
 
 @load.cached

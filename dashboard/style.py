@@ -40,6 +40,14 @@ def sequence(count: int) -> list[str]:
     return list(sample_colorscale("Viridis", steps))
 
 
+def faint(colour: str, opacity: float) -> str:
+    """One of these colours, which lets what is behind it shine through; `opacity` from 0 to 1."""
+    from plotly.colors import hex_to_rgb, unlabel_rgb
+
+    red, green, blue = hex_to_rgb(colour) if colour.startswith("#") else unlabel_rgb(colour)
+    return f"rgba({red:.0f},{green:.0f},{blue:.0f},{opacity})"
+
+
 def symbols(count: int) -> list[str]:
     """One marker per arm, so that arms never differ by colour alone (repeats after seven)."""
     return list(itertools.islice(itertools.cycle(_SYMBOLS), count))

@@ -8,7 +8,7 @@ do. Both are shown as plain text; labels and the options of `choice` are Markdow
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import streamlit as st
@@ -147,6 +147,43 @@ def number(
         wanted = f"{low} or more" if high is None else f"a number from {low} to {high}"
         raise ResultsError(f"{label}: {number} is refused; enter {wanted}")
     return number
+
+
+def limit(label: str, key: str, hint: float) -> float | None:
+    """Number input that may be empty, which is no limit; `hint` is shown in its place."""
+    typed: float | None = st.number_input(
+        label, value=None, placeholder=f"{hint:.4g}", key=key, bind="query-params", format="%.6g"
+    )
+    return typed
+
+
+def take(selections: Mapping[str, Sequence[str]], switches: Collection[str], limits: tuple[str, ...]) -> None:
+    """Put selections into the URL and the widgets; for a callback, before the widgets are drawn.
+
+    Args:
+        selections: by key, those of `several`, `switch` and `limit`; an empty one is taken out.
+        switches: keys of `switch`.
+        limits: what keys of `limit` begin with.
+    """
+    for key, chosen in selections.items():
+        if chosen:
+            st.query_params[key] = list(chosen)
+        else:
+            st.query_params.pop(key, None)
+        if key in switches:
+            st.session_state[key] = list(chosen) == ["true"]
+        elif key.startswith(limits):
+            st.session_state[key] = float(chosen[0]) if chosen else None
+        else:
+            st.session_state[key] = list(chosen)
+            _remember(key, list(chosen))
+
+
+def keep_only(prefix: str, names: Sequence[str]) -> None:
+    """Drop from the URL the selections whose key is `prefix` and none of `names`: their widgets are not shown."""
+    for key in [key for key in st.query_params if key.startswith(prefix)]:
+        if key.removeprefix(prefix) not in names:
+            del st.query_params[key]
 
 
 def _resolved(value: str, options: Sequence[str], words: Mapping[str, str]) -> str:

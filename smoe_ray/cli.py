@@ -719,11 +719,18 @@ def dashboard(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Let everybody in who reaches --host, without a log-in.")
     ] = False,
+    annotate: Annotated[
+        bool,
+        typer.Option(
+            "--annotate",
+            help="Let readers note tags, stars and words on studies and trials, in annotations.json of each.",
+        ),
+    ] = False,
 ) -> None:
-    """Browse the results in a web browser, while studies run. Reads OUT and writes nothing there."""
+    """Browse the results in a web browser, while studies run. Writes nothing in OUT, except notes with --annotate."""
     from smoe_ray_dashboard.serve import serve
 
-    serve(out, port, host, address, auth=auth, insecure=insecure)
+    serve(out, port, host, address, auth=auth, insecure=insecure, annotate=annotate)
 
 
 @data_app.command(epilog="Example: smoe-ray data fetch cat face --to drawings")

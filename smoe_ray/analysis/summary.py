@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -103,6 +104,25 @@ def arm_summary(results: pd.DataFrame) -> pd.DataFrame:
         measured[f"{name}_sd"] = finished[column].std(ddof=1)
     summary = ends.join(said).join(pd.DataFrame(measured))
     return summary.rename_axis("arm", axis=0).rename_axis(None, axis=1).reset_index().astype({"arm": str})
+
+
+def group_summary(trials: pd.DataFrame, keys: Sequence[str], measures: Sequence[str]) -> pd.DataFrame:
+    """Trials that have the same values of `keys`, as one row each.
+
+    Args:
+        trials: one row per trial, as `trial_summary` gives them.
+        keys: columns to group by, at least one; a missing value is a value of its own.
+        measures: columns of numbers.
+
+    Returns:
+        One row per group, in the order of its keys. Columns: `keys`, ``n`` (trials), and of each measure the mean and,
+        with ``_sd`` appended, the sample standard deviation (ddof = 1; NaN for one trial) over those that have it.
+    """
+    groups = trials.groupby(list(keys), observed=True, dropna=False, sort=True)
+    columns: dict[str, pd.Series[Any]] = {"n": groups.size()}
+    for measure in measures:
+        columns |= {measure: groups[measure].mean(), f"{measure}_sd": groups[measure].std(ddof=1)}
+    return pd.DataFrame(columns).reset_index()
 
 
 class Representative(NamedTuple):

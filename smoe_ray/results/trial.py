@@ -15,8 +15,8 @@ import io
 import json
 import re
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,9 +25,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from smoe_ray.errors import DamagedError, ResultsError, StorageError
+from smoe_ray.errors import DamagedError, ResultsError
 from smoe_ray.results.columns import Row, from_parquet, to_parquet
 from smoe_ray.results.embeddings import check_embeddings, load_embeddings
+from smoe_ray.results.locks import locked
 from smoe_ray.results.record import FileDigest, TrialRecord
 from smoe_ray.results.store import Store
 from smoe_ray.spec.messages import in_words
@@ -192,32 +193,12 @@ class TrialFolder:
             raise self.broken(EMBEDDINGS, str(error)) from None
         return arrays
 
-    @contextmanager
-    def claim(self, timeout_s: float) -> Iterator[bool]:
+    def claim(self, timeout_s: float) -> AbstractContextManager[bool]:
         """Hold the trial's lock. Yields False if another process still holds it after `timeout_s` (-1: wait forever).
 
         Behind a URI there are no locks: yields True.
         """
-        import filelock
-
-        root = self.store.folder
-        if root is None:
-            yield True
-            return
-        path = root / self.lock_name
-        lock = filelock.FileLock(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=timeout_s)
-        except filelock.Timeout:
-            yield False
-            return
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be locked: {error.strerror or error}") from error
-        try:
-            yield True
-        finally:
-            lock.release()
+        return locked(self.store, self.lock_name, timeout_s)
 
     def is_abandoned(self, host: str) -> bool:
         """Whether no process trains this trial of `host`, which its record says is running: its lock is free.

@@ -51,6 +51,10 @@ class Budget:
         """Optimizer steps of the whole trial when one pass over the data takes `steps_per_epoch`."""
         return self.amount * steps_per_epoch if self.unit == "epochs" else self.amount
 
+    def epochs(self, steps_per_epoch: int) -> int:
+        """Epochs of the whole trial; the last may be cut short."""
+        return -(-self.steps(steps_per_epoch) // steps_per_epoch)
+
     def __str__(self) -> str:
         return f"{self.amount} {self.unit}"
 

@@ -99,7 +99,7 @@ def fit(trial: TrialSpec, data: Splits, runtime: Runtime = Runtime()) -> Iterato
         test = DeviceImages(data.test, device)
     steps_per_epoch = math.ceil(len(data.train) / trial.training.batch_size)
     steps_total = trial.training.budget.steps(steps_per_epoch)
-    epochs_total = math.ceil(steps_total / steps_per_epoch)
+    epochs_total = trial.training.budget.epochs(steps_per_epoch)
     counts = _Counts(trial, data.train, steps_per_epoch)
     for epoch in range(done + 1, epochs_total + 1):
         started = time.perf_counter()
@@ -156,7 +156,7 @@ def measure(trial: TrialSpec, data: Splits, weights: Mapping[str, Tensor], devic
     test = DeviceImages(data.test, on)
     steps_per_epoch = math.ceil(len(data.train) / trial.training.batch_size)
     steps = trial.training.budget.steps(steps_per_epoch)
-    epoch = math.ceil(steps / steps_per_epoch)
+    epoch = trial.training.budget.epochs(steps_per_epoch)
     measured = family.measure(model, DeviceImages(data.train, on), test, data, epoch)
     _refuse_divergence(epoch, measured.losses())
     row = {

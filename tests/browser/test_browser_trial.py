@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +16,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from smoe_ray.analysis.summary import trial_summary
-from smoe_ray.results import read_results, read_trials
+from smoe_ray.results import Store, TrialFolder, read_results, read_trials
 from support.browser_page import drawn
 
 Visit = Callable[..., Page]
@@ -69,3 +73,33 @@ def test_what_is_downloaded(visit: Visit, small_results: Path, tmp_path: Path) -
     command = [sys.executable, "-m", "smoe_ray.cli", "check", str(taken("Run again (YAML)"))]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
+
+
+def test_a_running_trial_tells_how_far_it_is_and_its_end_without_a_reload(
+    visit: Visit, small_results: Path, serve: Callable[..., AbstractContextManager[str]], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(small_results / "arms", out / "arms")
+    record = next(record for record in read_trials(out, "arms") if record.status == "running")
+    folder = TrialFolder(Store(out), "arms", record.trial_id)
+    folder.write_record(record.model_copy(update={"host": socket.gethostname()}))
+    with serve(out) as url, folder.claim(0) as held:
+        assert held
+        page = visit("trial", url, study="arms", trial=record.trial_id)
+        expect(
+            page.get_by_text(re.compile(r"Running: epoch 2 of 3, about \d+ s left, as of \d+ s ago"))
+        ).to_be_visible()
+        metric = page.get_by_test_id("stMetric").filter(has_text="epochs").get_by_test_id("stMetricValue")
+        expect(metric).to_have_text("2 of 3")
+        other = page.context.new_page()
+        other.goto(f"{url}/collapse?study=arms")
+        expect(other.get_by_text("5 of 5 finished runs collapsed")).to_be_visible()
+        expect(other.get_by_text("1 trial running: epoch 2 of 3")).to_be_visible()
+        rows = folder.read_rows()
+        folder.write_epochs([*rows, rows[-1] | {"epoch": 3, "test.reconstruction": 12.34}])
+        folder.write_record(record.model_copy(update={"status": "finished"}))
+        expect(page.get_by_text("Finished after 3 epochs: test loss 12.34, the best of 8 finished")).to_be_visible()
+        expect(metric).to_have_text("3")
+        expect(page.get_by_text("Running: epoch")).to_have_count(0)
+        expect(other.get_by_text("6 of 6 finished runs collapsed")).to_be_visible()
+        other.close()

@@ -39,10 +39,12 @@ def open_page(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
         out: Path | str,
         *,
         address: str | None = None,
+        annotate: bool = False,
         may_lack_parts: bool = False,
         **selections: str | list[str],
     ) -> AppTest:
-        monkeypatch.setattr(sys, "argv", [str(APP), str(out), *(["--address", address] if address else [])])
+        options = [*(["--address", address] if address else []), *(["--annotate"] if annotate else [])]
+        monkeypatch.setattr(sys, "argv", [str(APP), str(out), *options])
         at = AppTest.from_file(APP, default_timeout=60)
         at.query_params.update(selections)
         at.run()

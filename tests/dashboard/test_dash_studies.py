@@ -18,7 +18,7 @@ from smoe_ray.analysis.summary import trial_summary
 from smoe_ray.analysis.survival import collapsed_share
 from smoe_ray.columns import COLUMNS, trial_table
 from smoe_ray.inspect.status import StudyStatus, study_status
-from smoe_ray.results import read_results
+from smoe_ray.results import Store, TrialFolder, read_results
 from smoe_ray_dashboard import load
 from smoe_ray_dashboard.pages.studies import data
 from support.planted_folder import plant
@@ -71,6 +71,17 @@ def test_every_study_is_a_line_with_what_status_says_of_it(open_page: Open, out:
     assert said["updated"] == status.updated_at
     assert said["collapsed"] == collapsed_share(read_results(out, "first"))
     assert shown.loc["second", "question"] == "Is <b>it</b> *so*?"
+
+
+def test_what_runs_comes_first_then_what_was_begun_last(open_page: Open, out: Path) -> None:
+    for name, days in (("old", 0), ("new", 2), ("newer", 3)):
+        for record in plant(out, name, seeds=1, embeddings=False):
+            moved = record.timings.model_copy(update={"started_at": record.timings.started_at + timedelta(days=days)})
+            TrialFolder(Store(out), name, record.trial_id).write_record(record.model_copy(update={"timings": moved}))
+    plant(out, "runs", seeds=1, embeddings=False, ends=[{"status": "running"}])
+    at = open_page("studies", out)
+    assert at.dataframe[0].value["study"].tolist() == ["runs", "newer", "new", "old"]
+    assert at.selectbox(key="study").value == "runs"
 
 
 def test_the_page_begins_with_how_far_a_study_is_and_its_best_trial(open_page: Open, said: Said, out: Path) -> None:

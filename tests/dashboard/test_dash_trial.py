@@ -22,6 +22,7 @@ from smoe_ray.errors import ResultsError
 from smoe_ray.results import Store, TrialFolder, TrialRecord, read_results
 from smoe_ray.spec import GridStudy, TrialSpec, parse_study, trial_with
 from smoe_ray.study import plan_grid
+from smoe_ray_dashboard import load
 from smoe_ray_dashboard.pages.trial import data
 from smoe_ray_dashboard.pages.trial.charts import error_chart, terms_chart
 from support.planted_folder import plant
@@ -235,4 +236,8 @@ def test_a_trial_that_no_process_trains_is_not_running(open_page: Open, out: Pat
         assert "No process is training it" not in said(at)
         assert not folder.is_abandoned(socket.gethostname())
     assert "No process is training it" in said(at.run())
+    [running] = load.trials("demo").records.values()
+    assert load.is_abandoned(running)
+    folder.write_record(running.model_copy(update={"status": "finished"}))
+    assert not load.is_abandoned(running)  # it had ended before its lock was free
     assert not folder.is_abandoned("another machine")  # whose locks cannot be seen

@@ -8,4 +8,5 @@ PAGE = Page(
     icon="trending_down",
     position=40,
     question="Which experts stay in use, which die and when, and how often do runs collapse?",
+    is_live=True,
 )

@@ -55,7 +55,7 @@ def usage(trial: TrialUsage) -> go.Figure:
             figure.add_annotation(
                 x=trial.epoch_T[-1], y=top - share / 2, text=str(expert), xanchor="left", showarrow=False
             )
-    figure.update_xaxes(title="epoch", showgrid=False)
+    figure.update_xaxes(title="epoch", showgrid=False, **style.whole_axis(2 * int(trial.epoch_T[-1])))
     figure.update_yaxes(title="share of test images", range=[0, 1], tickformat=".0%", showgrid=False)
     return figure
 

@@ -221,19 +221,12 @@ def flow(info: Routing) -> go.Figure:
                 "source": source,
                 "target": [classes + place for place in target],
                 "value": value,
-                "color": [_faint(colours[c]) for c in source],
+                "color": [style.faint(colours[c], _LINK_ALPHA) for c in source],
                 "hovertemplate": "%{source.label} to %{target.label}: %{value:,.0f} images<extra></extra>",
             },
         )
     )
     return figure
-
-
-def _faint(colour: str) -> str:
-    from plotly.colors import hex_to_rgb, unlabel_rgb
-
-    red, green, blue = hex_to_rgb(colour) if colour.startswith("#") else unlabel_rgb(colour)
-    return f"rgba({red:.0f},{green:.0f},{blue:.0f},{_LINK_ALPHA})"
 
 
 class ImageMap(NamedTuple):

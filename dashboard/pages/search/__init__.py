@@ -8,4 +8,5 @@ PAGE = Page(
     icon="manage_search",
     position=50,
     question="What has been tried, what is best so far, and which parameters matter?",
+    is_live=True,
 )

@@ -8,4 +8,5 @@ PAGE = Page(
     icon="science",
     position=10,
     question="Which studies are there, how far are they, and what are their results so far?",
+    is_live=True,
 )

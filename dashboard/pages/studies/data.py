@@ -11,7 +11,7 @@ from smoe_ray.columns import COLUMNS, count
 from smoe_ray.errors import SmoeRayError
 from smoe_ray.spec import SearchStudy
 
-from ... import load, study_tables, style
+from ... import load, notes, study_tables, style
 
 if TYPE_CHECKING:
     from smoe_ray.inspect.status import Best, StudyStatus
@@ -22,7 +22,8 @@ RECENT = timedelta(minutes=10)
 
 def study_row(study: str, with_best: bool) -> dict[str, Any]:
     """Table row of a study; for one that cannot be read, the reason."""
-    row: dict[str, Any] = {"study": study, "question": style.plain(load.question(study), 300)}
+    told = ": ".join(filter(None, (notes.line(notes.of(study).study), load.question(study))))
+    row: dict[str, Any] = {"study": study, "question": style.plain(told, 300)}
     try:
         status = load.status(study, with_best)
         row |= {

@@ -7,13 +7,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from smoe_ray.columns import COLUMNS as REGISTRY
-
-from ... import load, page, study_tables, style
+from ... import load, notes, page, row_table, study_tables, style, url_state
 from . import PAGE, data
-
-REFRESH_SECONDS = {True: 3.0, False: 30.0}
-"""Refresh interval, by whether a trial is running."""
 
 TWO_DECIMALS = st.column_config.NumberColumn(format="%.2f")
 
@@ -44,21 +39,10 @@ COLUMNS = {
 
 
 def body(study: str) -> None:
-    """Draw everything in one fragment, which refreshes without the rest of the page."""
-    is_running = any(map(data.is_running, load.studies()))
-    st.fragment(run_every=REFRESH_SECONDS[is_running])(live)(study, is_running)
-
-
-@page.boundary()  # a fragment that reruns by itself is outside the page's boundary
-def live(study: str, was_running: bool) -> None:
-    """Table of studies, then the trials of the selected one. `was_running`: a trial ran when the page opened."""
-    studies = load.studies()
-    if study not in studies or any(map(data.is_running, studies)) != was_running:
-        st.rerun()
+    """Table of studies, then the trials of the selected one."""
     place = st.container()
+    studies = in_table(load.studies(), study)
     row = studies_table(studies, study)
-    if st.session_state["study"] != study:  # a click in the table has selected another one
-        st.rerun()
     with place, page.boundary():
         page.answer(f"{study}:", data.answer(study))
     st.subheader(style.markdown(study), anchor=False)
@@ -68,56 +52,65 @@ def live(study: str, was_running: bool) -> None:
             st.warning(style.markdown(warning), icon=":material/warning:")
         trials_table(study)
     with st.container(horizontal=True):
-        for view in ("loss_surface", "routing", "collapse", "experts"):
+        notes.form(study, [])
+        for view in ("trials", "compare", "loss_surface", "routing", "collapse", "experts"):
             page.link(view, study=study)
         if data.is_search(study):
             page.link("search", study=study)
 
 
+def in_table(studies: list[str], chosen: str) -> list[str]:
+    """The studies without archived ones, which are hidden until they are asked for or chosen."""
+    noted = {study: notes.of(study).study for study in studies}
+    if any(one.archived for one in noted.values()) and not url_state.switch("Archived studies too", "archive"):
+        studies = [study for study in studies if study == chosen or not noted[study].archived]
+    return studies
+
+
 def studies_table(studies: list[str], chosen: str) -> dict[str, Any]:
     """One row per study; a click selects one. Until all epochs are read, rows without their columns are shown."""
-    place = st.empty()
+    place: Any = st
     if not all(map(load.is_read, studies)):
+        place = st.empty()
         first = pd.DataFrame([data.study_row(study, with_best=False) for study in studies], columns=list(COLUMNS))
         place.dataframe(first, hide_index=True, column_config=COLUMNS)
     rows = [data.study_row(study, with_best=True) for study in studies]
-    key, at = f"studies, {chosen} chosen", studies.index(chosen)
 
-    def choose() -> None:
-        for row in st.session_state[key]["selection"]["rows"]:
-            st.session_state["study"] = studies[row]
+    def choose(selected: list[str]) -> None:
+        st.session_state["study"] = selected[0] if selected else chosen
 
-    place.dataframe(
+    row_table.show(
         pd.DataFrame(rows, columns=list(COLUMNS)),
-        hide_index=True,
+        studies,
+        [chosen],
+        "studies",
+        choose,
+        place=place,
         column_config=COLUMNS,
-        on_select=choose,
-        selection_mode="single-row",
-        selection_default={"selection": {"rows": [at]}},
-        key=key,
+        alt="Studies",
     )
-    return rows[at]
+    return rows[studies.index(chosen)]
 
 
 def trials_table(study: str) -> None:
     """The trials of a study; selecting one shows a link to its page."""
-    frame = study_tables.trials(study)
-    chosen = st.dataframe(
-        frame.rename(columns=lambda name: REGISTRY[name].heading),
-        hide_index=True,
-        column_config=dict.fromkeys(("test loss", "soft loss", "gap", "effective", "test KL"), TWO_DECIMALS),
-        height=320,
-        on_select="rerun",
-        selection_mode="single-row",
-        key=f"trials of {study}",
+    frame, key = study_tables.trials(study), f"trials of {study}"
+    chosen = st.session_state.get(f"chosen of {key}", [])
+    row_table.show(
+        frame.rename(columns=study_tables.TRIAL_HEADINGS),
+        list(frame["trial_id"]),
+        chosen,
+        key,
+        lambda selected: st.session_state.update({f"chosen of {key}": selected}),
+        column_config=dict.fromkeys(("test loss", "soft loss", "gap", "effective", "test KL", "PSNR"), TWO_DECIMALS),
+        height=row_table.height(len(frame), 320),
+        alt=f"Trials of {study}",
     )
-    at = chosen["selection"]["rows"]
-    if at and at[0] < len(frame):
-        trial = frame.iloc[at[0]]
+    for trial in frame[frame["trial_id"].isin(chosen)].to_dict("records"):
         label = f"Open trial {trial['trial_id']} ({trial['arm']}, seed {trial['seed']})"
         page.link("trial", label, study=study, trial=trial["trial_id"])
 
 
 def show() -> None:
     """The page."""
-    page.show(PAGE, body)
+    page.show(PAGE, body, watched=lambda _: load.studies())

@@ -8,4 +8,5 @@ PAGE = Page(
     icon="labs",
     position=70,
     question="How did one trial train, where did it run, and what did it cost?",
+    is_live=True,
 )

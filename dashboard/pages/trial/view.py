@@ -17,7 +17,7 @@ from smoe_ray.errors import ResultsError
 from smoe_ray.figures import FIGURES, render
 from smoe_ray.results import TrialRecord, to_csv
 
-from ... import load, page, study_tables, style, url_state
+from ... import load, notes, page, progress, study_tables, style, url_state
 from . import PAGE, data
 from .charts import error_chart, terms_chart
 
@@ -39,6 +39,9 @@ def body(study: str) -> None:
     row = summary[summary["trial_id"] == trial_id].iloc[0]
     with page.boundary():
         page.answer(data.answer(study, trial_id))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        notes.show(notes.of(study).of(trial_id))
+        notes.form(study, [trial_id])
     outcome(record, row, last, loss_unit(rows), posterior_warning(rows))
     with page.section("Curves"):
         page.chart(error_chart(trial_curves(rows, trial_id)), f"{trial_id}-reconstruction")
@@ -66,7 +69,8 @@ def outcome(record: TrialRecord, row: pd.Series[Any], last: Mapping[str, Any], u
     """Status of the trial, its main numbers, a warning about them, and why it stopped or failed."""
     with st.container(horizontal=True):
         st.metric("status", record.status)
-        st.metric("epochs", data.number(row, "epoch"))
+        total = f" of {progress.epochs_of(record)}" if record.status == "running" and record.data else ""
+        st.metric("epochs", f"{data.number(row, 'epoch')}{total}")
         if record.spec.model.reconstructs:
             for name in ("test.reconstruction", "test.reconstruction_soft"):
                 st.metric(COLUMNS[name].heading, data.number(row, name), help=unit)
@@ -127,4 +131,4 @@ def drawn(kind: str, info: Any, ending: Literal["svg", "png"]) -> bytes:
 
 def show() -> None:
     """The page."""
-    page.show(PAGE, body)
+    page.show(PAGE, body, progress=lambda study: progress.trial_line(study, st.query_params.get("trial")))
