@@ -22,9 +22,18 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("page", ["studies", "loss_surface", "routing", "collapse", "experts", "expert", "trial"])
+@pytest.mark.parametrize(
+    "page", ["studies", "trials", "compare", "loss_surface", "routing", "collapse", "experts", "expert", "trial"]
+)
 def test_every_page_shows_what_there_is(open_page: Open, out: Path, page: str) -> None:
     open_page(page, out, study=NAME)
+
+
+def test_trials_are_compared_by_their_read_out(open_page: Open, said: Said, out: Path) -> None:
+    at = open_page("compare", out, study=NAME)
+    assert at.selectbox(key="metric").value == "test.linear_accuracy"
+    assert "Highest linear read-out: " in said(at)
+    assert "its model reconstructs nothing" in said(open_page("compare", out, study=NAME, compare="Reconstructions"))
 
 
 def test_a_trial_has_its_read_outs_and_no_reconstruction(open_page: Open, said: Said, out: Path) -> None:

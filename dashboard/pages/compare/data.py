@@ -24,7 +24,10 @@ from ... import load, study_tables, style
 
 METRICS = tuple(column.name for column in EPOCHS if column.dtype in ("float", "int") and column.name != "epoch")
 """What may be drawn against the epoch."""
-SHOWN = ("test.reconstruction", "test.reconstruction_soft", "test.psnr", "experts.active", "experts.effective")
+SHOWN = (
+    *("test.reconstruction", "test.reconstruction_soft", "test.psnr", "test.linear_accuracy", "test.knn_accuracy"),
+    *("experts.active", "experts.effective"),
+)
 """Measures in the table of arms."""
 ABSENT = "\N{EN DASH}"
 
@@ -199,6 +202,9 @@ def reconstructions(study: str, trials: tuple[str, ...], most_different: bool, n
             stored = load.embeddings(study, trial)
         except ResultsError as error:
             left_out.append(f"{title_of[trial]}: {error}")
+            continue
+        if "reconstruction" not in stored:
+            left_out.append(f"{title_of[trial]}: its model reconstructs nothing")
             continue
         if found and not np.array_equal(found[0][1]["image"], stored["image"]):
             left_out.append(f"{title_of[trial]}: other test images than {title_of[found[0][0]]}")

@@ -54,7 +54,8 @@ def show_curves(study: str, trials: tuple[str, ...]) -> None:
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     with left:
         headings = {name: COLUMNS[name].heading for name in measured}
-        metric = url_state.one("Measure", measured, "metric", "test.reconstruction", words=headings)
+        default = next((name for name in data.SHOWN if name in measured), None)
+        metric = url_state.one("Measure", measured, "metric", default, words=headings)
     with right:
         each_trial = url_state.switch("Each trial", "each")
     page.chart(charts.curves(data.curves(study, trials, metric), each_trial), "compared-curves")

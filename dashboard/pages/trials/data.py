@@ -17,7 +17,10 @@ from ... import load, notes, style
 FIXED = ("arm", "seed", "status", "epoch")
 """Columns that are always there, before those of the settings."""
 MEASURES = ("gap", *(column.name for column in EPOCHS if column.dtype in ("float", "int") and column.name != "epoch"))
-DEFAULT_MEASURES = ("test.reconstruction", "test.reconstruction_soft", "experts.active", "experts.effective")
+DEFAULT_MEASURES = (
+    *("test.reconstruction", "test.reconstruction_soft", "test.linear_accuracy", "test.knn_accuracy"),
+    *("experts.active", "experts.effective"),
+)
 MAX_LISTED = 30
 """With more values, the numbers of a setting are filtered by a range."""
 _CONFIG = "config."
