@@ -111,12 +111,16 @@ def check(
 ) -> None:
     """Validate a study; show its trials, parameters, FLOPs and the data it needs. Starts nothing."""
     from smoe_ray import plugins
+    from smoe_ray.inspect.machine import machine_memory, note_on_memory
     from smoe_ray.inspect.preview import in_words, preview
     from smoe_ray.spec import load_study
 
     spec = load_study(study, overrides or ())
     with plugins.allowing(allow_plugins or ()):
         seen = preview(spec)
+    memory = None if spec.base.resources.gpus else machine_memory()
+    if memory and seen.memory and (note := note_on_memory(seen.memory[1], memory)):
+        seen = seen._replace(notes=(*seen.notes, note))
     if as_json:
         _print_json({"study": spec.name, "kind": spec.kind, "question": spec.question, "preset": spec.preset}, seen)
     else:
@@ -199,7 +203,7 @@ def run(
         for note in seen.notes:
             say(f"note: {note}", err=True)
         with (
-            _executor(executor, spec, address, jobs, device) as (trains, data_jobs),
+            _executor(executor, spec, address, jobs, device, seen.memory) as (trains, data_jobs),
             StudyProgress(spec) as progress,
             following(progress) as on_event,
         ):
@@ -212,7 +216,12 @@ def run(
 
 @contextmanager
 def _executor(
-    name: Literal["ray", "local"], study: GridStudy | SearchStudy, address: str | None, jobs: int | None, device: str
+    name: Literal["ray", "local"],
+    study: GridStudy | SearchStudy,
+    address: str | None,
+    jobs: int | None,
+    device: str,
+    memory: tuple[int, int] | None,
 ) -> Iterator[tuple[Executor, int | Map]]:
     """The executor, and the workers that prepare data."""
     if name == "ray":
@@ -230,8 +239,31 @@ def _executor(
 
     if address is not None:
         raise SmoeRayError(f"--address {address}: is for --executor ray")
-    default_jobs = 1 if resolve_device(device).type == "cuda" else max(1, usable_cpus() // study.base.resources.cpus)
-    yield LocalExecutor(jobs or default_jobs, device), usable_cpus()
+    if resolve_device(device).type == "cuda":  # whose memory is another
+        yield LocalExecutor(jobs or 1, device), usable_cpus()
+        return
+    most = max(1, usable_cpus() // study.base.resources.cpus)
+    yield LocalExecutor(_jobs_in_memory(jobs, most, memory), device), usable_cpus()
+
+
+def _jobs_in_memory(jobs: int | None, most: int, needed: tuple[int, int] | None) -> int:
+    """`jobs`, or by default as many up to `most` as this machine has memory for; says so where it has too little.
+
+    Raises StudyError: not even one trial fits.
+    """
+    from smoe_ray.inspect.machine import fitting_jobs, machine_memory, note_on_memory, refuse_beyond
+
+    memory = machine_memory()
+    if memory is None or needed is None:
+        return jobs or most
+    peak = needed[1]
+    refuse_beyond(peak, memory.total, "this machine")
+    chosen = jobs or min(most, fitting_jobs(peak, memory.available))
+    if note := note_on_memory(peak, memory, chosen):
+        say(f"note: {note}", err=True)
+    elif chosen < (jobs or most):
+        say(f"note: there is memory for {count(chosen, 'trial')} at once, of up to {most} by CPUs", err=True)
+    return chosen
 
 
 def _following(
