@@ -156,8 +156,8 @@ def test_an_interrupt_says_how_to_go_on_and_is_passed_on(out: Path) -> None:
 
 
 def test_a_wrong_number_of_jobs_is_refused() -> None:
-    with pytest.raises(ValueError, match="jobs is 0"):
-        LocalExecutor(jobs=0)
+    with pytest.raises(ValueError, match="jobs is -1"):
+        LocalExecutor(jobs=-1)
 
 
 def test_only_failures_that_a_retry_could_mend_are_refused_unless_strict(out: Path) -> None:
