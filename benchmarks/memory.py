@@ -151,8 +151,8 @@ if __name__ == "__main__":
     text = f"""# Memory of a trial: estimated and measured
 
 {datetime.datetime.now(datetime.UTC):%Y-%m-%d}, commit {machine.commit()}, {machine.cpu()}, one thread. Megabytes.
-*Process*: Python, torch and what they load, before the trial. *Estimated* and *measured*: what the trial adds to that at
-its peak. `smoe-ray check` shows the sum of process and trial. Made by `python benchmarks/memory.py --write`.
+*Process*: Python, torch and what they load, before the trial. *Estimated* and *measured*: what the trial adds to that
+at its peak. `smoe-ray check` shows the sum of process and trial. Made by `python benchmarks/memory.py --write`.
 
 {table()}
 """

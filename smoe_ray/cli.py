@@ -24,7 +24,7 @@ from rich.text import Text
 from smoe_ray import cli_k8s
 from smoe_ray.cli_k8s import AsJson
 from smoe_ray.columns import COLUMNS, TRIAL_TABLE, count
-from smoe_ray.errors import ClusterError, ResultsError, SmoeRayError, StudyError
+from smoe_ray.errors import ClusterError, ResultsError, SmoeRayError, StudyError, out_of_memory
 from smoe_ray.terminal_output import (
     PlainConsole,
     discard_stdout,
@@ -921,6 +921,11 @@ def main() -> None:
             sys.stdout.flush()  # now, while it can still be told that the disk behind it is full
     except SmoeRayError as error:  # typer itself ends on Ctrl-C (130) and on a closed pipe
         _fail(error, debug)
+    except (MemoryError, RuntimeError) as error:  # RuntimeError: torch's, on a CPU
+        problem = out_of_memory(error)
+        if problem is None:
+            raise
+        _fail(SmoeRayError(problem), debug)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE):
             raise
