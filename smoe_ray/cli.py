@@ -168,7 +168,11 @@ def run(
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Concurrent trials at most. Default: what resources allow."),
+        typer.Option(
+            min=0,
+            help="Concurrent trials at most. Default: what resources allow. 0, with --executor local: trains in this "
+            "process, for a debugger.",
+        ),
     ] = None,
     device: Annotated[
         str, typer.Option(help="With --executor local: auto, cpu, cuda or cuda:<n>. On ray resources.gpus decides.")
@@ -227,6 +231,8 @@ def _executor(
     if name == "ray":
         from smoe_ray.cluster.ray_executor import RayExecutor
 
+        if jobs == 0:
+            raise SmoeRayError("--jobs 0: is for --executor local; give at least 1")
         if device != "auto":
             raise SmoeRayError(f"--device {device}: is for --executor local; on ray set resources.gpus of the study")
         with RayExecutor(address, jobs) as executor:
@@ -240,7 +246,7 @@ def _executor(
     if address is not None:
         raise SmoeRayError(f"--address {address}: is for --executor ray")
     if resolve_device(device).type == "cuda":  # whose memory is another
-        yield LocalExecutor(jobs or 1, device), usable_cpus()
+        yield LocalExecutor(1 if jobs is None else jobs, device), usable_cpus()
         return
     most = max(1, usable_cpus() // study.base.resources.cpus)
     yield LocalExecutor(_jobs_in_memory(jobs, most, memory), device), usable_cpus()
@@ -255,13 +261,13 @@ def _jobs_in_memory(jobs: int | None, most: int, needed: tuple[int, int] | None)
 
     memory = machine_memory()
     if memory is None or needed is None:
-        return jobs or most
+        return most if jobs is None else jobs
     peak = needed[1]
     refuse_beyond(peak, memory.total, "this machine")
-    chosen = jobs or min(most, fitting_jobs(peak, memory.available))
-    if note := note_on_memory(peak, memory, chosen):
+    chosen = min(most, fitting_jobs(peak, memory.available)) if jobs is None else jobs
+    if note := note_on_memory(peak, memory, max(1, chosen)):
         say(f"note: {note}", err=True)
-    elif chosen < (jobs or most):
+    elif jobs is None and chosen < most:
         say(f"note: there is memory for {count(chosen, 'trial')} at once, of up to {most} by CPUs", err=True)
     return chosen
 

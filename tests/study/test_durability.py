@@ -181,7 +181,7 @@ def test_a_trial_whose_process_dies_meanwhile_is_taken_over(out: Path, log: Path
 def test_a_worker_that_dies_once_costs_nothing_but_time(out: Path, log: Path, undisturbed: Path) -> None:
     events: list[Any] = []
     toy = Toy(log=log, kill_seed=1, kill_times=1)
-    run_study(STUDY, out, LocalExecutor(2, fit=toy), on_event=events.append)
+    run_study(STUDY, out, LocalExecutor(1, fit=toy), on_event=events.append)
     assert_same(out, undisturbed)
     [record] = [record for record in read_trials(out, "toy") if record.timings.restarts]
     assert record.spec.seed == 1
@@ -189,11 +189,12 @@ def test_a_worker_that_dies_once_costs_nothing_but_time(out: Path, log: Path, un
         f"trial {record.trial_id}: its process was killed by signal 9; it is resumed"
     ]
     assert Counter(epochs_computed(log))[(1, 1)] == 1
+    assert os.getpid() not in workers(log)
 
 
 def test_a_worker_that_dies_twice_fails_its_trial_alone(out: Path, log: Path, undisturbed: Path) -> None:
     toy = Toy(log=log, kill_seed=1, kill_times=2)
-    records = run_study(STUDY, out, LocalExecutor(2, fit=toy))
+    records = run_study(STUDY, out, LocalExecutor(1, fit=toy))
     statuses = {record.spec.seed: record.status for record in records}
     assert statuses == {0: "finished", 1: "failed", 2: "finished", 3: "finished"}
     [failed] = [record for record in records if record.status == "failed"]
