@@ -294,6 +294,11 @@ class SharedDecoderArchitecture:
         own = ConvDecoderArchitecture(self.layers).cost(image_shape, latent_dim)
         return own._replace(shared=own.each)
 
+    def activations(self, image_shape: ImageShape, latent_dim: int) -> Activations:
+        """See `DecoderArchitecture.activations`; with the sum of its image and the shared one's, and their mean."""
+        own = _decoder_activations(self.layers, image_shape, latent_dim)
+        return own._replace(kept=own.kept + 2 * math.prod(image_shape))
+
     def build(self, image_shape: ImageShape, num_experts: int, latent_dim: int) -> Experts:
         """See `DecoderArchitecture.build`."""
         from smoe_ray.model.bank import SharedExpertBank

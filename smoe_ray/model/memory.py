@@ -16,7 +16,7 @@ from smoe_ray.model.architectures import Activations, decoder_architecture, enco
 from smoe_ray.model.cost import model_cost
 from smoe_ray.spec import ImageShape, ModelSpec, TrialSpec
 from smoe_ray.spec.architectures import DECODERS
-from smoe_ray.spec.decoders import CPDecoderSpec
+from smoe_ray.spec.decoders import SharedDecoderSpec
 from smoe_ray.spec.gates import AttentiveGateSpec
 from smoe_ray.spec.model import PluginDecoder
 
@@ -102,13 +102,13 @@ def _training(
     trial: TrialSpec, B: int, image_shape: ImageShape, encoder: Activations, expert: Activations, weights: int
 ) -> int:
     """Bytes of a training step beside the parameters and their gradients."""
-    E, P = trial.model.num_experts, math.prod(image_shape)
+    E, P = trial.model.num_experts + _shared(trial), math.prod(image_shape)
     size = _number_size(trial)
     decodes = trial.objective.decodes
     if decodes == "all":
         decoded, gradients = E * expert.kept + E * P * (not expert.pooled), E * P
     elif decodes == "chosen":
-        K = trial.objective.experts_per_image
+        K = trial.objective.experts_per_image + _shared(trial)
         decoded, gradients = K * (expert.kept + 3 * P), K * P
     else:  # merged: parameters of its own for each image, and their gradients
         decoded, gradients = expert.kept + 2 * weights // _FLOAT // E, P
@@ -122,7 +122,7 @@ def _evaluation(
     trial: TrialSpec, image_shape: ImageShape, encoder: Activations, expert: Activations, test_images: int
 ) -> int:
     """Bytes of an evaluation: all experts on some images, then the chosen ones on all, which may be a single one."""
-    E, P = trial.model.num_experts, math.prod(image_shape)
+    E, P = trial.model.num_experts + _shared(trial), math.prod(image_shape)
     images = min(IMAGES_AT_ONCE, test_images) if test_images else IMAGES_AT_ONCE
     per_image = (
         E * P + _gate(trial.model, image_shape) + max(encoder.widest, expert.widest * _at_once(trial, expert)) + 3 * P
@@ -139,7 +139,7 @@ def _gate(model: ModelSpec, image_shape: ImageShape) -> int:
     if not isinstance(model.gate, AttentiveGateSpec):
         return layers
     assert not isinstance(model.decoder, PluginDecoder), "the spec refuses it"
-    row = DECODERS[model.decoder.layers if isinstance(model.decoder, CPDecoderSpec) else model.decoder]
+    row = DECODERS[model.decoder if isinstance(model.decoder, str) else model.decoder.layers]
     return layers + 2 * model.num_experts * math.prod(row.initial_shape(image_shape))
 
 
@@ -148,6 +148,11 @@ def _images_per_step(trial: TrialSpec, train_images: int) -> int:
     workers = trial.resources.workers
     batch = min(trial.training.batch_size, train_images or math.inf)
     return math.ceil(batch / (workers if isinstance(workers, int) else workers.min))
+
+
+def _shared(trial: TrialSpec) -> int:
+    """Decoders beside those of the experts."""
+    return int(isinstance(trial.model.decoder, SharedDecoderSpec))
 
 
 def _number_size(trial: TrialSpec) -> int:
