@@ -24,7 +24,7 @@ from rich.text import Text
 from smoe_ray import cli_k8s
 from smoe_ray.cli_k8s import AsJson
 from smoe_ray.columns import COLUMNS, TRIAL_TABLE, count, trial_table
-from smoe_ray.errors import ClusterError, ResultsError, SmoeRayError, StudyError
+from smoe_ray.errors import ClusterError, ResultsError, SmoeRayError, StudyError, out_of_memory
 from smoe_ray.terminal_output import (
     PlainConsole,
     discard_stdout,
@@ -111,12 +111,16 @@ def check(
 ) -> None:
     """Validate a study; show its trials, parameters, FLOPs and the data it needs. Starts nothing."""
     from smoe_ray import plugins
+    from smoe_ray.inspect.machine import machine_memory, note_on_memory
     from smoe_ray.inspect.preview import in_words, preview
     from smoe_ray.spec import load_study
 
     spec = load_study(study, overrides or ())
     with plugins.allowing(allow_plugins or ()):
         seen = preview(spec)
+    memory = None if spec.base.resources.gpus else machine_memory()
+    if memory and seen.memory and (note := note_on_memory(seen.memory[1], memory)):
+        seen = seen._replace(notes=(*seen.notes, note))
     if as_json:
         _print_json({"study": spec.name, "kind": spec.kind, "question": spec.question, "preset": spec.preset}, seen)
     else:
@@ -164,7 +168,11 @@ def run(
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Concurrent trials at most. Default: what resources allow."),
+        typer.Option(
+            min=0,
+            help="Concurrent trials at most. Default: what resources allow. 0, with --executor local: trains in this "
+            "process, for a debugger.",
+        ),
     ] = None,
     device: Annotated[
         str, typer.Option(help="With --executor local: auto, cpu, cuda or cuda:<n>. On ray resources.gpus decides.")
@@ -199,7 +207,7 @@ def run(
         for note in seen.notes:
             say(f"note: {note}", err=True)
         with (
-            _executor(executor, spec, address, jobs, device) as (trains, data_jobs),
+            _executor(executor, spec, address, jobs, device, seen.memory) as (trains, data_jobs),
             StudyProgress(spec) as progress,
             following(progress) as on_event,
         ):
@@ -212,12 +220,19 @@ def run(
 
 @contextmanager
 def _executor(
-    name: Literal["ray", "local"], study: GridStudy | SearchStudy, address: str | None, jobs: int | None, device: str
+    name: Literal["ray", "local"],
+    study: GridStudy | SearchStudy,
+    address: str | None,
+    jobs: int | None,
+    device: str,
+    memory: tuple[int, int] | None,
 ) -> Iterator[tuple[Executor, int | Map]]:
     """The executor, and the workers that prepare data."""
     if name == "ray":
         from smoe_ray.cluster.ray_executor import RayExecutor
 
+        if jobs == 0:
+            raise SmoeRayError("--jobs 0: is for --executor local; give at least 1")
         if device != "auto":
             raise SmoeRayError(f"--device {device}: is for --executor local; on ray set resources.gpus of the study")
         with RayExecutor(address, jobs) as executor:
@@ -230,8 +245,31 @@ def _executor(
 
     if address is not None:
         raise SmoeRayError(f"--address {address}: is for --executor ray")
-    default_jobs = 1 if resolve_device(device).type == "cuda" else max(1, usable_cpus() // study.base.resources.cpus)
-    yield LocalExecutor(jobs or default_jobs, device), usable_cpus()
+    if resolve_device(device).type == "cuda":  # whose memory is another
+        yield LocalExecutor(1 if jobs is None else jobs, device), usable_cpus()
+        return
+    most = max(1, usable_cpus() // study.base.resources.cpus)
+    yield LocalExecutor(_jobs_in_memory(jobs, most, memory), device), usable_cpus()
+
+
+def _jobs_in_memory(jobs: int | None, most: int, needed: tuple[int, int] | None) -> int:
+    """`jobs`, or by default as many up to `most` as this machine has memory for; says so where it has too little.
+
+    Raises StudyError: not even one trial fits.
+    """
+    from smoe_ray.inspect.machine import fitting_jobs, machine_memory, note_on_memory, refuse_beyond
+
+    memory = machine_memory()
+    if memory is None or needed is None:
+        return most if jobs is None else jobs
+    peak = needed[1]
+    refuse_beyond(peak, memory.total, "this machine")
+    chosen = min(most, fitting_jobs(peak, memory.available)) if jobs is None else jobs
+    if note := note_on_memory(peak, memory, max(1, chosen)):
+        say(f"note: {note}", err=True)
+    elif jobs is None and chosen < most:
+        say(f"note: there is memory for {count(chosen, 'trial')} at once, of up to {most} by CPUs", err=True)
+    return chosen
 
 
 def _following(
@@ -889,6 +927,11 @@ def main() -> None:
             sys.stdout.flush()  # now, while it can still be told that the disk behind it is full
     except SmoeRayError as error:  # typer itself ends on Ctrl-C (130) and on a closed pipe
         _fail(error, debug)
+    except (MemoryError, RuntimeError) as error:  # RuntimeError: torch's, on a CPU
+        problem = out_of_memory(error)
+        if problem is None:
+            raise
+        _fail(SmoeRayError(problem), debug)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE):
             raise

@@ -73,3 +73,20 @@ class DivergedError(TrialError):
 
 class WorkerDiedError(TrialError):
     """The process that trained a trial ended without a word (killed, or out of memory)."""
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """What to lower, if memory was short; else None.
+
+    Python, torch on a CPU and torch on a GPU each raise another error.
+    """
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    ):
+        return (
+            "out of memory: lower training.batch_size or model.num_experts, or train fewer trials at once (--jobs), or "
+            "each with more resources.workers, which share a batch"
+        )
+    return None

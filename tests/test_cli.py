@@ -76,7 +76,7 @@ def test_a_study_from_check_to_figure(smoe_ray, study: Path, tmp_path: Path) -> 
 
 
 def test_running_again_trains_nothing(smoe_ray, study: Path, tmp_path: Path) -> None:
-    arguments = ("run", study, "--out", tmp_path / "out", "--executor", "local", "--jobs", 1, "--device", "cpu")
+    arguments = ("run", study, "--out", tmp_path / "out", "--executor", "local", "--jobs", 0, "--device", "cpu")
     first = smoe_ray(*arguments)
     second = smoe_ray(*arguments)
     assert first[0] == second[0] == 0
@@ -86,7 +86,7 @@ def test_running_again_trains_nothing(smoe_ray, study: Path, tmp_path: Path) -> 
 
 def test_a_trial_that_diverges_is_reported_and_the_others_stand(smoe_ray, study: Path, tmp_path: Path) -> None:
     code, printed, error = smoe_ray(
-        "run", study, "--out", tmp_path / "out", "--executor", "local", "--jobs", 1, "--device", "cpu",
+        "run", study, "--out", tmp_path / "out", "--executor", "local", "--jobs", 0, "--device", "cpu",
         "--set", "axes.training.learning_rate=[1e-3, 1e+30]", "--set", "axes.objective.name=[blend]",
     )  # fmt: skip
     assert code == 1
@@ -96,7 +96,7 @@ def test_a_trial_that_diverges_is_reported_and_the_others_stand(smoe_ray, study:
     assert "the loss diverged in epoch" in error.splitlines()[-1]
 
     code, printed, _ = smoe_ray(
-        "run", study, "--out", tmp_path / "out", "--executor", "local", "--jobs", 1, "--device", "cpu", "--no-strict",
+        "run", study, "--out", tmp_path / "out", "--executor", "local", "--jobs", 0, "--device", "cpu", "--no-strict",
         "--set", "axes.training.learning_rate=[1e-3, 1e+30]", "--set", "axes.objective.name=[blend]",
     )  # fmt: skip
     assert code == 0
@@ -167,7 +167,7 @@ def test_a_closed_pipe_is_no_error(study: Path) -> None:
 
 def test_a_baseline_of_another_study_is_drawn_beside(smoe_ray, study: Path, tmp_path: Path) -> None:
     out, figures = tmp_path / "out", tmp_path / "figures"
-    run = ("run", study, "--out", out, "--executor", "local", "--jobs", 1, "--device", "cpu", "--set", "axes={}")
+    run = ("run", study, "--out", out, "--executor", "local", "--jobs", 0, "--device", "cpu", "--set", "axes={}")
     assert smoe_ray(*run)[0] == 0
     assert smoe_ray(*run, "--set", "name=baseline", "--set", "routing=supervised")[0] == 0
     drawn = {}
@@ -188,7 +188,7 @@ def test_a_study_file_names_its_results_even_when_it_needs_overrides(smoe_ray, s
 
 def test_a_run_has_a_report_and_a_recommendation(smoe_ray, study: Path, tmp_path: Path) -> None:
     out, to = tmp_path / "out", tmp_path / "report"
-    run = ("run", study, "--out", out, "--executor", "local", "--jobs", 1, "--device", "cpu", "--set", "axes={}")
+    run = ("run", study, "--out", out, "--executor", "local", "--jobs", 0, "--device", "cpu", "--set", "axes={}")
     assert smoe_ray(*run, "--set", "data.test_per_class=30")[0] == 0
     code, printed, progress = smoe_ray("report", out, study, "--to", to)
     assert code == 0, progress

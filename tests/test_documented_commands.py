@@ -155,7 +155,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         environment.setenv("SMOE_RAY_CACHE", str(folder / "cache"))
         for name, overrides in trained.items():
             study = load_study(folder / "studies" / f"{name}.yaml", overrides)
-            run_study(study, results, LocalExecutor(jobs=1, device="cpu"), cache=folder / "cache" / "data")
+            run_study(study, results, LocalExecutor(device="cpu"), cache=folder / "cache" / "data")
     for name in ("loss-surface", "paper-loss-surface"):
         plant(
             results, name, objectives=("likelihood",), experts=(2, 4, 8, 16), per_class=(50, 200, 800), seeds=2,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from smoe_ray.cluster import resources
 from smoe_ray.cluster.runtime import Connection, connected, environment, refuse_unreachable
 from smoe_ray.errors import ClusterError, SmoeRayError, StudyError
+from smoe_ray.inspect.preview import peak_memory
 from smoe_ray.results import Store, TrialRecord
 from smoe_ray.results.study_file import seal_study
 from smoe_ray.spec import GridStudy, ResourcesSpec, SearchStudy, dump_study
@@ -137,6 +138,10 @@ class RayExecutor:
                 run.emit(
                     Notice("Trials run on CPUs, though there are GPUs: resources.gpus of the study asks for none.")
                 )
+
+            peaks = None if any(request.gpus for request in requests) else peak_memory(run.plan)
+            if peaks and (note := resources.note_on_memory(peaks[1], requests, nodes, self.jobs)):
+                run.emit(Notice(note))
 
             from smoe_ray.cluster.metrics import LiveMetrics
             from smoe_ray.cluster.tune_bridge import TuneBridge

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from smoe_ray.errors import StudyError
+from smoe_ray.inspect.machine import in_gb, refuse_beyond
 from smoe_ray.spec import ResourcesSpec
 
 if TYPE_CHECKING:
     from ray.tune import PlacementGroupFactory
 
 Node = dict[str, float]
-"""Resources of one node, name -> amount, e.g. ``{"CPU": 8, "GPU": 1}``."""
+"""Resources of one node, name -> amount, e.g. ``{"CPU": 8, "GPU": 1}``; with ``memory`` (bytes) where it is known."""
 
 _DRIVER = {"memory": 1.0}
 """Request of the function that drives a data-parallel trial: almost nothing, since its workers reserve their own
@@ -61,6 +62,35 @@ def refuse_infeasible(requests: Iterable[ResourcesSpec], nodes: Sequence[Node]) 
             )
 
 
+def note_on_memory(peak: int, requests: Iterable[ResourcesSpec], nodes: Sequence[Node], jobs: int | None) -> str | None:
+    """What to lower where as many trials as a node has CPUs for need more memory than it has; else None.
+
+    Args:
+        peak: estimated memory of each worker of a trial, bytes.
+        requests: the resource requests of the study's trials.
+        nodes: of the cluster; those whose memory is not known are left out.
+        jobs: concurrent trials at most.
+
+    Raises:
+        StudyError: not even one fits on the node with the most memory.
+    """
+    known = [node for node in nodes if node.get("memory")]
+    if not known:
+        return None
+    refuse_beyond(peak, int(max(node["memory"] for node in known)), "the largest node")
+    workers = [_worker(request) for request in requests]
+    for node in known:
+        most = max(_fits(worker, node) for worker in workers)
+        at_once = most if jobs is None else min(most, jobs)
+        if at_once * peak > node["memory"]:
+            return (
+                f"trials may run out of memory: each needs about {in_gb(peak)}, and a node with room for {at_once} at "
+                f"once has {in_gb(int(node['memory']))}; lower --jobs, training.batch_size or model.num_experts, or "
+                "raise resources.cpus"
+            )
+    return None
+
+
 def describe(nodes: Sequence[Node]) -> str:
     """The nodes of a cluster in a few words, e.g. ``2 nodes (2 x 4 CPUs and 1 GPU)``."""
     if not nodes:
@@ -92,7 +122,8 @@ def _multiples(requested: float, available: float) -> int:
 
 def _amounts(resources: Iterable[tuple[str, float]] | dict[str, float]) -> Node:
     amounts = dict(resources)
-    return {name: float(amounts.get(name, 0)) for name in ("CPU", "GPU")}
+    memory = {"memory": amounts["memory"]} if "memory" in amounts else {}
+    return {name: float(amounts.get(name, 0)) for name in ("CPU", "GPU")} | memory
 
 
 def _node_limit(max_count: int) -> int:

@@ -12,7 +12,9 @@ from smoe_ray.data import DataRequirement, requirements
 from smoe_ray.data.dataset import shape_in_words
 from smoe_ray.data.splits import planned_num_styles, planned_train_images
 from smoe_ray.errors import DataError
+from smoe_ray.inspect.machine import in_gb
 from smoe_ray.model.cost import Cost, flops_of_training, model_cost
+from smoe_ray.model.memory import trial_memory
 from smoe_ray.planning import StudyPlan
 from smoe_ray.spec import (
     Choices,
@@ -51,6 +53,8 @@ class Preview(NamedTuple):
     """Likewise, the fewest and the most training images of a trial; None if only the data files can tell."""
     flops: float | None
     """Training FLOPs of all trials together; for a search, as if every trial were its base. None as above."""
+    memory: tuple[int, int] | None
+    """Estimated memory (bytes) of the process that trains a trial, at its peak: least and most, likewise."""
     needs: tuple[DataRequirement, ...]
     """Files and generated sketches that the study needs; for a search, those of its base and corners."""
     notes: tuple[str, ...] = ()
@@ -108,9 +112,15 @@ def preview(study: GridStudy | SearchStudy | StudyPlan, load_plugins: bool = Tru
         params_active=_range(cost.params_active for cost in costs) if costs else None,
         train_images=_range(images) if images else None,
         flops=sum(flops) * plan.total / len(flops) if flops else None,
+        memory=_memory(trials, load_plugins),
         needs=_needs((trial.data for trial in [*typical, *trials]), load_plugins),
         notes=tuple(_notes(plan, [*typical, *trials])),
     )
+
+
+def peak_memory(plan: StudyPlan) -> tuple[int, int] | None:
+    """`Preview.memory` alone, of a study whose plug-ins may be imported."""
+    return _memory(plan.corners or plan.known_trials, load_plugins=True)
 
 
 def data_settings(plan: StudyPlan) -> list[DataSpec]:
@@ -135,7 +145,7 @@ def in_words(study: GridStudy | SearchStudy, seen: Preview) -> list[tuple[str, s
         lines.append(("trials", f"{seen.trials:,} proposed by {study.sampler.name}"))
         lines += [(f"  {path}", _distribution(parameter)) for path, parameter in study.space.items()]
         total = "if every trial were like base"
-    lines += _size_in_words(seen, total)
+    lines += _size_in_words(study, seen, total)
     for position, need in enumerate(seen.needs):
         if need.state == "drawn":
             lines.append(("data" if position == 0 else "", f"{need.what}: generated, no files needed"))
@@ -146,7 +156,7 @@ def in_words(study: GridStudy | SearchStudy, seen: Preview) -> list[tuple[str, s
     return lines
 
 
-def _size_in_words(seen: Preview, total: str) -> list[tuple[str, str]]:
+def _size_in_words(study: GridStudy | SearchStudy, seen: Preview, total: str) -> list[tuple[str, str]]:
     images = ", ".join(map(shape_in_words, seen.image_shapes or ())) or "size and colours known once they are read"
     lines = [("images", images)]
     if seen.params_total and seen.params_active:
@@ -163,6 +173,10 @@ def _size_in_words(seen: Preview, total: str) -> list[tuple[str, str]]:
     )
     if seen.flops is not None:
         lines.append(("training", f"{seen.flops:.3g} FLOPs {total}"))
+    if seen.memory is not None:
+        low, high = map(in_gb, seen.memory)
+        on_gpu = ", most of it on the GPU" if study.base.resources.gpus else ""
+        lines.append(("memory", f"about {low if low == high else f'{low} to {high}'} per trial at its peak{on_gpu}"))
     return lines
 
 
@@ -251,6 +265,21 @@ def _training_flops(trial: TrialSpec, load_plugins: bool) -> float | None:
     per_image = flops_of_training(cost, trial.objective)
     steps_per_epoch = math.ceil(train_images / trial.training.batch_size)
     return budget.steps(steps_per_epoch) / steps_per_epoch * train_images * per_image
+
+
+def _memory(trials: Sequence[TrialSpec], load_plugins: bool) -> tuple[int, int] | None:
+    distinct = {_without_seed(trial): trial for trial in trials}  # the seeds of a configuration need the same
+    peaks = _all_known(_peak_memory(trial, load_plugins) for trial in distinct.values())
+    return _range(peaks) if peaks else None
+
+
+def _peak_memory(trial: TrialSpec, load_plugins: bool) -> int | None:
+    image_shape = _image_shape(trial.data, load_plugins)
+    if image_shape is None or _is_unknown(trial.model, load_plugins) or _is_unknown(trial.objective, load_plugins):
+        return None
+    per_class = trial.data.test_per_class or 0
+    test_images = per_class * len(trial.data.classes or ())
+    return trial_memory(trial, image_shape, _train_images(trial, load_plugins) or 0, test_images).peak
 
 
 def _all_known(values: Iterable[_Known | None]) -> list[_Known] | None:

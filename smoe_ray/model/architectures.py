@@ -67,6 +67,19 @@ class ExpertsCost(NamedTuple):
         return ExpertsCost(self.shared + self.hidden.times(num_experts), self.each + self.hidden.times(-1))
 
 
+class Activations(NamedTuple):
+    """Numbers that a component holds beside its parameters. They are float32, or bfloat16 under autocast."""
+
+    kept: int
+    """Per image, from the forward pass to the end of the backward pass."""
+    widest: int
+    """Per image, what its largest layer needs at once, without a backward pass or for its own gradients."""
+    fixed: int = 0
+    """Whatever the batch: what it makes of its parameters in a training step."""
+    pooled: int = 0
+    """The part of `kept` that stays allocated between steps (`lite_decoders._free`)."""
+
+
 class Encoded(NamedTuple):
     """Posterior of the latent vector of each image."""
 
@@ -142,6 +155,9 @@ class EncoderArchitecture(Protocol):
     def cost(self, image_shape: ImageShape, latent_dim: int) -> ComponentCost:
         """Cost for images of this shape."""
 
+    def activations(self, image_shape: ImageShape, latent_dim: int) -> Activations:
+        """Memory for images of this shape."""
+
     def build(self, image_shape: ImageShape, latent_dim: int) -> Encoder:
         """A freshly initialised module; needs torch."""
 
@@ -151,6 +167,9 @@ class DecoderArchitecture(Protocol):
 
     def cost(self, image_shape: ImageShape, latent_dim: int) -> ExpertsCost:
         """Cost of the experts. Raises StudyError for a shape that the decoder cannot make."""
+
+    def activations(self, image_shape: ImageShape, latent_dim: int) -> Activations:
+        """Memory of one expert, its image included. Raises as `cost`."""
 
     def build(self, image_shape: ImageShape, num_experts: int, latent_dim: int) -> Experts:
         """A freshly initialised module of all experts; needs torch. Raises StudyError as `cost` does."""
@@ -202,6 +221,13 @@ class ConvEncoderArchitecture:
         # The first layer's input is the image, whose gradient is never computed.
         return sum(map(_convolution, others), _convolution(first, needs_input_gradient=False)) + heads
 
+    def activations(self, image_shape: ImageShape, latent_dim: int) -> Activations:  # noqa: ARG002
+        """See `EncoderArchitecture.activations`. Activation functions work in place."""
+        shapes = self.layers.shapes(image_shape)
+        maps = [math.prod(image_shape), *(math.prod(one.after) for one in shapes)]
+        features = maps[-1]  # once more, flattened: they are stored channels last
+        return Activations(kept=sum(maps) + features, widest=max(map(sum, pairwise(maps))))
+
     def build(self, image_shape: ImageShape, latent_dim: int) -> Encoder:
         """See `EncoderArchitecture.build`."""
         from smoe_ray.model.encoder import ConvEncoder
@@ -219,6 +245,10 @@ class ConvDecoderArchitecture:
         """See `DecoderArchitecture.cost`."""
         linear = linear_layer(latent_dim, math.prod(self.layers.initial_shape(image_shape)))
         return ExpertsCost(_NOTHING, sum(map(_convolution, self.layers.shapes(image_shape)), linear), linear)
+
+    def activations(self, image_shape: ImageShape, latent_dim: int) -> Activations:
+        """See `DecoderArchitecture.activations`."""
+        return _decoder_activations(self.layers, image_shape, latent_dim)
 
     def build(self, image_shape: ImageShape, num_experts: int, latent_dim: int) -> Experts:
         """See `DecoderArchitecture.build`."""
@@ -245,6 +275,12 @@ class CPDecoderArchitecture:
             to_map._replace(params=self.rank),
         )
 
+    def activations(self, image_shape: ImageShape, latent_dim: int) -> Activations:
+        """See `DecoderArchitecture.activations`: its linear layer is made anew in every step."""
+        numbers = _decoder_activations(self.layers, image_shape, latent_dim)
+        linear = (latent_dim + 1) * math.prod(self.layers.initial_shape(image_shape))
+        return numbers._replace(fixed=numbers.fixed + 2 * linear)
+
     def build(self, image_shape: ImageShape, num_experts: int, latent_dim: int) -> Experts:
         """See `DecoderArchitecture.build`."""
         from smoe_ray.model.bank import CPExpertBank
@@ -262,6 +298,11 @@ class SharedDecoderArchitecture:
         """See `DecoderArchitecture.cost`."""
         own = ConvDecoderArchitecture(self.layers).cost(image_shape, latent_dim)
         return own._replace(shared=own.each)
+
+    def activations(self, image_shape: ImageShape, latent_dim: int) -> Activations:
+        """See `DecoderArchitecture.activations`; with the sum of its image and the shared one's, and their mean."""
+        own = _decoder_activations(self.layers, image_shape, latent_dim)
+        return own._replace(kept=own.kept + 2 * math.prod(image_shape))
 
     def build(self, image_shape: ImageShape, num_experts: int, latent_dim: int) -> Experts:
         """See `DecoderArchitecture.build`."""
@@ -422,6 +463,35 @@ def _product(n_in: int, n_out: int) -> ComponentCost:
     """A linear layer without a bias."""
     flops = 2 * n_in * n_out
     return ComponentCost(n_in * n_out, flops, 2 * flops)
+
+
+def _decoder_activations(layers: DecoderLayers, image_shape: ImageShape, latent_dim: int) -> Activations:
+    """Of a decoder as `bank.Bank` computes it: linear layer and first convolution are one matrix, made anew each step.
+
+    ELU keeps its input and its output, ReLU its output alone; `lite_decoders` work in place.
+    """
+    first, *others = layers.shapes(image_shape)
+    columns = (latent_dim + 1) * (math.prod(first.before) + _with_corners(first))
+    if layers.for_images(image_shape).is_lite:
+        hidden, image = math.prod(first.after), math.prod(image_shape)
+        taps = 9 * image // 4
+        # The matrix has a gradient for all experts at once, and one copy of its inputs for each tap.
+        fixed = 2 * latent_dim * hidden + (latent_dim + 1) * 4 * math.prod(first.before)
+        return Activations(kept=hidden + image, widest=hidden + taps + 2 * image, fixed=fixed, pooled=hidden)
+    kept = math.prod(image_shape)
+    for layer in [first, *others][:-1]:
+        size = math.prod(layer.after)
+        kept += size if layers.activation == "relu" else size + (size if layer is first else _with_corners(layer))
+    # Convolutions copy input and output into a layout of their own; the next layer then needs the output twice.
+    widest = max(2 * math.prod(layer.before) + 2 * _with_corners(layer) for layer in [first, *others])
+    return Activations(kept, widest, columns)
+
+
+def _with_corners(shapes: LayerShapes) -> int:
+    """Numbers of a layer's output; an upsampled one is computed with a border (`bank._conv_upsampled`)."""
+    channels, height, width = shapes.after
+    border = 2 if shapes.layer.kind == "upsampled" else 0
+    return channels * (height + border) * (width + border)
 
 
 def _convolution(shapes: LayerShapes, needs_input_gradient: bool = True) -> ComponentCost:

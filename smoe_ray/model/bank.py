@@ -40,7 +40,7 @@ class Bank(nn.Module):
         self.num_experts = num_experts
         self.initial_shape = layers.initial_shape(image_shape)
         self.num_pixels = math.prod(image_shape)
-        self.is_lite = _is_lite(self.layers)
+        self.is_lite = self.layers.is_lite
 
     def forward(self, z_BZ: Tensor) -> Tensor:
         """Every expert's decoding of every latent vector: image_EBP in [0, 1]."""
@@ -224,12 +224,6 @@ def _convolutions(layers: Sequence[LayerShapes], *experts: int) -> tuple[nn.Para
 def _alternating(weights: Iterable[Tensor], biases: Iterable[Tensor]) -> list[Tensor]:
     """Weight and bias of each layer in turn."""
     return [tensor for pair in zip(weights, biases, strict=True) for tensor in pair]
-
-
-def _is_lite(layers: DecoderLayers) -> bool:
-    """Whether these are layers that `lite_decoders` computes: two upsampled 3x3 convolutions with an ELU between."""
-    kinds = [(layer.kind, layer.kernel, layer.stride) for layer in layers.layers]
-    return kinds == [("upsampled", 3, 1)] * 2 and layers.activation == "elu"
 
 
 def _decode_all_lite(initial: Size, z_BZ: Tensor, *parameters: Tensor) -> Tensor:

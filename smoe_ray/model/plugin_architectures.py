@@ -10,15 +10,16 @@ Shapes: B images, E experts, Z latent, C channels, H W pixels, P = C * H * W.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from smoe_ray import plugins
 from smoe_ray.errors import PluginError
-from smoe_ray.model.architectures import ComponentCost, Encoded, Encoder, Experts, ExpertsCost, Part
+from smoe_ray.model.architectures import Activations, ComponentCost, Encoded, Encoder, Experts, ExpertsCost, Part
 from smoe_ray.spec import ImageShape, PluginDecoder, PluginEncoder
 
 
@@ -34,8 +35,7 @@ class PluginEncoderArchitecture:
 
     def cost(self, image_shape: ImageShape, latent_dim: int) -> ComponentCost:
         """See `EncoderArchitecture.cost`."""
-        image = torch.zeros(1, *(image_shape[1:] if image_shape[0] == 1 else image_shape))
-        module, output, cost = _measured(self._reference, image_shape, latent_dim, image)
+        module, output, cost, _ = self._measured(image_shape, latent_dim)
         shapes = [tuple(each.shape) for each in output] if isinstance(output, tuple) else output
         if not isinstance(output, Encoded) or shapes != [(1, latent_dim)] * 2:
             raise PluginError(
@@ -44,9 +44,17 @@ class PluginEncoderArchitecture:
             )
         return cost
 
+    def activations(self, image_shape: ImageShape, latent_dim: int) -> Activations:
+        """See `EncoderArchitecture.activations`."""
+        return self._measured(image_shape, latent_dim).activations
+
     def build(self, image_shape: ImageShape, latent_dim: int) -> Encoder:
         """See `EncoderArchitecture.build`."""
         return _made(self._reference, image_shape, latent_dim)
+
+    def _measured(self, image_shape: ImageShape, latent_dim: int) -> _Measured:
+        image = torch.zeros(1, *(image_shape[1:] if image_shape[0] == 1 else image_shape))
+        return _measured(self._reference, image_shape, latent_dim, image)
 
 
 class PluginDecoderArchitecture:
@@ -57,8 +65,7 @@ class PluginDecoderArchitecture:
 
     def cost(self, image_shape: ImageShape, latent_dim: int) -> ExpertsCost:
         """See `DecoderArchitecture.cost`."""
-        z_BZ = torch.zeros(1, latent_dim, requires_grad=True)
-        module, output, cost = _measured(self._reference, image_shape, latent_dim, z_BZ)
+        module, output, cost, _ = self._measured(image_shape, latent_dim)
         if not isinstance(output, Tensor) or output.numel() != math.prod(image_shape):
             raise PluginError(
                 f"plug-in {self._reference.plugin}: {type(module).__name__}.forward gives {_described(output)}, not a "
@@ -66,9 +73,16 @@ class PluginDecoderArchitecture:
             )
         return ExpertsCost(ComponentCost(0, 0, 0), cost)
 
+    def activations(self, image_shape: ImageShape, latent_dim: int) -> Activations:
+        """See `DecoderArchitecture.activations`."""
+        return self._measured(image_shape, latent_dim).activations
+
     def build(self, image_shape: ImageShape, num_experts: int, latent_dim: int) -> Experts:
         """See `DecoderArchitecture.build`."""
         return ModuleExperts([_made(self._reference, image_shape, latent_dim) for _ in range(num_experts)])
+
+    def _measured(self, image_shape: ImageShape, latent_dim: int) -> _Measured:
+        return _measured(self._reference, image_shape, latent_dim, torch.zeros(1, latent_dim, requires_grad=True))
 
 
 class ModuleExperts(nn.Module):
@@ -106,20 +120,43 @@ def _made(reference: PluginEncoder | PluginDecoder, image_shape: ImageShape, lat
     return module
 
 
+class _Measured(NamedTuple):
+    module: nn.Module
+    output: Any
+    """What it makes of an input of one image."""
+    cost: ComponentCost
+    activations: Activations
+
+
 def _measured(
     reference: PluginEncoder | PluginDecoder, image_shape: ImageShape, latent_dim: int, given: Tensor
-) -> tuple[nn.Module, Any, ComponentCost]:
-    """A module, what it makes of an input of one image, and its cost."""
+) -> _Measured:
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() // 4  # in float32
+        return tensor
+
     with torch.random.fork_rng(devices=[]):
         module = _made(reference, image_shape, latent_dim).eval()
         with plugins.blaming():
-            with FlopCounterMode(display=False) as forward:
+            with FlopCounterMode(display=False) as forward, saved_tensors_hooks(keep, lambda tensor: tensor):
                 output = module(given)
             results = [each for each in (output if isinstance(output, tuple) else (output,)) if _has_gradient(each)]
+            for each in results:
+                keep(each)
             with FlopCounterMode(display=False) as backward:
                 sum((each.sum() for each in results), torch.zeros(())).backward() if results else None
     params = sum(parameter.numel() for parameter in module.parameters())
-    return module, output, ComponentCost(params, forward.get_total_flops(), backward.get_total_flops())
+    for tensor in (*module.parameters(), *module.buffers()):
+        kept.pop(tensor.untyped_storage().data_ptr(), None)
+    sizes = sorted(kept.values())
+    return _Measured(
+        module,
+        output,
+        ComponentCost(params, forward.get_total_flops(), backward.get_total_flops()),
+        Activations(kept=sum(sizes), widest=sum(sizes[-2:])),
+    )
 
 
 def _has_gradient(value: Any) -> bool:

@@ -90,6 +90,15 @@ class DecoderLayers(NamedTuple):
         more = self.layers[:1] * _doublings(image_shape) if self.deepens else ()
         return self._replace(layers=more + self.layers, deepens=False)
 
+    @property
+    def is_lite(self) -> bool:
+        """Whether these, `for_images` of some size, are what `lite_decoders` computes.
+
+        Two upsampled 3x3 convolutions with an ELU between.
+        """
+        kinds = [(layer.kind, layer.kernel, layer.stride) for layer in self.layers]
+        return kinds == [("upsampled", 3, 1)] * 2 and self.activation == "elu"
+
     def scale(self, image_shape: ImageShape) -> int:
         """Height and width of an image of this size over those of the initial map."""
         layers = self.for_images(image_shape).layers

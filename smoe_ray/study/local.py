@@ -1,4 +1,4 @@
-"""Trials on this machine: one after another in this process, or several at once in worker processes."""
+"""Trials on this machine: in worker processes, or one after another in this process."""
 
 from __future__ import annotations
 
@@ -36,24 +36,25 @@ class LocalExecutor:
     """Trains on this machine.
 
     Args:
-        jobs: concurrent trials. 1: in this process. More: in that many spawned processes, each with as many CPU threads
-            as its trial's `resources.cpus`. If a process dies, its trial is resumed once from its checkpoint; if that
-            process dies too, the trial is recorded as failed. Other trials are not affected.
+        jobs: concurrent trials, in that many spawned processes, each with as many CPU threads as its trial's
+            `resources.cpus`. If a process dies, its trial is resumed once from its checkpoint; if that process dies
+            too, the trial is recorded as failed. Other trials are not affected. 0: one after another in this process,
+            which starts at once, takes a `fit` that cannot be pickled, and dies with a trial that the kernel kills.
         device: ``auto``, ``cpu`` or ``cuda``.
-        fit: trains in place of `training.fit` on `device`; must be picklable.
+        fit: trains in place of `training.fit` on `device`; must be picklable unless `jobs` is 0.
         storage_timeout_s: retry timeout for unavailable storage, seconds.
     """
 
     def __init__(
         self,
-        jobs: int = 1,
+        jobs: int = 0,
         device: str = "auto",
         fit: Fit | None = None,
         *,
         storage_timeout_s: float = STORAGE_TIMEOUT_S,
     ) -> None:
-        if jobs < 1:
-            raise ValueError(f"jobs is {jobs}; at least one is needed")
+        if jobs < 0:
+            raise ValueError(f"jobs is {jobs}; give the number of processes, or 0 to train in this one")
         self.jobs = jobs
         self.storage_timeout_s = storage_timeout_s
         self._train: Train = partial(train_trial, fit=fit or fit_on(device))
@@ -68,18 +69,18 @@ class LocalExecutor:
         if any(resources.is_distributed for resources in run.plan.resources):
             raise StudyError("resources.workers: data-parallel workers need the ray executor; or set it to 1")
         queue = TrialQueue(run)
-        jobs = min(self.jobs, run.study.max_concurrent_trials or self.jobs)
-        if jobs == 1:
+        if self.jobs == 0:
             return _in_process(queue, self._train, self.storage_timeout_s)
+        jobs = min(self.jobs, run.study.max_concurrent_trials or self.jobs)
         return _Pool(queue, self._train, jobs, self.storage_timeout_s).run()
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        """Yield `function(item)` for each item, in order: in this process, or in `jobs` of their own.
+        """Yield `function(item)` for each item, in order: in `jobs` processes, or in this one if that is less than two.
 
         Raises:
             WorkerDiedError: one of these died.
         """
-        if self.jobs == 1:
+        if self.jobs < 2:
             yield from map(function, items)
             return
         others = set(multiprocessing.active_children())

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smoe_ray import plugins
 from smoe_ray.data import Splits, load_splits
-from smoe_ray.errors import DamagedError, DataError, DivergedError, PluginError, TrialError
+from smoe_ray.errors import DamagedError, DataError, DivergedError, PluginError, TrialError, out_of_memory
 from smoe_ray.results import Arrays, DataFacts, Row, Store, Timings, TrialFolder, TrialRecord, Versions
 from smoe_ray.results.record import Imported, Status, now
 from smoe_ray.spec import CollapseSpec, TrialSpec, plugin_identities, trial_id
@@ -256,24 +256,10 @@ def _begin(task: TrialTask, before: TrialRecord | None, notes: Sequence[str] = (
 
 def _describe(error: Exception) -> dict[str, str]:
     return {
-        "error": _out_of_memory(error)
-        or plugins.explain(error)
-        or " ".join(str(error).split())
-        or type(error).__name__,
+        "error": out_of_memory(error) or plugins.explain(error) or " ".join(str(error).split()) or type(error).__name__,
         "error_kind": type(error).__name__,
         "traceback": "".join(traceback.format_exception(error)),
     }
-
-
-def _out_of_memory(error: Exception) -> str | None:
-    """What to lower, if memory was short: Python, torch on a CPU and torch on a GPU each raise something else."""
-    if (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "DefaultCPUAllocator: can't allocate memory" in str(error)
-    ):
-        return "out of memory: lower training.batch_size or model.num_experts, or train fewer trials at once (--jobs)"
-    return None
 
 
 class _TrialFailure(Exception):  # noqa: N818  (internal: never shown)
@@ -317,6 +303,8 @@ def _train(
             record = timed.ended("finished")
     except _TrialFailure as failure:
         record = timed.ended("failed", failure.error)
+    except MemoryError as error:  # of what makes the content of its files
+        record = timed.ended("failed", error)
     record = record.model_copy(update={"files": dict(folder.written)})
     folder.write_record(record)
     if is_settled(record, retry_failed=False):  # a diverged trial is never resumed from its checkpoint

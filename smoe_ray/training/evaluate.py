@@ -16,6 +16,7 @@ from torch import Tensor
 
 from smoe_ray.data.dataset import Dataset
 from smoe_ray.model import SMoEVAE
+from smoe_ray.model.memory import IMAGES_AT_ONCE as IMAGES_AT_ONCE
 from smoe_ray.spec import EvaluationSpec
 from smoe_ray.training.images import DeviceImages
 from smoe_ray.training.objectives.errors import SQUARED_ERROR, PixelError, squared_error
@@ -24,9 +25,6 @@ from smoe_ray.training.rng import Stream, random_stream
 
 ACTIVE_VARIANCE = 0.01
 """A latent dimension is active if its mu varies more than this over the images: arXiv:1509.00519, section 5.2."""
-
-IMAGES_AT_ONCE = 256
-"""Images that pass through the model at once: more, and the encoder's activations outgrow a CPU's cache."""
 
 
 class ExpertUse(NamedTuple):

@@ -102,7 +102,7 @@ def test_a_real_trial_under_a_strong_prior_is_told_everywhere(
 ) -> None:
     study = tmp_path / "tiny.yaml"
     study.write_text(STUDY.replace("BETA", beta))
-    run = smoe_ray("run", study, "--out", out, "--executor", "local", "--jobs", 1, "--device", "cpu")
+    run = smoe_ray("run", study, "--out", out, "--executor", "local", "--jobs", 0, "--device", "cpu")
     printed = smoe_ray("table", out, "tiny")
     assert run[0] == printed[0] == 0
     for _, shown, error in (run, printed):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smoe_ray.cluster.resources import capacity, describe, refuse_infeasible
+from smoe_ray.cluster.resources import capacity, describe, note_on_memory, refuse_infeasible
 from smoe_ray.errors import StudyError
 from smoe_ray.spec import ResourcesSpec
 
@@ -50,3 +50,17 @@ def test_what_fits_does_not_exceed_what_there_is(cpus: int, cpu: int, gpus: floa
 
 def test_an_empty_cluster_is_called_so() -> None:
     assert describe([]) == "no nodes"
+
+
+def test_memory_of_nodes_is_compared_with_what_trials_need_at_once() -> None:
+    GB = 10**9
+    nodes = [{"CPU": 4.0, "GPU": 0.0, "memory": 8.0 * GB}, {"CPU": 64.0, "GPU": 0.0}]  # of one it is not known
+    assert note_on_memory(2 * GB, [ResourcesSpec()], nodes, jobs=None) is None
+    note = note_on_memory(3 * GB, [ResourcesSpec()], nodes, jobs=None)
+    assert note is not None
+    assert "each needs about 3.0 GB, and a node with room for 4 at once has 8.0 GB; lower --jobs" in note
+    assert note_on_memory(3 * GB, [ResourcesSpec()], nodes, jobs=2) is None
+    assert note_on_memory(3 * GB, [ResourcesSpec(cpus=2)], nodes, jobs=None) is None
+    with pytest.raises(StudyError, match=r"a trial needs about 11\.0 GB of memory, and the largest node has 8\.0 GB"):
+        note_on_memory(11 * GB, [ResourcesSpec()], nodes, jobs=1)
+    assert note_on_memory(11 * GB, [ResourcesSpec()], nodes[1:], jobs=None) is None

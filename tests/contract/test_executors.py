@@ -11,7 +11,7 @@ from smoe_ray.testing.executors import ExecutorContract, MakeExecutor
 pytest_plugins = ["pytester"]
 
 EXECUTORS: dict[str, MakeExecutor] = {
-    "local-1-job": lambda fit: LocalExecutor(jobs=1, fit=fit),
+    "local-in-process": lambda fit: LocalExecutor(fit=fit),
     "local-2-jobs": lambda fit: LocalExecutor(jobs=2, fit=fit),
     "ray": lambda fit: RayExecutor(fit=fit),
 }

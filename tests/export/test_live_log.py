@@ -200,7 +200,7 @@ def test_the_command_follows_where_it_can(smoe_ray: Run, tmp_path: Path, monkeyp
     study.write_text(dump_study(toy_grid(seeds=[0], **{"base.training.budget": "1 epochs"})))
     (tmp_path / "file").touch()
     code, _, error = smoe_ray(
-        "run", study, "--out", tmp_path / "out", "--executor", "local", "--jobs", 1,
+        "run", study, "--out", tmp_path / "out", "--executor", "local", "--jobs", 0,
         "--log-to", f"tensorboard:{tmp_path / 'logs'}", "--log-to", f"tensorboard:{tmp_path / 'file'}",
     )  # fmt: skip
     assert code == 0, error

@@ -30,7 +30,7 @@ seeds: [0]
 def test_trials_parameters_images_and_flops_are_those_of_the_run(tmp_path: Path) -> None:
     study = parse_study(STUDY)
     seen = preview(study)
-    run_study(study, tmp_path, LocalExecutor(jobs=1, device="cpu"))
+    run_study(study, tmp_path, LocalExecutor(device="cpu"))
     results = read_results(tmp_path, "preview")
     last = results.sort_values("epoch").groupby("trial_id").tail(1)
     assert seen.trials == seen.configurations == len(last) == 4

@@ -11,6 +11,7 @@ import torch
 from smoe_ray import plugins
 from smoe_ray.errors import PluginError
 from smoe_ray.model import build_model, model_cost
+from smoe_ray.model.architectures import decoder_architecture, encoder_architecture
 from smoe_ray.spec import ModelSpec
 from support.plugin_packages import importable, write_package
 
@@ -77,6 +78,14 @@ def test_the_cost_is_that_of_the_layers(folder: Path) -> None:
     images = 2 * 2 * PIXELS * HIDDEN
     assert cost.flops_train == 3 * cost.flops_soft - images
     assert cost.flops_train_hard == 3 * cost.flops_hard - images
+
+
+def test_its_memory_is_what_autograd_keeps(folder: Path) -> None:
+    write_package(folder, "layers", {"of": SOURCE})
+    # The hidden layer is applied twice; what comes out counts as well.
+    assert encoder_architecture(SPEC.encoder).activations(SHAPE, Z).kept == PIXELS + 2 * HIDDEN + 2 * Z
+    # Of a decoder: the latent vector, and the image, which the sigmoid keeps.
+    assert decoder_architecture(SPEC.decoder).activations(SHAPE, Z).kept == Z + PIXELS
 
 
 def test_the_model_is_made_of_them(folder: Path) -> None:

@@ -136,7 +136,7 @@ def test_a_space_with_few_trials_ends_when_all_are_done(smoe_ray, tmp_path: Path
     path = tmp_path / "study.yaml"
     path.write_text(dump_study(study.model_copy(update={"base": study.base})).replace("4 epochs", "1 epochs"))
     for _ in range(2):
-        code, _, error = smoe_ray("run", path, "--out", out, "--executor", "local", "--jobs", 1, "--device", "cpu")
+        code, _, error = smoe_ray("run", path, "--out", out, "--executor", "local", "--jobs", 0, "--device", "cpu")
         assert code == 0, error
         assert f"the space has {number} trials, all done (num_trials is 6)" in error
         assert "Warning" not in error

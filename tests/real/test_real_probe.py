@@ -30,7 +30,7 @@ def test_exciting_inputs_beat_the_best_drawing_and_are_specific(shared_data: Pat
             'axes.objective=[{"name": "likelihood", "lambda_balance": 400}]',
         ],
     )
-    run_study(study, out, LocalExecutor(jobs=1, device="cpu"))
+    run_study(study, out, LocalExecutor(device="cpu"))
     [task] = plan_probes(str(out), study.name).tasks
     assert probe_trial(task).error is None
     record, arrays = read_probe(out, study.name, task.trial_id)

@@ -31,7 +31,7 @@ def test_the_drawings_study_small(shared_data: Path, tmp_path: Path, latent: str
             f"evaluation.latent={latent}",
         ],
     )
-    records = run_study(study, tmp_path / "out", LocalExecutor(jobs=1, device="cpu"))
+    records = run_study(study, tmp_path / "out", LocalExecutor(device="cpu"))
     assert [record.status for record in records] == ["finished", "finished"]
 
     results = read_results(tmp_path / "out", study.name)

@@ -56,7 +56,7 @@ def test_paths_and_uris_are_taken_as_they_are(out: str | Path) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        ("run", "{study}", "--executor", "local", "--jobs", 1, "--out", "{out}"),
+        ("run", "{study}", "--executor", "local", "--jobs", 0, "--out", "{out}"),
         ("submit", "{study}", "--address", "http://127.0.0.1:9", "--out", "{out}"),
         ("table", "{out}", "tiny"),
         ("status", "tiny", "--out", "{out}"),

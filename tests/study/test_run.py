@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,17 +118,6 @@ def test_a_trial_whose_data_changed_since_it_was_planned_fails(out: Path, tmp_pa
     assert "not those that the study was planned with" in (record.error or "")
 
 
-def test_a_trial_that_runs_out_of_memory_says_what_to_lower(out: Path) -> None:
-    def asks_for_too_much(*_: Any) -> Iterator[Any]:
-        yield torch.empty(1 << 50)
-
-    [record] = run_study(toy_grid(seeds=[0]), out, LocalExecutor(fit=asks_for_too_much))
-    assert record.error == (
-        "out of memory: lower training.batch_size or model.num_experts, or train fewer trials at once (--jobs)"
-    )
-    assert "DefaultCPUAllocator" in (record.traceback or "")
-
-
 def test_a_listener_that_breaks_fails_no_trial(out: Path) -> None:
     def broken(event: Any) -> None:
         if isinstance(event, EpochDone):
@@ -156,8 +144,8 @@ def test_an_interrupt_says_how_to_go_on_and_is_passed_on(out: Path) -> None:
 
 
 def test_a_wrong_number_of_jobs_is_refused() -> None:
-    with pytest.raises(ValueError, match="jobs is 0"):
-        LocalExecutor(jobs=0)
+    with pytest.raises(ValueError, match="jobs is -1"):
+        LocalExecutor(jobs=-1)
 
 
 def test_only_failures_that_a_retry_could_mend_are_refused_unless_strict(out: Path) -> None:

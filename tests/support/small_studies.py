@@ -62,7 +62,7 @@ sampler: {{name: random}}
 def make(out: Path) -> None:
     """Three studies: `arms` (one trial of it failed, one runs), `surface`, `search`."""
     for text in (ARMS, SURFACE, SEARCH):
-        run_study(parse_study(text), out, LocalExecutor(jobs=1, device="cpu"))
+        run_study(parse_study(text), out, LocalExecutor(device="cpu"))
     by_arm = {(record.spec.routing, record.spec.seed): record for record in read_trials(out, "arms")}
     failed, unfinished = by_arm["supervised", 2], by_arm["unsupervised", 2]
     _rewrite(

@@ -48,7 +48,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
             "training.learning_rate": 0.005,
         },
     )
-    (record,) = run_study(study, out, LocalExecutor(jobs=1, device="cpu"))
+    (record,) = run_study(study, out, LocalExecutor(device="cpu"))
     kept = read_embeddings(out, study.name, record.trial_id)
     return Trial(out, record, kept, load_model(out, study.name, record.trial_id))
 
