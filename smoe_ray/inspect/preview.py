@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from smoe_ray.columns import count
 from smoe_ray.data import DataRequirement, requirements
 from smoe_ray.data.dataset import shape_in_words
 from smoe_ray.data.splits import planned_num_styles, planned_train_images
-from smoe_ray.errors import DataError
+from smoe_ray.errors import DataError, SmoeRayError
 from smoe_ray.inspect.machine import in_gb
 from smoe_ray.model.cost import Cost, flops_of_training, model_cost
 from smoe_ray.model.memory import trial_memory
@@ -119,8 +120,16 @@ def preview(study: GridStudy | SearchStudy | StudyPlan, load_plugins: bool = Tru
 
 
 def peak_memory(plan: StudyPlan) -> tuple[int, int] | None:
-    """`Preview.memory` alone, of a study whose plug-ins may be imported."""
-    return _memory(plan.corners or plan.known_trials, load_plugins=True)
+    """`Preview.memory` alone, of a study whose plug-ins may be imported.
+
+    Of trials whose data or plug-ins are not in order nothing is known here: their failures will say what is wrong.
+    """
+    peaks = []
+    for trial in _without_seeds(plan.corners or plan.known_trials):
+        with suppress(SmoeRayError):
+            peaks.append(_peak_memory(trial, load_plugins=True))
+    known = [peak for peak in peaks if peak is not None]
+    return _range(known) if known else None
 
 
 def data_settings(plan: StudyPlan) -> list[DataSpec]:
@@ -268,9 +277,13 @@ def _training_flops(trial: TrialSpec, load_plugins: bool) -> float | None:
 
 
 def _memory(trials: Sequence[TrialSpec], load_plugins: bool) -> tuple[int, int] | None:
-    distinct = {_without_seed(trial): trial for trial in trials}  # the seeds of a configuration need the same
-    peaks = _all_known(_peak_memory(trial, load_plugins) for trial in distinct.values())
+    peaks = _all_known(_peak_memory(trial, load_plugins) for trial in _without_seeds(trials))
     return _range(peaks) if peaks else None
+
+
+def _without_seeds(trials: Sequence[TrialSpec]) -> Iterable[TrialSpec]:
+    """One of each configuration, whose seeds need the same."""
+    return {_without_seed(trial): trial for trial in trials}.values()
 
 
 def _peak_memory(trial: TrialSpec, load_plugins: bool) -> int | None:
