@@ -45,7 +45,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 _CLUSTERS = frozenset(
     {
-        "test_browser_submit.py",
         "test_distributed.py",
         "test_docs_cluster.py",
         "test_faults_on_hosts.py",
@@ -60,12 +59,17 @@ _CLUSTERS = frozenset(
 """Files that start clusters of several Ray processes: two such clusters at once are too much for two cores."""
 
 
+def _in_one_process(file: str) -> bool:
+    """Clusters and browsers: where those make or remove a network interface, these drop what they are loading."""
+    return "/browser/" in file or file.rsplit("/")[-1] in _CLUSTERS
+
+
 class _OneClusterAtATime(LoadFileScheduling):  # type: ignore[misc] - xdist has no types
-    """A file's tests in one process, and all files of clusters in the same one (what ``xdist_group`` would do)."""
+    """A file's tests in one process, and some files in the same one (what ``xdist_group`` would do)."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::")[0]
-        return "clusters" if file.rsplit("/")[-1] in _CLUSTERS else file
+        return "clusters and browsers" if _in_one_process(file) else file
 
 
 @pytest.hookimpl(optionalhook=True)
