@@ -311,6 +311,13 @@ class SharedDecoderArchitecture:
         return SharedExpertBank(self.layers, image_shape, num_experts, latent_dim)
 
 
+def hidden_size(spec: ModelSpec, image_shape: ImageShape) -> int:
+    """Numbers of an expert's hidden layer (`ExpertsWithHidden`), where an attentive gate reads them."""
+    assert not isinstance(spec.decoder, PluginDecoder), "the spec refuses it"
+    layers = DECODERS[spec.decoder if isinstance(spec.decoder, str) else spec.decoder.layers]
+    return math.prod(layers.initial_shape(image_shape))
+
+
 def gate_architecture(spec: ModelSpec, image_shape: ImageShape) -> GateArchitecture:
     """What `model.gate` names, in a model of images of this shape."""
     return _GATES[spec.gate.name](spec, image_shape)
@@ -391,7 +398,8 @@ class AttentiveGateArchitecture:
     def cost(self) -> ComponentCost:
         """See `GateArchitecture.cost`."""
         size, spec = self._gate().projection, self.spec
-        keys, dot_products = _product(self._hidden_size(), size), _product(size, 1)._replace(params=0)
+        hidden = hidden_size(spec, self.image_shape)
+        keys, dot_products = _product(hidden, size), _product(size, 1)._replace(params=0)
         of_experts = (keys + dot_products).times(spec.num_experts)._replace(params=keys.params)
         return _perceptron(spec.latent_dim, *spec.gate_hidden, size) + of_experts
 
@@ -400,17 +408,11 @@ class AttentiveGateArchitecture:
         from smoe_ray.model.gate import AttentiveGate
 
         size, spec = self._gate().projection, self.spec
-        return AttentiveGate(spec.latent_dim, spec.gate_hidden, self._hidden_size(), size)
+        return AttentiveGate(spec.latent_dim, spec.gate_hidden, hidden_size(spec, self.image_shape), size)
 
     def _gate(self) -> AttentiveGateSpec:
         assert isinstance(self.spec.gate, AttentiveGateSpec)
         return self.spec.gate
-
-    def _hidden_size(self) -> int:
-        decoder = self.spec.decoder
-        assert not isinstance(decoder, PluginDecoder), "the spec refuses it"
-        layers = DECODERS[decoder if isinstance(decoder, str) else decoder.layers]
-        return math.prod(layers.initial_shape(self.image_shape))
 
 
 @dataclass(frozen=True)

@@ -80,11 +80,10 @@ def model_cost(spec: AnyModelSpec, image_shape: ImageShape) -> Cost:
 
 def _contrastive_cost(spec: ContrastiveModelSpec, image_shape: ImageShape) -> Cost:
     """Of `families.contrastive_conv.ContrastiveMoE`, layer by layer; normalisation has parameters and no FLOPs."""
-    channels, *size = image_shape
-    shared = _normalised(channels, spec.widths[0], size, reads_image=True)
+    at_stem, *at_stages = spec.sizes(image_shape)
+    shared = _normalised(image_shape[0], spec.widths[0], at_stem, reads_image=True)
     expert = ComponentCost(0, 0, 0)
-    for number, (c_in, c_out) in enumerate(pairwise(spec.widths), start=1):
-        size = [(side + 1) // 2 for side in size]
+    for number, ((c_in, c_out), size) in enumerate(zip(pairwise(spec.widths), at_stages, strict=True), start=1):
         stage = _normalised(c_in, c_out, size) + _normalised(c_out, c_out, size)
         if number == spec.moe_stage:
             expert = stage
@@ -110,7 +109,7 @@ def _contrastive_cost(spec: ContrastiveModelSpec, image_shape: ImageShape) -> Co
     )
 
 
-def _normalised(c_in: int, c_out: int, size: list[int], reads_image: bool = False) -> ComponentCost:
+def _normalised(c_in: int, c_out: int, size: tuple[int, int], reads_image: bool = False) -> ComponentCost:
     """A 3 x 3 convolution without bias to maps of `size`, and a batch normalisation with a scale and a bias."""
     layer = convolution(c_in, c_out, 3, size, needs_input_gradient=not reads_image)
     return layer._replace(params=layer.params + 2 * c_out)

@@ -12,13 +12,11 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from smoe_ray.model.architectures import Activations, decoder_architecture, encoder_architecture
+from smoe_ray.model.architectures import Activations, decoder_architecture, encoder_architecture, hidden_size
 from smoe_ray.model.cost import model_cost
 from smoe_ray.spec import ContrastiveModelSpec, ImageShape, ModelSpec, TrialSpec
-from smoe_ray.spec.architectures import DECODERS
 from smoe_ray.spec.decoders import SharedDecoderSpec
 from smoe_ray.spec.gates import AttentiveGateSpec
-from smoe_ray.spec.model import PluginDecoder
 
 PROCESS_BYTES = 450 * 2**20
 """Resident memory of a process that has trained something tiny: Python, torch, and what they load as they run."""
@@ -104,12 +102,14 @@ def _of_contrastive(
     trial: TrialSpec, model: ContrastiveModelSpec, image_shape: ImageShape, train_images: int, test_images: int
 ) -> Memory:
     """Two views of each image; a layer keeps what its convolution, its normalisation and its activation make."""
-    P, (_, *size) = math.prod(image_shape), image_shape
-    layers = [model.widths[0] * math.prod(size)]
-    for number, channels in enumerate(model.widths[1:], start=1):
-        size = [(side + 1) // 2 for side in size]
+    P = math.prod(image_shape)
+    stem, *stages = (
+        channels * math.prod(size) for channels, size in zip(model.widths, model.sizes(image_shape), strict=True)
+    )
+    layers = [stem]
+    for number, numbers in enumerate(stages, start=1):
         runs = model.experts_per_image if number == model.moe_stage else 1
-        layers += [channels * math.prod(size)] * 2 * runs
+        layers += [numbers] * 2 * runs
     V = 2 * _images_per_step(trial, train_images)
     weights = _FLOAT * model_cost(model, image_shape).params_total
     return Memory(
@@ -172,9 +172,7 @@ def _gate(model: ModelSpec, image_shape: ImageShape) -> int:
     layers = 2 * (model.latent_dim + sum(model.gate_hidden) + model.num_experts)
     if not isinstance(model.gate, AttentiveGateSpec):
         return layers
-    assert not isinstance(model.decoder, PluginDecoder), "the spec refuses it"
-    row = DECODERS[model.decoder if isinstance(model.decoder, str) else model.decoder.layers]
-    return layers + 2 * model.num_experts * math.prod(row.initial_shape(image_shape))
+    return layers + 2 * model.num_experts * hidden_size(model, image_shape)
 
 
 def _images_per_step(trial: TrialSpec, train_images: int) -> int:

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from smoe_ray.spec.architectures import ImageShape
 from smoe_ray.spec.base import Spec
 
 _Width = Annotated[int, Field(strict=True, ge=1, le=4096)]
@@ -54,6 +55,14 @@ class ContrastiveModelSpec(Spec):
                 f"experts_per_image is {self.experts_per_image}, more than num_experts, which is {self.num_experts}"
             )
         return self
+
+    def sizes(self, image_shape: ImageShape) -> list[tuple[int, int]]:
+        """Height and width of the stem's map, then of each stage's, which are half of the one before, rounded up."""
+        sizes = [image_shape[1:]]
+        for _ in self.widths[1:]:
+            height, width = sizes[-1]
+            sizes.append(((height + 1) // 2, (width + 1) // 2))
+        return sizes
 
     @property
     def representation_dim(self) -> int:
