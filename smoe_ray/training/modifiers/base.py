@@ -66,6 +66,12 @@ def risen(progress: float | Tensor, share: float) -> Tensor:
     return (torch.as_tensor(progress) / share).clamp(max=1)
 
 
+def gate_vectors(model: SMoEVAE) -> Tensor:
+    """The vector of each expert in the gate's last layer, one row each; see `Gate.parts_of`."""
+    vectors = [model.gate.parts_of(expert)[0] for expert in range(model.experts.num_experts)]
+    return vectors[0].tensor[[vector.row for vector in vectors]]
+
+
 def with_term(terms: Terms, name: str, value: Tensor, weight: float = 0.0) -> Terms:
     """`terms` with `weight` * `value` added to the loss, and `value` reported as ``train.<name>``."""
     loss = terms.loss + weight * value if weight else terms.loss

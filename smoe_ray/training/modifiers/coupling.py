@@ -24,7 +24,7 @@ from smoe_ray.model import SMoEVAE
 from smoe_ray.model.architectures import ExpertsWithHidden
 from smoe_ray.spec import TrialSpec
 from smoe_ray.spec.modifiers import CouplingSpec
-from smoe_ray.training.modifiers.base import Modifier, Moment, with_term
+from smoe_ray.training.modifiers.base import Modifier, Moment, gate_vectors, with_term
 from smoe_ray.training.objectives import LossInput, Terms
 from smoe_ray.training.rng import Stream, random_stream
 
@@ -43,10 +43,8 @@ class Coupling(Modifier[CouplingSpec]):
 
     def terms(self, terms: Terms, batch: LossInput, model: SMoEVAE) -> Terms:  # noqa: ARG002
         """With the term of gate and experts as they are; the same on every worker."""
-        vectors = [model.gate.parts_of(expert)[0] for expert in range(model.experts.num_experts)]
-        vector_EZ = vectors[0].tensor[[vector.row for vector in vectors]]
         experts = cast(ExpertsWithHidden, model.experts)  # the spec refuses those without hidden layers
-        norm_EE = experts.hidden(perturbed(vector_EZ, self.draw_EZ)).norm(dim=2).t()
+        norm_EE = experts.hidden(perturbed(gate_vectors(model), self.draw_EZ)).norm(dim=2).t()
         return with_term(terms, "coupling", mismatch(norm_EE, self.spec.margin), self.spec.weight)
 
     @torch.no_grad()

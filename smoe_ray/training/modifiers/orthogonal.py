@@ -14,7 +14,7 @@ from torch import Tensor
 
 from smoe_ray.model import SMoEVAE
 from smoe_ray.spec.modifiers import OrthogonalSpec
-from smoe_ray.training.modifiers.base import Modifier, with_term
+from smoe_ray.training.modifiers.base import Modifier, gate_vectors, with_term
 from smoe_ray.training.objectives import LossInput, Terms
 
 
@@ -23,9 +23,7 @@ class Orthogonal(Modifier[OrthogonalSpec]):
 
     def terms(self, terms: Terms, batch: LossInput, model: SMoEVAE) -> Terms:  # noqa: ARG002
         """With the term of the gate as it is; the same on every worker."""
-        vectors = [model.gate.parts_of(expert)[0] for expert in range(model.experts.num_experts)]
-        vector_ED = vectors[0].tensor[[vector.row for vector in vectors]]
-        return with_term(terms, "orthogonal", overlap(vector_ED), self.spec.weight)
+        return with_term(terms, "orthogonal", overlap(gate_vectors(model)), self.spec.weight)
 
 
 def overlap(vector_ED: Tensor) -> Tensor:
