@@ -96,7 +96,7 @@ def studies() -> list[str]:
     """Names of the studies in OUT, those with a trial that is trained first, then those begun last; folders without a
     study are skipped. Raises ResultsError.
     """
-    return sorted(_studies(out()), key=_place)
+    return _ordered(out())
 
 
 def _place(study: str) -> tuple[bool, float, str]:
@@ -172,6 +172,11 @@ def read_ahead(out: str) -> None:
 @st.cache_data(ttl=2, max_entries=4, show_spinner=False)
 def _studies(out: str) -> list[str]:
     return list_studies(out)
+
+
+@st.cache_data(ttl=2, max_entries=4, show_spinner=False)
+def _ordered(out: str) -> list[str]:
+    return sorted(_studies(out), key=_place)
 
 
 def _followed(study: str) -> _Followed:

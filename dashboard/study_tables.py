@@ -13,7 +13,7 @@ from smoe_ray.analysis.arm_labels import arms
 from smoe_ray.analysis.datasets import DATASET, dataset_names
 from smoe_ray.analysis.outcomes import families
 from smoe_ray.analysis.summary import trial_summary
-from smoe_ray.columns import COLUMNS, Family, format_cell, trial_table
+from smoe_ray.columns import COLUMNS, EPOCHS, Family, format_cell, trial_table
 from smoe_ray.results.table import flatten
 
 from . import load
@@ -22,6 +22,8 @@ MAX_ARMS = 60
 """With more arms, nearly every trial is its own arm (as in a search), and grouping by arm is of no use."""
 
 
+MEASURED = tuple(column.name for column in EPOCHS if column.dtype in ("float", "int") and column.name != "epoch")
+"""Numbers of each epoch, which a page may show or draw."""
 TRIAL_HEADINGS = {name: COLUMNS[name].heading for name in trial_table(get_args(Family))}
 """Columns of `trial_summary` that a table of trials may have, with their headings."""
 

@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Direction = Literal["minimize", "maximize"]
+ABSENT = "\N{EN DASH}"
+"""What stands in a cell without a value."""
+
 Family = Literal["smoe_vae", "contrastive"]
 """Families of models (`model.family`)."""
 
@@ -782,7 +785,7 @@ def format_cell(name: str, value: Any, sd: Any = None) -> str:
     """A value of a column in words, with its standard deviation if there is one; a dash where there is no value."""
     form = COLUMNS[name].number_format
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "\N{EN DASH}"
+        return ABSENT
     if isinstance(value, float) and math.isinf(value):
         return "never"
     if (name in ("p", "p_holm") or name.endswith("_p")) and value < 0.001:

@@ -36,7 +36,7 @@ _TOKENS: dict[str, str] = {
 
 _MODIFIERS = "modifiers."
 
-_IRRELEVANT = ("seed", "resources.", "evaluation.save_embeddings")
+IRRELEVANT = ("seed", "resources.", "evaluation.save_embeddings")
 """Config paths (or prefixes) that never separate arms: seeds are replicates, the rest cannot change a result."""
 
 
@@ -63,7 +63,7 @@ def arms(results: pd.DataFrame, ignore: Collection[str] = ()) -> pd.Series[str]:
     paths = [
         path
         for path in {DATASET: None, **dict.fromkeys(paths)}
-        if path not in ignore and not path.startswith(_IRRELEVANT)
+        if path not in ignore and not path.startswith(IRRELEVANT)
     ]
     paths = [path for path in paths if not path.endswith(".download")]
     paths.sort(key=lambda path: (list(_TOKENS).index(path) if path in _TOKENS else len(_TOKENS), path))

@@ -16,20 +16,17 @@ from smoe_ray.analysis.curves import Curve, summarise
 from smoe_ray.analysis.datasets import require_common_scale
 from smoe_ray.analysis.outcomes import comparable_metric, loss_unit, not_failed
 from smoe_ray.analysis.summary import group_summary
-from smoe_ray.columns import COLUMNS, EPOCHS, count
+from smoe_ray.columns import ABSENT, COLUMNS, count
 from smoe_ray.errors import ResultsError
 from smoe_ray.results.table import flatten
 
 from ... import load, study_tables, style
 
-METRICS = tuple(column.name for column in EPOCHS if column.dtype in ("float", "int") and column.name != "epoch")
-"""What may be drawn against the epoch."""
 SHOWN = (
     *("test.reconstruction", "test.reconstruction_soft", "test.psnr", "test.linear_accuracy", "test.knn_accuracy"),
     *("experts.active", "experts.effective"),
 )
 """Measures in the table of arms."""
-ABSENT = "\N{EN DASH}"
 
 
 @load.cached
@@ -88,7 +85,7 @@ def answer(study: str, trials: tuple[str, ...]) -> str:
 def metrics(study: str, trials: tuple[str, ...]) -> list[str]:
     """What was measured in these trials."""
     rows = _rows(study, trials)
-    return [name for name in METRICS if name in rows and rows[name].notna().any()]
+    return [name for name in study_tables.MEASURED if name in rows and rows[name].notna().any()]
 
 
 class Curves(NamedTuple):

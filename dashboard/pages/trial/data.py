@@ -8,7 +8,7 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from smoe_ray import columns
-from smoe_ray.columns import COLUMNS, count
+from smoe_ray.columns import ABSENT, COLUMNS, count
 from smoe_ray.data.dataset import shape_in_words
 from smoe_ray.results import TrialRecord
 from smoe_ray.spec import GridStudy, dump_study
@@ -69,13 +69,13 @@ def facts(record: TrialRecord, last: Mapping[str, Any]) -> dict[str, str]:
         else "",
         "imported from": f"{record.imported.file}, SHA-256 {record.imported.sha256}" if record.imported else "",
     }
-    return {name: style.plain(value, 300) for name, value in said.items() if value not in ("", "\N{EN DASH}")}
+    return {name: style.plain(value, 300) for name, value in said.items() if value not in ("", ABSENT)}
 
 
 def latents(last: Mapping[str, Any]) -> str:
     """Active latent dimensions of those configured; a dash for a trial that did not measure them."""
     active, configured = (number(last, f"latent.{name}") for name in ("active", "configured"))
-    return active if "\N{EN DASH}" in (active, configured) else f"{active} of {configured}"
+    return active if ABSENT in (active, configured) else f"{active} of {configured}"
 
 
 def rerun_yaml(record: TrialRecord) -> str:
@@ -93,4 +93,4 @@ def is_measured(row: Mapping[str, Any] | pd.Series[Any], column: str) -> bool:
 
 def number(row: Mapping[str, Any] | pd.Series[Any], column: str) -> str:
     """The formatted value; a dash if it was not measured."""
-    return COLUMNS[column].number_format.format(row[column]) if is_measured(row, column) else "\N{EN DASH}"
+    return COLUMNS[column].number_format.format(row[column]) if is_measured(row, column) else ABSENT

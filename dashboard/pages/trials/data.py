@@ -7,16 +7,17 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from smoe_ray.analysis.arm_labels import IRRELEVANT
 from smoe_ray.analysis.outcomes import comparable_metric
 from smoe_ray.analysis.summary import group_summary, trial_summary
-from smoe_ray.columns import COLUMNS, EPOCHS, count
+from smoe_ray.columns import COLUMNS, count
 from smoe_ray.results.annotations import Annotations
 
-from ... import load, notes, style
+from ... import load, notes, study_tables, style
 
 FIXED = ("arm", "seed", "status", "epoch")
 """Columns that are always there, before those of the settings."""
-MEASURES = ("gap", *(column.name for column in EPOCHS if column.dtype in ("float", "int") and column.name != "epoch"))
+MEASURES = ("gap", *study_tables.MEASURED)
 DEFAULT_MEASURES = (
     *("test.reconstruction", "test.reconstruction_soft", "test.linear_accuracy", "test.knn_accuracy"),
     *("experts.active", "experts.effective"),
@@ -24,8 +25,6 @@ DEFAULT_MEASURES = (
 MAX_LISTED = 30
 """With more values, the numbers of a setting are filtered by a range."""
 _CONFIG = "config."
-_UNVARIED = ("config.resources.", "config.evaluation.save_embeddings")
-"""Settings that cannot change a result."""
 
 
 class Trials(NamedTuple):
@@ -44,9 +43,13 @@ class Trials(NamedTuple):
 def trials(study: str) -> Trials:
     """The trials with the settings in which they differ, and what was measured."""
     summary = trial_summary(load.results(study).table)
-    configs = [name for name in map(str, summary) if name.startswith(_CONFIG) and not name.startswith(_UNVARIED)]
-    plain = {name: summary[name].map(_plain, na_action="ignore") for name in configs}
-    varied = {name.removeprefix(_CONFIG): values for name, values in plain.items() if values.nunique(dropna=False) > 1}
+    paths = [name.removeprefix(_CONFIG) for name in map(str, summary) if name.startswith(_CONFIG)]
+    plain = {
+        path: summary[_CONFIG + path].map(_plain, na_action="ignore")
+        for path in paths
+        if not path.startswith(IRRELEVANT)
+    }
+    varied = {path: values for path, values in plain.items() if values.nunique(dropna=False) > 1}
     measures = [name for name in MEASURES if name in summary and summary[name].notna().any()]
     columns = {name: summary[name] for name in ("trial_id", *FIXED)} | varied
     table = pd.DataFrame(columns | {name: summary[name] for name in measures}).astype({"arm": str})
@@ -107,14 +110,14 @@ def values(column: pd.Series[Any]) -> list[str] | None:
 def filtered(table: pd.DataFrame, filters: Mapping[str, Listed | Range]) -> pd.DataFrame:
     """The rows that pass every filter; `filters` by column. A row without a value passes none of that column."""
     for name, kept in filters.items():
-        column = table[name]
         match kept:
-            case Listed(chosen):
-                table = table[column.map(str).isin(chosen)] if chosen else table
+            case Listed(chosen) if chosen:
+                table = table[table[name].map(str).isin(chosen)]
             case Range(low, high):
-                inside = column >= low if low is not None else None
-                table = table if inside is None else table[inside]
-                table = table if high is None else table[table[name] <= high]
+                if low is not None:
+                    table = table[table[name] >= low]
+                if high is not None:
+                    table = table[table[name] <= high]
     return table
 
 

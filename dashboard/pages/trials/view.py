@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from smoe_ray.columns import COLUMNS, COUNT, GENERAL, LOSS, SCORE, SHARE, count
+from smoe_ray.columns import ABSENT, COLUMNS, COUNT, GENERAL, LOSS, SCORE, SHARE, count
 from smoe_ray.errors import ResultsError
 from smoe_ray.results.annotations import Annotations
 
@@ -22,7 +22,6 @@ NOTED_COLUMNS: dict[str, Any] = {
     "tags": st.column_config.ListColumn("tags", width=110),
     "note": st.column_config.TextColumn("note", width="medium"),
 }
-ABSENT = "\N{EN DASH}"
 HEIGHT = 440
 MAX_FILTERS = 8
 ACROSS = 3
