@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +36,8 @@ class Kind(NamedTuple):
     """What a place is for this tracker, in a word."""
     extra: str = "export"
     """The extra of smoe-ray that installs the tool."""
+    loads: tuple[str, ...] = ()
+    """Modules that its tracker uses: see `_load`."""
 
 
 KINDS = {
@@ -45,13 +48,24 @@ KINDS = {
         "a run per trial, with HParams",
         "tensorboard_events:track",
         "DIR",
+        loads=("torch.utils.tensorboard",),
     ),
     "optuna": Kind("optuna_journal:write_journal", "optuna", "a journal storage, of a grid too"),
     "mlflow": Kind(
-        "mlflow_store:write_store", "mlflow", "an experiment in a local SQLite store", "mlflow_store:track", "URI"
+        "mlflow_store:write_store",
+        "mlflow",
+        "an experiment in a local SQLite store",
+        "mlflow_store:track",
+        "URI",
+        loads=("mlflow",),
     ),
     "wandb": Kind(
-        "wandb_runs:write_wandb", "wandb", "off-line runs for 'wandb sync'", "wandb_runs:track_wandb", "PROJECT"
+        "wandb_runs:write_wandb",
+        "wandb",
+        "off-line runs for 'wandb sync'",
+        "wandb_runs:track_wandb",
+        "PROJECT",
+        loads=("wandb", "wandb.apis.public"),
     ),
     "trackio": Kind(
         "wandb_runs:write_trackio",
@@ -60,6 +74,7 @@ KINDS = {
         "wandb_runs:track_trackio",
         "PROJECT",
         extra="trackio",
+        loads=("trackio",),
     ),
 }
 
@@ -115,6 +130,7 @@ def tracker_for(to: str, study: GridStudy | SearchStudy) -> tuple[str, Callable[
         raise SmoeRayError(f"--log-to {to}: none of {known}{nearest(name, kinds)}")
     if not place:
         raise SmoeRayError(f"--log-to {to}: say where, as --log-to {name}:{kinds[name].place}")
+    _load(kinds[name].loads)
     # On several datasets no metric but this can be compared.
     objective = first_objective(study) or SearchObjective(metric="test.psnr", direction="maximize")
 
@@ -124,6 +140,17 @@ def tracker_for(to: str, study: GridStudy | SearchStudy) -> tuple[str, Callable[
         return tracker
 
     return f"--log-to {name}", make
+
+
+def _load(modules: tuple[str, ...]) -> None:
+    """Import what a tracker uses before the study begins, in the thread that trains.
+
+    In a thread of its own the imports would parse code while the study reads arrays, which parses too: on Python 3.11
+    two threads that parse can make each other fail (gh-106905, "AST constructor recursion depth mismatch").
+    """
+    for module in modules:
+        with suppress(Exception):  # the tracker will say what is wrong with its tool
+            importlib.import_module(module)
 
 
 def _function(asked: str, kind: Kind, name: str) -> Any:

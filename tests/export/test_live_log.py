@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from smoe_ray.errors import SmoeRayError
-from smoe_ray.export import tracker_for
+from smoe_ray.export import tensorboard_events, tracker_for
 from smoe_ray.export.tracker import End, Measured
 from smoe_ray.results import TrialRecord, read_results
 from smoe_ray.spec import dump_study
@@ -151,6 +153,55 @@ def test_tensorboard_follows_a_run_and_goes_on_in_the_next(tmp_path: Path, monke
         )
         assert [event.step for event in scalars] == [1, 2, 3, 4]
         assert [event.value for event in scalars] == pytest.approx(rows[LOSS].tolist())
+
+
+_PARSING_THREADS = """
+import builtins, sys, threading
+from pathlib import Path
+
+from smoe_ray.export import tracker_for
+from smoe_ray.study import LocalExecutor, run_study
+from smoe_ray.study.live_log import LiveLog
+from smoe_ray.testing.toy_training import Toy, toy_grid
+
+compile, threads = builtins.compile, []
+
+def noting(source, filename, mode, flags=0, *others, **options):
+    if flags & 0x400:  # ast.PyCF_ONLY_AST
+        threads.append(threading.current_thread())
+    return compile(source, filename, mode, flags, *others, **options)
+
+if __name__ == "__main__":
+    builtins.compile = noting
+    place, study = Path(sys.argv[2]), toy_grid(seeds=[0])
+    with LiveLog([tracker_for(sys.argv[1], study)]) as log:
+        threads.clear()
+        run_study(study, place / "out", LocalExecutor(fit=Toy()), on_event=log)
+    print({thread.name for thread in threads})
+"""
+
+
+@pytest.mark.parametrize("to", ["tensorboard:logs", "wandb:mine", pytest.param("mlflow:logs", marks=pytest.mark.slow)])
+def test_no_tracker_parses_code_beside_the_study(to: str, tmp_path: Path) -> None:
+    """Reading arrays parses, and two threads that parse can make each other fail (gh-106905)."""
+    program = [sys.executable, "-W", "ignore", "-c", _PARSING_THREADS, to, str(tmp_path)]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "{'MainThread'}"
+
+
+@pytest.mark.parametrize(("newest", "waited"), [(98, 0), (99, 0), (100, 0.5), (200, 1)])
+def test_a_new_event_file_is_made_in_a_later_second_than_those_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, newest: int, waited: float
+) -> None:
+    """At half past second 100; a file of the future, of a clock that was put back, costs no more than a second."""
+    for second in (90, newest):
+        (tmp_path / f"events.out.tfevents.{second:010d}.host.1.9").touch()
+    slept: list[float] = []
+    monkeypatch.setattr(tensorboard_events.time, "time", lambda: 100.5)
+    monkeypatch.setattr(tensorboard_events.time, "sleep", slept.append)
+    tensorboard_events._wait_for_a_later_name(tmp_path)
+    assert slept == [waited]
 
 
 @pytest.mark.slow
