@@ -10,9 +10,10 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from smoe_ray.cli import main
+from smoe_ray.errors import ResultsError
 from smoe_ray.results import Store
 from smoe_ray.results.annotations import Annotation, Annotations, annotations_file, change_annotations, read_annotations
-from smoe_ray_dashboard.notes import Edit
+from smoe_ray_dashboard.notes import Edit, change
 from support.planted_folder import plant
 
 Open = Callable[..., AppTest]
@@ -66,6 +67,15 @@ def test_a_form_notes_on_all_selected_trials_and_keeps_what_they_differ_in(open_
     [save] = [button for button in at.button if button.form_id.startswith("annotate demo")]
     save.click().run()
     assert read_annotations(Store(out), "demo").study == Annotation(note="of the study")
+
+
+def test_nothing_is_written_without_the_option(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever calls it: a form that an older page still shows, say."""
+    plant(out, "demo", seeds=1, embeddings=False)
+    monkeypatch.setattr("sys.argv", ["app.py", str(out)])
+    with pytest.raises(ResultsError, match="start smoe-ray dashboard with --annotate"):
+        change("demo", lambda noted: noted)
+    assert not Path(out, annotations_file("demo")).exists()
 
 
 def test_an_edit_changes_what_was_changed_in_the_form_alone() -> None:

@@ -33,6 +33,18 @@ def test_every_setting_that_varies_is_a_column_and_no_other(open_page: Open, out
     assert shown["test.reconstruction"].tolist() == summary["test.reconstruction"].tolist()
 
 
+def test_settings_that_follow_from_another_stand_behind_the_trial(open_page: Open, out: Path) -> None:
+    plant(out, "demo", embeddings=False)
+    shown = list(open_page("trials", out, study="demo", measures=["test.reconstruction"]).dataframe[0].value)
+    before, after = shown[: shown.index("trial_id")], shown[shown.index("trial_id") + 1 :]
+    assert [name for name in before if "." in name and name != "test.reconstruction"] == [
+        "model.num_experts",
+        "objective.name",
+    ]
+    assert after  # the weights of one objective, which the other lacks
+    assert all(name.startswith("objective.") for name in after)
+
+
 def test_a_link_carries_filters_by_value_and_by_range(open_page: Open, out: Path, said: Said) -> None:
     plant(out, "demo", ends=ENDS, embeddings=False)
     summary = trial_summary(read_results(out, "demo"))

@@ -13,6 +13,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from smoe_ray.model.architectures import decoder_architecture, encoder_architecture
+from smoe_ray.model.cost import model_cost
 from smoe_ray.model.memory import PROCESS_BYTES, trial_memory
 from smoe_ray.spec import ImageShape, TrialSpec, trial_with
 from smoe_ray.spec.architectures import ENCODERS
@@ -72,6 +73,14 @@ def test_more_of_anything_takes_more_memory() -> None:
     assert bytes_of(routing="supervised") < base
     assert bytes_of(resources__workers=4) < base
     assert bytes_of(training__batch_size=1000) == bytes_of(training__batch_size=9999)  # there are 1000 images
+
+
+def test_a_parameter_takes_its_value_its_gradient_and_two_moments() -> None:
+    shape, trial = (1, 28, 28), TrialSpec()
+    found = trial_memory(trial, shape, 1000, 100)
+    assert found.states == 4 * 4 * model_cost(trial.model, shape).params_total
+    assert found.data == 1100 * 28 * 28
+    assert found.peak == PROCESS_BYTES + found.trial > PROCESS_BYTES + found.states + found.data + found.training
 
 
 @pytest.mark.slow

@@ -62,6 +62,7 @@ def test_writers_at_the_same_time_lose_nothing(store: Store) -> None:
         b'{"trials": {"a": {"star": 1}}}',
         b'{"trials": {"a": {"tags": ["' + 41 * b"x" + b'"]}}}',
         b" " * (MOST_BYTES + 1),
+        b"{}" + b" " * MOST_BYTES,  # a mapping, and too long
         b"[" * 100_000,
     ],
 )

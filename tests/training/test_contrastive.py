@@ -166,6 +166,9 @@ def test_read_outs_of_features_that_tell_the_class_and_of_those_that_do_not() ->
     for accuracy in (linear_accuracy, knn_accuracy):
         assert accuracy(told[:200], label[:200], told[200:], label[200:]) == 1
         assert accuracy(noise[:200], label[:200], noise[200:], label[200:]) == pytest.approx(1 / 3, abs=0.12)
+    rare = torch.cat([label[:30] % 2, torch.full((170,), 2)])  # features that tell nothing leave the commonest class
+    silent = torch.ones(200, 4)
+    assert linear_accuracy(silent, rare, silent, torch.full((200,), 2)) == 1
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

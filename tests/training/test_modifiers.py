@@ -291,6 +291,22 @@ def test_a_perturbed_vector_is_nearest_to_its_own(num_experts: int, seed: int) -
     assert not torch.equal(found_EZ, vector_EZ)
 
 
+def test_vectors_are_perturbed_anew_at_every_step_and_by_the_seed() -> None:
+    def drawn(step: int, seed: int) -> Tensor:
+        trial = trial_of({"coupling": {}}).model_copy(update={"seed": seed})
+        model = build_model(trial.model, (1, 28, 28), 0)
+        modifiers = Modifiers(trial)
+        modifiers.before_step(moment(step, trial, model, torch.optim.Adam(model.parameters())))
+        draw_EZ: Tensor = modifiers["coupling"].draw_EZ
+        assert draw_EZ.abs().max() <= 1
+        return draw_EZ.clone()
+
+    first = drawn(3, seed=1)
+    assert torch.equal(first, drawn(3, seed=1))
+    assert not torch.equal(first, drawn(4, seed=1))
+    assert not torch.equal(first, drawn(3, seed=2))
+
+
 def test_coupling_makes_experts_answer_to_their_own_vectors() -> None:
     trial = trial_of({"coupling": {"weight": 10.0, "margin": 0.9}}, **{"training.learning_rate": 0.01})
     rows = [epoch.row["train.coupling"] for epoch in fit(trial, noise_images(), Runtime("cpu"))]
